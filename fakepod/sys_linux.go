@@ -1,0 +1,49 @@
+package fakepod
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// shortName returns a name for a socket's path that fits into a socket address
+// (108 bytes with the NUL): a long one goes through a descriptor of its
+// directory, which is open until release.
+func shortName(path string) (name string, release func(), err error) {
+	if len(path) < 108 {
+		return path, func() {}, nil
+	}
+	fd, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", nil, fmt.Errorf("open %s: %w", filepath.Dir(path), err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", fd, filepath.Base(path)), func() { _ = unix.Close(fd) }, nil
+}
+
+// inherited returns the descriptors that the process was started with, and
+// what they are: the ones that are not close-on-exec, as all are that the
+// process opened itself.
+func inherited() (map[string]string, error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	fds := map[string]string{}
+	for _, entry := range entries {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			return nil, err
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue // or it was the one that lists them
+		}
+		if fds[entry.Name()], err = os.Readlink("/proc/self/fd/" + entry.Name()); err != nil {
+			return nil, err
+		}
+	}
+	return fds, nil
+}

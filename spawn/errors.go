@@ -1,0 +1,149 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// The verdicts other than ready. Every error of [Start] matches exactly one of
+// them with [errors.Is], or the error of a context that ended first.
+var (
+	// ErrInvalidConfig: a field of the Config cannot be right. Nothing was touched.
+	ErrInvalidConfig = errors.New("invalid pod config")
+	// ErrRuntimeDirUnavailable: the pod's environment names no runtime directory.
+	ErrRuntimeDirUnavailable = errors.New("could not resolve runtime directory (set YOI_HOME, YOI_RUNTIME_DIR, XDG_RUNTIME_DIR, or HOME)")
+	// ErrLaunch: no process could be started, or not in the right place.
+	ErrLaunch = errors.New("failed to launch pod runtime command")
+	// ErrExited: the process ended before it was ready, with whatever status.
+	ErrExited = errors.New("pod exited before becoming ready")
+	// ErrMalformedReady: the ready line lacks its name or its socket.
+	ErrMalformedReady = errors.New("malformed ready line")
+	// ErrNameMismatch: the ready line carries another pod's name.
+	ErrNameMismatch = errors.New("pod became ready under another name")
+	// ErrTimeout: the ready timeout passed first.
+	ErrTimeout = errors.New("pod did not become ready")
+	// ErrSocket: the announced socket can never be connected to, or is not this pod's.
+	ErrSocket = errors.New("could not connect to pod socket")
+)
+
+// An Error is a start that did not end in a ready pod, with the evidence.
+// All errors of [Start] are of this type.
+type Error struct {
+	// Pod is the name that was asked for.
+	Pod string
+	// LogPath is the pod's stderr.log; "" if the start failed before it was made.
+	LogPath string
+	// PID is the number that the pod's process had; 0 if none was started.
+	PID int
+	// Tail holds the last lines of the log, 8 at most, as the pod wrote them:
+	// they may hold control characters, which Error escapes.
+	Tail []string
+	// Unfinished is what the pod wrote after its last newline.
+	Unfinished string
+	// State tells how the process ended; nil if none was started. But for
+	// ErrExited it usually shows the SIGKILL of Start itself.
+	State *os.ProcessState
+	// Timeline tells how far the start came.
+	Timeline Timeline
+	// Err is the verdict with its details; it wraps one of the sentinels above
+	// or a context's error, and the system's error where there was one.
+	Err error
+}
+
+// Unwrap returns e.Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Error begins with the verdict; the last lines of the log and the places to
+// look follow. Control characters are escaped, so that a pod's output cannot
+// reach a terminal raw.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(Printable(e.Err.Error()))
+	if len(e.Tail) > 0 {
+		lines := make([]string, len(e.Tail))
+		for i, line := range e.Tail {
+			lines[i] = Printable(abbreviate(line))
+		}
+		if errors.Is(e.Err, ErrExited) {
+			b.WriteString(": ")
+		} else {
+			b.WriteString("; last lines: ")
+		}
+		b.WriteString(strings.Join(lines, " | "))
+	}
+	if e.Unfinished != "" {
+		b.WriteString("; unfinished line: " + strconv.Quote(abbreviate(e.Unfinished)))
+	} else if len(e.Tail) == 0 && errors.Is(e.Err, ErrExited) {
+		b.WriteString(": it wrote nothing")
+	}
+	if e.Pod != "" {
+		fmt.Fprintf(&b, "\n\tpod: %s", Printable(e.Pod))
+		if e.PID != 0 {
+			fmt.Fprintf(&b, " (process %d)", e.PID)
+		}
+	}
+	if e.LogPath != "" {
+		b.WriteString("\n\tlog: " + Printable(e.LogPath))
+	}
+	return b.String()
+}
+
+// Timeline records when the steps of a start were seen by the parent. The zero
+// value of a duration means that the step did not happen.
+type Timeline struct {
+	// Start is the moment just before the process was started; the durations
+	// count from it, by the monotonic clock.
+	Start time.Time
+	// Launched: the program was executed.
+	Launched time.Duration
+	// FirstLine: the first whole line of the log was read.
+	FirstLine time.Duration
+	// ReadyLine: the ready line was read.
+	ReadyLine time.Duration
+	// Connected: the socket was connected to, and the pod thereby ready.
+	Connected time.Duration
+	// Ended: the verdict, if it was another one than ready.
+	Ended time.Duration
+}
+
+// mark records the time since the start in a step that has not happened yet.
+func (t *Timeline) mark(step *time.Duration) {
+	if *step == 0 {
+		*step = max(1, time.Since(t.Start))
+	}
+}
+
+// messageLine is how many bytes of one log line a message shows.
+const messageLine = 1000
+
+func abbreviate(line string) string {
+	if len(line) <= messageLine {
+		return line
+	}
+	return fmt.Sprintf("%s… (%d bytes more)", strings.ToValidUTF8(line[:messageLine], ""), len(line)-messageLine)
+}
+
+// Printable returns s with everything escaped that could move a terminal's
+// cursor or hide text, such as control characters. What a pod wrote should not
+// reach a terminal in any other form.
+func Printable(s string) string {
+	hidden := func(r rune) bool { return !unicode.IsPrint(r) }
+	if strings.IndexFunc(s, hidden) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if hidden(r) {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}

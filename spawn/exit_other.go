@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package spawn
+
+// awaitExit tells that there is no way to wait without reaping here.
+func awaitExit(int) bool { return false }

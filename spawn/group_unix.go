@@ -1,0 +1,106 @@
+//go:build unix
+
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// killGrace is how long a killed process may take to be gone. Only one that
+// the kernel itself holds up (a dead network disk) takes longer.
+const killGrace = 5 * time.Second
+
+// process is a child that leads its own process group.
+type process struct {
+	pid  int
+	os   *os.Process
+	done chan struct{} // closed once it has ended and was reaped
+
+	mu    sync.Mutex // held while the process is reaped and while its group is signalled
+	state *os.ProcessState
+	empty bool // nobody was left in the group when its leader was reaped
+}
+
+// startProcess starts a process in its own group and reaps it when it ends.
+func startProcess(program string, argv []string, attr *os.ProcAttr) (*process, error) {
+	attr.Sys = &syscall.SysProcAttr{Setpgid: true}
+	child, err := os.StartProcess(program, argv, attr)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{pid: child.Pid, os: child, done: make(chan struct{})}
+	go p.reap()
+	return p, nil
+}
+
+// reap is the only one that waits for the process.
+func (p *process) reap() {
+	defer close(p.done)
+	if awaitExit(p.pid) {
+		// It has ended but still holds its number: reaping it under the lock
+		// leaves no moment at which a signal could hit somebody else.
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.state, _ = p.os.Wait()
+	} else {
+		state, _ := p.os.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.state = state
+	}
+	p.empty = errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH)
+}
+
+// exitState returns how the process ended; nil while it runs.
+func (p *process) exitState() *os.ProcessState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+// signal sends sig to every process of the group, also when its leader has
+// ended. It returns os.ErrProcessDone when nobody is left.
+//
+// The number of a group is not given away while the group has a member. So
+// once the leader was reaped, it is still ours if somebody was left then and
+// no process has it as its own number now.
+func (p *process) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state != nil && (p.empty || syscall.Kill(p.pid, 0) != syscall.ESRCH) {
+		return os.ErrProcessDone
+	}
+	err := syscall.Kill(-p.pid, sig)
+	if errors.Is(err, syscall.ESRCH) {
+		return os.ErrProcessDone
+	}
+	if err != nil {
+		return fmt.Errorf("send %v to process group %d: %w", sig, p.pid, err)
+	}
+	return nil
+}
+
+// kill ends the whole group and waits until its leader was reaped.
+func (p *process) kill() error {
+	err := p.signal(syscall.SIGKILL)
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	timer := time.NewTimer(killGrace)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+		return fmt.Errorf("process %d is still there %v after SIGKILL (it is reaped when it ends)", p.pid, killGrace)
+	}
+	// Children that were left when the leader had ended by itself.
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}

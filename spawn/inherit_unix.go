@@ -1,0 +1,38 @@
+//go:build unix
+
+package spawn
+
+import (
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// childFiles returns the descriptors for a child so that it inherits no other.
+//
+// A descriptor that this process got without close-on-exec, from whoever
+// started it, would be passed on. Its flag is left alone, since other children
+// may be meant to have it: a nil entry has it closed between fork and exec.
+func childFiles(stdin, stdout, stderr *os.File) []*os.File {
+	files := []*os.File{stdin, stdout, stderr}
+	dir, err := os.Open("/dev/fd")
+	if err != nil {
+		return files
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return files
+	}
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd < len(files) {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			files = append(files, make([]*os.File, fd+1-len(files))...)
+		}
+	}
+	return files
+}

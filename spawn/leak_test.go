@@ -1,0 +1,206 @@
+package spawn_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// holdings is what a process holds that a start could leave behind.
+type holdings struct{ goroutines, descriptors, watches, zombies int }
+
+func (h holdings) noMoreThan(most holdings) bool {
+	return h.goroutines <= most.goroutines && h.descriptors <= most.descriptors && h.watches <= most.watches && h.zombies <= most.zombies
+}
+
+// held counts the holdings of this process; without /proc, the goroutines.
+func held() holdings {
+	h := holdings{goroutines: runtime.NumGoroutine()}
+	fds, _ := os.ReadDir("/proc/self/fd")
+	h.descriptors = len(fds)
+	for _, fd := range fds {
+		info, _ := os.ReadFile("/proc/self/fdinfo/" + fd.Name())
+		h.watches += strings.Count(string(info), "inotify wd:")
+	}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		stat, _ := os.ReadFile(path)
+		if i := strings.LastIndexByte(string(stat), ')'); i > 0 {
+			fields := strings.Fields(string(stat[i+1:]))
+			if fields[0] == "Z" && fields[1] == strconv.Itoa(os.Getpid()) {
+				h.zombies++
+			}
+		}
+	}
+	return h
+}
+
+// TestStartsLeaveNothingBehind is not parallel: it counts for the whole process.
+func TestStartsLeaveNothingBehind(t *testing.T) {
+	rounds := 20
+	if testing.Short() {
+		rounds = 5
+	}
+	round := func() {
+		for _, program := range []string{"ready", "slow-bind", "early-exit", "exit-after-ready", "wrong-name", "malformed-no-socket", "dead-socket"} {
+			cfg := fake(t, program)
+			if program == "dead-socket" {
+				cfg.ReadyTimeout = 20 * time.Millisecond
+			}
+			if program == "slow-bind" {
+				cfg = fake(t, "ready; sleep 5ms; bind; serve")
+			}
+			pod, err := spawn.Start(context.Background(), cfg)
+			if err == nil {
+				kill(t, pod)
+			}
+			os.RemoveAll(cfg.WorkspaceRoot)
+		}
+	}
+	round() // the inotify instance and the runtime's own stay
+	before := held()
+	for range rounds {
+		round()
+	}
+	// Not assert.Eventually, which has goroutines of its own.
+	for deadline := time.Now().Add(patience); !held().noMoreThan(before); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			require.FailNow(t, "something is left behind", "before %+v, after %d starts %+v", before, 7*rounds, held())
+		}
+	}
+}
+
+// inHelper runs the calling test again in a process of its own, where it finds
+// isHelper true, and returns what that printed.
+func inHelper(t *testing.T, prepare func(*exec.Cmd)) string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), helperEnv+"="+t.Name())
+	if prepare != nil {
+		prepare(cmd)
+	}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return string(out)
+}
+
+const helperEnv = "SPAWN_TEST_HELPER"
+
+func isHelper(t *testing.T) bool { return os.Getenv(helperEnv) == t.Name() }
+
+func TestStrayDescriptorsAreNotInherited(t *testing.T) {
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		t.Skip("no /proc, so a pod cannot tell what it inherited")
+	}
+	if isHelper(t) {
+		pod := mustStart(t, fake(t, "ready"))
+		var fds map[string]string
+		ask(t, pod.SocketPath, `{"method":"fds"}`, &fds)
+		assert.Equal(t, map[string]string{"0": "/dev/null", "1": "/dev/null", "2": pod.LogPath}, fds)
+		own, err := os.Readlink("/proc/self/fd/5")
+		assert.NoError(t, err, "this process keeps what it was given")
+		assert.Contains(t, own, "pipe:")
+		return
+	}
+	t.Parallel()
+	inHelper(t, func(cmd *exec.Cmd) {
+		// Descriptors 3 to 5 of the helper, without close-on-exec.
+		for range 3 {
+			r, w, err := os.Pipe()
+			require.NoError(t, err)
+			t.Cleanup(func() { r.Close(); w.Close() })
+			cmd.ExtraFiles = append(cmd.ExtraFiles, w)
+		}
+	})
+}
+
+// TestStartsWithoutAnInotifyInstance uses up the user's instances: every other
+// process then polls, which is no failure.
+func TestStartsWithoutAnInotifyInstance(t *testing.T) {
+	if isHelper(t) {
+		if !exhaustInotify(t) {
+			t.Skip("this user's inotify instances cannot be used up")
+		}
+		for _, program := range []string{"log loading; sleep 20ms; bind; ready; serve", "ready; sleep 20ms; bind; serve"} {
+			pod := mustStart(t, fake(t, program))
+			fmt.Println("ready after", pod.Timeline.Connected)
+		}
+		return
+	}
+	t.Parallel()
+	inHelper(t, nil)
+}
+
+func TestSocketOfAnOlderProcessIsRefused(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells how old a listener's process is")
+	}
+	cfg := fake(t, "ready; hang")
+	dir := filepath.Join(cfg.WorkspaceRoot, "run", "alpha")
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	// This process is older than the pod that it starts.
+	listener, err := net.Listen("unix", filepath.Join(dir, "sock"))
+	require.NoError(t, err)
+	defer listener.Close()
+	e := mustFail(t, context.Background(), cfg)
+	assert.ErrorIs(t, e, spawn.ErrSocket)
+	assert.Contains(t, e.Error(), fmt.Sprintf("could not connect to pod socket %s/sock: process %d answers there, which is older than this pod (process %d)", dir, os.Getpid(), e.PID))
+}
+
+func TestSocketOfAnEscapedChildCounts(t *testing.T) {
+	t.Parallel()
+	pod := mustStart(t, fake(t, "escape 'bind; ready; serve'; hang"))
+	var status struct{ PID int }
+	ask(t, pod.SocketPath, `{"method":"status"}`, &status)
+	require.NotZero(t, status.PID)
+	t.Cleanup(func() { _ = syscall.Kill(status.PID, syscall.SIGKILL) })
+	assert.NotEqual(t, pod.PID, status.PID)
+}
+
+func TestMemoryIsBoundedWhateverThePodWrites(t *testing.T) {
+	if isHelper(t) {
+		// Alone in its process, so that nothing else counts.
+		before := peakMemory(t)
+		for _, program := range []string{"flood 256MiB; bind; ready; serve", "flood 64MiB 0; raw \"\\n\"; bind; ready; serve"} {
+			cfg := fake(t, program)
+			cfg.ReadyTimeout = 2 * time.Minute
+			mustStart(t, cfg)
+			os.RemoveAll(cfg.WorkspaceRoot)
+		}
+		grown := peakMemory(t) - before
+		fmt.Printf("peak memory grew by %d KiB\n", grown)
+		assert.Less(t, grown, 32<<10, "KiB")
+		return
+	}
+	t.Parallel()
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("no /proc to read the peak memory from")
+	}
+	inHelper(t, nil)
+}
+
+// peakMemory returns the most memory that this process ever had, in KiB.
+func peakMemory(t *testing.T) int {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	require.NoError(t, err)
+	_, after, ok := strings.Cut(string(status), "VmHWM:")
+	require.True(t, ok)
+	kib, err := strconv.Atoi(strings.Fields(after)[0])
+	require.NoError(t, err)
+	return kib
+}

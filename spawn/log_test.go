@@ -1,0 +1,223 @@
+package spawn
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// collect splits data that comes in pieces of the given sizes, the last of
+// which is used again and again.
+func collect(data []byte, sizes ...int) (lines []string, unfinished string) {
+	var s lineSplitter
+	for i := 0; len(data) > 0; i++ {
+		n := max(1, sizes[min(i, len(sizes)-1)])
+		n = min(n, len(data))
+		piece := bytes.Clone(data[:n])
+		_ = s.split(piece, func(line []byte, cut bool) error {
+			lines = append(lines, lineText(line, cut))
+			return nil
+		})
+		for j := range piece { // nothing may keep a piece
+			piece[j] = '!'
+		}
+		data = data[n:]
+	}
+	return lines, string(s.pending)
+}
+
+func TestLineSplitter(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", maxLine)
+	for _, tc := range []struct {
+		name, in   string
+		lines      []string
+		unfinished string
+	}{
+		{name: "nothing"},
+		{name: "one line", in: "a\n", lines: []string{"a"}},
+		{name: "empty lines", in: "\n\r\n\n", lines: []string{"", "", ""}},
+		{name: "half a line", in: "a\nb", lines: []string{"a"}, unfinished: "b"},
+		{name: "one CR is dropped", in: "a\r\r\nb\rc\n", lines: []string{"a\r", "b\rc"}},
+		{name: "invalid UTF-8", in: "a\xffb\n\xc3\n", lines: []string{"a\uFFFDb", "\uFFFD"}},
+		{name: "NUL", in: "a\x00b\n", lines: []string{"a\x00b"}},
+		{name: "as long as may be", in: long + "\n" + long + "\r\n", lines: []string{long, long}},
+		{name: "too long", in: long + "y\nz\n", lines: []string{long + cutMark, "z"}},
+		{name: "much too long", in: strings.Repeat(long, 3) + "\r\nz\n", lines: []string{long + cutMark, "z"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, size := range []int{1, 2, 7, 4096, len(tc.in) + 1} {
+				lines, unfinished := collect([]byte(tc.in), size)
+				assert.Equal(t, tc.lines, lines, "in pieces of %d", size)
+				assert.Equal(t, tc.unfinished, unfinished)
+			}
+		})
+	}
+}
+
+func TestLineSplitterKeepsLittleOfAnEndlessLine(t *testing.T) {
+	t.Parallel()
+	var s lineSplitter
+	piece := bytes.Repeat([]byte("x"), 1<<20)
+	for range 100 {
+		require.NoError(t, s.split(piece, func([]byte, bool) error { return errors.New("a line") }))
+	}
+	assert.LessOrEqual(t, cap(s.pending), 2*maxLine)
+}
+
+func FuzzLineSplitterAnySplitGivesTheSameLines(f *testing.F) {
+	f.Add([]byte("YOI-READY\ta\tb\nx\r\ny"), 1, 3)
+	f.Add([]byte("\r\n\r\r\n\xff\xfe\n"), 2, 1)
+	f.Add(bytes.Repeat([]byte("x"), maxLine+2), maxLine, 1)
+	f.Add(append(bytes.Repeat([]byte("x"), maxLine), "\r\ny\n"...), maxLine+1, 1)
+	f.Fuzz(func(t *testing.T, data []byte, first, rest int) {
+		whole, wholeEnd := collect(data, len(data))
+		pieces, piecesEnd := collect(data, first, rest)
+		require.Equal(t, whole, pieces)
+		require.Equal(t, wholeEnd, piecesEnd)
+		require.Equal(t, bytes.Count(data, []byte("\n")), len(whole))
+	})
+}
+
+// FuzzLogReaderFollowsAGrowingFile writes data in two parts and reads in between.
+func FuzzLogReaderFollowsAGrowingFile(f *testing.F) {
+	f.Add([]byte("one\ntwo\nthr"), 6)
+	f.Fuzz(func(t *testing.T, data []byte, at int) {
+		at = min(max(at, 0), len(data))
+		path := filepath.Join(t.TempDir(), "log")
+		w, err := os.Create(path)
+		require.NoError(t, err)
+		defer w.Close()
+		file, err := os.Open(path)
+		require.NoError(t, err)
+		defer file.Close()
+		r := logReader{file: file}
+		var lines []string
+		read := func() {
+			for more := true; more; {
+				var err error
+				more, err = r.read(func(line []byte, cut bool) error {
+					lines = append(lines, lineText(line, cut))
+					return nil
+				})
+				require.NoError(t, err)
+			}
+		}
+		for _, part := range [][]byte{data[:at], data[at:]} {
+			_, err := w.Write(part)
+			require.NoError(t, err)
+			read()
+		}
+		want, unfinished := collect(data, max(1, len(data)))
+		require.Equal(t, want, lines)
+		require.Equal(t, unfinished, string(r.pending))
+	})
+}
+
+func TestTailKeepsTheLastLines(t *testing.T) {
+	t.Parallel()
+	var got tail
+	assert.Empty(t, got.strings())
+	var want []string
+	for i := range 20 {
+		line := fmt.Sprint("line ", i)
+		want = append(want, line)
+		got.add([]byte(line), false)
+		assert.Equal(t, want[max(0, len(want)-tailLines):], got.strings())
+	}
+}
+
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	open := func(t *testing.T) (w, r *os.File) {
+		path := filepath.Join(t.TempDir(), "log")
+		w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		require.NoError(t, err)
+		t.Cleanup(func() { w.Close() })
+		r, err = os.Open(path)
+		require.NoError(t, err)
+		t.Cleanup(func() { r.Close() })
+		return w, r
+	}
+	write := func(t *testing.T, w *os.File, s string) {
+		_, err := w.WriteString(s)
+		require.NoError(t, err)
+	}
+	// follow hands each line to the returned channel; an error closes it.
+	follow := func(t *testing.T, ctx context.Context, r *os.File) (lines chan string, result chan error) {
+		lines, result = make(chan string, 100), make(chan error, 1)
+		go func() {
+			err := Follow(ctx, r, func(line string) bool { lines <- line; return line != "last" })
+			close(lines)
+			result <- err
+		}()
+		return lines, result
+	}
+	next := func(t *testing.T, lines chan string) string {
+		t.Helper()
+		select {
+		case line := <-lines:
+			return line
+		case <-time.After(10 * time.Second):
+			require.FailNow(t, "no line within 10s")
+			return ""
+		}
+	}
+
+	t.Run("from the start, until it is told to stop", func(t *testing.T) {
+		t.Parallel()
+		w, r := open(t)
+		write(t, w, "one\ntwo\nthr")
+		lines, result := follow(t, context.Background(), r)
+		assert.Equal(t, "one", next(t, lines))
+		assert.Equal(t, "two", next(t, lines))
+		write(t, w, "ee\n")
+		assert.Equal(t, "three", next(t, lines))
+		write(t, w, "last\nnever\n")
+		assert.Equal(t, "last", next(t, lines))
+		assert.NoError(t, <-result)
+		assert.Empty(t, lines)
+	})
+	t.Run("removed log", func(t *testing.T) {
+		t.Parallel()
+		w, r := open(t)
+		lines, result := follow(t, context.Background(), r)
+		write(t, w, "one\n")
+		assert.Equal(t, "one", next(t, lines))
+		require.NoError(t, os.Remove(r.Name()))
+		write(t, w, "last\n")
+		assert.Equal(t, "last", next(t, lines))
+		assert.NoError(t, <-result)
+	})
+	t.Run("truncated log", func(t *testing.T) {
+		t.Parallel()
+		w, r := open(t)
+		lines, result := follow(t, context.Background(), r)
+		write(t, w, "a rather long line\nunfinished")
+		assert.Equal(t, "a rather long line", next(t, lines))
+		require.NoError(t, w.Truncate(0))
+		write(t, w, "new\nlast\n")
+		assert.Equal(t, "new", next(t, lines))
+		assert.Equal(t, "last", next(t, lines))
+		assert.NoError(t, <-result)
+	})
+	t.Run("a last look when the context ends", func(t *testing.T) {
+		t.Parallel()
+		w, r := open(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		write(t, w, "there already\n")
+		lines, result := follow(t, ctx, r)
+		assert.ErrorIs(t, <-result, context.Canceled)
+		assert.Equal(t, "there already", <-lines)
+	})
+}

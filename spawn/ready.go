@@ -1,0 +1,20 @@
+package spawn
+
+import "strings"
+
+// readyPrefix begins the ready line; the tab belongs to it.
+const readyPrefix = "YOI-READY\t"
+
+// parseReady reads one whole line of a pod's log, without its newline.
+//
+// isReady tells whether it is a ready line at all. One that is but lacks its
+// name or its socket has ok false. Name and socket are the bytes that the pod
+// wrote: a path need not be valid UTF-8.
+func parseReady(line string) (name, socket string, isReady, ok bool) {
+	rest, isReady := strings.CutPrefix(line, readyPrefix)
+	if !isReady {
+		return "", "", false, false
+	}
+	name, socket, _ = strings.Cut(rest, "\t")
+	return name, socket, true, name != "" && socket != ""
+}

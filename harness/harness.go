@@ -1,0 +1,234 @@
+// Package harness starts pods in Go tests: isolated from the developer and from
+// each other, their logs captured, torn down when the test ends.
+//
+//	func TestAgentAnswers(t *testing.T) {
+//		pod := harness.StartPod(t, harness.Config{
+//			Command: spawn.Command{Program: "/usr/local/bin/agent", PrefixArgs: []string{"pod"}},
+//		})
+//		conn := pod.Dial()
+//		…
+//	}
+//
+// The zero [Config] starts a healthy fake pod. [TryStartPod] is for tests that
+// expect a start to fail.
+//
+// # Isolation
+//
+// The pods of one test share a sandbox, a private directory below the system's
+// temporary one with a path that is short enough for a socket address; pods of
+// different tests, subtests included, share nothing. It holds the runtime
+// directory, HOME, TMPDIR and the default workspace, and is removed at the end.
+//
+// A pod's environment is built, not inherited: PATH, LANG, LC_ALL, LC_CTYPE, TZ
+// and GOCOVERDIR as the test has them (LANG is C.UTF-8 where it has none), HOME,
+// TMPDIR, YOI_HOME, YOI_RUNTIME_DIR and XDG_RUNTIME_DIR inside the sandbox, and
+// last what [Config.Env] adds. Nothing else of the developer's environment
+// reaches a pod.
+//
+// # Teardown
+//
+// When the test ends, each pod is stopped, the last one first: see [Pod.Stop].
+// A pod that ended by itself during the test fails it, unless the test called
+// Stop, Kill or Wait.
+//
+// When the test failed, the last lines of each pod's log are reported with the
+// path of the whole log, in the test's artifact directory (go test -artifacts)
+// or else in a temporary one that is kept.
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"example.com/podharness/fakepod"
+	"example.com/podharness/spawn"
+	"github.com/google/uuid"
+)
+
+// TB is what the harness needs of a test. *testing.T, *testing.B, *testing.F
+// and Ginkgo's GinkgoT() have it. Its dynamic type must be comparable, as
+// pointers are.
+//
+// Methods of newer or other types are used where they are there: Deadline,
+// Output and ArtifactDir, as *testing.T has them.
+type TB interface {
+	Cleanup(func())
+	Errorf(format string, args ...any)
+	Failed() bool
+	Fatalf(format string, args ...any)
+	Helper()
+	Logf(format string, args ...any)
+	Name() string
+}
+
+// DefaultStopGrace is how long each step of a teardown may take if
+// [Config.StopGrace] is zero.
+const DefaultStopGrace = 5 * time.Second
+
+// A Config says which pod to start, and how. Every field is optional.
+type Config struct {
+	// Command launches the pod; an empty Program = a healthy fake pod.
+	Command spawn.Command
+	// Name is the pod's name; "" = made from the name of the test, and unique
+	// in it. A second pod of one name can be started once the first has ended.
+	Name string
+	// Profile selects a profile; "" = none.
+	Profile string
+	// TicketRole marks the process with a role; "" = none.
+	TicketRole string
+	// Workspace is the pod's workspace; "" = an empty directory in the sandbox.
+	Workspace string
+	// Dir is the pod's working directory; "" = the workspace.
+	Dir string
+	// ResumeFrom is the session to resume; nil = a new pod.
+	ResumeFrom *uuid.UUID
+	// Env is added to the pod's environment, the last of equal variables
+	// counts. An entry "NAME=value" sets a variable; an entry "NAME" passes on
+	// the test's own, if it has it.
+	Env []string
+	// ReadyTimeout is how long the pod may take to become ready;
+	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
+	// test's own deadline (go test -timeout), where TB has one.
+	ReadyTimeout time.Duration
+	// Shutdown is what to write to the pod's socket as the first step of its
+	// teardown, such as {"method":"shutdown"} and a newline; nil = nothing.
+	Shutdown []byte
+	// StopSignal is the step after that, sent to the pod's process group;
+	// nil = SIGINT, which real pods take as a request to stop gracefully.
+	StopSignal os.Signal
+	// StopGrace is how long each step of the teardown may take;
+	// 0 = DefaultStopGrace.
+	StopGrace time.Duration
+}
+
+// FakePod returns the command of a fake pod that behaves as a program of steps,
+// or a mode, says: see package fakepod.
+//
+//	harness.StartPod(t, harness.Config{Command: harness.FakePod("delayed-ready")})
+//
+// A bad program is refused by the fake pod, which ends before it is ready.
+func FakePod(program string) spawn.Command {
+	name, args := fakepod.Command(program)
+	return spawn.Command{Program: name, PrefixArgs: args}
+}
+
+// StartPod starts a pod and waits until it is ready. It fails the test, with
+// the evidence, if that cannot be; like FailNow it must then be called from the
+// test's goroutine. The pod is torn down when the test ends.
+func StartPod(tb TB, cfg Config) *Pod {
+	tb.Helper()
+	pod, err := start(tb, cfg)
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+	}
+	return pod
+}
+
+// TryStartPod is StartPod for tests that expect a failure: it returns the
+// [*spawn.Error], and says nothing itself. It may be called from any goroutine.
+func TryStartPod(tb TB, cfg Config) (*Pod, error) {
+	tb.Helper()
+	return start(tb, cfg)
+}
+
+// SpawnConfig returns the config with which StartPod would start a pod now, its
+// name, its directories in the sandbox and its environment filled in: for tests
+// of programs that start pods themselves. Such pods are not torn down.
+func SpawnConfig(tb TB, cfg Config) (spawn.Config, error) {
+	tb.Helper()
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return spawn.Config{}, err
+	}
+	box, err := sandboxOf(tb)
+	if err != nil {
+		return spawn.Config{}, err
+	}
+	return box.spawnConfig(cfg), nil
+}
+
+// RuntimeDir returns the runtime directory that the pods of a test share: the
+// directory of the pod NAME is RuntimeDir(tb)/NAME. It fails the test if the
+// sandbox cannot be made.
+func RuntimeDir(tb TB) string {
+	tb.Helper()
+	box, err := sandboxOf(tb)
+	if err != nil {
+		tb.Fatalf("%v", err)
+		return ""
+	}
+	return box.runtime
+}
+
+func start(tb TB, cfg Config) (*Pod, error) {
+	tb.Helper()
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	box, err := sandboxOf(tb)
+	if err != nil {
+		return nil, err
+	}
+	sc := box.spawnConfig(cfg)
+	timeout, cut := beforeDeadline(tb, cfg.ReadyTimeout)
+	sc.ReadyTimeout = timeout
+	log := box.capture(sc)
+	started, err := spawn.Start(context.Background(), sc)
+	if err != nil {
+		log.endStream()
+		if cut && errors.Is(err, spawn.ErrTimeout) {
+			err = fmt.Errorf("%w\n\tnote: the ready timeout of %v was cut to %v, to end before the test's deadline", err, cfg.ReadyTimeout, timeout)
+		}
+		return nil, err
+	}
+	pod := &Pod{Pod: started, tb: tb, cfg: cfg, log: log}
+	tb.Cleanup(pod.cleanup)
+	return pod, nil
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Command.Program == "" {
+		if len(c.Command.PrefixArgs) > 0 {
+			return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: Command.PrefixArgs %q without a Command.Program", spawn.ErrInvalidConfig, c.Command.PrefixArgs)}
+		}
+		c.Command = FakePod("ready")
+	}
+	if c.StopSignal == nil {
+		c.StopSignal = syscall.SIGINT
+	}
+	if _, ok := c.StopSignal.(syscall.Signal); !ok {
+		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: StopSignal %v is not a syscall.Signal", spawn.ErrInvalidConfig, c.StopSignal)}
+	}
+	if c.StopGrace < 0 {
+		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: StopGrace %v is negative", spawn.ErrInvalidConfig, c.StopGrace)}
+	}
+	if c.StopGrace == 0 {
+		c.StopGrace = DefaultStopGrace
+	}
+	if c.ReadyTimeout == 0 {
+		c.ReadyTimeout = spawn.DefaultReadyTimeout
+	}
+	return c, nil
+}
+
+// beforeDeadline cuts a timeout so that it ends before the test's own deadline
+// and leaves time to tear down and report: go test panics at that deadline, and
+// the evidence would be lost.
+func beforeDeadline(tb TB, timeout time.Duration) (_ time.Duration, cut bool) {
+	t, ok := tb.(interface{ Deadline() (time.Time, bool) })
+	if !ok {
+		return timeout, false
+	}
+	deadline, ok := t.Deadline()
+	if !ok {
+		return timeout, false
+	}
+	left := time.Until(deadline)
+	left = max(left-min(left/4, 5*time.Second), time.Millisecond)
+	return min(timeout, left), left < timeout
+}

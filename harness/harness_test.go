@@ -1,0 +1,566 @@
+package harness_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/podharness/harness"
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const patience = 20 * time.Second
+
+// fakeTB is a test that can fail without failing: it records what it is told.
+type fakeTB struct {
+	name      string
+	artifacts string
+	deadline  time.Time
+
+	mu       sync.Mutex
+	failed   bool
+	log      strings.Builder
+	cleanups []func()
+}
+
+// newTB returns a fake test that ends, at the latest, with the real one.
+func newTB(t *testing.T) *fakeTB {
+	tb := &fakeTB{name: t.Name(), artifacts: t.TempDir()}
+	t.Cleanup(func() { tb.end() })
+	return tb
+}
+
+// run runs f as the fake test, to its end or to where it gives up, and returns
+// what it logged.
+func (tb *fakeTB) run(f func()) string {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+	return tb.text()
+}
+
+// end runs the cleanups and returns what the test logged in all.
+func (tb *fakeTB) end() string {
+	for {
+		tb.mu.Lock()
+		n := len(tb.cleanups)
+		if n == 0 {
+			tb.mu.Unlock()
+			return tb.text()
+		}
+		f := tb.cleanups[n-1]
+		tb.cleanups = tb.cleanups[:n-1]
+		tb.mu.Unlock()
+		tb.run(f)
+	}
+}
+
+func (tb *fakeTB) text() string {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	return tb.log.String()
+}
+
+func (tb *fakeTB) Cleanup(f func()) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.cleanups = append(tb.cleanups, f)
+}
+
+func (tb *fakeTB) Logf(format string, args ...any) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	fmt.Fprintf(&tb.log, format+"\n", args...)
+}
+
+func (tb *fakeTB) Errorf(format string, args ...any) {
+	tb.Logf(format, args...)
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.failed = true
+}
+
+func (tb *fakeTB) Fatalf(format string, args ...any) {
+	tb.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (tb *fakeTB) Failed() bool {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	return tb.failed
+}
+
+func (tb *fakeTB) Helper()                     {}
+func (tb *fakeTB) Name() string                { return tb.name }
+func (tb *fakeTB) Verbose() bool               { return false }
+func (tb *fakeTB) ArtifactDir() string         { return tb.artifacts }
+func (tb *fakeTB) Deadline() (time.Time, bool) { return tb.deadline, !tb.deadline.IsZero() }
+
+func fake(program string) harness.Config {
+	return harness.Config{Command: harness.FakePod(program)}
+}
+
+// ask sends a request to the pod and returns the data of the answer.
+func ask(t *testing.T, pod *harness.Pod, request string, data any) {
+	t.Helper()
+	conn := pod.Dial()
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	_, err := io.WriteString(conn, request+"\n")
+	require.NoError(t, err)
+	lines := bufio.NewScanner(conn)
+	require.True(t, lines.Scan(), "no snapshot")
+	require.True(t, lines.Scan(), "no answer")
+	answer := struct{ Data any }{data}
+	require.NoError(t, json.Unmarshal(lines.Bytes(), &answer))
+}
+
+func TestZeroConfigStartsAHealthyPod(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, harness.Config{})
+	assert.Regexp(t, `^TestZeroConfigStartsAHealthyPod-1$`, pod.Name)
+	ask(t, pod, `{"method":"ping"}`, nil)
+	require.NoError(t, pod.Stop())
+	assert.Equal(t, "exit status 0", pod.State().String())
+}
+
+func TestSandbox(t *testing.T) {
+	t.Parallel()
+	var root, other string
+	t.Run("test", func(t *testing.T) {
+		a, b := harness.StartPod(t, harness.Config{}), harness.StartPod(t, harness.Config{})
+		assert.NotEqual(t, a.Name, b.Name, "names are unique")
+		runtimeDir := harness.RuntimeDir(t)
+		assert.Equal(t, runtimeDir, filepath.Dir(filepath.Dir(a.LogPath)))
+		assert.Equal(t, runtimeDir, filepath.Dir(filepath.Dir(b.LogPath)), "pods of one test share a runtime directory")
+		root = filepath.Dir(runtimeDir)
+		info, err := os.Stat(root)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+		t.Run("subtest", func(t *testing.T) {
+			other = filepath.Dir(harness.RuntimeDir(t))
+			assert.NotEqual(t, root, other, "pods of different tests never do")
+		})
+		assert.NoDirExists(t, other)
+	})
+	assert.NoDirExists(t, root)
+
+	t.Run("a test with a very long name, strange characters /\u00e9\u00ff\x00\t and so on "+strings.Repeat("x", 300), func(t *testing.T) {
+		pod := harness.StartPod(t, harness.Config{})
+		assert.Less(t, len(pod.SocketPath), 104)
+		assert.Regexp(t, `^[A-Za-z0-9_.][A-Za-z0-9_.-]*-1$`, pod.Name)
+	})
+}
+
+func TestEnvironmentIsBuiltNotInherited(t *testing.T) {
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	t.Setenv("PASSED_ON", "by name")
+	t.Setenv("YOI_HOME", "/the/developers/own")
+	pod := harness.StartPod(t, harness.Config{Env: []string{"PASSED_ON", "NOT_THERE", "ADDED=1", "ADDED=2"}})
+	var env map[string]string
+	ask(t, pod, `{"method":"env"}`, &env)
+	root := filepath.Dir(harness.RuntimeDir(t))
+	for name, dir := range map[string]string{"HOME": "home", "TMPDIR": "tmp", "YOI_HOME": "yoi", "YOI_RUNTIME_DIR": "run", "XDG_RUNTIME_DIR": "xdg"} {
+		assert.Equal(t, filepath.Join(root, dir), env[name])
+		assert.DirExists(t, env[name])
+		delete(env, name)
+	}
+	assert.Equal(t, os.Getenv("PATH"), env["PATH"])
+	assert.NotEmpty(t, env["LANG"])
+	assert.Equal(t, "by name", env["PASSED_ON"])
+	assert.Equal(t, "2", env["ADDED"])
+	for _, name := range []string{"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "GOCOVERDIR", "PASSED_ON", "ADDED"} {
+		delete(env, name)
+	}
+	assert.Empty(t, env, "nothing else gets in")
+}
+
+func TestStartPodFailsTheTestWithTheEvidence(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	reached := false
+	text := tb.run(func() {
+		cfg := fake("early-exit")
+		cfg.Name = "alpha"
+		harness.StartPod(tb, cfg)
+		reached = true
+	})
+	assert.False(t, reached, "it ends the test")
+	assert.True(t, tb.Failed())
+	assert.Contains(t, text, "harness: pod exited before becoming ready (exit status 7): cannot open session store")
+	text = tb.end()
+	log := filepath.Join(tb.artifacts, "alpha.log")
+	assert.Contains(t, text, "whole log: "+log+"\n\tlast lines:\n\t\tcannot open session store")
+	saved, err := os.ReadFile(log)
+	require.NoError(t, err)
+	assert.Equal(t, "cannot open session store\n", string(saved))
+}
+
+func TestTryStartPodSaysNothing(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	pod, err := harness.TryStartPod(tb, fake("wrong-name"))
+	assert.Nil(t, pod)
+	assert.ErrorIs(t, err, spawn.ErrNameMismatch)
+	var e *spawn.Error
+	require.ErrorAs(t, err, &e)
+	assert.Empty(t, tb.end())
+	assert.False(t, tb.Failed())
+}
+
+func TestBadConfigIsRefused(t *testing.T) {
+	t.Parallel()
+	for message, cfg := range map[string]harness.Config{
+		`Command.PrefixArgs ["x"] without a Command.Program`: {Command: spawn.Command{PrefixArgs: []string{"x"}}},
+		`StopGrace -1ns is negative`:                         {StopGrace: -1},
+		`ReadyTimeout -1ns is negative`:                      {ReadyTimeout: -1},
+		`StopSignal no signal is not a syscall.Signal`:       {StopSignal: noSignal{}},
+		`PodName "../x" must be one path element`:            {Name: "../x"},
+	} {
+		_, err := harness.TryStartPod(t, cfg)
+		assert.ErrorIs(t, err, spawn.ErrInvalidConfig)
+		assert.ErrorContains(t, err, "invalid pod config: "+message)
+	}
+	left, err := os.ReadDir(harness.RuntimeDir(t))
+	require.NoError(t, err)
+	assert.Empty(t, left, "nothing was touched")
+}
+
+type noSignal struct{}
+
+func (noSignal) Signal()        {}
+func (noSignal) String() string { return "no signal" }
+
+func TestStartDeadlineIsBelowTheTestsOwn(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	tb.deadline = time.Now().Add(time.Second)
+	_, err := harness.TryStartPod(tb, fake("never-ready"))
+	assert.ErrorIs(t, err, spawn.ErrTimeout)
+	assert.ErrorContains(t, err, "note: the ready timeout of 20s was cut to 7")
+	assert.True(t, time.Now().Before(tb.deadline), "the evidence comes before the deadline")
+}
+
+func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
+	t.Parallel()
+	died := func(tb *fakeTB) *harness.Pod {
+		pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
+		conn := pod.Dial()
+		_, _ = io.WriteString(conn, `{"method":"run","params":{"program":"log 'out of memory'; exit 3"}}`+"\n")
+		<-pod.Done()
+		return pod
+	}
+	for _, tc := range []struct {
+		name  string
+		then  func(*harness.Pod) error
+		fails bool
+	}{
+		{"nothing was said", func(*harness.Pod) error { return nil }, true},
+		{"Stop", func(p *harness.Pod) error { return p.Stop() }, true},
+		{"Wait", func(p *harness.Pod) error { p.Wait(patience); return nil }, false},
+		{"Kill", func(p *harness.Pod) error { return p.Kill() }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tb := newTB(t)
+			pod := died(tb)
+			err := tc.then(pod)
+			text := tb.end()
+			assert.Equal(t, tc.fails, tb.Failed(), text)
+			if tc.fails {
+				assert.Contains(t, text, "pod alpha ended by itself during the test (exit status 3)\n\tpod: it has ended (exit status 3)\n\tlog: "+pod.LogPath+"\n\tlast lines:\n")
+				assert.Contains(t, text, "\n\t\tout of memory")
+			} else {
+				assert.Empty(t, text)
+			}
+			if tc.name == "Stop" {
+				assert.ErrorContains(t, err, "ended by itself")
+			} else {
+				assert.NoError(t, err)
+			}
+		})
+	}
+}
+
+func TestTeardownLadder(t *testing.T) {
+	t.Parallel()
+	const grace = 200 * time.Millisecond
+	shutdown := []byte(`{"method":"shutdown"}` + "\n")
+	for _, tc := range []struct {
+		name  string
+		cfg   harness.Config
+		state string
+		log   string // "" = nothing is said
+	}{
+		{"SIGINT is enough", harness.Config{}, "exit status 0", ""},
+		{"another signal", harness.Config{StopSignal: syscall.SIGTERM}, "signal: terminated", ""},
+		{"shutdown request is enough", harness.Config{Shutdown: shutdown}, "exit status 0", ""},
+		{"shutdown request of a pod that ignores signals", harness.Config{Command: harness.FakePod("stubborn"), Shutdown: shutdown}, "exit status 0", ""},
+		{"shutdown request that means nothing to it", harness.Config{Shutdown: []byte("hello\n"), StopGrace: grace}, "exit status 0",
+			"harness: pod alpha was stopped by SIGINT, not by the shutdown request\n"},
+		{"stubborn", harness.Config{Command: harness.FakePod("stubborn"), StopGrace: grace}, "signal: killed",
+			"harness: pod alpha did not stop within 200ms of SIGINT: killed\n"},
+		{"stubborn, in three steps", harness.Config{Command: harness.FakePod("stubborn"), Shutdown: []byte("hello\n"), StopGrace: grace}, "signal: killed",
+			"harness: pod alpha did not stop within 200ms of SIGINT: killed\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tb := newTB(t)
+			tc.cfg.Name = "alpha"
+			pod := harness.StartPod(tb, tc.cfg)
+			assert.Equal(t, tc.log, tb.end())
+			assert.False(t, tb.Failed())
+			require.NotNil(t, pod.State())
+			assert.Equal(t, tc.state, pod.State().String())
+		})
+	}
+}
+
+func TestSuspendedPodIsStoppedGracefully(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, harness.Config{})
+	pod.Suspend()
+	require.NoError(t, pod.Stop())
+	assert.Equal(t, "exit status 0", pod.State().String())
+}
+
+func TestSuspendAndResume(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, harness.Config{})
+	pod.Suspend()
+	conn := pod.Dial() // the system accepts it in the pod's stead
+	pod.Resume()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	require.NoError(t, err)
+	assert.Contains(t, line, "snapshot")
+}
+
+func TestStopIsIdempotentFromAnyGoroutine(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, harness.Config{})
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			assert.NoError(t, pod.Stop())
+			assert.NotNil(t, pod.State())
+		}()
+	}
+	wg.Wait()
+	assert.NoError(t, pod.Kill())
+}
+
+func TestSecondPodOfTheSameName(t *testing.T) {
+	t.Parallel()
+	first := harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("log first; bind; ready; serve")})
+	require.NoError(t, first.Kill())
+	second := harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("log second; bind; ready; serve")})
+	assert.True(t, strings.HasPrefix(first.Log(), "first\nYOI-READY\t"), first.Log())
+	assert.True(t, strings.HasPrefix(second.Log(), "second\nYOI-READY\t"), second.Log())
+}
+
+func TestLogIsCompleteAfterThePodRemovedIt(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, fake("log first; bind; ready; log last; serve"))
+	pod.WaitLog("^last$", patience)
+	require.NoError(t, pod.Stop())
+	require.NoFileExists(t, pod.LogPath)
+	assert.Equal(t, fmt.Sprintf("first\nYOI-READY\t%s\t%s\nlast\n", pod.Name, pod.SocketPath), pod.Log())
+}
+
+func TestWaitLog(t *testing.T) {
+	t.Parallel()
+	t.Run("finds lines of the past and of the future", func(t *testing.T) {
+		t.Parallel()
+		pod := harness.StartPod(t, fake("log 'step 1'; bind; ready; serve"))
+		assert.Equal(t, "step 1", pod.WaitLog(`^step \d$`, patience))
+		found := make(chan string)
+		go func() {
+			line, err := pod.FindLog(`step [2-9]`, patience)
+			assert.NoError(t, err)
+			found <- line
+		}()
+		ask(t, pod, `{"method":"run","params":{"program":"log 'step 2'"}}`, nil)
+		assert.Equal(t, "step 2", <-found)
+	})
+	t.Run("shows what there was", func(t *testing.T) {
+		t.Parallel()
+		tb := newTB(t)
+		pod := harness.StartPod(tb, fake(`log "a \x1b[31mred"; bind; ready; raw unfinished; serve`))
+		pod.WaitLog("READY", patience)
+		ask(t, pod, `{"method":"ping"}`, nil)
+		text := tb.run(func() { pod.WaitLog("nowhere", time.Millisecond) })
+		assert.True(t, tb.Failed())
+		assert.Contains(t, text, fmt.Sprintf(`no line of the log of pod %s matched "nowhere" within 1ms`, pod.Name))
+		assert.Contains(t, text, fmt.Sprintf("pod: it still runs (process %d)\n\tlog: %s\n\tlast lines:\n\t\ta \\x1b[31mred", pod.PID, pod.LogPath))
+		assert.Contains(t, text, "\n\t\tunfinished")
+	})
+	t.Run("does not wait for a pod that has ended", func(t *testing.T) {
+		t.Parallel()
+		tb := newTB(t)
+		pod := harness.StartPod(tb, harness.Config{})
+		require.NoError(t, pod.Kill())
+		start := time.Now()
+		_, err := pod.FindLog("nowhere", time.Hour)
+		assert.ErrorContains(t, err, "it has ended (signal: killed)")
+		assert.Less(t, time.Since(start), patience)
+	})
+	t.Run("bad pattern", func(t *testing.T) {
+		t.Parallel()
+		tb := newTB(t)
+		pod := harness.StartPod(tb, harness.Config{})
+		assert.Contains(t, tb.run(func() { pod.WaitLog("(", time.Second) }), "missing closing )")
+	})
+	t.Run("after the test", func(t *testing.T) {
+		t.Parallel()
+		tb := newTB(t)
+		pod := harness.StartPod(tb, harness.Config{})
+		tb.end()
+		_, err := pod.FindLog(".", time.Second)
+		assert.ErrorContains(t, err, "the test has ended")
+		assert.Empty(t, pod.Log())
+	})
+}
+
+func TestFailedWaitAndDialSayWhy(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
+	assert.Contains(t, tb.run(func() { pod.Wait(time.Millisecond) }), "pod alpha did not end within 1ms\n\tpod: it still runs")
+	require.NoError(t, pod.Kill())
+	assert.Contains(t, tb.run(func() { pod.Dial() }), "could not connect to pod alpha at "+pod.SocketPath+": connect: connection refused\n\tpod: it has ended (signal: killed)")
+	assert.Contains(t, tb.run(func() { pod.Suspend() }), "process already finished")
+}
+
+func TestFailedTestKeepsAllLogs(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	harness.StartPod(tb, harness.Config{Name: "alpha"})
+	_, err := harness.TryStartPod(tb, harness.Config{Name: "beta", Command: harness.FakePod("early-exit")})
+	require.Error(t, err)
+	_, err = harness.TryStartPod(tb, harness.Config{Name: "beta", Command: harness.FakePod("log again; exit 1")})
+	require.Error(t, err)
+	tb.Errorf("the test's own failure")
+	text := tb.end()
+	for file, want := range map[string]string{"alpha.log": `^YOI-READY\talpha\t`, "beta.log": "^cannot open session store\n$", "beta.2.log": "^again\n$"} {
+		log, err := os.ReadFile(filepath.Join(tb.artifacts, file))
+		require.NoError(t, err)
+		assert.Regexp(t, regexp.MustCompile(want), string(log))
+		assert.Contains(t, text, "whole log: "+filepath.Join(tb.artifacts, file))
+	}
+}
+
+func TestNothingIsSaidOrKeptOnSuccess(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	pod := harness.StartPod(tb, harness.Config{})
+	root := filepath.Dir(harness.RuntimeDir(tb))
+	assert.Empty(t, tb.end())
+	assert.NoDirExists(t, root)
+	left, err := os.ReadDir(tb.artifacts)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	assert.NotNil(t, pod.State())
+}
+
+// uncomparableTB cannot be the key of a map.
+type uncomparableTB struct {
+	*fakeTB
+	_ []int
+}
+
+func TestUncomparableTBIsRefused(t *testing.T) {
+	t.Parallel()
+	_, err := harness.TryStartPod(uncomparableTB{fakeTB: newTB(t)}, harness.Config{})
+	assert.ErrorContains(t, err, "pass a pointer")
+}
+
+func TestSpawnConfigStartsInTheSandbox(t *testing.T) {
+	t.Parallel()
+	cfg, err := harness.SpawnConfig(t, harness.Config{Name: "alpha"})
+	require.NoError(t, err)
+	pod, err := spawn.Start(context.Background(), cfg)
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Join(harness.RuntimeDir(t), "alpha"), filepath.Dir(pod.LogPath))
+	require.NoError(t, pod.Signal(syscall.SIGKILL))
+	<-pod.Done()
+}
+
+// inHelper runs the calling test again as a go test of its own.
+func inHelper(t *testing.T, args ...string) (out string, err error) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], append([]string{"-test.run=^" + t.Name() + "$"}, args...)...)
+	cmd.Env = append(os.Environ(), helperEnv+"="+t.Name())
+	text, err := cmd.CombinedOutput()
+	return string(text), err
+}
+
+const helperEnv = "HARNESS_TEST_HELPER"
+
+func isHelper(t *testing.T) bool { return os.Getenv(helperEnv) == t.Name() }
+
+func TestVerboseTestStreamsTheLog(t *testing.T) {
+	if isHelper(t) {
+		pod := harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod(`log "one \x1b[31m"; bind; ready; log two; serve`)})
+		pod.WaitLog("two", patience)
+		return
+	}
+	t.Parallel()
+	out, err := inHelper(t, "-test.v")
+	require.NoError(t, err, out)
+	assert.Regexp(t, `(?s)alpha: one \\x1b\[31m\n.*alpha: YOI-READY\\talpha\\t/.*\n.*alpha: two\n`, out)
+	out, err = inHelper(t)
+	require.NoError(t, err, out)
+	assert.NotContains(t, out, "alpha")
+}
+
+func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
+	if isHelper(t) {
+		harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("early-exit")}) // this line
+		return
+	}
+	source, err := os.ReadFile("harness_test.go")
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("the source is not here")
+	}
+	require.NoError(t, err)
+	line := 1 + strings.Count(string(source[:strings.Index(string(source), "// this line")]), "\n")
+	t.Setenv("TMPDIR", t.TempDir())
+	out, err := inHelper(t)
+	require.Error(t, err)
+	assert.Contains(t, out, fmt.Sprintf("harness_test.go:%d: harness: pod exited before becoming ready (exit status 7): cannot open session store", line))
+	path := regexp.MustCompile(`whole log: (.*/podharness-failed-.*/alpha\.log)`).FindStringSubmatch(out)
+	require.NotNil(t, path, out)
+	assert.FileExists(t, path[1], "it is kept")
+}
+
+func ExampleStartPod() {
+	// In a test:
+	_ = func(t *testing.T) {
+		pod := harness.StartPod(t, harness.Config{})
+		conn := pod.Dial()
+		fmt.Fprintln(conn, `{"method":"ping"}`)
+		pod.WaitLog("READY", time.Second)
+	}
+}

@@ -1,0 +1,182 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"sync"
+	"syscall"
+	"time"
+
+	"example.com/podharness/spawn"
+)
+
+// A Pod is a ready pod of a test. It embeds the [spawn.Pod]: its name, process,
+// socket and log, Done, State and Signal.
+//
+// Its methods are safe for concurrent use; those that fail the test must be
+// called from the test's goroutine, as FailNow must.
+type Pod struct {
+	*spawn.Pod
+
+	tb  TB
+	cfg Config
+	log *podLog
+
+	mu       sync.Mutex
+	expected bool // the test asked for the pod's end
+	stopOnce sync.Once
+	stopErr  error
+}
+
+// Dial connects to the pod's socket. The connection is closed at the end of the
+// test at the latest. It fails the test if the pod cannot be connected to.
+func (p *Pod) Dial() net.Conn {
+	p.tb.Helper()
+	conn, err := spawn.Dial(context.Background(), p.SocketPath)
+	if err != nil {
+		p.tb.Fatalf("harness: could not connect to pod %s at %s: %v%s", p.Name, p.SocketPath, err, p.condition())
+		return nil
+	}
+	p.tb.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// Log returns everything that the pod has logged so far, from the first byte to
+// the last, also after it ended or removed its directory. After the end of the
+// test it is empty.
+func (p *Pod) Log() string {
+	p.tb.Helper()
+	all, err := io.ReadAll(p.log.reader())
+	if err != nil {
+		p.tb.Errorf("harness: read the log of pod %s: %v", p.Name, err)
+	}
+	return string(all)
+}
+
+// WaitLog waits until a line of the pod's log, from its first one on, matches
+// the regular expression pattern, and returns that line without its line
+// ending. It fails the test if there is none within timeout, or before the pod
+// ends.
+func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
+	p.tb.Helper()
+	line, err := p.FindLog(pattern, timeout)
+	if err != nil {
+		p.tb.Fatalf("harness: %v", err)
+	}
+	return line
+}
+
+// FindLog is WaitLog with an error in place of a failed test. It may be called
+// from any goroutine. With a timeout of 0 it looks at what is there.
+func (p *Pod) FindLog(pattern string, timeout time.Duration) (string, error) {
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return "", fmt.Errorf("log of pod %s: bad pattern: %w", p.Name, err)
+	}
+	p.log.mu.Lock()
+	file := p.log.file
+	p.log.mu.Unlock()
+	if file == nil {
+		return "", fmt.Errorf("log of pod %s: the test has ended, and with it the capture", p.Name)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	found, match := false, ""
+	if err := spawn.Follow(ctx, file, func(line string) bool {
+		found = re.MatchString(line)
+		if found {
+			match = line
+		}
+		return !found
+	}); err != nil && ctx.Err() == nil {
+		return "", fmt.Errorf("log of pod %s: %w", p.Name, err)
+	}
+	if !found {
+		return "", fmt.Errorf("no line of the log of pod %s matched %q within %v%s", p.Name, pattern, timeout, p.condition())
+	}
+	return match, nil
+}
+
+// Wait tells that the test expects the pod to end by itself, waits until it
+// has, and returns how. It fails the test if the pod is still there after
+// timeout.
+func (p *Pod) Wait(timeout time.Duration) *os.ProcessState {
+	p.tb.Helper()
+	state, err := p.AwaitEnd(timeout)
+	if err != nil {
+		p.tb.Fatalf("harness: %v", err)
+	}
+	return state
+}
+
+// AwaitEnd is Wait with an error in place of a failed test. It may be called
+// from any goroutine.
+func (p *Pod) AwaitEnd(timeout time.Duration) (*os.ProcessState, error) {
+	p.expectEnd()
+	if !p.endsWithin(timeout) {
+		return nil, fmt.Errorf("pod %s did not end within %v%s", p.Name, timeout, p.condition())
+	}
+	return p.State(), nil
+}
+
+// Suspend stops all processes of the pod's group, as with SIGSTOP, until Resume.
+func (p *Pod) Suspend() {
+	p.tb.Helper()
+	p.mustSignal(syscall.SIGSTOP)
+}
+
+// Resume lets the processes of the pod's group go on.
+func (p *Pod) Resume() {
+	p.tb.Helper()
+	p.mustSignal(syscall.SIGCONT)
+}
+
+func (p *Pod) mustSignal(sig syscall.Signal) {
+	p.tb.Helper()
+	if err := p.Signal(sig); err != nil {
+		p.tb.Fatalf("harness: %v: %v%s", sig, err, p.condition())
+	}
+}
+
+func (p *Pod) expectEnd() {
+	p.mu.Lock()
+	p.expected = true
+	p.mu.Unlock()
+}
+
+func (p *Pod) endsWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-p.Done():
+		return true
+	case <-timer.C:
+		// Both may have come: the pod counts.
+		return p.State() != nil
+	}
+}
+
+// condition is what every message about a pod ends with: whether it lives, its
+// last lines and where the whole log is.
+func (p *Pod) condition() string {
+	life := fmt.Sprintf("it still runs (process %d)", p.PID)
+	if state := p.State(); state != nil {
+		life = fmt.Sprintf("it has ended (%v)", state)
+	}
+	tail := p.log.tail()
+	if tail == "" {
+		tail = " nothing"
+	}
+	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, p.LogPath, tail)
+}

@@ -1,0 +1,198 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+
+	"example.com/podharness/spawn"
+)
+
+// sandbox is the private directory of one test, and what its pods left there.
+type sandbox struct {
+	tb        TB
+	root      string
+	runtime   string
+	workspace string
+
+	mu    sync.Mutex
+	named int
+	logs  []*podLog
+}
+
+var (
+	sandboxesMu sync.Mutex
+	sandboxes   = map[TB]*sandbox{}
+)
+
+// sandboxOf returns the sandbox of a test, made when it is first needed.
+func sandboxOf(tb TB) (*sandbox, error) {
+	if !reflect.TypeOf(tb).Comparable() {
+		return nil, fmt.Errorf("harness: a TB of type %T cannot be told from another one: pass a pointer", tb)
+	}
+	sandboxesMu.Lock()
+	defer sandboxesMu.Unlock()
+	if box := sandboxes[tb]; box != nil {
+		return box, nil
+	}
+	root, err := os.MkdirTemp(shortTempDir(), "pod")
+	if err != nil {
+		return nil, fmt.Errorf("harness: make a sandbox: %w", err)
+	}
+	box := &sandbox{
+		tb:        tb,
+		root:      root,
+		runtime:   filepath.Join(root, "run"),
+		workspace: filepath.Join(root, "workspace"),
+	}
+	for _, dir := range []string{"run", "workspace", "home", "tmp", "yoi", "xdg"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o700); err != nil {
+			_ = os.RemoveAll(root)
+			return nil, fmt.Errorf("harness: make a sandbox: %w", err)
+		}
+	}
+	sandboxes[tb] = box
+	tb.Cleanup(box.cleanup)
+	return box, nil
+}
+
+// shortTempDir returns a temporary directory below which a socket's path fits
+// into a socket address: the usual one, unless TMPDIR is long (as on macOS).
+func shortTempDir() string {
+	if dir := os.TempDir(); len(dir) <= 40 {
+		return dir
+	}
+	return "/tmp"
+}
+
+// maxName is how much of a test's name goes into the name of a pod.
+const maxName = 32
+
+// newName makes a pod's name of the test's, with what is unsafe in a path or a
+// shell replaced.
+func (b *sandbox) newName() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.named++
+	safe := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' {
+			return r
+		}
+		return '-'
+	}, b.tb.Name())
+	// The end tells subtests apart, but a name must not look like a flag.
+	if len(safe) > maxName {
+		safe = safe[len(safe)-maxName:]
+	}
+	safe = strings.TrimLeft(safe, "-.")
+	if safe == "" {
+		safe = "pod"
+	}
+	return fmt.Sprintf("%s-%d", safe, b.named)
+}
+
+// spawnConfig returns what to start for a config whose defaults are filled in.
+func (b *sandbox) spawnConfig(cfg Config) spawn.Config {
+	if cfg.Name == "" {
+		cfg.Name = b.newName()
+	}
+	if cfg.Workspace == "" {
+		cfg.Workspace = b.workspace
+	}
+	return spawn.Config{
+		Command:       cfg.Command,
+		PodName:       cfg.Name,
+		Profile:       cfg.Profile,
+		TicketRole:    cfg.TicketRole,
+		WorkspaceRoot: cfg.Workspace,
+		Dir:           cfg.Dir,
+		ResumeFrom:    cfg.ResumeFrom,
+		Env:           b.environ(cfg.Env),
+		ReadyTimeout:  cfg.ReadyTimeout,
+	}
+}
+
+// passedOn are the variables that a pod gets as the test has them.
+var passedOn = []string{"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "GOCOVERDIR"}
+
+// environ returns the environment of a pod.
+func (b *sandbox) environ(extra []string) []string {
+	env := []string{"LANG=C.UTF-8"}
+	pass := func(name string) {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	for _, name := range passedOn {
+		pass(name)
+	}
+	env = append(env,
+		"HOME="+filepath.Join(b.root, "home"),
+		"TMPDIR="+filepath.Join(b.root, "tmp"),
+		"YOI_HOME="+filepath.Join(b.root, "yoi"),
+		"XDG_RUNTIME_DIR="+filepath.Join(b.root, "xdg"),
+		"YOI_RUNTIME_DIR="+b.runtime,
+	)
+	for _, entry := range extra {
+		if strings.Contains(entry, "=") {
+			env = append(env, entry)
+		} else {
+			pass(entry)
+		}
+	}
+	return env
+}
+
+// capture opens the log of a pod that is about to be started, so that every
+// byte of it can be read whatever the pod does to its directory.
+//
+// It makes the log that Start then finds: Start only truncates it. A log that
+// is left of an earlier pod of that name is unlinked first, since whoever reads
+// that pod's log holds it open.
+func (b *sandbox) capture(sc spawn.Config) *podLog {
+	log := &podLog{pod: sc.PodName}
+	b.mu.Lock()
+	b.logs = append(b.logs, log)
+	b.mu.Unlock()
+	path, err := sc.LogPath()
+	if err != nil {
+		return log // Start fails the same way
+	}
+	// What stands in the way is Start's to refuse: no error counts here.
+	if os.MkdirAll(filepath.Dir(path), 0o700) != nil {
+		return log
+	}
+	if info, err := os.Lstat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return log
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if !info.Mode().IsRegular() {
+			return log
+		}
+		_ = os.Remove(path)
+	}
+	if file, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+		log.open(b.tb, file)
+	}
+	return log
+}
+
+// cleanup runs after the cleanups of all pods of the test.
+func (b *sandbox) cleanup() {
+	b.tb.Helper()
+	sandboxesMu.Lock()
+	delete(sandboxes, b.tb)
+	sandboxesMu.Unlock()
+	if b.tb.Failed() {
+		b.report()
+	}
+	for _, log := range b.logs {
+		log.close()
+	}
+	if err := os.RemoveAll(b.root); err != nil {
+		b.tb.Errorf("harness: the sandbox was not removed: %v", err)
+	}
+}

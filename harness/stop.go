@@ -1,0 +1,129 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"example.com/podharness/spawn"
+	"golang.org/x/sys/unix"
+)
+
+// Stop stops the pod: it writes Config.Shutdown to the socket, if there is any,
+// then sends Config.StopSignal to the process group, then SIGKILL, and gives
+// the pod Config.StopGrace after each. Where the first step was not enough, the
+// test's log says which one was. Whatever the pod left in its group is killed.
+//
+// Stop may be called any number of times, from any goroutine; every call
+// returns when the pod has ended, with the same error: nil, or that the pod had
+// ended by itself before, which the test did not expect and which fails it, or
+// that it could not be killed.
+func (p *Pod) Stop() error {
+	p.tb.Helper()
+	p.stopOnce.Do(func() {
+		p.tb.Helper()
+		p.stopErr = p.stop()
+	})
+	return p.stopErr
+}
+
+// Kill sends SIGKILL to the pod's process group and waits until the pod has
+// ended. It is nil for a pod that has ended before.
+func (p *Pod) Kill() error {
+	p.expectEnd()
+	return p.kill()
+}
+
+func (p *Pod) kill() error {
+	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	if !p.endsWithin(p.cfg.StopGrace) {
+		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL", p.Name, p.PID, p.cfg.StopGrace)
+	}
+	return nil
+}
+
+func (p *Pod) stop() error {
+	p.tb.Helper()
+	if err := p.unexpectedEnd(); err != nil {
+		_ = p.kill() // its children
+		return err
+	}
+	p.expectEnd()
+	type step struct {
+		name string
+		act  func() error
+	}
+	var steps []step
+	if len(p.cfg.Shutdown) > 0 {
+		steps = append(steps, step{"the shutdown request", p.requestShutdown})
+	}
+	steps = append(steps, step{unix.SignalName(p.cfg.StopSignal.(syscall.Signal)), func() error {
+		return p.Signal(p.cfg.StopSignal)
+	}})
+	for i, step := range steps {
+		// A stopped pod must go on before it can stop by itself.
+		_ = p.Signal(syscall.SIGCONT)
+		// An error is the pod being gone, or it is told with the next step.
+		err := step.act()
+		if p.endsWithin(p.cfg.StopGrace) {
+			if i > 0 {
+				p.tb.Logf("harness: pod %s was stopped by %s, not by %s", p.Name, step.name, steps[0].name)
+			}
+			_ = p.kill() // its children
+			return nil
+		}
+		if err != nil && !errors.Is(err, os.ErrProcessDone) {
+			p.tb.Logf("harness: pod %s: %s: %v", p.Name, step.name, err)
+		}
+	}
+	p.tb.Logf("harness: pod %s did not stop within %v of %s: killed", p.Name, p.cfg.StopGrace, steps[len(steps)-1].name)
+	return p.kill()
+}
+
+// unexpectedEnd tells that the pod has ended without the test's asking.
+func (p *Pod) unexpectedEnd() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	state := p.State()
+	if state == nil || p.expected {
+		return nil
+	}
+	return fmt.Errorf("pod %s ended by itself during the test (%v)%s", p.Name, state, p.condition())
+}
+
+// requestShutdown writes the shutdown bytes to the pod's socket. The connection
+// stays open until the pod has ended or the grace is over: a pod may take its
+// end for a change of mind.
+func (p *Pod) requestShutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.StopGrace)
+	conn, err := spawn.Dial(ctx, p.SocketPath)
+	if err != nil {
+		cancel()
+		return err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	go func() {
+		defer cancel()
+		defer conn.Close()
+		select {
+		case <-p.Done():
+		case <-ctx.Done():
+		}
+	}()
+	_, err = conn.Write(p.cfg.Shutdown)
+	return err
+}
+
+// cleanup ends the pod at the end of the test.
+func (p *Pod) cleanup() {
+	p.tb.Helper()
+	if err := p.Stop(); err != nil {
+		p.tb.Errorf("harness: %v", err)
+	}
+	p.log.endStream()
+}

@@ -25,8 +25,8 @@ type event struct {
 }
 
 var methods = map[string]func(p *pod, params json.RawMessage) (event, error){
-	"ping":   func(_ *pod, params json.RawMessage) (event, error) { return event{"pong", params}, nil },
-	"echo":   func(_ *pod, params json.RawMessage) (event, error) { return event{"echo", params}, nil },
+	"ping":   func(_ *pod, params json.RawMessage) (event, error) { return event{"pong", back(params)}, nil },
+	"echo":   func(_ *pod, params json.RawMessage) (event, error) { return event{"echo", back(params)}, nil },
 	"status": func(p *pod, _ json.RawMessage) (event, error) { return event{"status", p.status()}, nil },
 	"env": func(*pod, json.RawMessage) (event, error) {
 		env := map[string]string{}
@@ -87,6 +87,14 @@ func (p *pod) answer(conn net.Conn) {
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {
 		_ = out.Encode(problem(fmt.Errorf("a request line is longer than %d bytes", maxRequest)))
 	}
+}
+
+// back returns params as data: none for none.
+func back(params json.RawMessage) any {
+	if params == nil {
+		return nil
+	}
+	return params
 }
 
 func problem(err error) event {

@@ -3,14 +3,22 @@
 package podharness
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 
+	"example.com/podharness/fakepod"
+	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -44,6 +52,121 @@ func TestPortableScenarios(t *testing.T) {
 		require.NoError(t, err)
 		run(t, spawn.Command{Program: python, PrefixArgs: []string{script, "pod"}})
 	})
+}
+
+// readmeBlocks returns the fenced blocks of a language in README.md.
+func readmeBlocks(t *testing.T, language string) (blocks []string) {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Skipf("the source is not here: %v", err)
+	}
+	fence := regexp.MustCompile("(?ms)^```" + language + "\n(.*?)^```$")
+	for _, match := range fence.FindAllStringSubmatch(string(text), -1) {
+		blocks = append(blocks, match[1])
+	}
+	require.NotEmpty(t, blocks)
+	return blocks
+}
+
+func TestReadmeCommands(t *testing.T) {
+	t.Parallel()
+	goTool(t)
+	dir := t.TempDir()
+	for _, block := range readmeBlocks(t, "sh") {
+		// This test is part of that command; .ci/run runs it.
+		block = strings.ReplaceAll(block, "go test ./...\n", "")
+		if strings.Contains(block, "pod.py") {
+			if _, err := exec.LookPath("python3"); err != nil {
+				t.Logf("not run, for want of python3:\n%s", block)
+				continue
+			}
+		}
+		block = strings.ReplaceAll(block, "/tmp/podharness", dir)
+		cmd := exec.Command("sh", "-ec", block)
+		out, err := cmd.CombinedOutput()
+		assert.NoError(t, err, "%s\n%s", block, out)
+		t.Logf("%s\n%s", block, out)
+	}
+}
+
+func TestReadmeScenario(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for i, block := range readmeBlocks(t, "txtar") {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("readme%d.txtar", i)), []byte(block), 0o600))
+	}
+	scripts.Run(t, dir)
+}
+
+// TestReadmeExample compiles and runs the Go example in a module of its own.
+func TestReadmeExample(t *testing.T) {
+	t.Parallel()
+	tool := goTool(t)
+	blocks := readmeBlocks(t, "go")
+	require.Len(t, blocks, 1)
+	root, err := os.Getwd()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	sums, err := os.ReadFile("go.sum")
+	require.NoError(t, err)
+	for name, text := range map[string]string{
+		"go.mod": "module example.org/agent\n\ngo 1.23.0\n\nrequire example.com/podharness v0.0.0\n\nreplace example.com/podharness => " + root + "\n",
+		"go.sum": string(sums), "agent_test.go": blocks[0], "testdata/empty.txtar": "podstart alpha\n",
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	cmd := exec.Command(tool, "test", "-v", "./...")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for _, name := range []string{"TestAgentAnswers", "TestAgentThatDies", "TestScenarios"} {
+		assert.Contains(t, string(out), "--- PASS: "+name+" ")
+	}
+}
+
+// TestReadmeTableOfFailureModes starts every mode of the table and compares
+// what a person is told.
+func TestReadmeTableOfFailureModes(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Skipf("the source is not here: %v", err)
+	}
+	_, section, ok := strings.Cut(string(text), "## Failure modes")
+	require.True(t, ok)
+	section, _, _ = strings.Cut(section, "\n## ")
+	row := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+) \\| `(.+)` \\|$")
+	docs := map[string]string{}
+	for _, mode := range fakepod.Modes() {
+		assert.Contains(t, section, "`"+mode.Name+"`", "a row, or a place in one")
+		docs[mode.Name] = mode.Doc
+	}
+	rows := row.FindAllStringSubmatch(section, -1)
+	require.Greater(t, len(rows), 15)
+	for _, match := range rows {
+		mode, doc, verdict := match[1], match[2], strings.ReplaceAll(match[3], `\|`, "|")
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			if runtime.GOOS != "linux" && (mode == "stopped" || mode == "deaf" || mode == "file-socket") {
+				t.Skip("other systems say less")
+			}
+			assert.Equal(t, docs[mode], doc)
+			cfg := harness.Config{Name: "alpha", Command: harness.FakePod(mode)}
+			if strings.Contains(verdict, "within 1s") {
+				cfg.ReadyTimeout = time.Second
+			}
+			_, err := harness.TryStartPod(t, cfg)
+			require.Error(t, err)
+			var pattern []string
+			for _, part := range strings.Split(verdict, "…") {
+				pattern = append(pattern, regexp.QuoteMeta(part))
+			}
+			assert.Regexp(t, "^"+strings.Join(pattern, ".*"), err.Error())
+		})
+	}
 }
 
 // goTool returns the go command, or skips the test.

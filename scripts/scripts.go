@@ -23,8 +23,9 @@
 //	[!] podwait [-timeout D] NAME wait until it ends by itself, with status 0;
 //	                              ! with another one or by a signal
 //	[!] podlog NAME [PATTERN]     match what it has logged so far
-//	podwaitlog [-timeout D] NAME PATTERN
-//	                              wait until a line of its log matches
+//	[!] podwaitlog [-timeout D] NAME PATTERN
+//	                              wait until a line of its log matches; ! if
+//	                              none does before the timeout, or its end
 //	[!] podalive NAME             whether its process runs
 //	[!] podsend [-timeout D] NAME [LINE]
 //	                              send a line to its socket and print the answer:

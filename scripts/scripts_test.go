@@ -129,7 +129,7 @@ func TestScriptsThatFail(t *testing.T) {
 		{"log of an orphan", "podstart -orphan alpha\npodlog alpha", []string{"the log of an orphan is not captured: look at $RUNTIME_DIR/alpha/stderr.log"}},
 		{"unknown condition", "[nonsense] podstart alpha", []string{`unknown condition "nonsense"`}},
 		// Only the end of the script finds fault with this one.
-		{"pod that dies by itself", "podstart -fake 'bind; ready; log ''no memory''; exit 3' alpha\npodwaitlog alpha 'no memory'\n! podsend alpha",
+		{"pod that dies by itself", "podstart -fake 'bind; ready; log ''no memory''; exit 3' alpha\n! podwaitlog alpha 'what never comes'",
 			[]string{"pod alpha ended by itself during the test (exit status 3)", "no memory"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -71,7 +71,7 @@ var verbs = []verb{
 	{"podsignal", "NAME SIGNAL", false, (*call).signal},
 	{"podwait", "[-timeout DURATION] NAME", true, (*call).wait},
 	{"podlog", "NAME [PATTERN]", true, (*call).log},
-	{"podwaitlog", "[-timeout DURATION] NAME PATTERN", false, (*call).waitLog},
+	{"podwaitlog", "[-timeout DURATION] NAME PATTERN", true, (*call).waitLog},
 	{"podalive", "NAME", true, (*call).alive},
 	{"podsend", "[-timeout DURATION] NAME [LINE]", true, (*call).send},
 }

@@ -27,3 +27,10 @@ func awaitExit(pid int) bool {
 		return n > 0 || err != nil && err != unix.EINTR
 	}) == nil
 }
+
+// hasEnded tells whether a child that was not reaped has ended.
+func hasEnded(pid int) bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0
+}

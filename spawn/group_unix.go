@@ -56,11 +56,18 @@ func (p *process) reap() {
 	p.empty = errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH)
 }
 
-// exitState returns how the process ended; nil while it runs.
+// exitState returns how the process ended; nil while it runs. One that has
+// ended but that reap has not come to is waited for: that takes a moment, and
+// whoever saw the pod's end from outside must not be told that it runs.
 func (p *process) exitState() *os.ProcessState {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.state
+	state, ended := p.state, p.state == nil && hasEnded(p.pid)
+	p.mu.Unlock()
+	if ended {
+		<-p.done
+		return p.exitState()
+	}
+	return state
 }
 
 // signal sends sig to every process of the group, also when its leader has

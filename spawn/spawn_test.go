@@ -225,7 +225,7 @@ func TestTruncatedLogIsReadFromItsStart(t *testing.T) {
 
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
-	const soon = 300 * time.Millisecond // for pods that never become ready
+	const soon = time.Second // for pods that never become ready
 	for _, tc := range []struct {
 		program  string
 		timeout  time.Duration
@@ -255,10 +255,10 @@ func TestVerdicts(t *testing.T) {
 		{program: `raw "YOI-READY\talpha\t"; flood 100KiB 0; log ''; hang`, verdict: spawn.ErrMalformedReady, message: `malformed ready line: "YOI-READY\talpha\t....`, contains: "bytes more"},
 		{program: "wrong-name", verdict: spawn.ErrNameMismatch, message: `pod became ready under another name: got "alpha-other", want "alpha"`},
 
-		{program: "never-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 300ms, waiting for the ready line; last lines: loading", tail: []string{"loading"}},
-		{program: "unterminated-ready", timeout: soon, verdict: spawn.ErrTimeout, message: `pod did not become ready within 300ms, waiting for the ready line; unfinished line: "YOI-READY\talpha\t/`},
-		{program: "stdout-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 300ms, waiting for the ready line"},
-		{program: "never-binds", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 300ms, waiting for its socket /", contains: "/alpha/sock (it does not exist)"},
+		{program: "never-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 1s, waiting for the ready line; last lines: loading", tail: []string{"loading"}},
+		{program: "unterminated-ready", timeout: soon, verdict: spawn.ErrTimeout, message: `pod did not become ready within 1s, waiting for the ready line; unfinished line: "YOI-READY\talpha\t/`},
+		{program: "stdout-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 1s, waiting for the ready line"},
+		{program: "never-binds", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 1s, waiting for its socket /", contains: "/alpha/sock (it does not exist)"},
 		{program: "dead-socket", timeout: soon, verdict: spawn.ErrTimeout, contains: "/alpha/sock (the connection was refused, nobody listens on it)"},
 		{program: "file-socket", timeout: soon, verdict: spawn.ErrTimeout, contains: "/alpha/pid (it is not a socket)"},
 		{program: "deaf", timeout: soon, verdict: spawn.ErrTimeout, contains: "/alpha/sock (its backlog is full, nobody accepts connections)"},

@@ -45,6 +45,10 @@
 //	unlink WHAT            remove the sock, the log or the whole pod dir
 //	truncate               truncate the log
 //
+// The signal of kill does what it does to a C program: on Linux it kills even
+// where Go would write a stack trace or do nothing. One that stops the process
+// only stops it: the next step follows SIGCONT.
+//
 // A bad program is refused, with the column in bytes, before anything happens.
 //
 // # Habits

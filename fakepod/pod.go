@@ -35,7 +35,7 @@ type pod struct {
 	dir     string
 	started time.Time
 
-	fs       sync.Mutex // held while the pod directory changes
+	fs       sync.Mutex // held while the pod directory or the socket changes
 	listener int        // the socket's descriptor, -1 before there is one
 
 	mu      sync.Mutex
@@ -126,12 +126,9 @@ func act(role string, told handshake, dir string, steps []step) int {
 	signal.Notify(interrupts, syscall.SIGINT)
 	go func() {
 		<-interrupts
-		if p.role == roleChild {
-			exit(130)
-		}
 		p.stop()
 	}()
-	if role == rolePod || role == roleDaemon {
+	if p.keeps() {
 		if err := p.keep(); err != nil {
 			fmt.Fprintf(os.Stderr, "fakepod: %v\n", err)
 			return 1
@@ -193,8 +190,15 @@ func exit(status int) {
 	syscall.Exit(status)
 }
 
-// stop is the graceful stop of real pods: everything goes, the log too.
+// keeps tells whether the pod directory is this process's.
+func (p *pod) keeps() bool { return p.role == rolePod || p.role == roleDaemon }
+
+// stop is the graceful stop of real pods: everything goes, the log too. A child
+// just ends.
 func (p *pod) stop() {
+	if !p.keeps() {
+		exit(130)
+	}
 	p.fs.Lock()
 	if err := os.RemoveAll(p.dir); err != nil {
 		fmt.Fprintf(os.Stderr, "fakepod: stop: %v\n", err)
@@ -230,6 +234,10 @@ func (p *pod) keep() error {
 	if err := writeAtomically(p.path("pid"), strconv.Itoa(os.Getpid())+"\n"); err != nil {
 		return err
 	}
+	return p.writeStatus()
+}
+
+func (p *pod) writeStatus() error {
 	status, err := json.Marshal(p.status())
 	if err != nil {
 		return err
@@ -301,6 +309,8 @@ func (p *pod) socket([]string) error {
 }
 
 func (p *pod) listen(args []string) error {
+	p.fs.Lock()
+	defer p.fs.Unlock()
 	if p.listener < 0 {
 		return errors.New("there is no socket yet")
 	}
@@ -333,11 +343,15 @@ func (p *pod) fill([]string) error {
 // withSocket calls use with a new Unix socket and the address of a path. The
 // socket is closed if use fails, and stays open else.
 func withSocket(path string, use func(fd int, address unix.Sockaddr) error) error {
+	syscall.ForkLock.RLock() // a child started just now would inherit it
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return err
 	}
-	unix.CloseOnExec(fd)
 	if err := unix.SetNonblock(fd, true); err != nil {
 		_ = unix.Close(fd)
 		return err
@@ -357,8 +371,14 @@ func (p *pod) ready(args []string) error {
 	p.mu.Lock()
 	p.state = "ready"
 	p.mu.Unlock()
-	if err := p.keep(); err != nil {
-		return err
+	if p.keeps() {
+		p.fs.Lock()
+		err := p.writeStatus()
+		p.fs.Unlock()
+		// A pod whose directory was removed announces itself nevertheless.
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	name, socket := "{name}", "{socket}"
 	if len(args) > 0 {
@@ -371,10 +391,14 @@ func (p *pod) ready(args []string) error {
 }
 
 func (p *pod) serve([]string) error {
-	if p.listener < 0 {
+	p.fs.Lock()
+	fd := p.listener
+	p.fs.Unlock()
+	if fd < 0 {
 		return errors.New("there is no socket yet")
 	}
-	file := os.NewFile(uintptr(p.listener), p.path("sock"))
+	file := os.NewFile(uintptr(fd), p.path("sock"))
+	defer file.Close() // and not by the garbage collector: listen still uses it
 	listener, err := net.FileListener(file)
 	if err != nil {
 		return err
@@ -391,20 +415,22 @@ func (p *pod) serve([]string) error {
 // kill returns if the process survives the signal.
 func (p *pod) kill(args []string) error {
 	sig := parseSignal(args[0])
-	if err := syscall.Kill(os.Getpid(), sig); err != nil {
-		return err
-	}
 	p.mu.Lock()
 	ignored := p.ignored[sig]
 	p.mu.Unlock()
-	switch sig {
-	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH:
-		return nil
-	}
 	if ignored {
-		return nil
+		return raise(sig, false)
 	}
-	select {} // the signal may take a moment
+	switch sig {
+	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, // it goes on after SIGCONT
+		syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH: // nothing happens
+		return raise(sig, false)
+	}
+	graceful := sig == syscall.SIGINT
+	if err := raise(sig, !graceful); err != nil {
+		return err
+	}
+	select {} // the end may take a moment
 }
 
 func (p *pod) ignore(args []string) error {

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,4 +49,23 @@ func inherited() (map[string]string, error) {
 		}
 	}
 	return fds, nil
+}
+
+// raise sends this process a signal, which takes effect before raise returns: a
+// signal for the whole process may be taken by another thread, a little later. A
+// deadly one kills, without a core file, whatever Go would make of it.
+func raise(sig syscall.Signal, deadly bool) error {
+	if deadly && sig != syscall.SIGKILL {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+			return err
+		}
+		var byDefault [64]byte // a sigaction of zeros, wherever its fields are
+		_, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+		if errno != 0 {
+			return errno
+		}
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
 }

@@ -81,8 +81,8 @@ func TestVerbs(t *testing.T) {
 		{"podstop by a request", "podstart -fake stubborn -shutdown '{\"method\":\"shutdown\"}' alpha\npodstop alpha\nstdout '^exit status 0$'"},
 		{"podkill", "podstart alpha\npodkill alpha\nstdout '^signal: killed$'\n! podalive alpha\nstderr '^pod alpha has ended: signal: killed$'"},
 		{"podsignal", "podstart alpha\npodsignal alpha SIGSTOP\npodsignal alpha cont\npodalive alpha"},
-		{"podwait", "podstart -fake 'bind; ready; sleep 10ms; exit 0' alpha\npodwait alpha\nstdout '^exit status 0$'"},
-		{"podwait for a failure", "podstart -fake 'bind; ready; sleep 10ms; exit 3' alpha\n! podwait alpha\nstdout '^exit status 3$'\nstderr '^pod alpha ended with exit status 3$'"},
+		{"podwait", "podstart alpha\npodsend alpha '{\"method\":\"shutdown\"}'\npodwait alpha\nstdout '^exit status 0$'"},
+		{"podwait for a failure", "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwait alpha\nstdout '^exit status 3$'\nstderr '^pod alpha ended with exit status 3$'"},
 		{"podlog", "podstart -fake 'log hello; bind; ready; serve' alpha\npodlog alpha ^hello$\n! podlog alpha goodbye\npodlog alpha\nstdout ^hello$"},
 		{"podwaitlog", "podstart -fake 'bind; ready; sleep 10ms; log hello; serve' alpha\npodwaitlog alpha ^hel\nstdout ^hello$"},
 		{"podsend", "podstart alpha\npodsend alpha\nstdout snapshot\npodsend alpha '{\"method\":\"echo\",\"params\":[1]}'\nstdout '^\\{\"event\":\"echo\",\"data\":\\[1\\]\\}$'\n! stdout snapshot"},
@@ -129,7 +129,7 @@ func TestScriptsThatFail(t *testing.T) {
 		{"log of an orphan", "podstart -orphan alpha\npodlog alpha", []string{"the log of an orphan is not captured: look at $RUNTIME_DIR/alpha/stderr.log"}},
 		{"unknown condition", "[nonsense] podstart alpha", []string{`unknown condition "nonsense"`}},
 		// Only the end of the script finds fault with this one.
-		{"pod that dies by itself", "podstart -fake 'bind; ready; log ''no memory''; exit 3' alpha\n! podwaitlog alpha 'what never comes'",
+		{"pod that dies by itself", "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"log \\\"no memory\\\"; exit 3\"}}'\n! podwaitlog alpha 'what never comes'",
 			[]string{"pod alpha ended by itself during the test (exit status 3)", "no memory"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

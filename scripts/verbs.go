@@ -88,7 +88,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	for _, v := range verbs {
 		all[v.name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			c := &call{script: ts.Value(scriptKey{}).(*script), ts: ts, verb: v, neg: neg, args: args}
-			err := errors.New("")
+			var err error
 			if neg && !v.mayFail {
 				err = usagef("! has no meaning here")
 			} else {

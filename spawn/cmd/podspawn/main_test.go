@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,8 +59,11 @@ func TestReadyPodIsReportedAndLivesOn(t *testing.T) {
 
 func TestReportForPeople(t *testing.T) {
 	runtimeDir(t)
-	stdout, stderr, status := podspawn(t, "bind; ready; sleep 100ms; exit 0", "alpha")
-	assert.Zero(t, status, stderr)
+	stdout, stderr, status := podspawn(t, "ready", "alpha")
+	require.Zero(t, status, stderr)
+	pid, err := strconv.Atoi(regexp.MustCompile(`process (\d+)`).FindStringSubmatch(stdout)[1])
+	require.NoError(t, err)
+	defer func() { _ = syscall.Kill(-pid, syscall.SIGKILL) }()
 	assert.Regexp(t, `^pod alpha is ready after \S+\nprocess \d+\nsocket  /.*/alpha/sock\nlog     /.*/alpha/stderr\.log\n$`, stdout)
 }
 

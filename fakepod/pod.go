@@ -26,6 +26,9 @@ const (
 	roleChild  = "child"  // acts out its own program beside the pod
 	roleFork   = "fork"   // the process between the two forks of a daemon
 	roleDaemon = "daemon" // the pod after both
+	// The same two for a child that makes a daemon of itself.
+	roleChildFork   = "child-fork"
+	roleChildDaemon = "child-daemon"
 )
 
 // pod is the fake pod at work.
@@ -134,8 +137,8 @@ func act(role string, told handshake, dir string, steps []step) int {
 			return 1
 		}
 	}
-	if role == roleFork {
-		if err := p.fork(roleDaemon, format(steps), false, os.NewFile(originalFD, "original")); err != nil {
+	if daemon := map[string]string{roleFork: roleDaemon, roleChildFork: roleChildDaemon}[role]; daemon != "" {
+		if err := p.fork(daemon, format(steps), false, os.NewFile(originalFD, "original")); err != nil {
 			fmt.Fprintf(os.Stderr, "fakepod: daemonize: %v\n", err)
 			return 1
 		}
@@ -152,9 +155,9 @@ func act(role string, told handshake, dir string, steps []step) int {
 		}
 	}
 	switch role {
-	case roleFork:
+	case roleFork, roleChildFork:
 		return 0
-	case roleDaemon:
+	case roleDaemon, roleChildDaemon:
 		original := os.NewFile(originalFD, "original")
 		_, _ = original.Read(make([]byte, 1))
 		original.Close()
@@ -462,7 +465,11 @@ func (p *pod) daemonize(steps []step) error {
 		return err
 	}
 	defer original.Close() // not before exit
-	if err := p.fork(roleFork, format(steps), true, end); err != nil {
+	role := roleFork
+	if !p.keeps() {
+		role = roleChildFork
+	}
+	if err := p.fork(role, format(steps), true, end); err != nil {
 		return err
 	}
 	exit(0)

@@ -42,7 +42,7 @@ func TestKillDoesWhatItDoesToACProgram(t *testing.T) {
 
 func TestChildLeavesThePodDirectoryAlone(t *testing.T) {
 	t.Parallel()
-	r := launch(t, "child 'ready; stop'; sleep 200ms; exit 4")
+	r := launch(t, "child 'ready; stop'; child 'daemonize; ready; stop'; sleep 200ms; exit 4")
 	r.rest() // both have ended
 	assert.Equal(t, 4, r.end().ExitStatus())
 	pid, err := os.ReadFile(filepath.Join(r.dir, "pid"))

@@ -22,6 +22,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestMain(m *testing.M) {
+	status := m.Run()
+	for _, leak := range harness.Leaks() {
+		fmt.Println("left behind:", leak)
+		status = 1
+	}
+	os.Exit(status)
+}
+
 // TestStartupFailures runs the scenarios that need the fake pod: one failure
 // mode each.
 func TestStartupFailures(t *testing.T) {

@@ -22,14 +22,21 @@
 // A pod's environment is built, not inherited: PATH, LANG, LC_ALL, LC_CTYPE, TZ
 // and GOCOVERDIR as the test has them (LANG is C.UTF-8 where it has none), HOME,
 // TMPDIR, YOI_HOME, YOI_RUNTIME_DIR and XDG_RUNTIME_DIR inside the sandbox, and
-// last what [Config.Env] adds. Nothing else of the developer's environment
+// last what [Config.Env] adds and PODHARNESS_MARK, see below. Nothing else of the developer's environment
 // reaches a pod.
 //
 // # Teardown
 //
 // When the test ends, each pod is stopped, the last one first: see [Pod.Stop].
 // A pod that ended by itself during the test fails it, unless the test called
-// Stop, Kill or Wait.
+// Stop, Kill or Wait. So does a pod that leaves processes behind, in whatever
+// group or session ([Config.AllowLeaks], [Leaks]): they are killed and named.
+//
+// However the test binary ends, by a panic, os.Exit, its timeout or SIGKILL,
+// what its pods have started is gone a moment later, and so are the sandboxes:
+// a watchdog process, started with the first pod, waits for the end of the test
+// binary and kills whatever has that binary's mark in its environment, the
+// variable PODHARNESS_MARK. This, and the finding of leaks, needs Linux.
 //
 // When the test failed, the last lines of each pod's log are reported with the
 // path of the whole log, in the test's artifact directory (go test -artifacts)
@@ -103,6 +110,9 @@ type Config struct {
 	// StopGrace is how long each step of the teardown may take;
 	// 0 = DefaultStopGrace.
 	StopGrace time.Duration
+	// AllowLeaks lets the test pass although the pod leaves processes behind;
+	// false = that fails the test. They are killed in any case.
+	AllowLeaks bool
 }
 
 // FakePod returns the command of a fake pod that behaves as a program of steps,
@@ -137,7 +147,8 @@ func TryStartPod(tb TB, cfg Config) (*Pod, error) {
 
 // SpawnConfig returns the config with which StartPod would start a pod now, its
 // name, its directories in the sandbox and its environment filled in: for tests
-// of programs that start pods themselves. Such pods are not torn down.
+// of programs that start pods themselves. Such pods are killed at the end of the
+// test.
 func SpawnConfig(tb TB, cfg Config) (spawn.Config, error) {
 	tb.Helper()
 	cfg, err := cfg.withDefaults()
@@ -148,7 +159,10 @@ func SpawnConfig(tb TB, cfg Config) (spawn.Config, error) {
 	if err != nil {
 		return spawn.Config{}, err
 	}
-	return box.spawnConfig(cfg), nil
+	box.mu.Lock()
+	box.lent = true
+	box.mu.Unlock()
+	return box.spawnConfig(cfg, box.newMark()), nil
 }
 
 // RuntimeDir returns the runtime directory that the pods of a test share: the
@@ -174,19 +188,21 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	sc := box.spawnConfig(cfg)
+	mark := box.newMark()
+	sc := box.spawnConfig(cfg, mark)
 	timeout, cut := beforeDeadline(tb, cfg.ReadyTimeout)
 	sc.ReadyTimeout = timeout
 	log := box.capture(sc)
 	started, err := spawn.Start(context.Background(), sc)
 	if err != nil {
+		killMarked(mark, time.Now().Add(cfg.StopGrace)) // what it left outside of its group
 		log.endStream()
 		if cut && errors.Is(err, spawn.ErrTimeout) {
 			err = fmt.Errorf("%w\n\tnote: the ready timeout of %v was cut to %v, to end before the test's deadline", err, cfg.ReadyTimeout, timeout)
 		}
 		return nil, err
 	}
-	pod := &Pod{Pod: started, tb: tb, cfg: cfg, log: log}
+	pod := &Pod{Pod: started, tb: tb, cfg: cfg, log: log, mark: mark}
 	tb.Cleanup(pod.cleanup)
 	return pod, nil
 }

@@ -188,7 +188,7 @@ func TestEnvironmentIsBuiltNotInherited(t *testing.T) {
 	assert.NotEmpty(t, env["LANG"])
 	assert.Equal(t, "by name", env["PASSED_ON"])
 	assert.Equal(t, "2", env["ADDED"])
-	for _, name := range []string{"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "GOCOVERDIR", "PASSED_ON", "ADDED"} {
+	for _, name := range []string{"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "GOCOVERDIR", "PASSED_ON", "ADDED", "PODHARNESS_MARK"} {
 		delete(env, name)
 	}
 	assert.Empty(t, env, "nothing else gets in")

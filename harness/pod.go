@@ -22,12 +22,14 @@ import (
 type Pod struct {
 	*spawn.Pod
 
-	tb  TB
-	cfg Config
-	log *podLog
+	tb   TB
+	cfg  Config
+	log  *podLog
+	mark string // of whatever it starts
 
 	mu       sync.Mutex
 	expected bool // the test asked for the pod's end
+	killed   bool // by the test: it could not clean up
 	stopOnce sync.Once
 	stopErr  error
 }

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"time"
 
 	"example.com/podharness/spawn"
 )
@@ -17,15 +18,19 @@ type sandbox struct {
 	root      string
 	runtime   string
 	workspace string
+	mark      string // what the marks of its pods begin with
 
 	mu    sync.Mutex
 	named int
+	marks int
+	lent  bool // a config was handed out: what was started with it is not stopped by a pod's cleanup
 	logs  []*podLog
 }
 
 var (
-	sandboxesMu sync.Mutex
-	sandboxes   = map[TB]*sandbox{}
+	sandboxesMu  sync.Mutex
+	sandboxes    = map[TB]*sandbox{}
+	sandboxCount int // of all that were made
 )
 
 // sandboxOf returns the sandbox of a test, made when it is first needed.
@@ -38,13 +43,15 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	if box := sandboxes[tb]; box != nil {
 		return box, nil
 	}
-	root, err := os.MkdirTemp(shortTempDir(), "pod")
+	sandboxCount++
+	root, mark, err := sandboxRoot(sandboxCount)
 	if err != nil {
 		return nil, fmt.Errorf("harness: make a sandbox: %w", err)
 	}
 	box := &sandbox{
 		tb:        tb,
 		root:      root,
+		mark:      mark,
 		runtime:   filepath.Join(root, "run"),
 		workspace: filepath.Join(root, "workspace"),
 	}
@@ -83,11 +90,9 @@ func (b *sandbox) newName() string {
 		}
 		return '-'
 	}, b.tb.Name())
-	// The end tells subtests apart, but a name must not look like a flag.
-	if len(safe) > maxName {
-		safe = safe[len(safe)-maxName:]
-	}
+	// A name must not look like a flag, or be hidden.
 	safe = strings.TrimLeft(safe, "-.")
+	safe = safe[:min(len(safe), maxName)]
 	if safe == "" {
 		safe = "pod"
 	}
@@ -95,7 +100,7 @@ func (b *sandbox) newName() string {
 }
 
 // spawnConfig returns what to start for a config whose defaults are filled in.
-func (b *sandbox) spawnConfig(cfg Config) spawn.Config {
+func (b *sandbox) spawnConfig(cfg Config, mark string) spawn.Config {
 	if cfg.Name == "" {
 		cfg.Name = b.newName()
 	}
@@ -110,9 +115,17 @@ func (b *sandbox) spawnConfig(cfg Config) spawn.Config {
 		WorkspaceRoot: cfg.Workspace,
 		Dir:           cfg.Dir,
 		ResumeFrom:    cfg.ResumeFrom,
-		Env:           b.environ(cfg.Env),
+		Env:           append(b.environ(cfg.Env), markEnv+"="+mark),
 		ReadyTimeout:  cfg.ReadyTimeout,
 	}
+}
+
+// newMark returns the mark of one more pod.
+func (b *sandbox) newMark() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.marks++
+	return fmt.Sprintf("%s%d/", b.mark, b.marks)
 }
 
 // passedOn are the variables that a pod gets as the test has them.
@@ -186,6 +199,9 @@ func (b *sandbox) cleanup() {
 	sandboxesMu.Lock()
 	delete(sandboxes, b.tb)
 	sandboxesMu.Unlock()
+	if b.lent {
+		killMarked(b.mark, time.Now().Add(DefaultStopGrace))
+	}
 	if b.tb.Failed() {
 		b.report()
 	}

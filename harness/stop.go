@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
+	"time"
 
 	"example.com/podharness/spawn"
 	"golang.org/x/sys/unix"
@@ -14,17 +16,20 @@ import (
 // Stop stops the pod: it writes Config.Shutdown to the socket, if there is any,
 // then sends Config.StopSignal to the process group, then SIGKILL, and gives
 // the pod Config.StopGrace after each. Where the first step was not enough, the
-// test's log says which one was. Whatever the pod left in its group is killed.
+// test's log says which one was. Whatever the pod left behind, in its group or
+// outside of it, is killed.
 //
 // Stop may be called any number of times, from any goroutine; every call
-// returns when the pod has ended, with the same error: nil, or that the pod had
-// ended by itself before, which the test did not expect and which fails it, or
-// that it could not be killed.
+// returns when the pod has ended, with the same error: nil, or one that fails
+// the test, too: that the pod had ended by itself before, which the test did not
+// expect, that it left processes behind that had not ended half a second later,
+// or that it could not be killed. What a pod leaves that was ended by Kill is
+// logged only.
 func (p *Pod) Stop() error {
 	p.tb.Helper()
 	p.stopOnce.Do(func() {
 		p.tb.Helper()
-		p.stopErr = p.stop()
+		p.stopErr = errors.Join(p.stop(), p.clear())
 	})
 	return p.stopErr
 }
@@ -32,7 +37,9 @@ func (p *Pod) Stop() error {
 // Kill sends SIGKILL to the pod's process group and waits until the pod has
 // ended. It is nil for a pod that has ended before.
 func (p *Pod) Kill() error {
-	p.expectEnd()
+	p.mu.Lock()
+	p.expected, p.killed = true, p.killed || p.State() == nil
+	p.mu.Unlock()
 	return p.kill()
 }
 
@@ -49,7 +56,6 @@ func (p *Pod) kill() error {
 func (p *Pod) stop() error {
 	p.tb.Helper()
 	if err := p.unexpectedEnd(); err != nil {
-		_ = p.kill() // its children
 		return err
 	}
 	p.expectEnd()
@@ -73,7 +79,6 @@ func (p *Pod) stop() error {
 			if i > 0 {
 				p.tb.Logf("harness: pod %s was stopped by %s, not by %s", p.Name, step.name, steps[0].name)
 			}
-			_ = p.kill() // its children
 			return nil
 		}
 		if err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -82,6 +87,40 @@ func (p *Pod) stop() error {
 	}
 	p.tb.Logf("harness: pod %s did not stop within %v of %s: killed", p.Name, p.cfg.StopGrace, steps[len(steps)-1].name)
 	return p.kill()
+}
+
+// leakGrace is how long a pod's children may take to end after it.
+const leakGrace = 500 * time.Millisecond
+
+// clear kills what the pod has left behind, and names it.
+func (p *Pod) clear() error {
+	p.tb.Helper()
+	leaks := lasting(p.mark, leakGrace)
+	// The group too: a process can have emptied its environment, and there are
+	// systems that do not show it.
+	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	if len(leaks) == 0 {
+		return nil
+	}
+	killMarked(p.mark, time.Now().Add(p.cfg.StopGrace))
+	if p.cfg.AllowLeaks {
+		return nil
+	}
+	names := make([]string, len(leaks))
+	for i, leak := range leaks {
+		names[i] = leak.String()
+	}
+	message := fmt.Sprintf("pod %s left processes behind, which were killed:\n\t\t%s", p.Name, strings.Join(names, "\n\t\t"))
+	p.mu.Lock()
+	killed := p.killed
+	p.mu.Unlock()
+	if killed {
+		p.tb.Logf("harness: %s", message)
+		return nil
+	}
+	return fmt.Errorf("%s\n\tnote: Config.AllowLeaks is for pods that may", message)
 }
 
 // unexpectedEnd tells that the pod has ended without the test's asking.

@@ -16,6 +16,7 @@
 //	      -shutdown LINE            what podstop writes to the socket first
 //	      -signal SIGNAL            what podstop sends then (INT)
 //	      -grace DURATION           how long each step of podstop may take (5s)
+//	      -allow-leaks              it may leave processes behind
 //	      -orphan                   start it from a process that exits at once
 //	[!] podstop NAME              stop it; ! if it had ended by itself
 //	podkill NAME                  kill its process group

@@ -128,6 +128,8 @@ func TestScriptsThatFail(t *testing.T) {
 		{"pod that still runs", "podstart alpha\npodstart alpha", []string{`podstart: pod "alpha" still runs: stop it first`}},
 		{"log of an orphan", "podstart -orphan alpha\npodlog alpha", []string{"the log of an orphan is not captured: look at $RUNTIME_DIR/alpha/stderr.log"}},
 		{"unknown condition", "[nonsense] podstart alpha", []string{`unknown condition "nonsense"`}},
+		{"process left behind", "[!linux] podstop\npodstart -fake escape alpha\n! podstop alpha\nstderr 'pod alpha left processes behind'",
+			[]string{"pod alpha left processes behind, which were killed:", "Config.AllowLeaks"}},
 		// Only the end of the script finds fault with this one.
 		{"pod that dies by itself", "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"log \\\"no memory\\\"; exit 3\"}}'\n! podwaitlog alpha 'what never comes'",
 			[]string{"pod alpha ended by itself during the test (exit status 3)", "no memory"}},

@@ -168,6 +168,7 @@ func (c *call) start() error {
 		return err
 	})
 	flags.DurationVar(&cfg.StopGrace, "grace", 0, "")
+	flags.BoolVar(&cfg.AllowLeaks, "allow-leaks", false, "")
 	orphan := flags.Bool("orphan", false, "")
 	if err := c.parse(flags, 1, 1); err != nil {
 		return err

@@ -16,23 +16,42 @@ import (
 // may be meant to have it: a nil entry has it closed between fork and exec.
 func childFiles(stdin, stdout, stderr *os.File) []*os.File {
 	files := []*os.File{stdin, stdout, stderr}
-	dir, err := os.Open("/dev/fd")
-	if err != nil {
-		return files
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return files
-	}
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err != nil || fd < len(files) {
-			continue
-		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+	for _, fd := range inheritable() {
+		if fd >= len(files) {
 			files = append(files, make([]*os.File, fd+1-len(files))...)
 		}
 	}
 	return files
+}
+
+// CloseInherited closes every descriptor above 2 that is not close-on-exec: at
+// the beginning of a process, those that it has inherited. It is for helper
+// processes that must not hold what their parents have open.
+func CloseInherited() {
+	for _, fd := range inheritable() {
+		_ = unix.Close(fd)
+	}
+}
+
+// inheritable returns the descriptors above 2 that a child would inherit.
+func inheritable() (fds []int) {
+	dir, err := os.Open("/dev/fd")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd <= 2 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds
 }

@@ -1,0 +1,189 @@
+package harness
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// marked returns the processes in whose environment the mark begins with
+// prefix: a mark is inherited by whatever a pod starts, in whatever group or
+// session, and outlives its parents.
+//
+// While /proc is read a process can start another one and end. So it is listed
+// again until there is no number that was not looked at: a process that was
+// gone when it was looked at has left its children before that.
+func marked(prefix string) []Leak {
+	const rounds = 100 // where processes come and go all the time
+	looked := map[int]bool{}
+	var found []int
+	for range rounds {
+		again := false
+		for _, pid := range allProcesses() {
+			if looked[pid] {
+				continue
+			}
+			again = true
+			switch lookAt(pid, prefix) {
+			case isMarked:
+				found = append(found, pid)
+				looked[pid] = true
+			case isOther:
+				looked[pid] = true
+			}
+		}
+		if !again {
+			break
+		}
+	}
+	var leaks []Leak
+	for _, pid := range found {
+		if leak := (Leak{PID: pid, Command: commandLine(pid), Age: age(pid)}); lookAt(pid, prefix) == isMarked {
+			leaks = append(leaks, leak)
+		}
+	}
+	return leaks
+}
+
+func allProcesses() (pids []int) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// What a look at a process tells. One that has ended is isOther.
+type look int
+
+const (
+	isOther look = iota
+	isMarked
+	// isStarting: between two programs a process has neither environment nor
+	// command line.
+	isStarting
+)
+
+func lookAt(pid int, prefix string) look {
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return isOther
+	}
+	entry := []byte(markEnv + "=" + prefix)
+	if bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...)) {
+		return isMarked
+	}
+	if len(env) > 0 || commandLine(pid) != "" {
+		return isOther
+	}
+	// Threads of the kernel (PF_KTHREAD in field 9, flags, of /proc/PID/stat)
+	// and processes that have ended have neither for good.
+	const kernelThread = 0x00200000
+	fields := statFields(pid)
+	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return isOther
+	}
+	if flags, err := strconv.ParseUint(fields[6], 10, 64); err != nil || flags&kernelThread != 0 {
+		return isOther
+	}
+	return isStarting
+}
+
+func commandLine(pid int) string {
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return strings.Join(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"), " ")
+}
+
+// age returns how long a process has run: now, on the clock of field 22 of
+// /proc/PID/stat (proc(5)), which counts from boot in 1/100 s, less that field.
+func age(pid int) time.Duration {
+	fields := statFields(pid)
+	var now unix.Timespec
+	if len(fields) < 20 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 0
+	}
+	started, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(0, time.Duration(now.Nano())-time.Duration(started)*(time.Second/100))
+}
+
+// statFields returns the fields of /proc/PID/stat from the third on.
+func statFields(pid int) []string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	// The command's name, field 2, may hold spaces and parentheses.
+	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+}
+
+// killMarked kills the processes with a mark until there is none left, or the
+// deadline has passed. The mark is looked at again once the process is held by
+// a pidfd, so that a number that was given away meanwhile is never hit.
+func killMarked(prefix string, deadline time.Time) {
+	for {
+		found := marked(prefix)
+		if len(found) == 0 || time.Now().After(deadline) {
+			return
+		}
+		var held []int
+		for _, p := range found {
+			fd, err := unix.PidfdOpen(p.PID, 0)
+			if err != nil {
+				continue
+			}
+			if lookAt(p.PID, prefix) == isMarked {
+				_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+			}
+			held = append(held, fd)
+		}
+		awaitEnds(held, min(time.Until(deadline), 100*time.Millisecond))
+	}
+}
+
+// awaitEnds waits until all processes have ended, or for at most d, and closes
+// their pidfds.
+func awaitEnds(pidfds []int, d time.Duration) {
+	deadline := time.Now().Add(d)
+	for _, fd := range pidfds {
+		for {
+			left := max(0, time.Until(deadline))
+			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int((left+time.Millisecond-1)/time.Millisecond))
+			if err != unix.EINTR {
+				break
+			}
+		}
+		_ = unix.Close(fd)
+	}
+}
+
+// lasting returns which of the processes with a mark are still there after at
+// most d.
+func lasting(prefix string, d time.Duration) []Leak {
+	found := marked(prefix)
+	if len(found) == 0 {
+		return nil
+	}
+	var held []int
+	for _, p := range found {
+		if fd, err := unix.PidfdOpen(p.PID, 0); err == nil {
+			held = append(held, fd)
+		}
+	}
+	awaitEnds(held, d)
+	return marked(prefix)
+}

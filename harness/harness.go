@@ -38,9 +38,20 @@
 // binary and kills whatever has that binary's mark in its environment, the
 // variable PODHARNESS_MARK. This, and the finding of leaks, needs Linux.
 //
-// When the test failed, the last lines of each pod's log are reported with the
-// path of the whole log, in the test's artifact directory (go test -artifacts)
-// or else in a temporary one that is kept.
+// When the test failed, the last lines of each pod's log are reported, and the
+// evidence is kept in the test's artifact directory (go test -artifacts), or else
+// in a temporary one, which one line names:
+//
+//	NAME.log        the whole log of a pod, as it wrote it
+//	NAME.dir/       the small files of the pod's directory, such as status.json
+//	merged.log      the logs of all pods of the test on one clock
+//	processes.txt   what lived when the test failed, before it was stopped: the
+//	                process tree with states, open files and sockets, and the
+//	                environment beyond the usual, what looks like a secret masked
+//	timelines.txt   how long each step of each start took
+//	trace.json      the same for Perfetto or chrome://tracing
+//
+// On success nothing is written.
 package harness
 
 import (
@@ -192,17 +203,18 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	sc := box.spawnConfig(cfg, mark)
 	timeout, cut := beforeDeadline(tb, cfg.ReadyTimeout)
 	sc.ReadyTimeout = timeout
-	log := box.capture(sc)
+	a := box.attempt(sc, cfg.Env)
 	started, err := spawn.Start(context.Background(), sc)
+	a.ended(started, err)
 	if err != nil {
 		killMarked(mark, time.Now().Add(cfg.StopGrace)) // what it left outside of its group
-		log.endStream()
+		a.log.endFollowing()
 		if cut && errors.Is(err, spawn.ErrTimeout) {
 			err = fmt.Errorf("%w\n\tnote: the ready timeout of %v was cut to %v, to end before the test's deadline", err, cfg.ReadyTimeout, timeout)
 		}
 		return nil, err
 	}
-	pod := &Pod{Pod: started, tb: tb, cfg: cfg, log: log, mark: mark}
+	pod := &Pod{Pod: started, tb: tb, cfg: cfg, box: box, log: a.log, mark: mark}
 	tb.Cleanup(pod.cleanup)
 	return pod, nil
 }

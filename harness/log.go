@@ -2,14 +2,17 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"example.com/podharness/spawn"
 )
@@ -19,28 +22,41 @@ import (
 type podLog struct {
 	pod string
 
-	mu   sync.Mutex
-	file *os.File // nil if there was none, or after the test
+	mu     sync.Mutex
+	file   *os.File // nil if there was none, or after the test
+	stamps stamps
 
-	stop     context.CancelFunc // of the stream
-	streamed chan struct{}      // closed when the stream has ended
+	stop      context.CancelFunc // of what follows the log
+	following sync.WaitGroup
 }
 
-// open takes a log and, with go test -v, streams its lines to the test.
+// open takes a log, records when it grew and, with go test -v, streams its
+// lines to the test.
 func (l *podLog) open(tb TB, file *os.File) {
 	l.file = file
+	ctx, cancel := context.WithCancel(context.Background())
+	l.stop = cancel
+	l.following.Add(1)
+	go func() {
+		defer l.following.Done()
+		_ = spawn.FollowSize(ctx, file, func(size int64) bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.stamps.add(time.Now(), size)
+			return true
+		})
+	}()
 	if !verbose(tb) {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	l.stop, l.streamed = cancel, make(chan struct{})
 	write := func(line string) { tb.Logf("%s", line) }
 	if t, ok := tb.(interface{ Output() io.Writer }); ok {
 		out := t.Output()
 		write = func(line string) { fmt.Fprintln(out, line) }
 	}
+	l.following.Add(1)
 	go func() {
-		defer close(l.streamed)
+		defer l.following.Done()
 		_ = spawn.Follow(ctx, file, func(line string) bool {
 			write(l.pod + ": " + spawn.Printable(line))
 			return true
@@ -55,16 +71,17 @@ func verbose(tb TB) bool {
 	return testing.Testing() && testing.Verbose()
 }
 
-// endStream ends the stream after the last line that is there now.
-func (l *podLog) endStream() {
+// endFollowing ends the stream and the record of the log's growth, after the
+// last byte that is there now.
+func (l *podLog) endFollowing() {
 	if l.stop != nil {
 		l.stop()
-		<-l.streamed
+		l.following.Wait()
 	}
 }
 
 func (l *podLog) close() {
-	l.endStream()
+	l.endFollowing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file != nil {
@@ -111,4 +128,46 @@ func (l *podLog) tail() string {
 		}
 	}
 	return b.String()
+}
+
+// stamps tells when a log grew: the bytes before size were there at that time.
+type stamps struct {
+	at    []stamp
+	apart time.Duration // what comes sooner after the last stamp shares it
+}
+
+type stamp struct {
+	time time.Time
+	size int64
+}
+
+// maxStamps bounds the record of one log. Beyond it every other stamp is
+// dropped, and the times are half as fine.
+const maxStamps = 1 << 14
+
+func (s *stamps) add(now time.Time, size int64) {
+	if n := len(s.at); n > 0 && size < s.at[n-1].size {
+		s.at = nil // truncated: there is nothing older to tell of
+	}
+	if n := len(s.at); n > 0 && now.Sub(s.at[n-1].time) < s.apart {
+		s.at[n-1].size = size
+		return
+	}
+	if len(s.at) == maxStamps {
+		for i := range maxStamps / 2 {
+			s.at[i] = s.at[2*i+1]
+		}
+		s.at = s.at[:maxStamps/2]
+		s.apart = max(2*s.apart, time.Millisecond)
+	}
+	s.at = append(s.at, stamp{now, size})
+}
+
+// of returns when the byte before offset was there.
+func (s *stamps) of(offset int64) time.Time {
+	i, _ := slices.BinarySearchFunc(s.at, offset, func(at stamp, offset int64) int { return cmp.Compare(at.size, offset) })
+	if len(s.at) == 0 {
+		return time.Time{}
+	}
+	return s.at[min(i, len(s.at)-1)].time
 }

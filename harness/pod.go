@@ -24,6 +24,7 @@ type Pod struct {
 
 	tb   TB
 	cfg  Config
+	box  *sandbox
 	log  *podLog
 	mark string // of whatever it starts
 

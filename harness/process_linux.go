@@ -2,12 +2,17 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"example.com/podharness/spawn"
 	"golang.org/x/sys/unix"
 )
 
@@ -186,4 +191,101 @@ func lasting(prefix string, d time.Duration) []Leak {
 	}
 	awaitEnds(held, d)
 	return marked(prefix)
+}
+
+// Bounds of a snapshot.
+const (
+	maxProcesses = 500
+	maxFiles     = 200
+)
+
+// describeProcesses writes the tree of processes, each with its state and its
+// open files.
+func describeProcesses(w io.Writer, processes []Leak) {
+	fmt.Fprintf(w, "%d processes alive\n", len(processes))
+	sockets := socketPaths()
+	children := map[int][]Leak{}
+	known := map[int]bool{}
+	for _, p := range processes {
+		known[p.PID] = true
+	}
+	for _, p := range processes[:min(len(processes), maxProcesses)] {
+		parent := 0
+		if fields := statFields(p.PID); len(fields) > 1 {
+			parent, _ = strconv.Atoi(fields[1])
+		}
+		if !known[parent] {
+			parent = 0
+		}
+		children[parent] = append(children[parent], p)
+	}
+	var describe func(parent int, indent string)
+	describe = func(parent int, indent string) {
+		for _, p := range children[parent] {
+			state, group, session := "ended", "?", "?"
+			if fields := statFields(p.PID); len(fields) > 3 {
+				state, group, session = stateName(fields[0]), fields[2], fields[3]
+			}
+			fmt.Fprintf(w, "%s%d  %s, group %s, session %s, %v old: %s\n", indent, p.PID, state, group, session, p.Age, spawn.Printable(p.Command))
+			for _, file := range openFiles(p.PID, sockets) {
+				fmt.Fprintf(w, "%s    %s\n", indent, spawn.Printable(file))
+			}
+			describe(p.PID, indent+"  ")
+		}
+	}
+	describe(0, "")
+}
+
+// stateName says the state of a process in words: proc(5).
+func stateName(state string) string {
+	if name := map[string]string{"R": "running", "S": "sleeping", "D": "in an uninterruptible wait", "T": "stopped by a signal", "t": "stopped by a tracer", "Z": "ended, not reaped"}[state]; name != "" {
+		return name
+	}
+	return "in state " + state
+}
+
+// openFiles lists the descriptors of a process, sockets by their path.
+func openFiles(pid int, sockets map[string]string) (files []string) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return []string{"open files unknown: " + err.Error()}
+	}
+	slices.SortFunc(entries, func(a, b os.DirEntry) int {
+		return cmp.Or(cmp.Compare(len(a.Name()), len(b.Name())), cmp.Compare(a.Name(), b.Name()))
+	})
+	for _, entry := range entries[:min(len(entries), maxFiles)] {
+		target, err := os.Readlink(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			continue // closed meanwhile
+		}
+		if path := sockets[target]; path != "" {
+			target += " " + path
+		}
+		files = append(files, fmt.Sprintf("fd %s: %s", entry.Name(), target))
+	}
+	if more := len(entries) - maxFiles; more > 0 {
+		files = append(files, fmt.Sprintf("%d more", more))
+	}
+	return files
+}
+
+// socketPaths returns the paths of Unix sockets by what /proc/PID/fd calls them,
+// and whether they listen: /proc/net/unix (unix(7)).
+func socketPaths() map[string]string {
+	paths := map[string]string{}
+	text, _ := os.ReadFile("/proc/net/unix")
+	for _, line := range strings.Split(string(text), "\n") {
+		// Num RefCount Protocol Flags Type St Inode Path
+		fields := strings.Fields(line)
+		if len(fields) < 8 {
+			continue
+		}
+		state := "connected"
+		if fields[3] == "00010000" { // SO_ACCEPTCON
+			state = "listening"
+		}
+		paths["socket:["+fields[6]+"]"] = fmt.Sprintf("%s at %s", state, strings.Join(fields[7:], " "))
+	}
+	return paths
 }

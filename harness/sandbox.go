@@ -20,11 +20,18 @@ type sandbox struct {
 	workspace string
 	mark      string // what the marks of its pods begin with
 
-	mu    sync.Mutex
-	named int
-	marks int
-	lent  bool // a config was handed out: what was started with it is not stopped by a pod's cleanup
-	logs  []*podLog
+	mu       sync.Mutex
+	named    int
+	marks    int
+	lent     bool // a config was handed out: what was started with it is not stopped by a pod's cleanup
+	attempts []*attempt
+
+	// What there was when the first pod of a failed test was about to be
+	// stopped.
+	snapshotOnce sync.Once
+	processes    string
+	evidence     string // the directory where it is kept
+	lost         []error
 }
 
 var (
@@ -167,9 +174,6 @@ func (b *sandbox) environ(extra []string) []string {
 // that pod's log holds it open.
 func (b *sandbox) capture(sc spawn.Config) *podLog {
 	log := &podLog{pod: sc.PodName}
-	b.mu.Lock()
-	b.logs = append(b.logs, log)
-	b.mu.Unlock()
 	path, err := sc.LogPath()
 	if err != nil {
 		return log // Start fails the same way
@@ -205,8 +209,8 @@ func (b *sandbox) cleanup() {
 	if b.tb.Failed() {
 		b.report()
 	}
-	for _, log := range b.logs {
-		log.close()
+	for _, a := range b.attempts {
+		a.log.close()
 	}
 	if err := os.RemoveAll(b.root); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %v", err)

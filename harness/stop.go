@@ -161,8 +161,11 @@ func (p *Pod) requestShutdown() error {
 // cleanup ends the pod at the end of the test.
 func (p *Pod) cleanup() {
 	p.tb.Helper()
+	if p.tb.Failed() || p.unexpectedEnd() != nil {
+		p.box.snapshot()
+	}
 	if err := p.Stop(); err != nil {
 		p.tb.Errorf("harness: %v", err)
 	}
-	p.log.endStream()
+	p.log.endFollowing()
 }

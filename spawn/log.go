@@ -174,11 +174,6 @@ var errStopFollowing = errors.New("stop following")
 // its start. Follow neither closes log nor moves its offset, so that several
 // may follow one file; fn is called from Follow's goroutine.
 func Follow(ctx context.Context, log *os.File, fn func(line string) bool) error {
-	wake := make(chan struct{}, 1)
-	stop, watched := watchPath(log.Name(), logEvents, wake)
-	defer stop()
-	pace := newPace(time.Time{})
-	defer pace.stop()
 	r := logReader{file: log}
 	emit := func(line []byte, cut bool) error {
 		if !fn(lineText(line, cut)) {
@@ -186,15 +181,44 @@ func Follow(ctx context.Context, log *os.File, fn func(line string) bool) error 
 		}
 		return nil
 	}
+	return watchLog(ctx, log, func(last bool) (more bool, err error) {
+		if last {
+			return false, r.drain(emit)
+		}
+		return r.read(emit)
+	})
+}
+
+// FollowSize calls fn with the size of a pod's log, in bytes, at first and
+// whenever it has changed, without reading it. It ends as Follow does; fn is
+// called from its goroutine.
+func FollowSize(ctx context.Context, log *os.File, fn func(size int64) bool) error {
+	size := int64(-1)
+	return watchLog(ctx, log, func(bool) (more bool, err error) {
+		info, err := log.Stat()
+		if err != nil || info.Size() == size {
+			return false, err
+		}
+		size = info.Size()
+		if !fn(size) {
+			return false, errStopFollowing
+		}
+		return false, nil
+	})
+}
+
+// watchLog calls look whenever the log may have changed and as long as there is
+// more to see, until that returns errStopFollowing or ctx ends; the last look
+// comes after that.
+func watchLog(ctx context.Context, log *os.File, look func(last bool) (more bool, err error)) error {
+	wake := make(chan struct{}, 1)
+	stop, watched := watchPath(log.Name(), logEvents, wake)
+	defer stop()
+	pace := newPace(time.Time{})
+	defer pace.stop()
 	for {
 		over := ctx.Err()
-		var more bool
-		var err error
-		if over != nil {
-			err = r.drain(emit)
-		} else {
-			more, err = r.read(emit)
-		}
+		more, err := look(over != nil)
 		switch {
 		case errors.Is(err, errStopFollowing):
 			return nil

@@ -1,0 +1,146 @@
+package harness
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestEvidenceOfAFailedTest(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	const password = "hunter2-and-more"
+	_, err := TryStartPod(tb, Config{Name: "broken", Command: FakePod("log 'no disk'; exit 7")})
+	require.Error(t, err)
+	alpha, err := TryStartPod(tb, Config{Name: "alpha", Env: []string{"DB_PASSWORD=" + password, "COLOR=blue\x1b[2J", "URL=http://me:" + password + "@host/"},
+		Command: FakePod("child; log first; bind; ready; serve")})
+	require.NoError(t, err)
+	beta, err := TryStartPod(tb, Config{Name: "beta", Command: FakePod("log second; bind; ready; serve"), StopGrace: time.Second})
+	require.NoError(t, err)
+	beta.Suspend()
+	conn := alpha.Dial()
+	defer conn.Close()
+	_, err = conn.Write([]byte(`{"method":"run","params":{"program":"log \"third \\x1b[2J\""}}` + "\n"))
+	require.NoError(t, err)
+	_, err = alpha.FindLog("third", 20*time.Second)
+	require.NoError(t, err)
+	assert.Empty(t, tb.log)
+	tb.Errorf("the test's own failure")
+	tb.end()
+
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(tb.artifacts, name))
+		require.NoError(t, err)
+		return string(text)
+	}
+	assert.Contains(t, tb.log, "harness: all evidence of this failure: "+tb.artifacts+"\n")
+	assert.NotContains(t, tb.log, "lost")
+	assert.Equal(t, "no disk\n", read("broken.log"))
+	assert.True(t, strings.HasPrefix(read("alpha.log"), "first\nYOI-READY\talpha\t"))
+	assert.Contains(t, read("alpha.log"), "third \x1b[2J\n", "a pod's own log is as it wrote it")
+
+	merged := read("merged.log")
+	for _, line := range []string{`broken  no disk`, `alpha  first`, `beta  second`, `alpha  third \\x1b\[2J`} {
+		assert.Regexp(t, `(?m)^ *\+\d+\.\d{6}  `+line+`$`, merged)
+	}
+	order := regexp.MustCompile(`no disk|first|second|third`).FindAllString(merged, -1)
+	assert.Equal(t, []string{"no disk", "first", "second", "third"}, order, merged)
+
+	var status struct{ State string }
+	require.NoError(t, json.Unmarshal([]byte(read("alpha.dir/status.json")), &status))
+	assert.Equal(t, "ready", status.State)
+	assert.NoFileExists(t, filepath.Join(tb.artifacts, "alpha.dir", "stderr.log"))
+
+	timelines := read("timelines.txt")
+	assert.Regexp(t, `(?m)^ *\+0\.000ms +.*ms  broken: pod exited before becoming ready \(exit status 7\): no disk$`, timelines)
+	assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  alpha$`, timelines)
+
+	var trace struct {
+		TraceEvents []struct {
+			Name, Ph string
+			Ts, Dur  float64
+			Tid      int
+			Args     map[string]any
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(read("trace.json")), &trace))
+	steps := map[string]int{}
+	for _, event := range trace.TraceEvents {
+		steps[event.Name]++
+		if event.Ph == "X" {
+			assert.GreaterOrEqual(t, event.Ts, 0.0)
+			assert.Positive(t, event.Dur)
+		}
+	}
+	assert.Equal(t, map[string]int{"process_name": 1, "thread_name": 3, "launch": 3, "first line": 3, "ready line": 2, "connect": 2, "failed": 1}, steps)
+
+	processes := read("processes.txt")
+	assert.NotContains(t, processes, password)
+	assert.Contains(t, processes, "DB_PASSWORD=[masked, 16 bytes]")
+	assert.Contains(t, processes, "URL=[masked, ")
+	assert.Contains(t, processes, `COLOR=blue\x1b[2J`)
+	if runtime.GOOS == "linux" {
+		assert.Contains(t, processes, "3 processes alive\n")
+		assert.Regexp(t, `(?m)^\d+  sleeping, group \d+, session \d+, \S+ old: .*child; log first;.*\n(    fd .*\n)+  \d+  sleeping, .*-role child`, processes, "a child stands below its parent")
+		assert.Regexp(t, `(?m)^\d+  stopped by a signal, .*log second`, processes)
+		assert.Regexp(t, `(?m)^    fd 2: .*/alpha/stderr\.log$`, processes)
+		assert.Regexp(t, `(?m)^    fd \d+: socket:\[\d+\] listening at .*/alpha/sock$`, processes)
+	}
+}
+
+func TestEvidenceOfManyPodsHasATraceOfAll(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	const pods = 10
+	for range pods {
+		_, err := TryStartPod(tb, Config{})
+		require.NoError(t, err)
+	}
+	tb.failed = true
+	tb.end()
+	text, err := os.ReadFile(filepath.Join(tb.artifacts, "trace.json"))
+	require.NoError(t, err)
+	assert.Equal(t, pods, strings.Count(string(text), `"connect"`))
+}
+
+func TestMasked(t *testing.T) {
+	t.Setenv("PASSED_ON", "value")
+	for entry, want := range map[string]string{
+		"COLOR=blue":                       "COLOR=blue",
+		"PASSED_ON":                        "PASSED_ON=value",
+		"EMPTY=":                           "EMPTY=",
+		"API_KEY=x":                        "API_KEY=[masked, 1 bytes]",
+		"github_token=x":                   "github_token=[masked, 1 bytes]",
+		"ANYTHING=ghp_0123456789":          "ANYTHING=[masked, 14 bytes]",
+		"DSN=postgres://u:p@host/db":       "DSN=[masked, 22 bytes]",
+		"BLOB=" + strings.Repeat("a1", 20): "BLOB=[masked, 40 bytes]",
+		"DIR=/usr/share/some/long/directory/with/dots.d": "DIR=/usr/share/some/long/directory/with/dots.d",
+	} {
+		assert.Equal(t, want, masked(entry))
+	}
+}
+
+func TestStampsAreBoundedAndInOrder(t *testing.T) {
+	t.Parallel()
+	var s stamps
+	begin := time.Now()
+	const lines = 10 * maxStamps
+	for i := range lines {
+		s.add(begin.Add(time.Duration(i)*time.Microsecond), int64(i+1))
+	}
+	assert.LessOrEqual(t, len(s.at), maxStamps)
+	for _, i := range []int64{1, lines / 3, lines / 2, lines} {
+		got := s.of(i).Sub(begin)
+		assert.InDelta(t, float64(time.Duration(i)*time.Microsecond), float64(got), float64(64*time.Millisecond), "line %d", i)
+	}
+	s.add(begin.Add(time.Hour), 5) // truncated
+	assert.Equal(t, begin.Add(time.Hour), s.of(3))
+}

@@ -48,6 +48,9 @@ type Error struct {
 	// State tells how the process ended; nil if none was started. But for
 	// ErrExited it usually shows the SIGKILL of Start itself.
 	State *os.ProcessState
+	// LogTrouble tells why last words may be missing in the log, such as a full
+	// disk; "" if there is no such reason.
+	LogTrouble string
 	// Timeline tells how far the start came.
 	Timeline Timeline
 	// Err is the verdict with its details; it wraps one of the sentinels above
@@ -89,6 +92,9 @@ func (e *Error) Error() string {
 	}
 	if e.LogPath != "" {
 		b.WriteString("\n\tlog: " + Printable(e.LogPath))
+	}
+	if e.LogTrouble != "" {
+		b.WriteString("\n\tnote: " + e.LogTrouble)
 	}
 	return b.String()
 }

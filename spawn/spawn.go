@@ -226,6 +226,9 @@ func (s *start) failed(err error) error {
 		Err:        err,
 	}
 	e.Timeline.mark(&e.Timeline.Ended)
+	if s.logPath != "" {
+		e.LogTrouble = logTrouble(s.logPath)
+	}
 	if s.process != nil {
 		e.PID, e.State = s.process.pid, s.process.exitState()
 	}
@@ -374,6 +377,12 @@ func explainExec(program string, err error) error {
 	case errors.Is(err, syscall.ENOENT):
 		if _, statErr := os.Stat(program); statErr == nil {
 			return fmt.Errorf("%w (the file is there: the interpreter or the loader that it names is not)", err)
+		}
+	case errors.Is(err, syscall.EBADF):
+		// The child moves its descriptors to numbers beyond the limit.
+		var limit syscall.Rlimit
+		if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+			return fmt.Errorf("%w (no descriptor is left: the limit on open files is %d, ulimit -n)", err, limit.Cur)
 		}
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("%w (a script needs a first line such as #!/bin/sh)", err)

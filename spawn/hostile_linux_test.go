@@ -1,0 +1,175 @@
+package spawn_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// long tells that tests may take minutes: PODHARNESS_LONG=1.
+var long = os.Getenv("PODHARNESS_LONG") != ""
+
+func TestNoDescriptorsLeft(t *testing.T) {
+	if isHelper(t) {
+		// One with a number above the limit could not be closed in a child.
+		spawn.CloseInherited()
+		cfg := fake(t, "ready")
+		mustStart(t, cfg) // the inotify instance and the runtime's poller are there
+		before := held()
+		var limit unix.Rlimit
+		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+		// With every number of free descriptors up to enough, the start ends
+		// with a verdict and leaves none behind.
+		outcomes := map[string]int{}
+		for free := uint64(0); ; free++ {
+			require.Less(t, free, uint64(40))
+			few := limit
+			few.Cur = uint64(before.descriptors) + free
+			c := cfg
+			c.PodName = fmt.Sprint("pod", free)
+			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &few))
+			pod, err := spawn.Start(context.Background(), c)
+			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+			if err == nil {
+				kill(t, pod)
+				break
+			}
+			assert.Regexp(t, "too many open files|the limit on open files is", err.Error())
+			for _, verdict := range []error{spawn.ErrLaunch, spawn.ErrSocket} {
+				if strings.HasPrefix(err.Error(), verdict.Error()) {
+					outcomes[verdict.Error()]++
+				}
+			}
+			require.LessOrEqual(t, held().descriptors, before.descriptors, "%v", err)
+		}
+		assert.Positive(t, outcomes[spawn.ErrLaunch.Error()])
+		fmt.Println(outcomes)
+		return
+	}
+	t.Parallel()
+	t.Log(inHelper(t, nil))
+}
+
+func TestFileSizeLimitOnTheLog(t *testing.T) {
+	if isHelper(t) {
+		limit := unix.Rlimit{Cur: 64 << 10, Max: unix.RLIM_INFINITY}
+		require.NoError(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
+		e := mustFail(t, context.Background(), fake(t, "flood 1MiB; log 'no disk'; exit 7"))
+		assert.ErrorIs(t, e, spawn.ErrExited)
+		assert.Contains(t, e.Error(), "\n\tnote: the log has reached the file-size limit of 65536 bytes (ulimit -f): the pod's last words may be missing")
+		return
+	}
+	t.Parallel()
+	inHelper(t, nil)
+}
+
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	cfg := fake(t, "flood 1MiB; log 'no disk'; exit 7")
+	disk := filepath.Join(cfg.WorkspaceRoot, "disk")
+	require.NoError(t, os.Mkdir(disk, 0o700))
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=128k"); err != nil {
+		t.Skipf("a small disk cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() { assert.NoError(t, unix.Unmount(disk, unix.MNT_DETACH)) })
+	cfg.Env = []string{"YOI_RUNTIME_DIR=" + disk}
+	e := mustFail(t, context.Background(), cfg)
+	assert.ErrorIs(t, e, spawn.ErrExited)
+	assert.Contains(t, e.Error(), "\n\tnote: the disk of the log is full: the pod's last words may be missing")
+}
+
+func TestTimelineDoesNotDependOnTheWallClock(t *testing.T) {
+	t.Parallel()
+	pod := mustStart(t, fake(t, "ready"))
+	assert.Contains(t, pod.Timeline.Start.String(), " m=", "a clock that jumps does not change the monotonic reading")
+}
+
+func TestFiveHundredPodsAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("500 processes")
+	}
+	const pods = 500
+	cfg := fake(t, "ready")
+	cfg.ReadyTimeout = 2 * time.Minute
+	kill(t, mustStart(t, cfg)) // the inotify instance stays
+	before := held()
+	started := make([]*spawn.Pod, pods)
+	var wg sync.WaitGroup
+	gate := make(chan struct{}, 64)
+	for i := range pods {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			gate <- struct{}{}
+			defer func() { <-gate }()
+			c := cfg
+			c.PodName = fmt.Sprint("pod", i)
+			pod, err := spawn.Start(context.Background(), c)
+			if assert.NoError(t, err) {
+				started[i] = pod
+			}
+		}()
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	alive := held()
+	t.Logf("with %d live pods: %+v", pods, alive)
+	assert.LessOrEqual(t, alive.goroutines-before.goroutines, pods+10, "one goroutine for each live pod")
+	assert.Less(t, threads(t), 100, "and no thread")
+	for _, pod := range started {
+		assert.NoError(t, pod.Signal(unix.SIGKILL))
+	}
+	for _, pod := range started {
+		waitDone(t, pod)
+	}
+	eventuallyHeld(t, before)
+}
+
+func TestManyStartsInARow(t *testing.T) {
+	starts := 1000
+	if long {
+		starts = 10_000
+	}
+	cfg := shell(t, "exit 7")
+	cfg.PodName = "alpha"
+	round := func(n int) {
+		for range n {
+			_, err := spawn.Start(context.Background(), cfg)
+			require.ErrorIs(t, err, spawn.ErrExited)
+		}
+	}
+	memory := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	round(100)
+	before, heap := held(), memory()
+	round(starts)
+	eventuallyHeld(t, before)
+	grown := int64(memory()) - int64(heap)
+	t.Logf("the heap grew by %d bytes in %d starts", grown, starts)
+	assert.Less(t, grown, int64(1<<20))
+}
+
+// threads returns how many threads this process has.
+func threads(t *testing.T) int {
+	t.Helper()
+	tasks, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	return len(tasks)
+}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +61,36 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	}
 	t.Parallel()
 	t.Log(inHelper(t, nil))
+}
+
+// TestNoInotifyWatchesLeft runs in a user namespace of its own, whose limit on
+// watches it can lower.
+func TestNoInotifyWatchesLeft(t *testing.T) {
+	if isHelper(t) {
+		if err := os.WriteFile("/proc/sys/user/max_inotify_watches", []byte("0"), 0); err != nil {
+			t.Skipf("the limit cannot be lowered: %v", err)
+		}
+		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		require.NoError(t, err)
+		_, err = unix.InotifyAddWatch(instance, "/", unix.IN_CREATE)
+		require.ErrorIs(t, err, unix.ENOSPC)
+		for _, program := range []string{"log loading; sleep 20ms; bind; ready; serve", "ready; sleep 20ms; bind; serve"} {
+			pod := mustStart(t, fake(t, program))
+			fmt.Println("ready after", pod.Timeline.Connected)
+		}
+		return
+	}
+	t.Parallel()
+	if out, err := exec.Command("unshare", "--user", "--map-root-user", "true").CombinedOutput(); err != nil {
+		t.Skipf("no user namespace can be made: %v: %s", err, out)
+	}
+	t.Log(inHelper(t, func(cmd *exec.Cmd) {
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+	}))
 }
 
 func TestFileSizeLimitOnTheLog(t *testing.T) {

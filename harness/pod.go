@@ -134,9 +134,13 @@ func (p *Pod) AwaitEnd(timeout time.Duration) (*os.ProcessState, error) {
 }
 
 // Suspend stops all processes of the pod's group, as with SIGSTOP, until Resume.
+// On Linux it returns once the pod itself has stopped.
 func (p *Pod) Suspend() {
 	p.tb.Helper()
 	p.mustSignal(syscall.SIGSTOP)
+	if !stopsWithin(p.PID, p.cfg.StopGrace) {
+		p.tb.Fatalf("harness: pod %s did not stop within %v of SIGSTOP%s", p.Name, p.cfg.StopGrace, p.condition())
+	}
 }
 
 // Resume lets the processes of the pod's group go on.

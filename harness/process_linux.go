@@ -193,6 +193,25 @@ func lasting(prefix string, d time.Duration) []Leak {
 	return marked(prefix)
 }
 
+// stopsWithin waits until a child was stopped by a signal, or has ended: a
+// signal is sent before it takes effect.
+func stopsWithin(pid int, d time.Duration) bool {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		}
+	}()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-stopped:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
 // Bounds of a snapshot.
 const (
 	maxProcesses = 500

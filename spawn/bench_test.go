@@ -123,6 +123,24 @@ func startPoll(t testing.TB, cfg spawn.Config) (int, func()) {
 	}
 }
 
+// nativePod builds the fake pod's command: a small binary, so that its own
+// start hides less of the parent's cost than this test binary's would.
+func nativePod(b *testing.B) string {
+	b.Helper()
+	program := filepath.Join(shortDir(b), "fakepod")
+	if out, err := exec.Command("go", "build", "-o", program, "../fakepod/cmd/fakepod").CombinedOutput(); err != nil {
+		b.Skipf("the fake pod cannot be built: %v: %s", err, out)
+	}
+	return program
+}
+
+// native is fake with the native pod.
+func native(b *testing.B, pod, program string) spawn.Config {
+	cfg := fake(b, "")
+	cfg.Command = spawn.Command{Program: pod, PrefixArgs: []string{"-program", program}}
+	return cfg
+}
+
 func median(d []time.Duration) time.Duration {
 	slices.Sort(d)
 	return d[len(d)/2]
@@ -132,12 +150,13 @@ func median(d []time.Duration) time.Duration {
 // so that what else the machine does is shared. Only the start is timed, not
 // the pod's end. The metrics are medians in ms, and ratios to spawn's.
 func BenchmarkSequentialStarts(b *testing.B) {
+	pod := nativePod(b)
 	for name, program := range map[string]string{"ready-at-once": "ready", "ready-after-5ms": "sleep 5ms; bind; ready; serve"} {
 		b.Run(name, func(b *testing.B) {
 			times := map[string][]time.Duration{}
 			for range b.N {
 				for _, s := range starters {
-					cfg := fake(b, program)
+					cfg := native(b, pod, program)
 					start := time.Now()
 					group, reap := s.start(b, cfg)
 					times[s.name] = append(times[s.name], time.Since(start))

@@ -721,10 +721,13 @@ func TestManyStartsAtOnce(t *testing.T) {
 func TestPodOutlivesItsParent(t *testing.T) {
 	const parent = "SPAWN_TEST_PARENT_OF"
 	if dir := os.Getenv(parent); dir != "" {
-		cfg := fake(t, "ready")
-		cfg.Env = []string{"YOI_RUNTIME_DIR=" + dir}
-		cfg.WorkspaceRoot = dir
-		pod, err := spawn.Start(context.Background(), cfg)
+		program, args := fakepod.Command("ready")
+		pod, err := spawn.Start(context.Background(), spawn.Config{
+			Command:       spawn.Command{Program: program, PrefixArgs: args},
+			PodName:       "alpha",
+			WorkspaceRoot: dir,
+			Env:           []string{"YOI_RUNTIME_DIR=" + dir},
+		})
 		if err != nil {
 			fmt.Println(err)
 			os.Exit(1)

@@ -52,7 +52,7 @@ func TestFailedScenarioIsShown(t *testing.T) {
 }
 
 func TestAnotherPod(t *testing.T) {
-	t.Parallel()
+	t.Setenv("TMPDIR", t.TempDir()) // where the logs of a failure are kept
 	stdout, _, status := podscript("-run", "^wrong-arguments$", "-pod", "sh", "-pod-arg", "-c", "-pod-arg", "echo no such flag >&2; exit 2")
 	assert.Zero(t, status, stdout)
 	stdout, _, status = podscript("-run", "^starts$", "-pod", "sh", "-pod-arg", "-c", "-pod-arg", "echo broken >&2; exit 2")

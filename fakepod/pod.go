@@ -460,6 +460,16 @@ func (p *pod) daemonize(steps []step) error {
 	if len(steps) == 0 {
 		steps = []step{{verb: "hang"}}
 	}
+	// The daemon is a new program, with Go's own handlers: it has to be told.
+	var ignored []string
+	p.mu.Lock()
+	for sig := range p.ignored {
+		ignored = append(ignored, unix.SignalName(sig))
+	}
+	p.mu.Unlock()
+	if len(ignored) > 0 {
+		steps = append([]step{{"ignore", ignored}}, steps...)
+	}
 	end, original, err := os.Pipe()
 	if err != nil {
 		return err

@@ -1,0 +1,24 @@
+package fakepod_test
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestDaemonIgnoresWhatThePodIgnored(t *testing.T) {
+	t.Parallel()
+	r := launch(t, `ignore INT TERM; ignore HUP; daemonize; log "{pid}"; bind; ready; serve`)
+	pid := r.pid()
+	assert.Equal(t, r.ready(), r.line())
+	c := r.client()
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		require.NoError(t, syscall.Kill(pid, sig))
+	}
+	assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`))
+	assert.Equal(t, `{"event":"done"}`, c.ask(`{"method":"run","params":{"program":"kill INT; kill TERM; kill HUP"}}`))
+	assert.Equal(t, `{"event":"shutdown"}`, c.ask(`{"method":"shutdown"}`))
+	assert.Empty(t, r.rest())
+}

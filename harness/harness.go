@@ -207,7 +207,7 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	started, err := spawn.Start(context.Background(), sc)
 	a.ended(started, err)
 	if err != nil {
-		killMarked(mark, time.Now().Add(cfg.StopGrace)) // what it left outside of its group
+		killMarked(mark, time.Now().Add(DefaultStopGrace)) // what it left outside of its group
 		a.log.endFollowing()
 		if cut && errors.Is(err, spawn.ErrTimeout) {
 			err = fmt.Errorf("%w\n\tnote: the ready timeout of %v was cut to %v, to end before the test's deadline", err, cfg.ReadyTimeout, timeout)

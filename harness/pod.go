@@ -138,8 +138,8 @@ func (p *Pod) AwaitEnd(timeout time.Duration) (*os.ProcessState, error) {
 func (p *Pod) Suspend() {
 	p.tb.Helper()
 	p.mustSignal(syscall.SIGSTOP)
-	if !stopsWithin(p.PID, p.cfg.StopGrace) {
-		p.tb.Fatalf("harness: pod %s did not stop within %v of SIGSTOP%s", p.Name, p.cfg.StopGrace, p.condition())
+	if !stopsWithin(p.PID, DefaultStopGrace) {
+		p.tb.Fatalf("harness: pod %s did not stop within %v of SIGSTOP%s", p.Name, DefaultStopGrace, p.condition())
 	}
 }
 

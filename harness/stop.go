@@ -47,8 +47,9 @@ func (p *Pod) kill() error {
 	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	if !p.endsWithin(p.cfg.StopGrace) {
-		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL", p.Name, p.PID, p.cfg.StopGrace)
+	// Not StopGrace: this is the system's work, not the pod's.
+	if !p.endsWithin(DefaultStopGrace) {
+		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL", p.Name, p.PID, DefaultStopGrace)
 	}
 	return nil
 }
@@ -104,7 +105,7 @@ func (p *Pod) clear() error {
 	if len(leaks) == 0 {
 		return nil
 	}
-	killMarked(p.mark, time.Now().Add(p.cfg.StopGrace))
+	killMarked(p.mark, time.Now().Add(DefaultStopGrace))
 	if p.cfg.AllowLeaks {
 		return nil
 	}

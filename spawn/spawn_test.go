@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -559,6 +560,31 @@ func TestFailureKillsTheChildrenToo(t *testing.T) {
 			mustFail(t, context.Background(), fake(t, program))
 		})
 	}
+}
+
+func TestLogIsReadToItsEndBeforeTheVerdict(t *testing.T) {
+	t.Parallel()
+	cfg := fake(t, "log '{pid}'; flood 1MiB; log 'the reason'; exit 7")
+	cfg.Progress = func(line string) {
+		// The process has ended and was reaped before the second line is read.
+		if pid, err := strconv.Atoi(line); err == nil {
+			for deadline := time.Now().Add(patience); syscall.Kill(pid, 0) == nil && time.Now().Before(deadline); runtime.Gosched() {
+			}
+		}
+	}
+	e := mustFail(t, context.Background(), cfg)
+	assert.ErrorIs(t, e, spawn.ErrExited)
+	require.NotEmpty(t, e.Tail)
+	assert.Equal(t, "the reason", e.Tail[len(e.Tail)-1])
+}
+
+func TestOneDeadlineCoversTheReadyLineAndTheSocket(t *testing.T) {
+	t.Parallel()
+	cfg := fake(t, "sleep 1500ms; ready; hang")
+	cfg.ReadyTimeout = 2 * time.Second
+	e := mustFail(t, context.Background(), cfg)
+	assert.ErrorIs(t, e, spawn.ErrTimeout)
+	assert.Less(t, e.Timeline.Ended, 3*time.Second, "not 2s from the ready line on")
 }
 
 func TestPanicInProgressKillsThePod(t *testing.T) {

@@ -72,7 +72,8 @@ import (
 // pointers are.
 //
 // Methods of newer or other types are used where they are there: Deadline,
-// Output and ArtifactDir, as *testing.T has them.
+// Output and ArtifactDir, as *testing.T has them, and Verbose() bool for whether
+// the pods' logs are streamed.
 type TB interface {
 	Cleanup(func())
 	Errorf(format string, args ...any)

@@ -81,6 +81,12 @@ func TestLostWakeUpIsNoticed(t *testing.T) {
 	_, err = unix.InotifyRmWatch(watches.fd, uint32(wd))
 	watches.mu.Unlock()
 	require.NoError(t, err)
+	watched := func() bool {
+		watches.mu.Lock()
+		defer watches.mu.Unlock()
+		return watches.wakes[int32(wd)] != nil
+	}
+	require.Eventually(t, func() bool { return !watched() }, 20*time.Second, time.Millisecond)
 	_, err = w.WriteString("second\n")
 	require.NoError(t, err)
 	select {

@@ -33,9 +33,10 @@ type orphan struct {
 	PID        int
 	SocketPath string
 
-	mu    sync.Mutex // held while a signal is sent
-	grace time.Duration
-	sig   syscall.Signal
+	mu     sync.Mutex // held while a signal is sent
+	grace  time.Duration
+	sig    syscall.Signal
+	killed bool // it did not stop by itself
 }
 
 // startAndExit is the parent of an orphan: it reads a spawn.Config as JSON from
@@ -113,6 +114,9 @@ func (o *orphan) end() string {
 	if o.alive() {
 		return "it still runs"
 	}
+	if o.killed {
+		return fmt.Sprintf("it did not stop within %v and was killed", o.grace)
+	}
 	return "it has ended"
 }
 
@@ -133,6 +137,7 @@ func (o *orphan) Stop() error {
 	if endsWithin(o.PID, o.grace) {
 		return nil
 	}
+	o.killed = true
 	return o.Kill()
 }
 

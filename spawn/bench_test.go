@@ -4,18 +4,20 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -23,7 +25,7 @@ import (
 // group.
 type starter struct {
 	name  string
-	start func(testing.TB, spawn.Config) (group int, reap func())
+	start func(spawn.Config) (group int, reap func(), err error)
 }
 
 // The ways to start a pod that are compared.
@@ -34,10 +36,12 @@ var starters = []starter{
 	{"poll", startPoll},
 }
 
-func startSpawn(t testing.TB, cfg spawn.Config) (int, func()) {
+func startSpawn(cfg spawn.Config) (int, func(), error) {
 	pod, err := spawn.Start(context.Background(), cfg)
-	require.NoError(t, err)
-	return pod.PID, func() { <-pod.Done() }
+	if err != nil {
+		return 0, nil, err
+	}
+	return pod.PID, func() { <-pod.Done() }, nil
 }
 
 func command(cfg spawn.Config) *exec.Cmd {
@@ -49,29 +53,40 @@ func command(cfg spawn.Config) *exec.Cmd {
 
 // startFloor does the least that any parent can do: fork, exec, read one line
 // from a pipe, connect.
-func startFloor(t testing.TB, cfg spawn.Config) (int, func()) {
+func startFloor(cfg spawn.Config) (int, func(), error) {
 	cmd := command(cfg)
 	r, w, err := os.Pipe()
-	require.NoError(t, err)
+	if err != nil {
+		return 0, nil, err
+	}
 	cmd.Stderr = w
-	require.NoError(t, cmd.Start())
+	if err := cmd.Start(); err != nil {
+		return 0, nil, err
+	}
 	w.Close()
 	line, err := bufio.NewReader(r).ReadString('\n')
-	require.NoError(t, err)
-	socket := strings.Split(strings.TrimSuffix(line, "\n"), "\t")[2]
-	conn, err := net.Dial("unix", socket)
-	require.NoError(t, err)
+	if err != nil {
+		return 0, nil, err
+	}
+	conn, err := net.Dial("unix", strings.Split(strings.TrimSuffix(line, "\n"), "\t")[2])
+	if err != nil {
+		return 0, nil, err
+	}
 	conn.Close()
-	return cmd.Process.Pid, func() { _ = cmd.Wait(); r.Close() }
+	return cmd.Process.Pid, func() { _ = cmd.Wait(); r.Close() }, nil
 }
 
 // startPeer is what one would write by hand: a scanner on a pipe, then a dial
 // with a 10 ms retry.
-func startPeer(t testing.TB, cfg spawn.Config) (int, func()) {
+func startPeer(cfg spawn.Config) (int, func(), error) {
 	cmd := command(cfg)
 	stderr, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, nil, err
+	}
 	lines, socket := bufio.NewScanner(stderr), ""
 	for socket == "" && lines.Scan() {
 		if fields := strings.Split(lines.Text(), "\t"); len(fields) == 3 && fields[0] == "YOI-READY" {
@@ -82,7 +97,7 @@ func startPeer(t testing.TB, cfg spawn.Config) (int, func()) {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			conn.Close()
-			return cmd.Process.Pid, func() { _ = cmd.Wait() }
+			return cmd.Process.Pid, func() { _ = cmd.Wait() }, nil
 		}
 		<-time.After(10 * time.Millisecond)
 	}
@@ -90,20 +105,28 @@ func startPeer(t testing.TB, cfg spawn.Config) (int, func()) {
 
 // startPoll looks at the whole log again every 100 ms, and at the socket every
 // 50 ms.
-func startPoll(t testing.TB, cfg spawn.Config) (int, func()) {
+func startPoll(cfg spawn.Config) (int, func(), error) {
 	dir := filepath.Join(cfg.WorkspaceRoot, "run", cfg.PodName)
-	require.NoError(t, os.MkdirAll(dir, 0o700))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return 0, nil, err
+	}
 	path := filepath.Join(dir, "stderr.log")
 	file, err := os.Create(path)
-	require.NoError(t, err)
+	if err != nil {
+		return 0, nil, err
+	}
 	defer file.Close()
 	cmd := command(cfg)
 	cmd.Stderr = file
-	require.NoError(t, cmd.Start())
+	if err := cmd.Start(); err != nil {
+		return 0, nil, err
+	}
 	socket := ""
 	for {
 		text, err := os.ReadFile(path)
-		require.NoError(t, err)
+		if err != nil {
+			return 0, nil, err
+		}
 		if _, after, ok := bytes.Cut(text, []byte("YOI-READY\t")); ok {
 			socket = strings.Split(strings.Split(string(after), "\n")[0], "\t")[1]
 			break
@@ -114,65 +137,156 @@ func startPoll(t testing.TB, cfg spawn.Config) (int, func()) {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			conn.Close()
-			return cmd.Process.Pid, func() { _ = cmd.Wait() }
-		}
-		if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {
-			require.NoError(t, err)
+			return cmd.Process.Pid, func() { _ = cmd.Wait() }, nil
 		}
 		<-time.After(50 * time.Millisecond)
 	}
 }
 
-// nativePod builds the fake pod's command: a small binary, so that its own
-// start hides less of the parent's cost than this test binary's would.
+// nativePod builds the pod that is measured. It is not the fake pod, whose own
+// start takes twice as long and would hide the parent's.
 func nativePod(b *testing.B) string {
 	b.Helper()
-	program := filepath.Join(shortDir(b), "fakepod")
-	if out, err := exec.Command("go", "build", "-o", program, "../fakepod/cmd/fakepod").CombinedOutput(); err != nil {
-		b.Skipf("the fake pod cannot be built: %v: %s", err, out)
+	program := filepath.Join(shortDir(b), "nativepod")
+	if out, err := exec.Command("go", "build", "-o", program, "./testdata/nativepod").CombinedOutput(); err != nil {
+		b.Skipf("the native pod cannot be built: %v: %s", err, out)
 	}
 	return program
 }
 
-// native is fake with the native pod.
-func native(b *testing.B, pod, program string) spawn.Config {
+// native returns the config of a native pod in a runtime directory of its own.
+func native(b *testing.B, pod string, prefixArgs ...string) spawn.Config {
 	cfg := fake(b, "")
-	cfg.Command = spawn.Command{Program: pod, PrefixArgs: []string{"-program", program}}
+	cfg.Command = spawn.Command{Program: pod, PrefixArgs: prefixArgs}
 	return cfg
 }
 
-func median(d []time.Duration) time.Duration {
+// quantile returns the element below which the share q of all lies.
+func quantile(d []time.Duration, q float64) time.Duration {
 	slices.Sort(d)
-	return d[len(d)/2]
+	return d[min(int(q*float64(len(d))), len(d)-1)]
+}
+
+func median(d []time.Duration) time.Duration { return quantile(d, 0.5) }
+
+// report reports medians in ms and the ratio of two of them, for each pair.
+func report(b *testing.B, times map[string][]time.Duration, ratios ...[2]string) {
+	for name, d := range times {
+		b.ReportMetric(float64(median(d))/float64(time.Millisecond), name+"-ms")
+	}
+	for _, pair := range ratios {
+		b.ReportMetric(float64(median(times[pair[0]]))/float64(median(times[pair[1]])), pair[0]+"/"+pair[1])
+	}
+}
+
+// once starts one pod, ends it, and returns how long the start took.
+func once(b *testing.B, s starter, cfg spawn.Config) time.Duration {
+	begin := time.Now()
+	group, reap, err := s.start(cfg)
+	took := time.Since(begin)
+	if !assert.NoError(b, err, s.name) {
+		return took
+	}
+	assert.NoError(b, syscall.Kill(-group, syscall.SIGKILL))
+	reap()
+	os.RemoveAll(cfg.WorkspaceRoot)
+	return took
 }
 
 // BenchmarkSequentialStarts starts one pod after the other, every way in turn,
 // so that what else the machine does is shared. Only the start is timed, not
-// the pod's end. The metrics are medians in ms, and ratios to spawn's.
+// the pod's end.
 func BenchmarkSequentialStarts(b *testing.B) {
 	pod := nativePod(b)
-	for name, program := range map[string]string{"ready-at-once": "ready", "ready-after-5ms": "sleep 5ms; bind; ready; serve"} {
-		b.Run(name, func(b *testing.B) {
-			times := map[string][]time.Duration{}
-			for range b.N {
-				for _, s := range starters {
-					cfg := native(b, pod, program)
-					start := time.Now()
-					group, reap := s.start(b, cfg)
-					times[s.name] = append(times[s.name], time.Since(start))
-					require.NoError(b, syscall.Kill(-group, syscall.SIGKILL))
-					reap()
-					os.RemoveAll(cfg.WorkspaceRoot)
-				}
+	b.Run("ready-at-once", func(b *testing.B) {
+		times := map[string][]time.Duration{}
+		for range b.N {
+			for _, s := range starters[:3] {
+				times[s.name] = append(times[s.name], once(b, s, native(b, pod)))
 			}
-			ours := median(times["spawn"])
+		}
+		report(b, times, [2]string{"spawn", "floor"}, [2]string{"spawn", "peer"})
+	})
+	b.Run("ready-after-5ms", func(b *testing.B) {
+		times := map[string][]time.Duration{}
+		for range b.N {
 			for _, s := range starters {
-				m := median(times[s.name])
-				b.ReportMetric(float64(m)/float64(time.Millisecond), s.name+"-ms")
-				if s.name != "spawn" {
-					b.ReportMetric(float64(m)/float64(ours), s.name+"/spawn")
-				}
+				times[s.name] = append(times[s.name], once(b, s, native(b, pod, "5ms")))
 			}
-		})
+		}
+		report(b, times, [2]string{"poll", "spawn"}, [2]string{"spawn", "floor"})
+	})
+}
+
+// BenchmarkParallelStarts starts and ends 500 pods, 64 at a time, every way in
+// turn, and times the whole.
+func BenchmarkParallelStarts(b *testing.B) {
+	pods, atATime, rounds := 500, 64, 5
+	if testing.Short() {
+		pods, rounds = 100, 1
 	}
+	pod := nativePod(b)
+	times := map[string][]time.Duration{}
+	for i := range b.N * rounds {
+		for j := range 3 {
+			s := starters[(i+j)%3] // whatever the order does, it does to all
+			var configs []spawn.Config
+			for range pods {
+				configs = append(configs, native(b, pod))
+			}
+			work := make(chan spawn.Config)
+			var workers sync.WaitGroup
+			begin := time.Now()
+			for range atATime {
+				workers.Add(1)
+				go func() {
+					defer workers.Done()
+					for cfg := range work {
+						once(b, s, cfg)
+					}
+				}()
+			}
+			for _, cfg := range configs {
+				work <- cfg
+			}
+			close(work)
+			workers.Wait()
+			times[s.name] = append(times[s.name], time.Since(begin))
+		}
+	}
+	report(b, times, [2]string{"spawn", "floor"}, [2]string{"spawn", "peer"})
+}
+
+// BenchmarkStart counts what one start allocates, and the goroutines that there
+// are more while one waits for its pod.
+func BenchmarkStart(b *testing.B) {
+	pod := nativePod(b)
+	var before, after runtime.MemStats
+	var allocations, bytes, waiting uint64
+	for range b.N {
+		cfg := native(b, pod)
+		runtime.ReadMemStats(&before)
+		started, err := spawn.Start(context.Background(), cfg)
+		runtime.ReadMemStats(&after)
+		require.NoError(b, err)
+		allocations += after.Mallocs - before.Mallocs
+		bytes += after.TotalAlloc - before.TotalAlloc
+		kill(b, started)
+		os.RemoveAll(cfg.WorkspaceRoot)
+
+		cfg = fake(b, "log waiting; hang")
+		goroutines := runtime.NumGoroutine()
+		ctx, cancel := context.WithCancel(context.Background())
+		cfg.Progress = func(string) {
+			waiting += uint64(runtime.NumGoroutine() - goroutines)
+			cancel()
+		}
+		_, err = spawn.Start(ctx, cfg)
+		require.ErrorIs(b, err, context.Canceled)
+		os.RemoveAll(cfg.WorkspaceRoot)
+	}
+	n := float64(b.N)
+	b.ReportMetric(float64(allocations)/n, "allocs/start")
+	b.ReportMetric(float64(bytes)/n, "B/start")
+	b.ReportMetric(float64(waiting)/n, "goroutines/start")
 }

@@ -27,12 +27,18 @@ const cutMark = "… [line cut at 64 KiB]"
 type lineSplitter struct {
 	pending []byte // the unfinished line: maxLine bytes at most, and one for a CR
 	cut     bool   // the unfinished line was longer than that
+	// skip tells how much of p, which begins with a line, nobody wants to have
+	// split; nil = nothing.
+	skip func(p []byte) int
 }
 
 // split calls emit with each line that p completes, without its line ending,
 // and stops at the first error. The line is valid during the call only.
 func (s *lineSplitter) split(p []byte, emit func(line []byte, cut bool) error) error {
 	for len(p) > 0 {
+		if s.skip != nil && len(s.pending) == 0 {
+			p = p[s.skip(p):]
+		}
 		end := bytes.IndexByte(p, '\n')
 		if end < 0 {
 			s.keep(p)
@@ -92,6 +98,31 @@ func (t *tail) add(line []byte, cut bool) {
 	slot := &t.lines[t.n%tailLines]
 	slot.text, slot.cut = append(slot.text[:0], line...), cut
 	t.n++
+}
+
+// beforeTail tells how much of p, which begins with a line, neither shows in a
+// tail nor is a ready line. To look for these alone is many times faster than to
+// split a flood of lines.
+func beforeTail(p []byte) int {
+	end := len(p)
+	for from := 0; from < end; {
+		i := bytes.Index(p[from:], []byte(readyPrefix))
+		if i < 0 {
+			break
+		}
+		from += i
+		if from == 0 || p[from-1] == '\n' {
+			end = from
+			break
+		}
+		from++
+	}
+	for range tailLines + 1 {
+		if end = bytes.LastIndexByte(p[:end], '\n'); end < 0 {
+			return 0
+		}
+	}
+	return end + 1
 }
 
 func (t *tail) strings() []string {

@@ -428,6 +428,9 @@ func (s *start) openLog() (stderr *os.File, err error) {
 		stderr.Close()
 		return nil, fmt.Errorf("create pod log: %w", err)
 	}
+	if s.cfg.Progress == nil {
+		s.log.skip = beforeTail
+	}
 	s.logPath = path
 	return stderr, nil
 }

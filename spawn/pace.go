@@ -3,35 +3,38 @@ package spawn
 import "time"
 
 const (
-	// slowLook is how often a watched log is looked at unasked, in case a
-	// wake-up was lost.
-	slowLook = 250 * time.Millisecond
 	// A look for which there is no event comes after firstLook, then after
 	// twice as long each time, lastLook at the most.
 	firstLook = 100 * time.Microsecond
 	lastLook  = 10 * time.Millisecond
+	// The same for looks without an event where there should be one, in case a
+	// wake-up was lost. They are rare: for an idle Go process to wake and fall
+	// asleep again takes 200 µs of CPU time.
+	firstSlowLook = time.Second
+	lastSlowLook  = 8 * time.Second
 )
 
 // pace is the one timer of a wait: it says when to look again unasked, and
 // never later than the deadline.
 type pace struct {
-	timer    *time.Timer
-	deadline time.Time // zero = none
-	delay    time.Duration
+	timer       *time.Timer
+	deadline    time.Time // zero = none
+	quick, slow time.Duration
 }
 
 func newPace(deadline time.Time) *pace {
-	return &pace{deadline: deadline, delay: firstLook}
+	return &pace{deadline: deadline, quick: firstLook, slow: firstSlowLook}
 }
 
 // next returns a channel that receives when it is time to look again: rarely
-// where events tell of any change, else after a growing delay.
+// where events tell of any change.
 func (p *pace) next(watched bool) <-chan time.Time {
-	d := slowLook
-	if !watched {
-		d = p.delay
-		p.delay = min(2*p.delay, lastLook)
+	delay, last := &p.quick, lastLook
+	if watched {
+		delay, last = &p.slow, lastSlowLook
 	}
+	d := *delay
+	*delay = min(2*d, last)
 	if !p.deadline.IsZero() {
 		d = min(d, time.Until(p.deadline))
 	}
@@ -44,7 +47,7 @@ func (p *pace) next(watched bool) <-chan time.Time {
 }
 
 // woken starts the delays over: something happened, more may follow at once.
-func (p *pace) woken() { p.delay = firstLook }
+func (p *pace) woken() { p.quick, p.slow = firstLook, firstSlowLook }
 
 func (p *pace) stop() {
 	if p.timer != nil {

@@ -38,11 +38,9 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 // connect connects to the socket of a pod with the process pid and closes the
 // connection. notYet tells that a later try may succeed.
 func connect(path string, pid int) (notYet bool, err error) {
-	// Connecting to a Unix socket never waits: there is nothing to cancel.
-	conn, err := Dial(context.Background(), path)
+	listener, err := connectOnce(path)
 	if err == nil {
-		err = checkPeer(conn, pid)
-		conn.Close()
+		err = checkListener(listener, pid)
 	}
 	return isNotYet(err), err
 }

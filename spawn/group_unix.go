@@ -5,6 +5,7 @@ package spawn
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"syscall"
@@ -18,7 +19,6 @@ const killGrace = 5 * time.Second
 // process is a child that leads its own process group.
 type process struct {
 	pid  int
-	os   *os.Process
 	done chan struct{} // closed once it has ended and was reaped
 
 	mu    sync.Mutex // held while the process is reaped and while its group is signalled
@@ -27,15 +27,26 @@ type process struct {
 }
 
 // startProcess starts a process in its own group and reaps it when it ends.
-func startProcess(program string, argv []string, attr *os.ProcAttr) (*process, error) {
+func startProcess(program string, argv []string, attr *syscall.ProcAttr) (*process, error) {
 	attr.Sys = &syscall.SysProcAttr{Setpgid: true}
-	child, err := os.StartProcess(program, argv, attr)
+	pid, err := forkExec(program, argv, attr)
 	if err != nil {
-		return nil, err
+		return nil, &fs.PathError{Op: "fork/exec", Path: program, Err: err}
 	}
-	p := &process{pid: child.Pid, os: child, done: make(chan struct{})}
+	p := &process{pid: pid, done: make(chan struct{})}
 	go p.reap()
 	return p, nil
+}
+
+// wait reaps the process. A handle on it is made only then: each is a descriptor
+// where there are pidfds.
+func (p *process) wait() *os.ProcessState {
+	child, err := os.FindProcess(p.pid)
+	if err != nil {
+		return nil
+	}
+	state, _ := child.Wait()
+	return state
 }
 
 // reap is the only one that waits for the process.
@@ -46,9 +57,9 @@ func (p *process) reap() {
 		// leaves no moment at which a signal could hit somebody else.
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.state, _ = p.os.Wait()
+		p.state = p.wait()
 	} else {
-		state, _ := p.os.Wait()
+		state := p.wait()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.state = state

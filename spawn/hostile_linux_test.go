@@ -3,6 +3,7 @@ package spawn_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,6 +120,67 @@ func TestFullDisk(t *testing.T) {
 	e := mustFail(t, context.Background(), cfg)
 	assert.ErrorIs(t, e, spawn.ErrExited)
 	assert.Contains(t, e.Error(), "\n\tnote: the disk of the log is full: the pod's last words may be missing")
+}
+
+func TestStrayDescriptorBeyondTheLimit(t *testing.T) {
+	if isHelper(t) {
+		var limit unix.Rlimit
+		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+		require.NoError(t, unix.Dup3(1, 900, 0))
+		limit.Cur = 256
+		require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+		if err := unix.CloseRange(math.MaxUint32, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+			t.Skipf("a descriptor beyond the limit is passed on before Linux 5.11: %v", err)
+		}
+		pod := mustStart(t, fake(t, "ready"))
+		var fds map[string]string
+		ask(t, pod.SocketPath, `{"method":"fds"}`, &fds)
+		assert.Len(t, fds, 3)
+		return
+	}
+	t.Parallel()
+	inHelper(t, nil)
+}
+
+// TestNoThreadKeepsItsOwnDescriptors: one that did would hold every file open
+// that was open at the time. It could be the main thread, the only one that does
+// not end.
+func TestNoThreadKeepsItsOwnDescriptors(t *testing.T) {
+	t.Parallel()
+	cfg := fake(t, "ready")
+	for begin, started := time.Now(), false; !started; {
+		if time.Since(begin) > 2*time.Second {
+			t.Skip("the main thread has run none of the goroutines")
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if started = unix.Gettid() == unix.Getpid(); started {
+				pod, err := spawn.Start(context.Background(), cfg)
+				if assert.NoError(t, err) {
+					kill(t, pod)
+				}
+			}
+		}()
+		<-done
+	}
+	file, err := os.Create(filepath.Join(cfg.WorkspaceRoot, "opened since"))
+	require.NoError(t, err)
+	defer file.Close()
+	lack := func() (threads []string) {
+		tasks, err := filepath.Glob("/proc/self/task/*")
+		require.NoError(t, err)
+		for _, task := range tasks {
+			if path, _ := os.Readlink(fmt.Sprintf("%s/fd/%d", task, file.Fd())); path != file.Name() {
+				threads = append(threads, task)
+			}
+		}
+		return threads
+	}
+	// A thread on its way out is gone a moment later.
+	for deadline := time.Now().Add(patience); len(lack()) > 0; runtime.Gosched() {
+		require.True(t, time.Now().Before(deadline), "they have descriptors of their own: %v", lack())
+	}
 }
 
 func TestTimelineDoesNotDependOnTheWallClock(t *testing.T) {

@@ -9,16 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childFiles returns the descriptors for a child so that it inherits no other.
-//
-// A descriptor that this process got without close-on-exec, from whoever
-// started it, would be passed on. Its flag is left alone, since other children
-// may be meant to have it: a nil entry has it closed between fork and exec.
-func childFiles(stdin, stdout, stderr *os.File) []*os.File {
-	files := []*os.File{stdin, stdout, stderr}
+// closingInheritable returns the descriptors for a child so that it inherits no
+// other: a number of -1 has one closed between fork and exec.
+func closingInheritable(files []uintptr) []uintptr {
 	for _, fd := range inheritable() {
-		if fd >= len(files) {
-			files = append(files, make([]*os.File, fd+1-len(files))...)
+		for fd >= len(files) {
+			files = append(files, ^uintptr(0))
 		}
 	}
 	return files

@@ -345,7 +345,7 @@ func (s *start) launch(ctx context.Context) error {
 	pace := newPace(s.deadline)
 	defer pace.stop()
 	for {
-		attr := &os.ProcAttr{Dir: s.cfg.Dir, Env: s.env, Files: childFiles(null, null, stderr)}
+		attr := &syscall.ProcAttr{Dir: s.cfg.Dir, Env: s.env, Files: []uintptr{null.Fd(), null.Fd(), stderr.Fd()}}
 		s.process, err = startProcess(s.program, argv, attr)
 		if err == nil {
 			s.timeline.mark(&s.timeline.Launched)

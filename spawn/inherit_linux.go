@@ -1,0 +1,57 @@
+package spawn
+
+import (
+	"math"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// forks is held during a fork. There is one at a time in any case
+// (syscall.ForkLock), but each that waited there would have a thread.
+var forks sync.Mutex
+
+// forkExec starts a process that inherits attr.Files and no other descriptor, in
+// a time that hardly depends on how many this process has.
+//
+// Descriptors that this process got without close-on-exec, from whoever started
+// it, would be passed on. Their flag is left alone, since other children may be
+// meant to have them: it is set in a copy of the descriptor table, that of a
+// thread which ends then.
+func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	forks.Lock()
+	defer forks.Unlock()
+	// A timer has the runtime open the descriptors of its poller, if it has not
+	// yet: it must find them in the copy.
+	time.NewTimer(time.Hour).Stop()
+	onThreadToEnd(func() {
+		if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_UNSHARE|unix.CLOSE_RANGE_CLOEXEC) != nil {
+			// Before Linux 5.11.
+			attr.Files = closingInheritable(attr.Files)
+		}
+		pid, err = syscall.ForkExec(program, argv, attr)
+	})
+	return pid, err
+}
+
+// onThreadToEnd runs f on a thread that ends then, and waits for it.
+func onThreadToEnd(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// A goroutine that ends locked ends its thread.
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		// The main thread alone does not end. While it is locked, this is run
+		// elsewhere.
+		onThreadToEnd(f)
+		runtime.UnlockOSThread()
+	}()
+	<-done
+}

@@ -205,6 +205,7 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	timeout, cut := beforeDeadline(tb, cfg.ReadyTimeout)
 	sc.ReadyTimeout = timeout
 	a := box.attempt(sc, cfg.Env)
+	born := takeCensus()
 	started, err := spawn.Start(context.Background(), sc)
 	a.ended(started, err)
 	if err != nil {
@@ -215,7 +216,7 @@ func start(tb TB, cfg Config) (*Pod, error) {
 		}
 		return nil, err
 	}
-	pod := &Pod{Pod: started, tb: tb, cfg: cfg, box: box, log: a.log, mark: mark}
+	pod := &Pod{Pod: started, tb: tb, cfg: cfg, box: box, log: a.log, mark: mark, born: born}
 	tb.Cleanup(pod.cleanup)
 	return pod, nil
 }

@@ -27,6 +27,7 @@ type Pod struct {
 	box  *sandbox
 	log  *podLog
 	mark string // of whatever it starts
+	born census // before it was started
 
 	mu       sync.Mutex
 	expected bool // the test asked for the pod's end

@@ -19,17 +19,20 @@ import (
 // marked returns the processes in whose environment the mark begins with
 // prefix: a mark is inherited by whatever a pod starts, in whatever group or
 // session, and outlives its parents.
+func marked(prefix string) []Leak { return search(prefix, allProcesses) }
+
+// search returns the processes with a mark among those of a list.
 //
 // While /proc is read a process can start another one and end. So it is listed
 // again until there is no number that was not looked at: a process that was
 // gone when it was looked at has left its children before that.
-func marked(prefix string) []Leak {
+func search(prefix string, list func() []int) []Leak {
 	const rounds = 100 // where processes come and go all the time
 	looked := map[int]bool{}
 	var found []int
 	for range rounds {
 		again := false
-		for _, pid := range allProcesses() {
+		for _, pid := range list() {
 			if looked[pid] {
 				continue
 			}
@@ -53,6 +56,45 @@ func marked(prefix string) []Leak {
 		}
 	}
 	return leaks
+}
+
+// census is a moment in the numbering of processes and threads, which goes up
+// and at the largest number begins anew (pid_namespaces(7)).
+type census struct {
+	last  int    // the number given last
+	forks uint64 // how many were given since boot, at least
+}
+
+// takeCensus returns a census with last = 0 where it cannot be taken.
+func takeCensus() census {
+	var c census
+	// Both are in proc(5): the fifth field, and the line "processes".
+	load, _ := os.ReadFile("/proc/loadavg")
+	fields := strings.Fields(string(load))
+	all, _ := os.ReadFile("/proc/stat")
+	_, forks, ok := strings.Cut(string(all), "\nprocesses ")
+	if len(fields) < 5 || !ok {
+		return census{}
+	}
+	forks, _, _ = strings.Cut(forks, "\n")
+	c.last, _ = strconv.Atoi(fields[4])
+	c.forks, _ = strconv.ParseUint(forks, 10, 64)
+	return c
+}
+
+// younger returns the processes that there may be of those made after the
+// census: a few numbers, if few were given since, and else all processes.
+func (c census) younger() []int {
+	const few = 200
+	now := takeCensus()
+	if c.last == 0 || now.last < c.last || now.forks-c.forks > few {
+		return allProcesses()
+	}
+	var pids []int
+	for pid := c.last + 1; pid <= now.last; pid++ {
+		pids = append(pids, pid)
+	}
+	return pids
 }
 
 func allProcesses() (pids []int) {
@@ -88,22 +130,27 @@ func lookAt(pid int, prefix string) look {
 	}
 	entry := []byte(markEnv + "=" + prefix)
 	if bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...)) {
+		if isThread(pid) {
+			return isOther
+		}
 		return isMarked
 	}
-	if len(env) > 0 || commandLine(pid) != "" {
+	if len(env) > 0 {
 		return isOther
 	}
-	// Threads of the kernel (PF_KTHREAD in field 9, flags, of /proc/PID/stat)
-	// and processes that have ended have neither for good.
-	const kernelThread = 0x00200000
-	fields := statFields(pid)
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
-		return isOther
-	}
-	if flags, err := strconv.ParseUint(fields[6], 10, 64); err != nil || flags&kernelThread != 0 {
+	// Threads of the kernel and processes that have ended have no program and no
+	// command line either (proc(5)).
+	if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || commandLine(pid) != "" {
 		return isOther
 	}
 	return isStarting
+}
+
+// isThread tells whether a number is that of a thread which is not its process's
+// first one. Such have files in /proc, too, but are not listed there.
+func isThread(pid int) bool {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return bytes.Contains(status, []byte("\nTgid:")) && !bytes.Contains(status, []byte(fmt.Sprintf("\nTgid:\t%d\n", pid)))
 }
 
 func commandLine(pid int) string {
@@ -111,9 +158,11 @@ func commandLine(pid int) string {
 	return strings.Join(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"), " ")
 }
 
-// age returns how long a process has run: now, on the clock of field 22 of
-// /proc/PID/stat (proc(5)), which counts from boot in 1/100 s, less that field.
+// age returns how long a process has run, to 1/100 s: now, on the clock of field
+// 22 of /proc/PID/stat (proc(5)), which counts from boot in 1/100 s, less that
+// field.
 func age(pid int) time.Duration {
+	const tick = time.Second / 100
 	fields := statFields(pid)
 	var now unix.Timespec
 	if len(fields) < 20 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
@@ -123,7 +172,7 @@ func age(pid int) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return max(0, time.Duration(now.Nano())-time.Duration(started)*(time.Second/100))
+	return max(0, time.Duration(now.Nano())-time.Duration(started)*tick).Truncate(tick)
 }
 
 // statFields returns the fields of /proc/PID/stat from the third on.
@@ -176,10 +225,10 @@ func awaitEnds(pidfds []int, d time.Duration) {
 	}
 }
 
-// lasting returns which of the processes with a mark are still there after at
-// most d.
-func lasting(prefix string, d time.Duration) []Leak {
-	found := marked(prefix)
+// lasting returns which of the processes with a mark, all of them made after the
+// census, are still there after at most d.
+func lasting(prefix string, since census, d time.Duration) []Leak {
+	found := search(prefix, since.younger)
 	if len(found) == 0 {
 		return nil
 	}
@@ -190,7 +239,7 @@ func lasting(prefix string, d time.Duration) []Leak {
 		}
 	}
 	awaitEnds(held, d)
-	return marked(prefix)
+	return search(prefix, since.younger)
 }
 
 // stopsWithin waits until a child was stopped by a signal, or has ended: a

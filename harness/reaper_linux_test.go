@@ -222,3 +222,25 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	require.Error(t, err)
 	assert.Empty(t, marked(sandboxes[TB(t)].mark))
 }
+
+func TestYoungerProcesses(t *testing.T) {
+	t.Parallel()
+	before := takeCensus()
+	if before.last == 0 {
+		t.Skip("/proc does not tell which number was given last")
+	}
+	pod := StartPod(t, Config{})
+	found := search(pod.mark, pod.born.younger)
+	require.Len(t, found, 1, "a process, and not each of its threads")
+	assert.Equal(t, pod.PID, found[0].PID)
+	assert.Contains(t, before.younger(), pod.PID)
+
+	now := takeCensus()
+	for name, c := range map[string]census{
+		"none":                 {},
+		"too many":             {last: now.last, forks: now.forks - 1000},
+		"the numbers go round": {last: now.last + 10000, forks: now.forks},
+	} {
+		assert.Contains(t, c.younger(), os.Getpid(), "%s: then all are listed", name)
+	}
+}

@@ -96,7 +96,7 @@ const leakGrace = 500 * time.Millisecond
 // clear kills what the pod has left behind, and names it.
 func (p *Pod) clear() error {
 	p.tb.Helper()
-	leaks := lasting(p.mark, leakGrace)
+	leaks := lasting(p.mark, p.born, leakGrace)
 	// The group too: a process can have emptied its environment, and there are
 	// systems that do not show it.
 	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {

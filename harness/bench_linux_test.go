@@ -1,0 +1,177 @@
+package harness_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/podharness/harness"
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// nativePod builds the pod that is measured: see spawn's benchmarks.
+func nativePod(b *testing.B) spawn.Command {
+	b.Helper()
+	program := filepath.Join(b.TempDir(), "nativepod")
+	if out, err := exec.Command("go", "build", "-o", program, "../spawn/testdata/nativepod").CombinedOutput(); err != nil {
+		b.Skipf("the native pod cannot be built: %v: %s", err, out)
+	}
+	return spawn.Command{Program: program}
+}
+
+func median(d []time.Duration) float64 {
+	slices.Sort(d)
+	return float64(d[len(d)/2])
+}
+
+const ms = float64(time.Millisecond)
+
+// BenchmarkStartAndStop compares a pod in a test with one that is started and
+// killed by hand.
+func BenchmarkStartAndStop(b *testing.B) {
+	cfg := harness.Config{Command: nativePod(b), StopSignal: syscall.SIGKILL}
+	byHand, err := harness.SpawnConfig(b, cfg)
+	require.NoError(b, err)
+	harness.StartPod(b, cfg) // the watchdog starts with the first one
+	var harnesses, spawns []time.Duration
+	for i := range b.N {
+		begin := time.Now()
+		require.NoError(b, harness.StartPod(b, cfg).Stop())
+		harnesses = append(harnesses, time.Since(begin))
+
+		byHand.PodName = fmt.Sprint("by-hand-", i)
+		begin = time.Now()
+		pod, err := spawn.Start(context.Background(), byHand)
+		require.NoError(b, err)
+		require.NoError(b, pod.Signal(syscall.SIGKILL))
+		<-pod.Done()
+		spawns = append(spawns, time.Since(begin))
+	}
+	b.ReportMetric(median(harnesses)/ms, "harness-ms")
+	b.ReportMetric(median(spawns)/ms, "spawn-ms")
+	b.ReportMetric(median(harnesses)/median(spawns), "harness/spawn")
+}
+
+// BenchmarkFirstPod measures the first and the second start of a test binary:
+// the first one starts the watchdog, too.
+func BenchmarkFirstPod(b *testing.B) {
+	const env = "HARNESS_FIRST_POD"
+	if program := os.Getenv(env); program != "" {
+		for range 2 {
+			begin := time.Now()
+			harness.StartPod(b, harness.Config{Command: spawn.Command{Program: program}, StopSignal: syscall.SIGKILL})
+			fmt.Println("took", time.Since(begin).Nanoseconds())
+		}
+		return
+	}
+	pod := nativePod(b)
+	var first, second []time.Duration
+	for range b.N {
+		cmd := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkFirstPod$", "-test.benchtime=1x")
+		cmd.Env = append(os.Environ(), env+"="+pod.Program)
+		out, err := cmd.CombinedOutput()
+		require.NoError(b, err, "%s", out)
+		var took [2]time.Duration
+		_, after, _ := strings.Cut(string(out), "took ")
+		_, err = fmt.Sscanf(after, "%d\ntook %d", &took[0], &took[1])
+		require.NoError(b, err, "%s", out)
+		first, second = append(first, took[0]), append(second, took[1])
+	}
+	b.ReportMetric(median(first)/ms, "first-ms")
+	b.ReportMetric(median(second)/ms, "second-ms")
+	b.ReportMetric(median(first)/median(second), "first/second")
+}
+
+// cpuTime is what this process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var usage unix.Rusage
+	require.NoError(b, unix.Getrusage(unix.RUSAGE_SELF, &usage))
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// memory is what this process holds.
+func memory() float64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return float64(stats.HeapInuse + stats.StackInuse)
+}
+
+// floorStart starts a pod in the least that any parent can do, to its ready line
+// and a connection, ends it, and returns how long the start took.
+func floorStart(b *testing.B, program, name string) time.Duration {
+	cmd := exec.Command(program, "--pod", name)
+	cmd.Env = []string{"YOI_RUNTIME_DIR=" + harness.RuntimeDir(b)}
+	stderr, err := cmd.StderrPipe()
+	require.NoError(b, err)
+	begin := time.Now()
+	require.NoError(b, cmd.Start())
+	line, err := bufio.NewReader(stderr).ReadString('\n')
+	require.NoError(b, err)
+	conn, err := net.Dial("unix", strings.Split(strings.TrimSuffix(line, "\n"), "\t")[2])
+	took := time.Since(begin)
+	require.NoError(b, err)
+	conn.Close()
+	require.NoError(b, cmd.Process.Kill())
+	_ = cmd.Wait()
+	return took
+}
+
+// BenchmarkLivePods measures what one more pod costs while many live: its start
+// and its stop, the same start at the floor, and for each that lives memory of
+// this process and CPU time.
+func BenchmarkLivePods(b *testing.B) {
+	command := nativePod(b)
+	for _, live := range []int{1, 10, 100, 1000} {
+		if live > 100 && testing.Short() {
+			continue
+		}
+		b.Run(fmt.Sprint(live), func(b *testing.B) {
+			cfg := harness.Config{Command: command, StopSignal: syscall.SIGKILL}
+			harness.StartPod(b, cfg) // what is made once is not counted
+			before := memory()
+			for range live {
+				harness.StartPod(b, cfg)
+			}
+			b.ReportMetric((memory()-before)/1024/float64(live), "KiB/pod")
+			for i := range b.N {
+				var starts, stops, floors []time.Duration
+				for j := range 20 {
+					floors = append(floors, floorStart(b, command.Program, fmt.Sprint("floor-", i, "-", j)))
+					begin := time.Now()
+					pod := harness.StartPod(b, cfg)
+					starts = append(starts, time.Since(begin))
+					begin = time.Now()
+					require.NoError(b, pod.Stop())
+					stops = append(stops, time.Since(begin))
+				}
+				b.ReportMetric(median(starts)/ms, "start-ms")
+				b.ReportMetric(median(stops)/ms, "stop-ms")
+				b.ReportMetric(median(floors)/ms, "floor-ms")
+			}
+			while := 4 * time.Second
+			if testing.Short() {
+				while /= 10
+			}
+			debug.FreeOSMemory() // else the runtime would do it meanwhile
+			used := cpuTime(b)
+			<-time.After(while)
+			used = cpuTime(b) - used
+			b.ReportMetric(float64(used)/float64(time.Microsecond)/while.Seconds()/float64(live), "cpu-µs/s/pod")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

@@ -45,8 +45,9 @@ type Error struct {
 	Tail []string
 	// Unfinished is what the pod wrote after its last newline.
 	Unfinished string
-	// State tells how the process ended; nil if none was started. But for
-	// ErrExited it usually shows the SIGKILL of Start itself.
+	// State tells how the process ended; nil if none was started, or as
+	// Pod.State has it. But for ErrExited it usually shows the SIGKILL of Start
+	// itself.
 	State *os.ProcessState
 	// LogTrouble tells why last words may be missing in the log, such as a full
 	// disk; "" if there is no such reason.
@@ -66,7 +67,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // reach a terminal raw.
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString(Printable(e.Err.Error()))
+	b.WriteString(Printable(fmt.Sprint(e.Err)))
 	if len(e.Tail) > 0 {
 		lines := make([]string, len(e.Tail))
 		for i, line := range e.Tail {

@@ -6,26 +6,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// awaitExit returns once the process has ended, leaving it to be reaped. It
-// waits on a pidfd through the runtime's poller: a blocking wait would hold a
-// thread for every live pod. It returns false at once where there is no pidfd
-// (Linux before 5.10).
-func awaitExit(pid int) bool {
+// watchExit returns a function that returns once the process has ended and can
+// be reaped, and leaves that to others. It waits on a pidfd through the runtime's
+// poller: a blocking wait would hold a thread for every live pod. It returns nil
+// where there is no pidfd (Linux before 5.10, no descriptor left).
+func watchExit(pid int) func() {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
-		return false
+		return nil
 	}
 	file := os.NewFile(uintptr(fd), "pidfd")
-	defer file.Close()
-	conn, err := file.SyscallConn()
-	if err != nil {
-		return false
+	return func() {
+		defer file.Close()
+		if conn, err := file.SyscallConn(); err == nil {
+			_ = conn.Read(func(fd uintptr) bool {
+				ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+				n, err := unix.Poll(ready, 0)
+				return n > 0 || err != nil && err != unix.EINTR
+			})
+		}
+		// A tracer, such as a debugger, keeps one that has ended to itself until
+		// it has looked.
+		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		}
 	}
-	return conn.Read(func(fd uintptr) bool {
-		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(ready, 0)
-		return n > 0 || err != nil && err != unix.EINTR
-	}) == nil
 }
 
 // hasEnded tells whether a child that was not reaped has ended.

@@ -21,9 +21,10 @@ type process struct {
 	pid  int
 	done chan struct{} // closed once it has ended and was reaped
 
-	mu    sync.Mutex // held while the process is reaped and while its group is signalled
-	state *os.ProcessState
-	empty bool // nobody was left in the group when its leader was reaped
+	mu     sync.Mutex // held while the process is reaped and while its group is signalled
+	reaped bool       // by this package or, though it should not, by somebody else
+	state  *os.ProcessState
+	empty  bool // nobody was left in the group when its leader was reaped
 }
 
 // startProcess starts a process in its own group and reaps it when it ends.
@@ -34,27 +35,18 @@ func startProcess(program string, argv []string, attr *syscall.ProcAttr) (*proce
 		return nil, &fs.PathError{Op: "fork/exec", Path: program, Err: err}
 	}
 	p := &process{pid: pid, done: make(chan struct{})}
-	go p.reap()
+	go p.reap(watchExit(pid))
 	return p, nil
 }
 
-// wait reaps the process. A handle on it is made only then: each is a descriptor
-// where there are pidfds.
-func (p *process) wait() *os.ProcessState {
-	child, err := os.FindProcess(p.pid)
-	if err != nil {
-		return nil
-	}
-	state, _ := child.Wait()
-	return state
-}
-
-// reap is the only one that waits for the process.
-func (p *process) reap() {
+// reap is the only one that waits for the process. ended, if it is not nil,
+// returns when that will not block.
+func (p *process) reap(ended func()) {
 	defer close(p.done)
-	if awaitExit(p.pid) {
+	if ended != nil {
 		// It has ended but still holds its number: reaping it under the lock
 		// leaves no moment at which a signal could hit somebody else.
+		ended()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.state = p.wait()
@@ -64,7 +56,20 @@ func (p *process) reap() {
 		defer p.mu.Unlock()
 		p.state = state
 	}
+	p.reaped = true
 	p.empty = errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH)
+}
+
+// wait reaps the process. It returns nil if its host has done that, which waits
+// for any child: how the process ended is lost then. A handle on the process is
+// made only now: each is a descriptor where there are pidfds.
+func (p *process) wait() *os.ProcessState {
+	child, err := os.FindProcess(p.pid)
+	if err != nil {
+		return nil
+	}
+	state, _ := child.Wait()
+	return state
 }
 
 // exitState returns how the process ended; nil while it runs. One that has
@@ -72,7 +77,7 @@ func (p *process) reap() {
 // whoever saw the pod's end from outside must not be told that it runs.
 func (p *process) exitState() *os.ProcessState {
 	p.mu.Lock()
-	state, ended := p.state, p.state == nil && hasEnded(p.pid)
+	state, ended := p.state, !p.reaped && hasEnded(p.pid)
 	p.mu.Unlock()
 	if ended {
 		<-p.done
@@ -90,10 +95,14 @@ func (p *process) exitState() *os.ProcessState {
 func (p *process) signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state != nil && (p.empty || syscall.Kill(p.pid, 0) != syscall.ESRCH) {
+	if p.reaped && (p.empty || syscall.Kill(p.pid, 0) != syscall.ESRCH) {
 		return os.ErrProcessDone
 	}
 	err := syscall.Kill(-p.pid, sig)
+	if !p.reaped && (err != nil || sig == syscall.SIGKILL) {
+		// It may have left its group for another one.
+		err = syscall.Kill(p.pid, sig)
+	}
 	if errors.Is(err, syscall.ESRCH) {
 		return os.ErrProcessDone
 	}

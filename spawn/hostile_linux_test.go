@@ -1,13 +1,17 @@
 package spawn_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"math"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,6 +76,9 @@ func TestNoInotifyWatchesLeft(t *testing.T) {
 			t.Skipf("the limit cannot be lowered: %v", err)
 		}
 		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err == unix.EMFILE {
+			t.Skip("another test has all inotify instances of this user")
+		}
 		require.NoError(t, err)
 		_, err = unix.InotifyAddWatch(instance, "/", unix.IN_CREATE)
 		require.ErrorIs(t, err, unix.ENOSPC)
@@ -92,6 +99,81 @@ func TestNoInotifyWatchesLeft(t *testing.T) {
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		}
 	}))
+}
+
+// TestTracedPodThatHasEnded: while a tracer has not looked, the parent cannot
+// reap it.
+func TestTracedPodThatHasEnded(t *testing.T) {
+	if isHelper(t) {
+		pid, err := strconv.Atoi(os.Getenv("SPAWN_TEST_TRACED"))
+		require.NoError(t, err)
+		runtime.LockOSThread()
+		if err := unix.PtraceSeize(pid); err != nil {
+			fmt.Println("cannot:", err)
+			return
+		}
+		fmt.Println("traced")
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		return
+	}
+	t.Parallel()
+	pod := mustStart(t, fake(t, "ready"))
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), helperEnv+"="+t.Name(), fmt.Sprint("SPAWN_TEST_TRACED=", pod.PID))
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	defer func() { stdin.Close(); _ = cmd.Wait() }()
+	for lines := bufio.NewScanner(stdout); ; {
+		require.True(t, lines.Scan())
+		if cannot, ok := strings.CutPrefix(lines.Text(), "cannot:"); ok {
+			t.Skipf("no process can be traced:%s", cannot)
+		}
+		if lines.Text() == "traced" {
+			break
+		}
+	}
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		assert.NoError(t, pod.Signal(syscall.SIGKILL))
+		require.Eventually(t, func() bool {
+			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pod.PID))
+			return bytes.Contains(stat, []byte(") Z "))
+		}, patience, time.Millisecond)
+		assert.Nil(t, pod.State(), "it was not reaped")
+		assert.NoError(t, pod.Signal(syscall.SIGKILL))
+	}()
+	select {
+	case <-returned:
+	case <-time.After(patience):
+		t.Error("Signal and State wait for the tracer")
+	}
+	stdin.Close() // the tracer ends
+	waitDone(t, pod)
+	assert.Equal(t, "signal: killed", pod.State().String())
+}
+
+// TestHostThatReapsEveryChild ignores SIGCHLD, so that the kernel reaps at once.
+func TestHostThatReapsEveryChild(t *testing.T) {
+	if isHelper(t) {
+		signal.Ignore(syscall.SIGCHLD)
+		_, err := spawn.Start(context.Background(), fake(t, "early-exit"))
+		assert.ErrorIs(t, err, spawn.ErrExited)
+		assert.ErrorContains(t, err, "pod exited before becoming ready (its status is lost: ")
+		assert.ErrorContains(t, err, "): cannot open session store")
+
+		pod := mustStart(t, fake(t, "ready"))
+		assert.NoError(t, pod.Signal(syscall.SIGKILL))
+		waitDone(t, pod)
+		assert.Nil(t, pod.State())
+		assert.ErrorIs(t, pod.Signal(syscall.SIGKILL), os.ErrProcessDone, "its number may be somebody else's now")
+		return
+	}
+	t.Parallel()
+	inHelper(t, nil)
 }
 
 func TestFileSizeLimitOnTheLog(t *testing.T) {

@@ -53,8 +53,24 @@ func TestSignalSparesWhoeverHasTheNumberNow(t *testing.T) {
 	other := sleeper(t)
 	// A pod that was reaped while its group had members, whose number was given
 	// away since.
-	p := &process{pid: other.Process.Pid, state: &os.ProcessState{}}
+	p := &process{pid: other.Process.Pid, reaped: true}
 	assert.ErrorIs(t, p.signal(syscall.SIGKILL), os.ErrProcessDone)
+	assert.False(t, hasEnded(other.Process.Pid))
+}
+
+func TestKilledAlthoughItLeftItsGroup(t *testing.T) {
+	t.Parallel()
+	other := sleeper(t)
+	cmd := exec.Command("sh", "-c", "read never")
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	defer stdin.Close()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: other.Process.Pid}
+	require.NoError(t, cmd.Start())
+	p := &process{pid: cmd.Process.Pid, done: make(chan struct{})}
+	go p.reap(watchExit(p.pid))
+	require.NoError(t, p.kill())
+	assert.Equal(t, "signal: killed", p.exitState().String())
 	assert.False(t, hasEnded(other.Process.Pid))
 }
 

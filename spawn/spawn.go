@@ -134,7 +134,9 @@ type Pod struct {
 // Done is closed after the pod's process has ended and was reaped.
 func (p *Pod) Done() <-chan struct{} { return p.process.done }
 
-// State tells how the pod's process ended; nil while it runs.
+// State tells how the pod's process ended; nil while it runs. It stays nil if
+// the host reaped the process, by a wait for any child: Done tells the end then,
+// too.
 func (p *Pod) State() *os.ProcessState { return p.process.exitState() }
 
 // Signal sends a signal, which must be a [syscall.Signal], to the pod's whole
@@ -171,20 +173,21 @@ func Start(ctx context.Context, cfg Config) (*Pod, error) {
 		s.close()
 		return nil, s.failed(err)
 	}
-	ready := false
+	judged := false
 	defer func() {
-		if !ready { // also when Progress panics
+		if !judged { // Progress has panicked
 			_ = s.process.kill()
 		}
 		s.close()
 	}()
-	if err := s.handshake(ctx); err != nil {
+	err := s.handshake(ctx)
+	judged = true
+	if err != nil {
 		if killErr := s.process.kill(); killErr != nil {
 			err = fmt.Errorf("%w (and %w)", err, killErr)
 		}
 		return nil, s.failed(err)
 	}
-	ready = true
 	return &Pod{
 		Name:       cfg.PodName,
 		PID:        s.process.pid,
@@ -490,7 +493,7 @@ func (s *start) handshake(ctx context.Context) error {
 			if err := s.log.drain(s.line); err != nil {
 				return err
 			}
-			return fmt.Errorf("%w (%s)", ErrExited, s.process.exitState())
+			return fmt.Errorf("%w (%s)", ErrExited, howItEnded(s.process.exitState()))
 		}
 		if cancelled != nil {
 			return fmt.Errorf("start of the pod was cancelled while waiting for %s: %w", s.waitingFor(socketErr), cancelled)
@@ -518,7 +521,7 @@ func (s *start) handshake(ctx context.Context) error {
 			// Events tell of a socket that appears, but not of one that is
 			// listened on, or that has room again.
 			if !s.socketWatched {
-				s.socketWatched = s.watch(filepath.Dir(s.socket), socketEvents)
+				s.socketWatched = s.watch(s.socket[:strings.LastIndexByte(s.socket, '/')+1], socketEvents)
 				if s.socketWatched {
 					continue // it may have appeared just before
 				}

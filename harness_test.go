@@ -3,12 +3,14 @@
 package podharness
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
+		// The tests wait for pods most of the time.
+		_ = flag.Set("test.parallel", "8")
+	}
 	status := m.Run()
 	for _, leak := range harness.Leaks() {
 		fmt.Println("left behind:", leak)
@@ -85,6 +92,13 @@ func TestReadmeCommands(t *testing.T) {
 	for _, block := range readmeBlocks(t, "sh") {
 		// This test is part of that command; .ci/run runs it.
 		block = strings.ReplaceAll(block, "go test ./...\n", "")
+		if strings.Contains(block, "podbench") {
+			if os.Getenv("PODHARNESS_LONG") == "" {
+				t.Logf("run with PODHARNESS_LONG=1 alone:\n%s", block)
+				continue
+			}
+			block = strings.ReplaceAll(block, "/podbench", "/podbench -short") // the figures themselves take minutes
+		}
 		if strings.Contains(block, "pod.py") {
 			if _, err := exec.LookPath("python3"); err != nil {
 				t.Logf("not run, for want of python3:\n%s", block)

@@ -315,7 +315,7 @@ func TestFiveHundredPodsAtOnce(t *testing.T) {
 }
 
 func TestManyStartsInARow(t *testing.T) {
-	starts := 1000
+	starts := 500
 	if long {
 		starts = 10_000
 	}

@@ -50,7 +50,7 @@ func held() holdings {
 
 // TestStartsLeaveNothingBehind is not parallel: it counts for the whole process.
 func TestStartsLeaveNothingBehind(t *testing.T) {
-	rounds := 20
+	rounds := 10
 	if testing.Short() {
 		rounds = 5
 	}
@@ -181,7 +181,7 @@ func TestMemoryIsBoundedWhateverThePodWrites(t *testing.T) {
 	if isHelper(t) {
 		// Alone in its process, so that nothing else counts.
 		before := peakMemory(t)
-		for _, program := range []string{"flood 1GiB; bind; ready; serve", "flood 64MiB 0; raw \"\\n\"; bind; ready; serve"} {
+		for _, program := range []string{"flood 256MiB; bind; ready; serve", "flood 64MiB 0; raw \"\\n\"; bind; ready; serve"} {
 			cfg := fake(t, program)
 			cfg.ReadyTimeout = 2 * time.Minute
 			mustStart(t, cfg)

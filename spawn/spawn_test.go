@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +32,15 @@ import (
 // patience is how long a test waits for what must happen. It is long: the
 // machine may be busy.
 const patience = 20 * time.Second
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
+		// The tests wait for pods most of the time.
+		_ = flag.Set("test.parallel", "8")
+	}
+	os.Exit(m.Run())
+}
 
 // shortDir returns a directory with a path that a socket address has room for.
 func shortDir(t testing.TB) string {
@@ -265,7 +276,7 @@ func TestVerdicts(t *testing.T) {
 		{program: "deaf", timeout: soon, verdict: spawn.ErrTimeout, contains: "/alpha/sock (its backlog is full, nobody accepts connections)"},
 		{program: "stopped", timeout: soon, verdict: spawn.ErrTimeout, contains: "the process is stopped, as by SIGSTOP"},
 		{program: "duplicate-ready; hang", verdict: spawn.ErrExited, contains: "exit status 2"},
-		{program: "flood 256MiB; hang", timeout: soon, verdict: spawn.ErrTimeout, contains: "waiting for the ready line; last lines: ....."},
+		{program: "flood 64MiB; hang", timeout: soon, verdict: spawn.ErrTimeout, contains: "waiting for the ready line; last lines: ....."},
 
 		{program: "bind; ready '{name}' '{dir}/pid/sock'; hang", verdict: spawn.ErrSocket, message: "could not connect to pod socket /", contains: "/alpha/pid/sock: connect: not a directory"},
 	} {

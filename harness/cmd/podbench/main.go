@@ -1,0 +1,271 @@
+// Podbench measures what starting pods costs, and prints the README's table of
+// figures again:
+//
+//	go run ./harness/cmd/podbench
+//
+// It runs the benchmarks of spawn and harness, and at last all tests, from the
+// top of the repository; that takes about ten minutes on two cores. With -write
+// it puts the figures into README.md and draws harness/growth.svg anew.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	_ "embed"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+)
+
+func main() {
+	short := flag.Bool("short", false, "a quick look: one run with fewer pods and smaller logs, and no tests")
+	runs := flag.Int("runs", 5, "how often each benchmark is run; the medians count")
+	write := flag.Bool("write", false, "write README.md and harness/growth.svg")
+	flag.Parse()
+	if flag.NArg() > 0 || *runs < 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if err := run(*short, *runs, *write); err != nil {
+		fmt.Fprintln(os.Stderr, "podbench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(short bool, runs int, write bool) error {
+	if _, err := os.Stat("spawn/bench_test.go"); err != nil {
+		return fmt.Errorf("run this at the top of the podharness repository: %w", err)
+	}
+	results := results{values: map[string]map[string][]float64{}}
+	args := []string{"test", "-run", "^$", "-bench", ".", "-timeout", "1h"}
+	if short {
+		args = append(args, "-short", "-benchtime", "1x", "-count", "1")
+	} else {
+		args = append(args, "-count", strconv.Itoa(runs))
+	}
+	if err := results.measure(args, "./spawn", "./harness"); err != nil {
+		return err
+	}
+	if !short {
+		for name, args := range map[string][]string{"tests": {"test", "-count", "1", "./..."}, "race": {"test", "-race", "-count", "1", "./..."}} {
+			begin := time.Now()
+			if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+				return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+			}
+			results.add(name, "s", time.Since(begin).Seconds())
+		}
+	}
+	page, err := results.page(short)
+	if err != nil {
+		return err
+	}
+	fmt.Print(page)
+	if !write {
+		return nil
+	}
+	curve, err := results.curve()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("harness/growth.svg", []byte(curve), 0o644); err != nil {
+		return err
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		return err
+	}
+	readme, err = replacePage(readme, page)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("README.md", readme, 0o644)
+}
+
+// replacePage puts a page between the two comments that enclose it.
+func replacePage(readme []byte, page string) ([]byte, error) {
+	const begin, end = "<!-- podbench -->\n", "<!-- /podbench -->\n"
+	before, rest, ok := bytes.Cut(readme, []byte(begin))
+	_, after, ok2 := bytes.Cut(rest, []byte(end))
+	if !ok || !ok2 {
+		return nil, fmt.Errorf("README.md has lost %q or %q", begin, end)
+	}
+	return slices.Concat(before, []byte(begin+page+end), after), nil
+}
+
+// results are what was measured.
+type results struct {
+	cpu    string
+	values map[string]map[string][]float64 // by benchmark and unit
+}
+
+func (r *results) add(name, unit string, value float64) {
+	if r.values[name] == nil {
+		r.values[name] = map[string][]float64{}
+	}
+	r.values[name][unit] = append(r.values[name][unit], value)
+}
+
+// median fails where nothing was measured.
+func (r *results) median(name, unit string) (float64, error) {
+	all := slices.Sorted(slices.Values(r.values[name][unit]))
+	if len(all) == 0 {
+		return 0, fmt.Errorf("benchmark %s has no %s (was it skipped?)", name, unit)
+	}
+	return all[len(all)/2], nil
+}
+
+// measure runs benchmarks and shows their output as it comes.
+func (r *results) measure(args []string, packages ...string) error {
+	cmd := exec.Command("go", append(args, packages...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	readErr := r.read(io.TeeReader(out, os.Stderr))
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+	}
+	return readErr
+}
+
+// benchmarkLine is the benchmark format (go.dev/design/14313-benchmark-format):
+// the name with the number of CPUs, the iterations, then values with their units.
+var benchmarkLine = regexp.MustCompile(`^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+(.*)$`)
+
+func (r *results) read(from io.Reader) error {
+	lines := bufio.NewScanner(from)
+	for lines.Scan() {
+		if cpu, ok := strings.CutPrefix(lines.Text(), "cpu: "); ok {
+			r.cpu = cpu
+		}
+		match := benchmarkLine.FindStringSubmatch(lines.Text())
+		if match == nil {
+			continue
+		}
+		fields := strings.Fields(match[2])
+		for i := 0; i+1 < len(fields); i += 2 {
+			value, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				return fmt.Errorf("benchmark line %q: %w", lines.Text(), err)
+			}
+			r.add(match[1], fields[i+1], value)
+		}
+	}
+	return lines.Err()
+}
+
+var (
+	//go:embed page.md
+	pageText string
+	//go:embed curve.svg
+	curveText string
+)
+
+// page returns the README's text.
+func (r *results) page(short bool) (string, error) {
+	return r.fill(pageText, map[string]any{
+		"CPU": r.cpu, "CPUs": runtime.NumCPU(), "System": system(), "Go": runtime.Version(), "Short": short, "Live": r.live(),
+	})
+}
+
+func (r *results) fill(text string, data any) (string, error) {
+	t, err := template.New("").Funcs(template.FuncMap{
+		"mul":  func(a, b int) int { return a * b },
+		"half": func(a int) int { return a / 2 },
+		"n": func(format, name, unit string) (string, error) {
+			value, err := r.median(name, unit)
+			return fmt.Sprintf(format, value), err
+		},
+	}).Parse(text)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	err = t.Execute(&out, data)
+	return out.String(), err
+}
+
+// live returns the numbers of live pods that were measured.
+func (r *results) live() (counts []int) {
+	for name := range r.values {
+		if count, ok := strings.CutPrefix(name, "LivePods/"); ok {
+			if n, err := strconv.Atoi(count); err == nil {
+				counts = append(counts, n)
+			}
+		}
+	}
+	slices.Sort(counts)
+	return counts
+}
+
+// A panel is one diagram of the curve: its lines over the number of live pods.
+type panel struct {
+	X, Top int // of its left lower corner, and of the highest value
+	Title  string
+	Lines  []line
+}
+
+type line struct {
+	Name, Colour, Points string
+	LabelY               int
+}
+
+// curve draws how the cost of a pod grows with the number of those that live.
+// The axis of the pods is logarithmic, and each diagram begins at zero, so that
+// what is flat looks flat.
+func (r *results) curve() (string, error) {
+	const width, height, apart = 150, 140, 220
+	live := r.live()
+	if len(live) < 2 {
+		return "", fmt.Errorf("a curve needs more than %d points", len(live))
+	}
+	var panels []panel
+	for i, p := range []struct {
+		title string
+		units []string
+	}{
+		{"start, ms", []string{"start-ms", "floor-ms"}},
+		{"stop, ms", []string{"stop-ms"}},
+		{"memory, KiB for each", []string{"KiB/pod"}},
+		{"idle CPU, µs/s for each", []string{"cpu-µs/s/pod"}},
+	} {
+		values, top := map[string][]float64{}, 0.0
+		for _, unit := range p.units {
+			for _, n := range live {
+				v, err := r.median(fmt.Sprintf("LivePods/%d", n), unit)
+				if err != nil {
+					return "", err
+				}
+				values[unit] = append(values[unit], v)
+				top = max(top, v)
+			}
+		}
+		d := panel{X: 50 + i*apart, Top: int(top) + 1, Title: p.title}
+		for j, unit := range p.units {
+			var points []string
+			var y int
+			for k, v := range values[unit] {
+				y = height + 40 - int(math.Round(max(0, v)/float64(d.Top)*height))
+				points = append(points, fmt.Sprintf("%d,%d", d.X+k*width/(len(live)-1), y))
+			}
+			name, _, _ := strings.Cut(unit, "-")
+			d.Lines = append(d.Lines, line{name, []string{"#0b6e99", "#999"}[j], strings.Join(points, " "), y + []int{-5, 15}[j]})
+		}
+		panels = append(panels, d)
+	}
+	return r.fill(curveText, map[string]any{"Panels": panels, "Live": live, "Width": width, "Step": width / (len(live) - 1)})
+}

@@ -1,7 +1,6 @@
 package spawn
 
 import (
-	"path/filepath"
 	"strings"
 )
 
@@ -18,7 +17,10 @@ func RuntimeDir(env []string) (string, error) {
 		{"HOME", ".yoi/run"},
 	} {
 		if base := lookupEnv(env, place.variable); base != "" {
-			return filepath.Join(base, place.below), nil
+			if place.below != "" {
+				base += "/" + place.below
+			}
+			return clean(base), nil
 		}
 	}
 	return "", ErrRuntimeDirUnavailable

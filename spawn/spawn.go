@@ -110,7 +110,7 @@ func (c Config) LogPath() (string, error) {
 	if err := s.prepare(); err != nil {
 		return "", s.failed(err)
 	}
-	return filepath.Join(s.podDir, logName), nil
+	return below(s.podDir, logName), nil
 }
 
 // A Pod is a pod that became ready. Its methods are safe for concurrent use.
@@ -251,11 +251,10 @@ func (s *start) prepare() error {
 		c.Dir = c.WorkspaceRoot
 	}
 	for _, path := range []*string{&c.WorkspaceRoot, &c.Dir} {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
+		var err error
+		if *path, err = absolute(*path); err != nil {
 			return s.launchError(err)
 		}
-		*path = abs
 	}
 	// As os/exec has it: the last of equal variables counts, and PWD is right
 	// where the environment is inherited.
@@ -264,13 +263,10 @@ func (s *start) prepare() error {
 	if err != nil {
 		return err
 	}
-	if !filepath.IsAbs(runtimeDir) {
-		runtimeDir = filepath.Join(c.Dir, runtimeDir) // as the pod will take it
-	}
-	s.podDir = filepath.Join(runtimeDir, c.PodName)
+	s.podDir = below(below(c.Dir, runtimeDir), c.PodName) // as the pod will take it
 
 	if s.program, err = exec.LookPath(c.Command.Program); err == nil {
-		s.program, err = filepath.Abs(s.program)
+		s.program, err = absolute(s.program)
 	}
 	if err != nil {
 		return s.launchError(err)
@@ -410,7 +406,7 @@ func (s *start) openLog() (stderr *os.File, err error) {
 	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
 		return nil, fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", s.podDir, owner, os.Geteuid())
 	}
-	path := filepath.Join(s.podDir, logName)
+	path := below(s.podDir, logName)
 	info, err = os.Lstat(path)
 	if err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("pod log %s is a %s, not a regular file: remove it", path, fileKind(info))
@@ -551,7 +547,7 @@ func (s *start) line(line []byte, cut bool) error {
 				return fmt.Errorf("%w: got %q, want %q", ErrNameMismatch, name, s.cfg.PodName)
 			}
 			if !filepath.IsAbs(socket) {
-				socket = filepath.Join(s.cfg.Dir, socket)
+				socket = below(s.cfg.Dir, socket)
 			}
 			s.socket = socket
 			return nil
@@ -577,6 +573,40 @@ func (s *start) waitingFor(socketErr error) string {
 		missing += "; the process is stopped, as by SIGSTOP"
 	}
 	return missing
+}
+
+// howItEnded says in words what State tells of a pod that has ended.
+func howItEnded(state *os.ProcessState) string {
+	if state == nil {
+		return "its status is lost: this program, or a library in it, waits for any child"
+	}
+	return state.String()
+}
+
+// absolute returns path as it is from this process's working directory.
+func absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return clean(path), nil
+	}
+	dir, err := os.Getwd()
+	return below(dir, path), err
+}
+
+// below returns path as it is from dir.
+func below(dir, path string) string {
+	if !filepath.IsAbs(path) {
+		path = dir + "/" + path
+	}
+	return clean(path)
+}
+
+// clean is filepath.Clean but for a path with .. in it: where that leads behind
+// a symbolic link, only the system knows.
+func clean(path string) string {
+	if slices.Contains(strings.Split(path, "/"), "..") {
+		return path
+	}
+	return filepath.Clean(path)
 }
 
 func isClosed(c <-chan struct{}) bool {

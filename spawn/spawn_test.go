@@ -364,6 +364,26 @@ func TestRuntimeDir(t *testing.T) {
 	}
 }
 
+// TestDotsBehindALinkLeadWhereTheSystemSays: not where the text of the path does.
+func TestDotsBehindALinkLeadWhereTheSystemSays(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "real", "deep"), 0o700))
+	require.NoError(t, os.Symlink("real/deep", filepath.Join(dir, "link")))
+	cfg := fake(t, "bind; ready {name} ../run/alpha/sock; serve")
+	cfg.WorkspaceRoot = dir + "/link"
+	cfg.Env = []string{"YOI_RUNTIME_DIR=" + dir + "/real/run"}
+	pod := mustStart(t, cfg)
+	assert.Equal(t, dir+"/link/../run/alpha/sock", pod.SocketPath)
+
+	cfg = shell(t, "exit 7")
+	cfg.Env = []string{"YOI_RUNTIME_DIR=" + dir + "/link/../other"}
+	e := mustFail(t, context.Background(), cfg)
+	assert.Equal(t, dir+"/link/../other/alpha/stderr.log", e.LogPath)
+	assert.FileExists(t, dir+"/real/other/alpha/stderr.log")
+	assert.NoDirExists(t, dir+"/other")
+}
+
 func TestRuntimeDirComesFromTheEnvironmentOfThePod(t *testing.T) {
 	t.Parallel()
 	cfg := fake(t, "ready")

@@ -66,8 +66,11 @@ func (b *sandbox) snapshot() {
 		var text strings.Builder
 		fmt.Fprintf(&text, "%s, %s\n\n", b.tb.Name(), time.Now().Format(time.RFC3339Nano))
 		describeProcesses(&text, marked(b.mark))
-		names := b.fileNames()
-		for i, a := range b.attempts {
+		b.mu.Lock()
+		attempts := slices.Clone(b.attempts)
+		b.mu.Unlock()
+		names := fileNames(attempts)
+		for i, a := range attempts {
 			if err := copyStatusFiles(a.dir, filepath.Join(b.evidence, names[i]+".dir")); err != nil {
 				b.lost = append(b.lost, err)
 			}
@@ -115,7 +118,7 @@ func (b *sandbox) report() {
 			b.lost = append(b.lost, err)
 		}
 	}
-	for i, name := range b.fileNames() {
+	for i, name := range fileNames(b.attempts) {
 		a := b.attempts[i]
 		write(name+".log", func(w io.Writer) error {
 			_, err := io.Copy(w, a.log.reader())
@@ -141,22 +144,25 @@ func (b *sandbox) report() {
 }
 
 // fileNames returns a name for the files of each attempt: the pod's, with a
-// number from the second of that name on.
-func (b *sandbox) fileNames() []string {
-	seen := map[string]int{}
-	names := make([]string, len(b.attempts))
-	for i, a := range b.attempts {
-		name := strings.Map(func(r rune) rune {
+// number where that is taken.
+func fileNames(attempts []*attempt) []string {
+	const longest = 200 // a file's name has 255 bytes, some are for the rest of it
+	taken := map[string]bool{"merged": true}
+	names := make([]string, len(attempts))
+	for i, a := range attempts {
+		pod := strings.Map(func(r rune) rune {
 			if r == '/' || r < ' ' {
 				return '_' // a name that Start refused
 			}
 			return r
 		}, a.pod)
-		if seen[name]++; seen[name] > 1 {
-			names[i] = fmt.Sprintf("%s.%d", name, seen[name])
-		} else {
-			names[i] = name
+		pod = pod[:min(len(pod), longest)]
+		name := pod
+		for n := 2; taken[name]; n++ {
+			name = fmt.Sprintf("%s.%d", pod, n)
 		}
+		taken[name] = true
+		names[i] = name
 	}
 	return names
 }
@@ -220,11 +226,18 @@ func (b *sandbox) writeMerged(w io.Writer) error {
 		next   *mergedLine
 	}
 	advance := func(s *source) error {
-		text, err := s.lines.ReadString('\n')
-		s.offset += int64(len(text))
+		part, err := s.lines.ReadSlice('\n')
+		s.offset += int64(len(part))
+		some, text := len(part) > 0, strings.ToValidUTF8(strings.TrimRight(string(part), "\r\n"), "\uFFFD")
+		if errors.Is(err, bufio.ErrBufferFull) {
+			text += "… [line cut]"
+		}
+		for errors.Is(err, bufio.ErrBufferFull) {
+			part, err = s.lines.ReadSlice('\n')
+			s.offset += int64(len(part))
+		}
 		s.next = nil
-		if text != "" {
-			text = strings.ToValidUTF8(strings.TrimRight(text, "\r\n"), "\uFFFD")
+		if some {
 			s.next = &mergedLine{s.log.stamps.of(s.offset), s.pod, text}
 		}
 		if errors.Is(err, io.EOF) {
@@ -234,7 +247,7 @@ func (b *sandbox) writeMerged(w io.Writer) error {
 	}
 	var sources []*source
 	for _, a := range b.attempts {
-		s := &source{attempt: a, lines: bufio.NewReader(a.log.reader())}
+		s := &source{attempt: a, lines: bufio.NewReaderSize(a.log.reader(), 64<<10)}
 		if err := advance(s); err != nil {
 			return err
 		}
@@ -342,7 +355,7 @@ func artifactDir(tb TB) (string, error) {
 	if dir := ArtifactDir(tb); dir != "" {
 		return dir, nil
 	}
-	return os.MkdirTemp("", "podharness-failed-")
+	return os.MkdirTemp(tempDir, "podharness-failed-")
 }
 
 // ArtifactDir returns the artifact directory of a test that has one which

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -143,4 +144,43 @@ func TestStampsAreBoundedAndInOrder(t *testing.T) {
 	}
 	s.add(begin.Add(time.Hour), 5) // truncated
 	assert.Equal(t, begin.Add(time.Hour), s.of(3))
+}
+
+func TestNamesOfEvidenceFilesDiffer(t *testing.T) {
+	t.Parallel()
+	var attempts []*attempt
+	long := strings.Repeat("x", 253)
+	for _, pod := range []string{"merged", "a.2", "a", "a", "a/b", "a_b", long, long} {
+		attempts = append(attempts, &attempt{pod: pod})
+	}
+	cut := long[:200]
+	assert.Equal(t, []string{"merged.2", "a.2", "a", "a.3", "a_b", "a_b.2", cut, cut + ".2"}, fileNames(attempts))
+}
+
+func TestMergedLogCutsALongLine(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	_, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod(`flood 1MiB 0; raw "\n"; log next; exit 7`)})
+	require.Error(t, err)
+	tb.Errorf("the test's own failure")
+	tb.end()
+	merged, err := os.ReadFile(filepath.Join(tb.artifacts, "merged.log"))
+	require.NoError(t, err)
+	assert.Regexp(t, `^.*… \[line cut\]\n.*  alpha  next\n$`, string(merged))
+	assert.Less(t, len(merged), 70<<10)
+}
+
+func TestLogIsReadToWhereItEndsNow(t *testing.T) {
+	t.Parallel()
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	defer file.Close()
+	_, err = file.WriteString("first\n")
+	require.NoError(t, err)
+	reader := (&podLog{file: file}).reader()
+	_, err = file.WriteString("second\n")
+	require.NoError(t, err)
+	text, err := io.ReadAll(reader)
+	require.NoError(t, err)
+	assert.Equal(t, "first\n", string(text), "else a pod that never stops writing is read for ever")
 }

@@ -22,8 +22,8 @@
 // A pod's environment is built, not inherited: PATH, LANG, LC_ALL, LC_CTYPE, TZ
 // and GOCOVERDIR as the test has them (LANG is C.UTF-8 where it has none), HOME,
 // TMPDIR, YOI_HOME, YOI_RUNTIME_DIR and XDG_RUNTIME_DIR inside the sandbox, and
-// last what [Config.Env] adds and PODHARNESS_MARK, see below. Nothing else of the developer's environment
-// reaches a pod.
+// last what [Config.Env] adds and PODHARNESS_MARK, see below. Nothing else of the
+// developer's environment reaches a pod.
 //
 // # Teardown
 //
@@ -36,7 +36,10 @@
 // what its pods have started is gone a moment later, and so are the sandboxes:
 // a watchdog process, started with the first pod, waits for the end of the test
 // binary and kills whatever has that binary's mark in its environment, the
-// variable PODHARNESS_MARK. This, and the finding of leaks, needs Linux.
+// variable PODHARNESS_MARK. This, and the finding of leaks, needs Linux, and a
+// process that neither hides nor overwrites its environment: one that does (a
+// daemon that sets its own title, or is not dumpable) and has left the pod's
+// process group is not found.
 //
 // When the test failed, the last lines of each pod's log are reported, and the
 // evidence is kept in the test's artifact directory (go test -artifacts), or else
@@ -48,6 +51,7 @@
 //	processes.txt   what lived when the test failed, before it was stopped: the
 //	                process tree with states, open files and sockets, and the
 //	                environment beyond the usual, what looks like a secret masked
+//	                (a start that failed has killed its own before that)
 //	timelines.txt   how long each step of each start took
 //	trace.json      the same for Perfetto or chrome://tracing
 //
@@ -55,7 +59,6 @@
 package harness
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -151,7 +154,8 @@ func StartPod(tb TB, cfg Config) *Pod {
 }
 
 // TryStartPod is StartPod for tests that expect a failure: it returns the
-// [*spawn.Error], and says nothing itself. It may be called from any goroutine.
+// [*spawn.Error], and says nothing itself. It may be called from any goroutine; a
+// start that the end of the test overtakes is cancelled.
 func TryStartPod(tb TB, cfg Config) (*Pod, error) {
 	tb.Helper()
 	return start(tb, cfg)
@@ -202,11 +206,16 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	}
 	mark := box.newMark()
 	sc := box.spawnConfig(cfg, mark)
+	done, err := box.begin(sc.PodName)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	timeout, cut := beforeDeadline(tb, cfg.ReadyTimeout)
 	sc.ReadyTimeout = timeout
 	a := box.attempt(sc, cfg.Env)
 	born := takeCensus()
-	started, err := spawn.Start(context.Background(), sc)
+	started, err := spawn.Start(box.ctx, sc)
 	a.ended(started, err)
 	if err != nil {
 		killMarked(mark, time.Now().Add(DefaultStopGrace)) // what it left outside of its group
@@ -217,6 +226,7 @@ func start(tb TB, cfg Config) (*Pod, error) {
 		return nil, err
 	}
 	pod := &Pod{Pod: started, tb: tb, cfg: cfg, box: box, log: a.log, mark: mark, born: born}
+	box.add(pod)
 	tb.Cleanup(pod.cleanup)
 	return pod, nil
 }

@@ -2,11 +2,13 @@ package harness_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -563,4 +565,88 @@ func ExampleStartPod() {
 		fmt.Fprintln(conn, `{"method":"ping"}`)
 		pod.WaitLog("READY", time.Second)
 	}
+}
+
+func TestNameOfARunningPodIsRefused(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
+	_, err := harness.TryStartPod(tb, harness.Config{Name: "alpha"})
+	require.EqualError(t, err, fmt.Sprintf("harness: pod alpha still runs (process %d): stop it first, or choose another name", pod.PID))
+	require.NoError(t, pod.Stop())
+	harness.StartPod(tb, harness.Config{Name: "alpha"})
+	assert.Empty(t, tb.end())
+}
+
+func TestEndOfTheTestCancelsAStart(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	started := make(chan error)
+	first := harness.StartPod(tb, harness.Config{})
+	go func() {
+		_, err := harness.TryStartPod(tb, fake("log waiting; hang"))
+		started <- err
+	}()
+	log := filepath.Join(harness.RuntimeDir(tb), first.Name[:len(first.Name)-1]+"2", "stderr.log")
+	require.Eventually(t, func() bool {
+		text, _ := os.ReadFile(log)
+		return len(text) > 0
+	}, patience, time.Millisecond)
+	assert.Empty(t, tb.end())
+	var e *spawn.Error
+	require.ErrorAs(t, <-started, &e)
+	assert.ErrorIs(t, e, context.Canceled)
+	assert.NotNil(t, e.State, "its process was reaped")
+}
+
+func TestPodsMayEndEachOtherDuringTheTeardown(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	worker := harness.StartPod(tb, harness.Config{})
+	leader := harness.StartPod(tb, harness.Config{})
+	tb.Cleanup(func() {})
+	tb.mu.Lock()
+	stopLeader := tb.cleanups[len(tb.cleanups)-2]
+	tb.mu.Unlock()
+	stopLeader()
+	<-leader.Done()
+	require.NoError(t, worker.Signal(syscall.SIGINT), "as the leader might")
+	<-worker.Done()
+	assert.Empty(t, tb.end())
+	assert.False(t, tb.Failed())
+}
+
+func TestShutdownRequestToAPodThatHasMuchToSay(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	pod := harness.StartPod(tb, harness.Config{Shutdown: []byte("stop\n"), StopGrace: patience})
+	// A socket of the test's own, which ends the pod once it was asked to.
+	pod.SocketPath = filepath.Join(filepath.Dir(pod.LogPath), "talkative")
+	listener, err := net.Listen("unix", pod.SocketPath)
+	require.NoError(t, err)
+	defer listener.Close()
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = conn.Write(bytes.Repeat([]byte("x"), 8<<20))
+		if line, _ := bufio.NewReader(conn).ReadString('\n'); line == "stop\n" {
+			_ = pod.Signal(syscall.SIGINT)
+		}
+	}()
+	assert.NoError(t, pod.Stop())
+	assert.Empty(t, tb.end(), "the first step was enough")
+}
+
+func TestShutdownRequestThatCannotBeSentIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	pod := harness.StartPod(tb, harness.Config{Shutdown: []byte("stop\n"), StopGrace: 3 * patience})
+	require.NoError(t, os.Remove(pod.SocketPath))
+	begin := time.Now()
+	assert.NoError(t, pod.Stop())
+	assert.Less(t, time.Since(begin), 2*patience)
+	assert.Regexp(t, "the shutdown request: .*no such file or directory\nharness: pod .* was stopped by SIGINT, not by the shutdown request", tb.end())
 }

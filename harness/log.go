@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -90,14 +89,19 @@ func (l *podLog) close() {
 	}
 }
 
-// reader returns the log from its start, nothing after close.
+// reader returns the log from its start to where it ends now, however fast it
+// grows; nothing after close.
 func (l *podLog) reader() io.Reader {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {
 		return strings.NewReader("")
 	}
-	return io.NewSectionReader(l.file, 0, math.MaxInt64)
+	info, err := l.file.Stat()
+	if err != nil {
+		return strings.NewReader("")
+	}
+	return io.NewSectionReader(l.file, 0, info.Size())
 }
 
 // tail returns the last lines of the log for a message, an unfinished one

@@ -30,8 +30,9 @@ type Pod struct {
 	born census // before it was started
 
 	mu       sync.Mutex
-	expected bool // the test asked for the pod's end
-	killed   bool // by the test: it could not clean up
+	expected bool  // the test asked for the pod's end
+	killed   bool  // by the test: it could not clean up
+	verdict  error // that it had ended by itself when the teardown began
 	stopOnce sync.Once
 	stopErr  error
 }
@@ -50,8 +51,8 @@ func (p *Pod) Dial() net.Conn {
 }
 
 // Log returns everything that the pod has logged so far, from the first byte to
-// the last, also after it ended or removed its directory. After the end of the
-// test it is empty.
+// the last, also after it ended or removed its directory. For that the harness
+// holds one descriptor for each pod until the end of the test; then it is empty.
 func (p *Pod) Log() string {
 	p.tb.Helper()
 	all, err := io.ReadAll(p.log.reader())
@@ -157,6 +158,19 @@ func (p *Pod) mustSignal(sig syscall.Signal) {
 	}
 }
 
+// ended tells whether the pod has ended, and how.
+func (p *Pod) ended() (how string, ok bool) {
+	if state := p.State(); state != nil {
+		return state.String(), true
+	}
+	select {
+	case <-p.Done():
+		return "its status is lost: something else in this process waits for any child", true
+	default:
+		return "", false
+	}
+}
+
 func (p *Pod) expectEnd() {
 	p.mu.Lock()
 	p.expected = true
@@ -171,7 +185,8 @@ func (p *Pod) endsWithin(d time.Duration) bool {
 		return true
 	case <-timer.C:
 		// Both may have come: the pod counts.
-		return p.State() != nil
+		_, ended := p.ended()
+		return ended
 	}
 }
 
@@ -179,8 +194,8 @@ func (p *Pod) endsWithin(d time.Duration) bool {
 // last lines and where the whole log is.
 func (p *Pod) condition() string {
 	life := fmt.Sprintf("it still runs (process %d)", p.PID)
-	if state := p.State(); state != nil {
-		life = fmt.Sprintf("it has ended (%v)", state)
+	if how, ended := p.ended(); ended {
+		life = fmt.Sprintf("it has ended (%s)", how)
 	}
 	tail := p.log.tail()
 	if tail == "" {

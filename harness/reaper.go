@@ -1,12 +1,16 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -37,7 +41,17 @@ type binary struct {
 	watchdog int // its process
 }
 
-var thisBinary = sync.OnceValues(func() (*binary, error) {
+var (
+	thisBinaryMu sync.Mutex
+	thisBinary   *binary // nil until the first sandbox is made
+)
+
+func makeBinary() (*binary, error) {
+	thisBinaryMu.Lock()
+	defer thisBinaryMu.Unlock()
+	if thisBinary != nil {
+		return thisBinary, nil
+	}
 	root, err := os.MkdirTemp(shortTempDir(), "pod")
 	if err != nil {
 		return nil, err
@@ -47,8 +61,9 @@ var thisBinary = sync.OnceValues(func() (*binary, error) {
 		_ = os.RemoveAll(root)
 		return nil, fmt.Errorf("start the watchdog that ends pods when this process dies: %w", err)
 	}
+	thisBinary = b
 	return b, nil
-})
+}
 
 // watch starts the watchdog: this binary again, in a session of its own, which
 // no signal to this one's process group or terminal reaches.
@@ -65,6 +80,9 @@ func (b *binary) watch() error {
 	cmd := exec.Command(self, reaperMarker, b.mark, b.root)
 	cmd.Stdin = r
 	cmd.Dir = "/"
+	// Where this test binary was itself started by a pod, the watchdog must
+	// outlive that pod's teardown: it ends by itself.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, markEnv+"=") })
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		w.Close()
@@ -90,7 +108,23 @@ func reap(mark, root string) {
 	debug.FreeOSMemory() // what the host's initialization used
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	killMarked(mark, time.Now().Add(reapTime))
-	_ = os.RemoveAll(root)
+	_ = removeAll(root)
+}
+
+// removeAll is os.RemoveAll, also of directories that their owner may not write
+// to, such as those of Go's module cache.
+func removeAll(root string) error {
+	err := os.RemoveAll(root)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if entry != nil && entry.IsDir() {
+			_ = os.Chmod(path, 0o700) // before it is read
+		}
+		return nil
+	})
+	return os.RemoveAll(root)
 }
 
 // A Leak is a process that a pod started and left behind.
@@ -112,13 +146,10 @@ func (l Leak) String() string {
 // TestMain that wants to look once more at the end; each pod's own leaks fail
 // its test anyway. They are found on Linux only.
 func Leaks() []Leak {
-	sandboxesMu.Lock()
-	defer sandboxesMu.Unlock()
-	if sandboxCount == 0 {
-		return nil
-	}
-	b, err := thisBinary()
-	if err != nil {
+	thisBinaryMu.Lock()
+	b := thisBinary
+	thisBinaryMu.Unlock()
+	if b == nil {
 		return nil
 	}
 	return marked(b.mark)
@@ -126,10 +157,11 @@ func Leaks() []Leak {
 
 // sandboxRoot makes the directory of one more sandbox.
 func sandboxRoot(n int) (root, mark string, err error) {
-	b, err := thisBinary()
+	b, err := makeBinary()
 	if err != nil {
 		return "", "", err
 	}
 	root = filepath.Join(b.root, fmt.Sprint(n))
-	return root, fmt.Sprintf("%s/%d/", b.mark, n), os.Mkdir(root, 0o700)
+	// All, since what cleans a temporary directory up may remove an idle one.
+	return root, fmt.Sprintf("%s/%d/", b.mark, n), os.MkdirAll(root, 0o700)
 }

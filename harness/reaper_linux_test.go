@@ -143,7 +143,7 @@ func startControl(t *testing.T) {
 func TestWatchdogIsSmallAndHoldsNothing(t *testing.T) {
 	t.Parallel()
 	StartPod(t, Config{})
-	b, err := thisBinary()
+	b, err := makeBinary()
 	require.NoError(t, err)
 	session, err := syscall.Getpgid(b.watchdog)
 	require.NoError(t, err)
@@ -243,4 +243,44 @@ func TestYoungerProcesses(t *testing.T) {
 	} {
 		assert.Contains(t, c.younger(), os.Getpid(), "%s: then all are listed", name)
 	}
+}
+
+func TestEvidenceOfALeakShowsIt(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	pod := StartPod(tb, Config{Name: "alpha", Command: FakePod("escape; bind; ready; serve")})
+	leaks := marked(pod.mark)
+	tb.end()
+	require.True(t, tb.failed)
+	text, err := os.ReadFile(filepath.Join(tb.artifacts, "processes.txt"))
+	require.NoError(t, err)
+	require.Len(t, leaks, 2)
+	for _, leak := range leaks {
+		if leak.PID != pod.PID {
+			assert.Contains(t, string(text), fmt.Sprintf("%d  sleeping", leak.PID))
+		}
+	}
+}
+
+// TestTestBinaryThatAPodStarts is a test binary with a mark and a temporary
+// directory that are not for good.
+func TestTestBinaryThatAPodStarts(t *testing.T) {
+	if os.Getenv(reaperTestEnv) != "" {
+		t.Run("first", func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
+			StartPod(t, Config{})
+		})
+		StartPod(t, Config{})
+		watchdog, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", thisBinary.watchdog))
+		require.NoError(t, err)
+		assert.NotContains(t, string(watchdog), markEnv, "the pod's harness would kill it before its work")
+		require.NoError(t, os.RemoveAll(thisBinary.root), "as what tidies a temporary directory may")
+		t.Run("last", func(t *testing.T) { StartPod(t, Config{}) })
+		return
+	}
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), reaperTestEnv+"=yes", markEnv+"=of/the/pod/")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }

@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,11 +22,19 @@ type sandbox struct {
 	workspace string
 	mark      string // what the marks of its pods begin with
 
+	ctx    context.Context // ends with the sandbox
+	cancel context.CancelFunc
+	starts sync.WaitGroup // that are under way
+
 	mu       sync.Mutex
+	closed   bool
 	named    int
 	marks    int
 	lent     bool // a config was handed out: what was started with it is not stopped by a pod's cleanup
 	attempts []*attempt
+	pods     []*Pod
+
+	judgeOnce sync.Once
 
 	// What there was when the first pod of a failed test was about to be
 	// stopped.
@@ -50,6 +60,9 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	if box := sandboxes[tb]; box != nil {
 		return box, nil
 	}
+	if t, ok := tb.(interface{ Context() context.Context }); ok && t.Context().Err() != nil {
+		return nil, errTestEnded // its cleanups may have run
+	}
 	sandboxCount++
 	root, mark, err := sandboxRoot(sandboxCount)
 	if err != nil {
@@ -68,16 +81,64 @@ func sandboxOf(tb TB) (*sandbox, error) {
 			return nil, fmt.Errorf("harness: make a sandbox: %w", err)
 		}
 	}
+	box.ctx, box.cancel = context.WithCancel(context.Background())
 	sandboxes[tb] = box
 	tb.Cleanup(box.cleanup)
 	return box, nil
 }
 
+var errTestEnded = errors.New("harness: the test has ended, and nobody would stop the pod")
+
+// begin is called before a pod is started, and the function that it returns
+// after the pod was added.
+func (b *sandbox) begin(name string) (end func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errTestEnded
+	}
+	for _, p := range b.pods {
+		if _, ended := p.ended(); p.Name == name && !ended {
+			return nil, fmt.Errorf("harness: pod %s still runs (process %d): stop it first, or choose another name", name, p.PID)
+		}
+	}
+	b.starts.Add(1)
+	return b.starts.Done, nil
+}
+
+func (b *sandbox) add(p *Pod) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pods = append(b.pods, p)
+}
+
+// judge notes, once, which pods have ended by themselves before the teardown of
+// the first one began: those of a group of pods may end each other then.
+func (b *sandbox) judge() {
+	b.judgeOnce.Do(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, p := range b.pods {
+			p.judge()
+		}
+	})
+}
+
+// tempDir is the temporary directory as it was when the test binary began: a
+// test may set TMPDIR to one of its own, which ends with it.
+var tempDir = func() string {
+	dir, err := filepath.Abs(os.TempDir())
+	if err != nil {
+		return "/tmp"
+	}
+	return dir
+}()
+
 // shortTempDir returns a temporary directory below which a socket's path fits
 // into a socket address: the usual one, unless TMPDIR is long (as on macOS).
 func shortTempDir() string {
-	if dir := os.TempDir(); len(dir) <= 40 {
-		return dir
+	if len(tempDir) <= 40 {
+		return tempDir
 	}
 	return "/tmp"
 }
@@ -203,6 +264,14 @@ func (b *sandbox) cleanup() {
 	sandboxesMu.Lock()
 	delete(sandboxes, b.tb)
 	sandboxesMu.Unlock()
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.cancel()
+	b.starts.Wait()
+	for _, p := range b.pods {
+		_ = p.Stop() // again, but for one that became ready since the test ended
+	}
 	if b.lent {
 		killMarked(b.mark, time.Now().Add(DefaultStopGrace))
 	}
@@ -212,7 +281,7 @@ func (b *sandbox) cleanup() {
 	for _, a := range b.attempts {
 		a.log.close()
 	}
-	if err := os.RemoveAll(b.root); err != nil {
+	if err := removeAll(b.root); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -30,6 +31,7 @@ func (p *Pod) Stop() error {
 	p.stopOnce.Do(func() {
 		p.tb.Helper()
 		p.stopErr = errors.Join(p.stop(), p.clear())
+		p.log.endFollowing()
 	})
 	return p.stopErr
 }
@@ -37,8 +39,9 @@ func (p *Pod) Stop() error {
 // Kill sends SIGKILL to the pod's process group and waits until the pod has
 // ended. It is nil for a pod that has ended before.
 func (p *Pod) Kill() error {
+	_, ended := p.ended()
 	p.mu.Lock()
-	p.expected, p.killed = true, p.killed || p.State() == nil
+	p.expected, p.killed = true, p.killed || !ended
 	p.mu.Unlock()
 	return p.kill()
 }
@@ -56,10 +59,9 @@ func (p *Pod) kill() error {
 
 func (p *Pod) stop() error {
 	p.tb.Helper()
-	if err := p.unexpectedEnd(); err != nil {
+	if err := p.judge(); err != nil {
 		return err
 	}
-	p.expectEnd()
 	type step struct {
 		name string
 		act  func() error
@@ -74,16 +76,17 @@ func (p *Pod) stop() error {
 	for i, step := range steps {
 		// A stopped pod must go on before it can stop by itself.
 		_ = p.Signal(syscall.SIGCONT)
-		// An error is the pod being gone, or it is told with the next step.
 		err := step.act()
-		if p.endsWithin(p.cfg.StopGrace) {
+		grace := p.cfg.StopGrace
+		if err != nil && !errors.Is(err, os.ErrProcessDone) {
+			p.tb.Logf("harness: pod %s: %s: %v", p.Name, step.name, err)
+			grace = 0 // the pod was not told
+		}
+		if p.endsWithin(grace) {
 			if i > 0 {
 				p.tb.Logf("harness: pod %s was stopped by %s, not by %s", p.Name, step.name, steps[0].name)
 			}
 			return nil
-		}
-		if err != nil && !errors.Is(err, os.ErrProcessDone) {
-			p.tb.Logf("harness: pod %s: %s: %v", p.Name, step.name, err)
 		}
 	}
 	p.tb.Logf("harness: pod %s did not stop within %v of %s: killed", p.Name, p.cfg.StopGrace, steps[len(steps)-1].name)
@@ -97,6 +100,12 @@ const leakGrace = 500 * time.Millisecond
 func (p *Pod) clear() error {
 	p.tb.Helper()
 	leaks := lasting(p.mark, p.born, leakGrace)
+	p.mu.Lock()
+	forgiven := p.cfg.AllowLeaks || p.killed
+	p.mu.Unlock()
+	if len(leaks) > 0 && !forgiven {
+		p.box.snapshot()
+	}
 	// The group too: a process can have emptied its environment, and there are
 	// systems that do not show it.
 	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -106,33 +115,30 @@ func (p *Pod) clear() error {
 		return nil
 	}
 	killMarked(p.mark, time.Now().Add(DefaultStopGrace))
-	if p.cfg.AllowLeaks {
-		return nil
-	}
 	names := make([]string, len(leaks))
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
 	message := fmt.Sprintf("pod %s left processes behind, which were killed:\n\t\t%s", p.Name, strings.Join(names, "\n\t\t"))
-	p.mu.Lock()
-	killed := p.killed
-	p.mu.Unlock()
-	if killed {
-		p.tb.Logf("harness: %s", message)
+	if forgiven {
+		if !p.cfg.AllowLeaks {
+			p.tb.Logf("harness: %s", message)
+		}
 		return nil
 	}
 	return fmt.Errorf("%s\n\tnote: Config.AllowLeaks is for pods that may", message)
 }
 
-// unexpectedEnd tells that the pod has ended without the test's asking.
-func (p *Pod) unexpectedEnd() error {
+// judge tells whether the pod has ended without the test's asking, as it was at
+// the first call: from then on its end is expected.
+func (p *Pod) judge() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	state := p.State()
-	if state == nil || p.expected {
-		return nil
+	if how, ended := p.ended(); ended && !p.expected {
+		p.verdict = fmt.Errorf("pod %s ended by itself during the test (%s)%s", p.Name, how, p.condition())
 	}
-	return fmt.Errorf("pod %s ended by itself during the test (%v)%s", p.Name, state, p.condition())
+	p.expected = true
+	return p.verdict
 }
 
 // requestShutdown writes the shutdown bytes to the pod's socket. The connection
@@ -155,6 +161,8 @@ func (p *Pod) requestShutdown() error {
 		case <-ctx.Done():
 		}
 	}()
+	// A pod may have more to say first than fits into the socket.
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
 	_, err = conn.Write(p.cfg.Shutdown)
 	return err
 }
@@ -162,11 +170,11 @@ func (p *Pod) requestShutdown() error {
 // cleanup ends the pod at the end of the test.
 func (p *Pod) cleanup() {
 	p.tb.Helper()
-	if p.tb.Failed() || p.unexpectedEnd() != nil {
+	p.box.judge()
+	if p.tb.Failed() || p.judge() != nil {
 		p.box.snapshot()
 	}
 	if err := p.Stop(); err != nil {
 		p.tb.Errorf("harness: %v", err)
 	}
-	p.log.endFollowing()
 }

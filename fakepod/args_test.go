@@ -87,8 +87,8 @@ func TestRefusalsAreExact(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"":                         "column 1: it has no step: want a mode or a verb (" + verbNames() + ")",
-		"bind; redy":               `column 7: unknown verb "redy", want one of ` + verbNames(),
-		"é; bind":                  `column 1: unknown verb "é", want one of ` + verbNames(),
+		"bind; redy":               `column 7: unknown verb "redy", want one of ` + verbNames() + "; or, alone, a mode (fakepod -list)",
+		"é; bind":                  `column 1: unknown verb "é", want one of ` + verbNames() + "; or, alone, a mode (fakepod -list)",
 		"log 'é'; sleep x":         `column 17: sleep: bad duration "x", want such as 200ms or 1.5s`,
 		"\n\nexit -1":              `column 8: exit: bad number "-1", want 0 to 255`,
 		"listen 4097":              `column 8: listen: bad number "4097", want 0 to 4096`,
@@ -102,7 +102,7 @@ func TestRefusalsAreExact(t *testing.T) {
 		"child 'child \"exit x\"'": `column 7: the program of child: column 7: the program of child: column 6: exit: bad number "x", want 0 to 255`,
 		`log "a"'b'`:               "column 8: want a space or ; before this",
 		"log 'a''":                 "column 5: no ' ends this text",
-		"Ready":                    `column 1: unknown verb "Ready", want one of ` + verbNames(),
+		"Ready":                    `column 1: unknown verb "Ready", want one of ` + verbNames() + "; or, alone, a mode (fakepod -list)",
 	} {
 		_, err := parse(in)
 		assert.EqualError(t, err, "bad program: "+want, "%q", in)

@@ -101,6 +101,13 @@ func Command(program string) (name string, args []string) {
 	return self(), []string{marker, "-program", program}
 }
 
+// Check returns the error with which the fake pod refuses a program; nil for one
+// that it takes.
+func Check(program string) error {
+	_, err := parse(program)
+	return err
+}
+
 func self() string {
 	if exe, err := os.Executable(); err == nil {
 		return exe

@@ -70,7 +70,7 @@ func parseStep(words []word) (step, error) {
 	first := words[0]
 	v, ok := verbs[first.text]
 	if !ok {
-		return step{}, &programError{first.column, fmt.Sprintf("unknown verb %q, want one of %s", first.text, verbNames())}
+		return step{}, &programError{first.column, fmt.Sprintf("unknown verb %q, want one of %s; or, alone, a mode (fakepod -list)", first.text, verbNames())}
 	}
 	s := step{verb: first.text}
 	for _, w := range words[1:] {

@@ -62,6 +62,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -135,7 +136,7 @@ type Config struct {
 //
 //	harness.StartPod(t, harness.Config{Command: harness.FakePod("delayed-ready")})
 //
-// A bad program is refused by the fake pod, which ends before it is ready.
+// A start with a bad program fails with spawn.ErrInvalidConfig.
 func FakePod(program string) spawn.Command {
 	name, args := fakepod.Command(program)
 	return spawn.Command{Program: name, PrefixArgs: args}
@@ -238,6 +239,9 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		c.Command = FakePod("ready")
 	}
+	if err := checkFakePod(c.Command); err != nil {
+		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
+	}
 	if c.StopSignal == nil {
 		c.StopSignal = syscall.SIGINT
 	}
@@ -254,6 +258,17 @@ func (c Config) withDefaults() (Config, error) {
 		c.ReadyTimeout = spawn.DefaultReadyTimeout
 	}
 	return c, nil
+}
+
+// checkFakePod tells what is wrong with the program of a fake pod: a test that
+// expects a pod to die must not be content with one that refuses a misspelt mode.
+func checkFakePod(command spawn.Command) error {
+	name, args := fakepod.Command("")
+	last := len(args) - 1
+	if command.Program != name || len(command.PrefixArgs) <= last || !slices.Equal(command.PrefixArgs[:last], args[:last]) {
+		return nil
+	}
+	return fakepod.Check(command.PrefixArgs[last])
 }
 
 // beforeDeadline cuts a timeout so that it ends before the test's own deadline

@@ -650,3 +650,10 @@ func TestShutdownRequestThatCannotBeSentIsNotWaitedFor(t *testing.T) {
 	assert.Less(t, time.Since(begin), 2*patience)
 	assert.Regexp(t, "the shutdown request: .*no such file or directory\nharness: pod .* was stopped by SIGINT, not by the shutdown request", tb.end())
 }
+
+func TestMisspeltModeIsNoPodThatFails(t *testing.T) {
+	t.Parallel()
+	_, err := harness.TryStartPod(newTB(t), fake("erly-exit"))
+	require.ErrorIs(t, err, spawn.ErrInvalidConfig)
+	assert.ErrorContains(t, err, `bad program: column 1: unknown verb "erly-exit"`)
+}

@@ -257,7 +257,7 @@ func TestEvidenceOfALeakShowsIt(t *testing.T) {
 	require.Len(t, leaks, 2)
 	for _, leak := range leaks {
 		if leak.PID != pod.PID {
-			assert.Contains(t, string(text), fmt.Sprintf("%d  sleeping", leak.PID))
+			assert.Contains(t, string(text), fmt.Sprintf("\n%d  ", leak.PID))
 		}
 	}
 }

@@ -126,7 +126,7 @@ func (p *Pod) clear() error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%s\n\tnote: Config.AllowLeaks is for pods that may", message)
+	return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
 }
 
 // judge tells whether the pod has ended without the test's asking, as it was at

@@ -145,8 +145,8 @@ func (o *orphan) Kill() error {
 	if err := o.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	if !endsWithin(o.PID, o.grace) {
-		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL", o.Name, o.PID, o.grace)
+	if !endsWithin(o.PID, harness.DefaultStopGrace) {
+		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL", o.Name, o.PID, harness.DefaultStopGrace)
 	}
 	return nil
 }

@@ -17,7 +17,8 @@
 //	      -signal SIGNAL            what podstop sends then (INT)
 //	      -grace DURATION           how long each step of podstop may take (5s)
 //	      -allow-leaks              it may leave processes behind
-//	      -orphan                   start it from a process that exits at once
+//	      -orphan                   start it from a process that exits at once;
+//	                                less is known of such a pod, see below
 //	[!] podstop NAME              stop it; ! if it had ended by itself
 //	podkill NAME                  kill its process group
 //	podsignal NAME SIGNAL         send a signal to its process group
@@ -42,6 +43,10 @@
 // podstop, podkill and podwait print how the pod ended ("exit status 0"),
 // podlog without PATTERN and podwaitlog what was logged. A wrong use of a verb
 // fails the script, with ! too. Waits take 10 seconds unless told otherwise.
+//
+// An orphan is not a child of the script's: its status is not known, so that
+// podwait only waits, its log is not captured or kept as evidence, and what it
+// leaves behind is killed at the end of the script without a word.
 //
 // A script has the environment variable RUNTIME_DIR: the directory of the pod
 // NAME is $RUNTIME_DIR/NAME. The condition [fakepod] tells whether the pod under

@@ -95,6 +95,7 @@ func TestVerbs(t *testing.T) {
 		{"orphan that is waited for", "podstart -orphan alpha\npodkill alpha\npodwait alpha"},
 		{"orphan that does not start", "! podstart -orphan -fake early-exit alpha\nstderr '^pod exited before becoming ready \\(exit status 7\\)'"},
 		{"orphan that is left to the end", "podstart -orphan -fake stubborn alpha"},
+		{"a misspelt mode", "! podstart -fake erly-exit alpha\nstderr '^invalid pod config: '\n! stderr 'pod exited'"},
 		{"condition", "[fakepod] podstart alpha\n[!fakepod] nonsense"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -121,6 +122,9 @@ func TestScriptsThatFail(t *testing.T) {
 		{"! without meaning", "podstart alpha\n! podkill alpha", []string{"podkill: ! has no meaning here"}},
 		{"two commands", "podstart -fake ready -pod x alpha", []string{"podstart: -fake and -pod exclude each other"}},
 		{"bad pattern", "podstart alpha\npodlog alpha (", []string{"podlog: error parsing regexp"}},
+		{"bad pattern to wait for", "podstart alpha\n! podwaitlog alpha (", []string{"podwaitlog: error parsing regexp"}},
+		{"empty name", "! podstart ''", []string{"podstart: the pod's name is empty"}},
+		{"request to an orphan", "podstart -orphan -shutdown stop alpha", []string{"podstart: -orphan and -shutdown exclude each other"}},
 		{"log without a match", "podstart -fake 'log hello; bind; ready; serve' alpha\npodlog alpha goodbye", []string{`no match for "goodbye" in the log of pod alpha:`, "hello"}},
 		{"log with a match", "podstart -fake 'log hello; bind; ready; serve' alpha\n! podlog alpha hello", []string{`"hello" matches in the log of pod alpha:`}},
 		{"log line that never comes", "podstart alpha\npodwaitlog -timeout 10ms alpha nowhere", []string{`no line of the log of pod alpha matched "nowhere" within 10ms`, "it still runs"}},

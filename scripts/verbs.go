@@ -83,6 +83,9 @@ func (e usageError) Error() string { return e.msg }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
 
+// fatalError fails the script, with ! too.
+type fatalError struct{ error }
+
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, bool, []string){}
 	for _, v := range verbs {
@@ -95,9 +98,12 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 				err = v.run(c)
 			}
 			var usage usageError
+			var fatal fatalError
 			switch {
 			case errors.As(err, &usage):
-				ts.Fatalf("%s: %v\nusage: %s %s", v.name, err, v.name, v.usage)
+				ts.Fatalf("%s: %v\nusage: %s %s (go doc example.com/podharness/scripts)", v.name, err, v.name, v.usage)
+			case errors.As(err, &fatal):
+				ts.Fatalf("%s: %v", v.name, err)
 			case err != nil:
 				fmt.Fprintln(ts.Stderr(), err)
 				if !neg {
@@ -174,12 +180,17 @@ func (c *call) start() error {
 		return err
 	}
 	cfg.Name = c.args[0]
+	if cfg.Name == "" {
+		return usagef("the pod's name is empty")
+	}
 	if old := c.pods[cfg.Name]; old != nil && old.alive() {
 		return usagef("pod %q still runs: stop it first", cfg.Name)
 	}
 	switch {
 	case fake != "" && program != "":
 		return usagef("-fake and -pod exclude each other")
+	case *orphan && shutdown != "":
+		return usagef("-orphan and -shutdown exclude each other: podstop sends an orphan its signal alone")
 	case fake != "":
 		cfg.Command = harness.FakePod(fake)
 	case program != "":
@@ -265,7 +276,7 @@ func (c *call) wait() error {
 	}
 	end, ok, err := p.wait(timeout)
 	if err != nil {
-		return usageError{err.Error()} // no end is not another end
+		return fatalError{err} // no end is not another end
 	}
 	fmt.Fprintln(c.ts.Stdout(), end)
 	if !ok {
@@ -284,10 +295,10 @@ func (c *call) log() error {
 		_, err := io.WriteString(c.ts.Stdout(), all)
 		return err
 	}
-	re, err := regexp.Compile("(?m)" + c.args[1])
-	if err != nil {
+	if _, err := regexp.Compile(c.args[1]); err != nil {
 		return usagef("%v", err)
 	}
+	re := regexp.MustCompile("(?m)" + c.args[1])
 	if !re.MatchString(all) {
 		return fmt.Errorf("no match for %q in the log of pod %s:\n%s", c.args[1], c.args[0], all)
 	}
@@ -302,6 +313,9 @@ func (c *call) waitLog() error {
 	p, err := c.child(&timeout, 2, 2)
 	if err != nil {
 		return err
+	}
+	if _, err := regexp.Compile(c.args[1]); err != nil {
+		return usagef("%v", err)
 	}
 	line, err := p.FindLog(c.args[1], timeout)
 	if err != nil {
@@ -329,6 +343,9 @@ func (c *call) alive() error {
 		return err
 	}
 	if !p.alive() {
+		if p.child() == nil {
+			return fmt.Errorf("pod %s has ended", c.args[0])
+		}
 		return fmt.Errorf("pod %s has ended: %s", c.args[0], p.end())
 	}
 	return nil
@@ -381,13 +398,29 @@ type child struct{ *harness.Pod }
 
 func (p child) child() *harness.Pod { return p.Pod }
 func (p child) socket() string      { return p.SocketPath }
-func (p child) alive() bool         { return p.State() == nil }
+
+func (p child) alive() bool {
+	select {
+	case <-p.Done():
+		return false
+	default:
+		return p.State() == nil
+	}
+}
 
 func (p child) end() string {
-	if state := p.State(); state != nil {
-		return state.String()
+	if p.alive() {
+		return "it still runs"
 	}
-	return "it still runs"
+	return end(p.State())
+}
+
+// end says how a pod has ended; nil = something in this process has reaped it.
+func end(state *os.ProcessState) string {
+	if state == nil {
+		return "its status is lost"
+	}
+	return state.String()
 }
 
 func (p child) wait(timeout time.Duration) (string, bool, error) {
@@ -395,7 +428,7 @@ func (p child) wait(timeout time.Duration) (string, bool, error) {
 	if err != nil {
 		return "", false, err
 	}
-	return state.String(), state.Success(), nil
+	return end(state), state != nil && state.Success(), nil
 }
 
 // parseSignal reads the name of a signal, with or without SIG.

@@ -8,21 +8,24 @@
 //
 // It prints a line for each scenario with its time, and a summary. What a
 // scenario that failed did is shown below its line. The exit status is 0 if all
-// passed, 1 if one failed, 2 for wrong usage.
+// passed, 1 if one failed, 2 for wrong usage, 130 if it was interrupted.
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"example.com/podharness/scripts"
@@ -56,11 +59,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 	})
 	only := flags.String("run", "", "run only the scenarios whose name matches the `regexp`")
 	verbose := flags.Bool("v", false, "show what every scenario does")
-	timeout := flags.Duration("timeout", 5*time.Minute, "how `long` all scenarios may take")
+	timeout := flags.Duration("timeout", 5*time.Minute, "the `duration` that all scenarios may take")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
 		}
+		return 2
+	}
+	if *timeout <= 0 {
+		fmt.Fprintf(stderr, "podscript: -timeout %v leaves no time\n", *timeout)
 		return 2
 	}
 	filter, err := regexp.Compile(*only)
@@ -79,6 +86,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 	}
 
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	dir, err := os.MkdirTemp("", "podscript")
 	if err != nil {
 		fmt.Fprintf(stderr, "podscript: %v\n", err)
@@ -106,7 +115,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 	params.Deadline = time.Now().Add(*timeout)
 	r := &runner{out: stdout, verbose: *verbose, deadline: params.Deadline, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	start := time.Now()
-	r.runAll(params)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.runAll(params)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		// The pods end with this process.
+		fmt.Fprintf(stderr, "podscript: interrupted while these scenarios ran: %s\n", strings.Join(r.unfinished(), ", "))
+		return 130
+	}
 	took := time.Since(start).Round(time.Millisecond)
 	_, err = fmt.Fprintf(stdout, "%d passed, %d failed, %d skipped in %v\n", r.passed, r.failed, r.skipped, took)
 	if err != nil || r.failed > 0 {
@@ -134,15 +154,18 @@ func scenarioFiles(args []string, dir string) ([]string, error) {
 			files = append(files, arg)
 			continue
 		}
-		found, err := fs.Glob(os.DirFS(arg), "*.txtar")
+		entries, err := os.ReadDir(arg)
 		if err != nil {
 			return nil, err
 		}
-		if len(found) == 0 {
-			return nil, fmt.Errorf("no *.txtar file in %s", arg)
+		before := len(files)
+		for _, entry := range entries {
+			if strings.HasSuffix(entry.Name(), ".txtar") {
+				files = append(files, filepath.Join(arg, entry.Name()))
+			}
 		}
-		for _, name := range found {
-			files = append(files, filepath.Join(arg, name))
+		if len(files) == before {
+			return nil, fmt.Errorf("no *.txtar file in %s", arg)
 		}
 	}
 	return files, nil
@@ -159,7 +182,14 @@ type runner struct {
 
 	mu                      sync.Mutex // of all below, and of out
 	passed, failed, skipped int
+	now                     []string // the scenarios that run
 	running                 sync.WaitGroup
+}
+
+func (r *runner) unfinished() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.now)
 }
 
 // runAll returns when all scenarios have ended.
@@ -195,6 +225,9 @@ func (s *scenario) Run(name string, f func(testscript.T)) {
 		defer s.running.Done()
 		s.slots <- struct{}{}
 		defer func() { <-s.slots }()
+		s.runner.mu.Lock()
+		s.now = append(s.now, name)
+		s.runner.mu.Unlock()
 		start := time.Now()
 		defer func() { s.ended(sub, time.Since(start)) }()
 		f(sub)
@@ -212,6 +245,7 @@ func (r *runner) ended(s *scenario, took time.Duration) {
 		word, count = "SKIP", &r.skipped
 	}
 	*count++
+	r.now = slices.DeleteFunc(r.now, func(name string) bool { return name == s.name })
 	fmt.Fprintf(r.out, "%s  %-28s %6.3fs\n", word, s.name, took.Seconds())
 	if s.failed || s.skipped || s.verbose {
 		for _, line := range strings.Split(strings.TrimSpace(s.log.String()), "\n") {

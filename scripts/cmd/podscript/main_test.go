@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,14 +37,43 @@ func TestPortableScenariosPassWithTheFakePod(t *testing.T) {
 	assert.Empty(t, stderr)
 }
 
+// removeEvidence removes what a failed scenario has left to look at.
+func removeEvidence(t *testing.T, stdout string) {
+	t.Helper()
+	found := regexp.MustCompile(`all evidence of this failure: (\S+)`).FindAllStringSubmatch(stdout, -1)
+	require.NotEmpty(t, found, stdout)
+	for _, match := range found {
+		require.NoError(t, os.RemoveAll(match[1]))
+	}
+}
+
+// TestInterrupt runs podscript as a process of its own, which is interrupted.
+func TestInterrupt(t *testing.T) {
+	if dir := os.Getenv("PODSCRIPT_TEST_DIR"); dir != "" {
+		os.Exit(run([]string{dir}, os.Stdout, os.Stderr))
+	}
+	t.Parallel()
+	begun := filepath.Join(t.TempDir(), "begun")
+	dir := scenarioDir(t, map[string]string{"hangs.txtar": "exec touch " + begun + "\npodstart -fake hang alpha"})
+	cmd := exec.Command(os.Args[0], "-test.run=^TestInterrupt$")
+	cmd.Env = append(os.Environ(), "PODSCRIPT_TEST_DIR="+dir, "TMPDIR="+t.TempDir())
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { _, err := os.Stat(begun); return err == nil }, 20*time.Second, time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	assert.EqualError(t, cmd.Wait(), "exit status 130")
+	assert.Equal(t, "podscript: interrupted while these scenarios ran: hangs\n", stderr.String())
+}
+
 func TestFailedScenarioIsShown(t *testing.T) {
 	dir := scenarioDir(t, map[string]string{
 		"bad.txtar":  "podstart -fake 'log broken; exit 7' alpha",
 		"good.txtar": "podstart alpha",
 		"skip.txtar": "skip 'not today'",
 	})
-	t.Setenv("TMPDIR", t.TempDir()) // where the logs are kept
 	stdout, _, status := podscript(dir)
+	removeEvidence(t, stdout)
 	assert.Equal(t, 1, status)
 	assert.Regexp(t, `(?m)^FAIL  bad `, stdout)
 	assert.Contains(t, stdout, "      pod exited before becoming ready (exit status 7): broken")
@@ -52,10 +84,10 @@ func TestFailedScenarioIsShown(t *testing.T) {
 }
 
 func TestAnotherPod(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir()) // where the logs of a failure are kept
 	stdout, _, status := podscript("-run", "^wrong-arguments$", "-pod", "sh", "-pod-arg", "-c", "-pod-arg", "echo no such flag >&2; exit 2")
 	assert.Zero(t, status, stdout)
 	stdout, _, status = podscript("-run", "^starts$", "-pod", "sh", "-pod-arg", "-c", "-pod-arg", "echo broken >&2; exit 2")
+	removeEvidence(t, stdout)
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stdout, "pod exited before becoming ready (exit status 2): broken")
 }
@@ -74,6 +106,7 @@ func TestWrongUsage(t *testing.T) {
 		"podscript: -run: error parsing regexp":               {"-run", "("},
 		"podscript: stat /nowhere: no such file or directory": {"/nowhere"},
 		"podscript: no *.txtar file in ":                      {t.TempDir()},
+		"podscript: -timeout 0s leaves no time":               {"-timeout", "0s"},
 		"flag provided but not defined: -nonsense":            {"-nonsense"},
 	} {
 		_, stderr, status := podscript(args...)

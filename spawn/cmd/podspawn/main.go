@@ -55,7 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		cfg.ResumeFrom = &id
 		return err
 	})
-	flags.DurationVar(&cfg.ReadyTimeout, "timeout", spawn.DefaultReadyTimeout, "how `long` the pod may take to become ready")
+	flags.DurationVar(&cfg.ReadyTimeout, "timeout", spawn.DefaultReadyTimeout, "the `duration` that the pod may take to become ready")
 	asJSON := flags.Bool("json", false, "print the ready pod as one line of JSON")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -91,6 +91,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	pod, err := spawn.Start(ctx, cfg)
 	if err != nil {
 		fmt.Fprintf(stderr, "podspawn: %v\n", err)
+		if errors.Is(err, spawn.ErrInvalidConfig) {
+			return 2
+		}
 		return 1
 	}
 	if *asJSON {

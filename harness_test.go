@@ -5,6 +5,7 @@ package podharness
 import (
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,6 +111,20 @@ func TestReadmeCommands(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		assert.NoError(t, err, "%s\n%s", block, out)
 		t.Logf("%s\n%s", block, out)
+	}
+}
+
+func TestReadmeNamesEveryPortableScenario(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Skipf("the source is not here: %v", err)
+	}
+	names, err := fs.Glob(scripts.Scenarios(), "*.txtar")
+	require.NoError(t, err)
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		assert.Contains(t, string(text), "`"+strings.TrimSuffix(name, ".txtar")+"`")
 	}
 }
 

@@ -7,7 +7,8 @@
 //
 //	YOI-READY<TAB>name<TAB>socket path<NEWLINE>
 //
-// and connects to the socket once. Every other ending kills the group, reaps
+// and connects to the socket once, to close the connection at once: a pod must
+// bear that. Every other ending kills the group, reaps
 // the process and has its own verdict, an [*Error] with the evidence:
 //
 //	pod, err := spawn.Start(ctx, spawn.Config{
@@ -56,7 +57,8 @@ type Config struct {
 	// has the default one.
 	Command Command
 	// PodName is the pod's name and that of its directory below the runtime
-	// directory: one path element, not empty.
+	// directory: one path element, not empty. Nothing keeps a second pod of the
+	// name from being started there: it takes the log and the socket over.
 	PodName string
 	// Profile selects a profile; "" = none. It is dropped when a session is
 	// resumed.
@@ -86,7 +88,10 @@ type Config struct {
 }
 
 // Args returns the handshake arguments: what the pod is told on its command
-// line after the prefix arguments of the command.
+// line after the prefix arguments of the command,
+//
+//	--workspace DIR --pod NAME [--profile P] [--ticket-role R]
+//	--workspace DIR --session UUID --pod NAME [--ticket-role R]
 func (c Config) Args() []string {
 	args := []string{"--workspace", c.WorkspaceRoot}
 	if c.ResumeFrom != nil {

@@ -98,7 +98,10 @@ func (b *sandbox) begin(name string) (end func(), err error) {
 		return nil, errTestEnded
 	}
 	for _, p := range b.pods {
-		if _, ended := p.ended(); p.Name == name && !ended {
+		if p.Name != name {
+			continue
+		}
+		if _, ended := p.ended(); !ended {
 			return nil, fmt.Errorf("harness: pod %s still runs (process %d): stop it first, or choose another name", name, p.PID)
 		}
 	}

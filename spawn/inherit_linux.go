@@ -20,13 +20,14 @@ var forks sync.Mutex
 // Descriptors that this process got without close-on-exec, from whoever started
 // it, would be passed on. Their flag is left alone, since other children may be
 // meant to have them: it is set in a copy of the descriptor table, that of a
-// thread which ends then.
+// thread which ends then. Until it has, a moment after this returns, the copy
+// holds open what is closed meanwhile, as a child does until its exec.
 func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	forks.Lock()
 	defer forks.Unlock()
-	// A timer has the runtime open the descriptors of its poller, if it has not
-	// yet: it must find them in the copy.
-	time.NewTimer(time.Hour).Stop()
+	// A timer with a function has the runtime open the descriptors of its poller,
+	// if it has not yet: it must find them in the copy.
+	time.AfterFunc(time.Hour, func() {}).Stop()
 	onThreadToEnd(func() {
 		if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_UNSHARE|unix.CLOSE_RANGE_CLOEXEC) != nil {
 			// Before Linux 5.11.
@@ -37,7 +38,7 @@ func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, e
 	return pid, err
 }
 
-// onThreadToEnd runs f on a thread that ends then, and waits for it.
+// onThreadToEnd runs f on a thread that ends then, and waits for f.
 func onThreadToEnd(f func()) {
 	done := make(chan struct{})
 	go func() {

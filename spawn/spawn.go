@@ -159,7 +159,8 @@ func (p *Pod) Signal(sig os.Signal) error {
 }
 
 // Start launches a pod and waits until it is ready. It may be called from many
-// goroutines at once.
+// goroutines at once. The pod gets what this process has, such as namespaces and
+// capabilities, and not what a locked thread of the caller has changed for itself.
 //
 // Every error is an [*Error]; after one, the pod's process group was killed and
 // its process reaped, and the log is left for the reader. A context that ends

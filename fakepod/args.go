@@ -68,7 +68,8 @@ func Main(args []string) int {
 		fmt.Fprintf(os.Stderr, "fakepod: %v\n", err)
 		return 1
 	}
-	dir, err := filepath.Abs(filepath.Join(runtimeDir, told.pod))
+	// Not filepath.Join: where .. leads behind a link, only the system knows.
+	dir, err := absolute(runtimeDir + "/" + told.pod)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "fakepod: %v\n", err)
 		return 1
@@ -162,6 +163,15 @@ func parseHandshake(args []string) (handshake, error) {
 	return h, nil
 }
 
+// absolute returns a path as it is from the working directory.
+func absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	dir, err := os.Getwd()
+	return dir + "/" + path, err
+}
+
 func runtimeDir() (string, error) {
 	for _, place := range [][2]string{
 		{"YOI_RUNTIME_DIR", ""},
@@ -170,7 +180,7 @@ func runtimeDir() (string, error) {
 		{"HOME", ".yoi/run"},
 	} {
 		if base := os.Getenv(place[0]); base != "" {
-			return filepath.Join(base, place[1]), nil
+			return strings.TrimSuffix(base+"/"+place[1], "/"), nil
 		}
 	}
 	return "", errors.New("no runtime directory: set YOI_RUNTIME_DIR, YOI_HOME, XDG_RUNTIME_DIR or HOME")

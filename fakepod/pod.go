@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -210,7 +209,7 @@ func (p *pod) stop() {
 	exit(0)
 }
 
-func (p *pod) path(name string) string { return filepath.Join(p.dir, name) }
+func (p *pod) path(name string) string { return p.dir + "/" + name }
 
 func (p *pod) expand(text string) string {
 	return expand(text, map[string]string{

@@ -35,7 +35,7 @@ type attempt struct {
 func (b *sandbox) attempt(sc spawn.Config, extraEnv []string) *attempt {
 	a := &attempt{pod: sc.PodName, extraEnv: extraEnv, begin: time.Now(), log: b.capture(sc)}
 	if path, err := sc.LogPath(); err == nil {
-		a.dir = filepath.Dir(path)
+		a.dir = podDir(path)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -155,8 +155,11 @@ func StartPod(tb TB, cfg Config) *Pod {
 }
 
 // TryStartPod is StartPod for tests that expect a failure: it returns the
-// [*spawn.Error], and says nothing itself. It may be called from any goroutine; a
-// start that the end of the test overtakes is cancelled.
+// [*spawn.Error], and says nothing itself. Another error tells that no start was
+// tried: there is no sandbox, the name is that of a pod that runs or is being
+// started, or the test has ended. It may be called from any goroutine; a start
+// that the end of the test overtakes is cancelled. (One that begins after the end
+// is noticed where TB has Context, as *testing.T since Go 1.24.)
 func TryStartPod(tb TB, cfg Config) (*Pod, error) {
 	tb.Helper()
 	return start(tb, cfg)
@@ -226,6 +229,7 @@ func start(tb TB, cfg Config) (*Pod, error) {
 		}
 		return nil, err
 	}
+	born.pid = started.PID
 	pod := &Pod{Pod: started, tb: tb, cfg: cfg, box: box, log: a.log, mark: mark, born: born}
 	box.add(pod)
 	tb.Cleanup(pod.cleanup)

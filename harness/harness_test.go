@@ -578,6 +578,43 @@ func TestNameOfARunningPodIsRefused(t *testing.T) {
 	assert.Empty(t, tb.end())
 }
 
+func TestNameIsStartedOnceAtATime(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	const starts = 8
+	errs := make(chan error, starts)
+	for range starts {
+		go func() {
+			_, err := harness.TryStartPod(tb, harness.Config{Name: "alpha"})
+			errs <- err
+		}()
+	}
+	started := 0
+	for range starts {
+		if err := <-errs; err == nil {
+			started++
+		} else {
+			assert.Regexp(t, "pod alpha (is being started already|still runs)", err.Error())
+		}
+	}
+	assert.Equal(t, 1, started)
+	assert.Empty(t, tb.end())
+}
+
+func TestLogBehindALink(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	dir, err := os.MkdirTemp("", "pod")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "real", "deep"), 0o700))
+	require.NoError(t, os.Symlink("real/deep", filepath.Join(dir, "link")))
+	pod := harness.StartPod(tb, harness.Config{Env: []string{"YOI_RUNTIME_DIR=" + dir + "/link/../run"}})
+	assert.Contains(t, pod.Log(), "YOI-READY\t"+pod.Name)
+	assert.NoDirExists(t, filepath.Join(dir, "run"))
+	assert.Empty(t, tb.end())
+}
+
 func TestEndOfTheTestCancelsAStart(t *testing.T) {
 	t.Parallel()
 	tb := newTB(t)

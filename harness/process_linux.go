@@ -3,8 +3,11 @@ package harness
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,39 +26,42 @@ func marked(prefix string) []Leak { return search(prefix, allProcesses) }
 
 // search returns the processes with a mark among those of a list.
 //
-// While /proc is read a process can start another one and end. So it is listed
-// again until there is no number that was not looked at: a process that was
-// gone when it was looked at has left its children before that.
+// While /proc is read a process can start another one and end, and a number may be
+// given whose process is not there yet. So all are looked at again until there is
+// nothing new, and none that was found has ended meanwhile: it may have left a
+// child.
 func search(prefix string, list func() []int) []Leak {
 	const rounds = 100 // where processes come and go all the time
 	looked := map[int]bool{}
-	var found []int
+	found := map[int]Leak{}
 	for range rounds {
 		again := false
 		for _, pid := range list() {
 			if looked[pid] {
 				continue
 			}
-			again = true
 			switch lookAt(pid, prefix) {
+			case isGone:
+				continue
 			case isMarked:
-				found = append(found, pid)
+				found[pid] = Leak{PID: pid, Command: commandLine(pid), Age: age(pid)}
 				looked[pid] = true
 			case isOther:
 				looked[pid] = true
+			}
+			again = true
+		}
+		for pid := range found {
+			if lookAt(pid, prefix) != isMarked {
+				delete(found, pid)
+				again = true
 			}
 		}
 		if !again {
 			break
 		}
 	}
-	var leaks []Leak
-	for _, pid := range found {
-		if leak := (Leak{PID: pid, Command: commandLine(pid), Age: age(pid)}); lookAt(pid, prefix) == isMarked {
-			leaks = append(leaks, leak)
-		}
-	}
-	return leaks
+	return slices.SortedFunc(maps.Values(found), func(a, b Leak) int { return cmp.Compare(a.PID, b.PID) })
 }
 
 // census is a moment in the numbering of processes and threads, which goes up
@@ -63,6 +69,7 @@ func search(prefix string, list func() []int) []Leak {
 type census struct {
 	last  int    // the number given last
 	forks uint64 // how many were given since boot, at least
+	pid   int    // of a process that was made just after it
 }
 
 // takeCensus returns a census with last = 0 where it cannot be taken.
@@ -87,7 +94,9 @@ func takeCensus() census {
 func (c census) younger() []int {
 	const few = 200
 	now := takeCensus()
-	if c.last == 0 || now.last < c.last || now.forks-c.forks > few {
+	// Numbers between which the process is not are those of another system, as a
+	// container may be shown them, or have begun anew.
+	if c.last == 0 || c.pid <= c.last || now.last < c.pid || now.forks-c.forks > few {
 		return allProcesses()
 	}
 	var pids []int
@@ -112,11 +121,12 @@ func allProcesses() (pids []int) {
 	return pids
 }
 
-// What a look at a process tells. One that has ended is isOther.
+// What a look at a process tells.
 type look int
 
 const (
-	isOther look = iota
+	isGone look = iota
+	isOther
 	isMarked
 	// isStarting: between two programs a process has neither environment nor
 	// command line.
@@ -125,6 +135,9 @@ const (
 
 func lookAt(pid int, prefix string) look {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return isGone
+	}
 	if err != nil {
 		return isOther
 	}

@@ -233,13 +233,15 @@ func TestYoungerProcesses(t *testing.T) {
 	found := search(pod.mark, pod.born.younger)
 	require.Len(t, found, 1, "a process, and not each of its threads")
 	assert.Equal(t, pod.PID, found[0].PID)
+	before.pid = pod.PID
 	assert.Contains(t, before.younger(), pod.PID)
 
 	now := takeCensus()
 	for name, c := range map[string]census{
 		"none":                 {},
-		"too many":             {last: now.last, forks: now.forks - 1000},
-		"the numbers go round": {last: now.last + 10000, forks: now.forks},
+		"too many":             {last: now.last, forks: now.forks - 1000, pid: now.last + 1},
+		"the numbers go round": {last: now.last + 10000, forks: now.forks, pid: pod.PID},
+		"stale numbers":        {last: now.last - 100, forks: now.forks, pid: now.last + 10000},
 	} {
 		assert.Contains(t, c.younger(), os.Getpid(), "%s: then all are listed", name)
 	}

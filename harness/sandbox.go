@@ -28,6 +28,7 @@ type sandbox struct {
 
 	mu       sync.Mutex
 	closed   bool
+	starting map[string]bool // the names of pods that are being started
 	named    int
 	marks    int
 	lent     bool // a config was handed out: what was started with it is not stopped by a pod's cleanup
@@ -73,6 +74,7 @@ func sandboxOf(tb TB) (*sandbox, error) {
 		root:      root,
 		mark:      mark,
 		runtime:   filepath.Join(root, "run"),
+		starting:  map[string]bool{},
 		workspace: filepath.Join(root, "workspace"),
 	}
 	for _, dir := range []string{"run", "workspace", "home", "tmp", "yoi", "xdg"} {
@@ -97,6 +99,9 @@ func (b *sandbox) begin(name string) (end func(), err error) {
 	if b.closed {
 		return nil, errTestEnded
 	}
+	if b.starting[name] {
+		return nil, fmt.Errorf("harness: pod %s is being started already: choose another name", name)
+	}
 	for _, p := range b.pods {
 		if p.Name != name {
 			continue
@@ -106,7 +111,13 @@ func (b *sandbox) begin(name string) (end func(), err error) {
 		}
 	}
 	b.starts.Add(1)
-	return b.starts.Done, nil
+	b.starting[name] = true
+	return func() {
+		b.mu.Lock()
+		delete(b.starting, name)
+		b.mu.Unlock()
+		b.starts.Done()
+	}, nil
 }
 
 func (b *sandbox) add(p *Pod) {
@@ -243,10 +254,10 @@ func (b *sandbox) capture(sc spawn.Config) *podLog {
 		return log // Start fails the same way
 	}
 	// What stands in the way is Start's to refuse: no error counts here.
-	if os.MkdirAll(filepath.Dir(path), 0o700) != nil {
+	if os.MkdirAll(podDir(path), 0o700) != nil {
 		return log
 	}
-	if info, err := os.Lstat(filepath.Dir(path)); err != nil || !info.IsDir() {
+	if info, err := os.Lstat(podDir(path)); err != nil || !info.IsDir() {
 		return log
 	}
 	if info, err := os.Lstat(path); err == nil {
@@ -260,6 +271,10 @@ func (b *sandbox) capture(sc spawn.Config) *podLog {
 	}
 	return log
 }
+
+// podDir is where a log is. It may hold .., which filepath.Dir would remove: behind
+// a symbolic link that leads elsewhere than the text says.
+func podDir(log string) string { return log[:strings.LastIndexByte(log, '/')] }
 
 // cleanup runs after the cleanups of all pods of the test.
 func (b *sandbox) cleanup() {

@@ -112,6 +112,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 	params := scripts.Params(options)
 	params.Files = chosen
+	params.WorkdirRoot = filepath.Join(dir, "work")
+	if err := os.Mkdir(params.WorkdirRoot, 0o700); err != nil {
+		fmt.Fprintf(stderr, "podscript: %v\n", err)
+		return 1
+	}
 	params.Deadline = time.Now().Add(*timeout)
 	r := &runner{out: stdout, verbose: *verbose, deadline: params.Deadline, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	start := time.Now()
@@ -123,7 +128,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		// The pods end with this process.
+		// The pods end with this process: see package harness.
 		fmt.Fprintf(stderr, "podscript: interrupted while these scenarios ran: %s\n", strings.Join(r.unfinished(), ", "))
 		return 130
 	}

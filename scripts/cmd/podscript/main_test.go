@@ -56,7 +56,8 @@ func TestInterrupt(t *testing.T) {
 	begun := filepath.Join(t.TempDir(), "begun")
 	dir := scenarioDir(t, map[string]string{"hangs.txtar": "exec touch " + begun + "\npodstart -fake hang alpha"})
 	cmd := exec.Command(os.Args[0], "-test.run=^TestInterrupt$")
-	cmd.Env = append(os.Environ(), "PODSCRIPT_TEST_DIR="+dir, "TMPDIR="+t.TempDir())
+	temp := t.TempDir()
+	cmd.Env = append(os.Environ(), "PODSCRIPT_TEST_DIR="+dir, "TMPDIR="+temp)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	require.NoError(t, cmd.Start())
@@ -64,6 +65,9 @@ func TestInterrupt(t *testing.T) {
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	assert.EqualError(t, cmd.Wait(), "exit status 130")
 	assert.Equal(t, "podscript: interrupted while these scenarios ran: hangs\n", stderr.String())
+	scripts, err := filepath.Glob(filepath.Join(temp, "*script*"))
+	require.NoError(t, err)
+	assert.Empty(t, scripts, "its own directories are removed")
 }
 
 func TestFailedScenarioIsShown(t *testing.T) {

@@ -271,8 +271,14 @@ func BenchmarkFollow(b *testing.B) {
 	cat := func(to string) *exec.Cmd {
 		return exec.Command("sh", "-c", `cat "$0" > "$1"`, path, to)
 	}
-	line := strings.Repeat("x", 79) + "\n"
-	require.NoError(b, os.WriteFile(path, []byte(strings.Repeat(line, int(size)/len(line))), 0o600))
+	file, err := os.Create(path)
+	require.NoError(b, err)
+	lines := []byte(strings.Repeat(strings.Repeat("x", 79)+"\n", 1<<20/80))
+	for written := int64(0); written < size; written += int64(len(lines)) {
+		_, err := file.Write(lines)
+		require.NoError(b, err)
+	}
+	require.NoError(b, file.Close())
 	require.NoError(b, cat(os.DevNull).Run())
 	b.SetBytes(size)
 	var ours, cats time.Duration

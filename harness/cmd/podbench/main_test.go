@@ -50,7 +50,7 @@ func TestCurve(t *testing.T) {
 	for _, want := range []string{
 		`points="50,87 200,68" stroke="#0b6e99"`, // 2.0 and 2.4 of 3 ms
 		`points="50,101 200,96" stroke="#999"`,
-		">floor</text>", ">memory, KiB for each</text>",
+		">floor</text>", ">parent's KiB for each</text>",
 	} {
 		assert.Contains(t, curve, want)
 	}

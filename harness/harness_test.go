@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -335,6 +336,17 @@ func TestTeardownLadder(t *testing.T) {
 			assert.Equal(t, tc.state, pod.State().String())
 		})
 	}
+}
+
+func TestPodThatInheritedAnIgnoredStopSignal(t *testing.T) {
+	t.Parallel()
+	signal.Ignore(syscall.SIGUSR2)
+	defer signal.Reset(syscall.SIGUSR2)
+	tb := newTB(t)
+	pod := harness.StartPod(tb, harness.Config{Name: "alpha", StopSignal: syscall.SIGUSR2, StopGrace: 100 * time.Millisecond})
+	assert.Equal(t, "harness: pod alpha did not stop within 100ms of SIGUSR2: killed\n"+
+		"\tnote: this process ignores that signal, and the pods that it starts inherit that\n", tb.end())
+	assert.Equal(t, "signal: killed", pod.State().String())
 }
 
 func TestSuspendedPodIsStoppedGracefully(t *testing.T) {

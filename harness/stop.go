@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"time"
@@ -89,7 +90,11 @@ func (p *Pod) stop() error {
 			return nil
 		}
 	}
-	p.tb.Logf("harness: pod %s did not stop within %v of %s: killed", p.Name, p.cfg.StopGrace, steps[len(steps)-1].name)
+	why := ""
+	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
+		why = "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
+	}
+	p.tb.Logf("harness: pod %s did not stop within %v of %s: killed%s", p.Name, p.cfg.StopGrace, steps[len(steps)-1].name, why)
 	return p.kill()
 }
 

@@ -1,4 +1,4 @@
-package harness_test
+package harness
 
 import (
 	"bufio"
@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -28,6 +27,9 @@ func nativePod(b *testing.B) spawn.Command {
 	program := filepath.Join(b.TempDir(), "nativepod")
 	if out, err := exec.Command("go", "build", "-o", program, "../spawn/testdata/nativepod").CombinedOutput(); err != nil {
 		b.Skipf("the native pod cannot be built: %v: %s", err, out)
+	}
+	if os.Getenv("TMPDIR") == "" && unix.Access("/dev/shm", unix.W_OK) == nil {
+		tempDir = "/dev/shm" // as spawn's benchmarks do
 	}
 	return spawn.Command{Program: program}
 }
@@ -42,14 +44,14 @@ const ms = float64(time.Millisecond)
 // BenchmarkStartAndStop compares a pod in a test with one that is started and
 // killed by hand.
 func BenchmarkStartAndStop(b *testing.B) {
-	cfg := harness.Config{Command: nativePod(b), StopSignal: syscall.SIGKILL}
-	byHand, err := harness.SpawnConfig(b, cfg)
+	cfg := Config{Command: nativePod(b), StopSignal: syscall.SIGKILL}
+	byHand, err := SpawnConfig(b, cfg)
 	require.NoError(b, err)
-	harness.StartPod(b, cfg) // the watchdog starts with the first one
+	StartPod(b, cfg) // the watchdog starts with the first one
 	var harnesses, spawns []time.Duration
 	for i := range b.N {
 		begin := time.Now()
-		require.NoError(b, harness.StartPod(b, cfg).Stop())
+		require.NoError(b, StartPod(b, cfg).Stop())
 		harnesses = append(harnesses, time.Since(begin))
 
 		byHand.PodName = fmt.Sprint("by-hand-", i)
@@ -72,7 +74,7 @@ func BenchmarkFirstPod(b *testing.B) {
 	if program := os.Getenv(env); program != "" {
 		for range 2 {
 			begin := time.Now()
-			harness.StartPod(b, harness.Config{Command: spawn.Command{Program: program}, StopSignal: syscall.SIGKILL})
+			StartPod(b, Config{Command: spawn.Command{Program: program}, StopSignal: syscall.SIGKILL})
 			fmt.Println("took", time.Since(begin).Nanoseconds())
 		}
 		return
@@ -81,7 +83,7 @@ func BenchmarkFirstPod(b *testing.B) {
 	var first, second []time.Duration
 	for range b.N {
 		cmd := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkFirstPod$", "-test.benchtime=1x")
-		cmd.Env = append(os.Environ(), env+"="+pod.Program)
+		cmd.Env = append(os.Environ(), env+"="+pod.Program, "TMPDIR="+tempDir)
 		out, err := cmd.CombinedOutput()
 		require.NoError(b, err, "%s", out)
 		var took [2]time.Duration
@@ -114,7 +116,7 @@ func memory() float64 {
 // and a connection, ends it, and returns how long the start took.
 func floorStart(b *testing.B, program, name string) time.Duration {
 	cmd := exec.Command(program, "--pod", name)
-	cmd.Env = []string{"YOI_RUNTIME_DIR=" + harness.RuntimeDir(b)}
+	cmd.Env = []string{"YOI_RUNTIME_DIR=" + RuntimeDir(b)}
 	stderr, err := cmd.StderrPipe()
 	require.NoError(b, err)
 	begin := time.Now()
@@ -140,11 +142,11 @@ func BenchmarkLivePods(b *testing.B) {
 			continue
 		}
 		b.Run(fmt.Sprint(live), func(b *testing.B) {
-			cfg := harness.Config{Command: command, StopSignal: syscall.SIGKILL}
-			harness.StartPod(b, cfg) // what is made once is not counted
+			cfg := Config{Command: command, StopSignal: syscall.SIGKILL}
+			StartPod(b, cfg) // what is made once is not counted
 			before := memory()
 			for range live {
-				harness.StartPod(b, cfg)
+				StartPod(b, cfg)
 			}
 			b.ReportMetric((memory()-before)/1024/float64(live), "KiB/pod")
 			for i := range b.N {
@@ -152,7 +154,7 @@ func BenchmarkLivePods(b *testing.B) {
 				for j := range 20 {
 					floors = append(floors, floorStart(b, command.Program, fmt.Sprint("floor-", i, "-", j)))
 					begin := time.Now()
-					pod := harness.StartPod(b, cfg)
+					pod := StartPod(b, cfg)
 					starts = append(starts, time.Since(begin))
 					begin = time.Now()
 					require.NoError(b, pod.Stop())

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,19 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
-
-// fakeCommand builds the fake pod's command: where the pod's own start does not
-// count, it can do what the native pod cannot.
-func fakeCommand(b *testing.B, program string) spawn.Config {
-	b.Helper()
-	pod := filepath.Join(shortDir(b), "fakepod")
-	if out, err := exec.Command("go", "build", "-o", pod, "../fakepod/cmd/fakepod").CombinedOutput(); err != nil {
-		b.Skipf("the fake pod cannot be built: %v: %s", err, out)
-	}
-	cfg := fake(b, "")
-	cfg.Command = spawn.Command{Program: pod, PrefixArgs: []string{"-program", program}}
-	return cfg
-}
 
 // cpuTime is what this process has used.
 func cpuTime(b *testing.B, who int) time.Duration {
@@ -49,11 +35,13 @@ func BenchmarkLatency(b *testing.B) {
 		{"late-bind", "ready; sleep 200ms; clock; bind; serve", nil},
 	} {
 		b.Run(of.name, func(b *testing.B) {
-			cfg := fakeCommand(b, of.program)
+			pod := build(b, fakePod) // what it does after its start is measured
+			inMemory(b)
+			cfg := built(b, pod, "-program", of.program)
 			var latencies []time.Duration
 			for i := range b.N {
 				cfg.PodName = fmt.Sprint("pod", i)
-				pod, err := spawn.Start(context.Background(), cfg)
+				started, err := spawn.Start(context.Background(), cfg)
 				var now unix.Timespec
 				require.NoError(b, unix.ClockGettime(unix.CLOCK_MONOTONIC, &now))
 				require.ErrorIs(b, err, of.verdict)
@@ -65,8 +53,8 @@ func BenchmarkLatency(b *testing.B) {
 				then, err := strconv.ParseInt(clock, 10, 64)
 				require.NoError(b, err)
 				latencies = append(latencies, time.Duration(now.Nano()-then))
-				if pod != nil {
-					kill(b, pod)
+				if started != nil {
+					kill(b, started)
 				}
 			}
 			us := float64(time.Microsecond)
@@ -78,7 +66,7 @@ func BenchmarkLatency(b *testing.B) {
 
 // BenchmarkSilentPod measures what waiting for a pod that says nothing costs.
 func BenchmarkSilentPod(b *testing.B) {
-	cfg := fakeCommand(b, "hang")
+	cfg := built(b, build(b, fakePod), "-program", "hang")
 	cfg.ReadyTimeout = 10 * time.Second
 	if testing.Short() {
 		cfg.ReadyTimeout = time.Second
@@ -101,7 +89,7 @@ func BenchmarkFlood(b *testing.B) {
 	if testing.Short() {
 		size = "64MiB"
 	}
-	cfg := fakeCommand(b, "flood "+size+"; bind; ready; serve")
+	cfg := built(b, build(b, fakePod), "-program", "flood "+size+"; bind; ready; serve")
 	path, err := cfg.LogPath()
 	require.NoError(b, err)
 	memory := func(field string) (kib int) {

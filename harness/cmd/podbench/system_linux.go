@@ -11,7 +11,11 @@ import (
 func system() string {
 	var name unix.Utsname
 	var fs unix.Statfs_t
-	if unix.Uname(&name) != nil || unix.Statfs(os.TempDir(), &fs) != nil {
+	dir := os.TempDir()
+	if os.Getenv("TMPDIR") == "" && unix.Access("/dev/shm", unix.W_OK) == nil {
+		dir = "/dev/shm" // as the benchmarks choose it
+	}
+	if unix.Uname(&name) != nil || unix.Statfs(dir, &fs) != nil {
 		return "Linux"
 	}
 	kind := fmt.Sprintf("file system %#x", fs.Type)

@@ -32,7 +32,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 		// One with a number above the limit could not be closed in a child.
 		spawn.CloseInherited()
 		cfg := fake(t, "ready")
-		mustStart(t, cfg) // the inotify instance and the runtime's poller are there
+		mustStart(t, cfg) // the runtime's poller is there
 		before := held()
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))

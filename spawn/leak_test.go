@@ -31,7 +31,14 @@ func held() holdings {
 	h := holdings{goroutines: runtime.NumGoroutine()}
 	fds, _ := os.ReadDir("/proc/self/fd")
 	h.descriptors = len(fds)
+	instance := false
 	for _, fd := range fds {
+		// One inotify instance stays once it was needed. When that is, nobody
+		// knows: another test takes all for a while.
+		if link, _ := os.Readlink("/proc/self/fd/" + fd.Name()); link == "anon_inode:inotify" && !instance {
+			instance = true
+			h.descriptors--
+		}
 		info, _ := os.ReadFile("/proc/self/fdinfo/" + fd.Name())
 		h.watches += strings.Count(string(info), "inotify wd:")
 	}
@@ -70,7 +77,7 @@ func TestStartsLeaveNothingBehind(t *testing.T) {
 			os.RemoveAll(cfg.WorkspaceRoot)
 		}
 	}
-	round() // the inotify instance and the runtime's own stay
+	round() // the runtime's own stay
 	before := held()
 	for range rounds {
 		round()

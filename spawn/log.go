@@ -117,12 +117,18 @@ func beforeTail(p []byte) int {
 		}
 		from++
 	}
-	for range tailLines + 1 {
-		if end = bytes.LastIndexByte(p[:end], '\n'); end < 0 {
-			return 0
+	// Forward from shortly before the end: LastIndexByte goes byte by byte.
+	for size := 1 << 10; ; size *= 4 {
+		from := max(0, end-size)
+		lines := bytes.Count(p[from:end], []byte{'\n'})
+		if lines <= tailLines && from > 0 {
+			continue
 		}
+		for ; lines > tailLines; lines-- {
+			from += bytes.IndexByte(p[from:end], '\n') + 1
+		}
+		return from
 	}
-	return end + 1
 }
 
 func (t *tail) strings() []string {
@@ -135,8 +141,8 @@ func (t *tail) strings() []string {
 }
 
 // readBuffers are held during one read only, so that a thousand starts that
-// wait cost nothing.
-var readBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+// wait cost nothing. They are as large as cat's: each read costs a tail of lines.
+var readBuffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
 
 // logReader reads a growing log through one descriptor, each byte once. The
 // log stays readable after it was removed. It does not move the file's offset.
@@ -152,7 +158,7 @@ type logReader struct {
 // was unfinished then is lost with it. One that has grown beyond that again
 // before the look cannot be told from one that only grew.
 func (r *logReader) read(emit func(line []byte, cut bool) error) (more bool, err error) {
-	buf := readBuffers.Get().(*[64 << 10]byte)
+	buf := readBuffers.Get().(*[128 << 10]byte)
 	defer readBuffers.Put(buf)
 	// Not ReadAt, which asks a second time after a short read.
 	n, err := unix.Pread(int(r.file.Fd()), buf[:], r.offset)

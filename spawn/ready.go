@@ -1,6 +1,9 @@
 package spawn
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 // readyPrefix begins the ready line; the tab belongs to it.
 const readyPrefix = "YOI-READY\t"
@@ -10,11 +13,11 @@ const readyPrefix = "YOI-READY\t"
 // isReady tells whether it is a ready line at all. One that is but lacks its
 // name or its socket has ok false. Name and socket are the bytes that the pod
 // wrote: a path need not be valid UTF-8.
-func parseReady(line string) (name, socket string, isReady, ok bool) {
-	rest, isReady := strings.CutPrefix(line, readyPrefix)
+func parseReady(line []byte) (name, socket string, isReady, ok bool) {
+	rest, isReady := bytes.CutPrefix(line, []byte(readyPrefix))
 	if !isReady {
 		return "", "", false, false
 	}
-	name, socket, _ = strings.Cut(rest, "\t")
+	name, socket, _ = strings.Cut(string(rest), "\t")
 	return name, socket, true, name != "" && socket != ""
 }

@@ -32,7 +32,7 @@ func TestParseReady(t *testing.T) {
 		{line: ""},
 	} {
 		t.Run(tc.line, func(t *testing.T) {
-			name, socket, isReady, ok := parseReady(tc.line)
+			name, socket, isReady, ok := parseReady([]byte(tc.line))
 			assert.Equal(t, tc.isReady, isReady, "isReady")
 			assert.Equal(t, tc.ok, ok, "ok")
 			assert.Equal(t, tc.name, name)
@@ -46,7 +46,7 @@ func FuzzParseReady(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		name, socket, isReady, ok := parseReady(line)
+		name, socket, isReady, ok := parseReady([]byte(line))
 		if isReady != strings.HasPrefix(line, "YOI-READY\t") {
 			t.Fatalf("%q: isReady is %v", line, isReady)
 		}

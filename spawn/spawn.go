@@ -544,7 +544,7 @@ func (s *start) handshake(ctx context.Context) error {
 func (s *start) line(line []byte, cut bool) error {
 	s.timeline.mark(&s.timeline.FirstLine)
 	if s.socket == "" {
-		if name, socket, isReady, ok := parseReady(string(line)); isReady {
+		if name, socket, isReady, ok := parseReady(line); isReady {
 			s.timeline.mark(&s.timeline.ReadyLine)
 			switch {
 			case !ok || cut:

@@ -114,6 +114,21 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
+func TestReadmeLinksToWhatIsThere(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Skipf("the source is not here: %v", err)
+	}
+	links := regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(string(text), -1)
+	require.NotEmpty(t, links)
+	for _, link := range links {
+		_, err := os.Stat(link[1])
+		assert.NoError(t, err)
+	}
+	assert.NotContains(t, string(text), "<!-- podbench -->\n<!-- /podbench -->", "the figures are there")
+}
+
 func TestReadmeNamesEveryPortableScenario(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("README.md")

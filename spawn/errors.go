@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,6 +94,9 @@ func (e *Error) Error() string {
 	}
 	if e.LogPath != "" {
 		b.WriteString("\n\tlog: " + Printable(e.LogPath))
+	}
+	if slices.ContainsFunc(e.Tail, isNearlyReady) {
+		b.WriteString("\n\tnote: a ready line begins with YOI-READY and a tab: spaces do not count, and nothing may stand before it")
 	}
 	if e.LogTrouble != "" {
 		b.WriteString("\n\tnote: " + e.LogTrouble)

@@ -21,3 +21,9 @@ func parseReady(line []byte) (name, socket string, isReady, ok bool) {
 	name, socket, _ = strings.Cut(string(rest), "\t")
 	return name, socket, true, name != "" && socket != ""
 }
+
+// isNearlyReady tells whether a line was probably meant to be a ready line, but
+// is none: with a logger's time before it, or spaces for tabs.
+func isNearlyReady(line string) bool {
+	return strings.Contains(line, "YOI-READY") && !strings.HasPrefix(line, readyPrefix)
+}

@@ -8,8 +8,8 @@
 //	YOI-READY<TAB>name<TAB>socket path<NEWLINE>
 //
 // and connects to the socket once, to close the connection at once: a pod must
-// bear that. Every other ending kills the group, reaps
-// the process and has its own verdict, an [*Error] with the evidence:
+// bear that. Every other ending kills the group, reaps the process and has its
+// own verdict, an [*Error] with the evidence:
 //
 //	pod, err := spawn.Start(ctx, spawn.Config{
 //		Command:       spawn.Command{Program: "/usr/local/bin/agent", PrefixArgs: []string{"pod"}},

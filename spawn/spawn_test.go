@@ -269,6 +269,8 @@ func TestVerdicts(t *testing.T) {
 
 		{program: "never-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 1s, waiting for the ready line; last lines: loading", tail: []string{"loading"}},
 		{program: "unterminated-ready", timeout: soon, verdict: spawn.ErrTimeout, message: `pod did not become ready within 1s, waiting for the ready line; unfinished line: "YOI-READY\talpha\t/`},
+		{program: `bind; raw "YOI-READY {name} {socket}\n"; hang`, timeout: soon, verdict: spawn.ErrTimeout, contains: "\n\tnote: a ready line begins with YOI-READY and a tab"},
+		{program: `bind; raw "12:00 INFO YOI-READY\t{name}\t{socket}\n"; exit 1`, verdict: spawn.ErrExited, contains: "\n\tnote: a ready line begins with YOI-READY and a tab"},
 		{program: "stdout-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 1s, waiting for the ready line"},
 		{program: "never-binds", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 1s, waiting for its socket /", contains: "/alpha/sock (it does not exist)"},
 		{program: "dead-socket", timeout: soon, verdict: spawn.ErrTimeout, contains: "/alpha/sock (the connection was refused, nobody listens on it)"},

@@ -68,6 +68,10 @@ func TestInterrupt(t *testing.T) {
 	scripts, err := filepath.Glob(filepath.Join(temp, "*script*"))
 	require.NoError(t, err)
 	assert.Empty(t, scripts, "its own directories are removed")
+	assert.Eventually(t, func() bool {
+		sandboxes, err := filepath.Glob(filepath.Join(temp, "pod*"))
+		return err == nil && len(sandboxes) == 0
+	}, 20*time.Second, time.Millisecond, "its watchdog removes the sandbox")
 }
 
 func TestFailedScenarioIsShown(t *testing.T) {

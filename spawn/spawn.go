@@ -189,6 +189,7 @@ func Start(ctx context.Context, cfg Config) (*Pod, error) {
 	err := s.handshake(ctx)
 	judged = true
 	if err != nil {
+		s.timeline.mark(&s.timeline.Ended) // not when the process has: that may take a while
 		if killErr := s.process.kill(); killErr != nil {
 			err = fmt.Errorf("%w (and %w)", err, killErr)
 		}

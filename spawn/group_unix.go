@@ -100,8 +100,11 @@ func (p *process) signal(sig syscall.Signal) error {
 	}
 	err := syscall.Kill(-p.pid, sig)
 	if !p.reaped && (err != nil || sig == syscall.SIGKILL) {
-		// It may have left its group for another one.
-		err = syscall.Kill(p.pid, sig)
+		// It may have left its group for another one. If it has not, it may be
+		// gone by now where something else reaps it.
+		if own := syscall.Kill(p.pid, sig); err != nil || own != syscall.ESRCH {
+			err = own
+		}
 	}
 	if errors.Is(err, syscall.ESRCH) {
 		return os.ErrProcessDone

@@ -230,7 +230,9 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	t.Parallel()
 	_, err := TryStartPod(t, Config{Name: "alpha", Command: FakePod("escape 'ignore INT TERM; hang'; exit 1")})
 	require.Error(t, err)
-	assert.Empty(t, marked(sandboxes[TB(t)].mark))
+	box, err := sandboxOf(t)
+	require.NoError(t, err)
+	assert.Empty(t, marked(box.mark))
 }
 
 func TestYoungerProcesses(t *testing.T) {

@@ -38,11 +38,10 @@ func (l *podLog) open(tb TB, file *os.File) {
 	l.following.Add(1)
 	go func() {
 		defer l.following.Done()
-		_ = spawn.FollowSize(ctx, file, func(size int64) bool {
+		_ = spawn.FollowSize(ctx, file, func(size int64) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.stamps.add(time.Now(), size)
-			return true
 		})
 	}()
 	if !verbose(tb) {

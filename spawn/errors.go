@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 )
 
 // The verdicts other than ready. Every error of [Start] matches exactly one of
@@ -50,8 +49,8 @@ type Error struct {
 	// Pod.State has it. But for ErrExited it usually shows the SIGKILL of Start
 	// itself.
 	State *os.ProcessState
-	// LogTrouble tells why last words may be missing in the log, such as a full
-	// disk; "" if there is no such reason.
+	// LogTrouble says why lines may be missing in the log, such as a full disk, or
+	// that it was truncated; "" if there is no such reason.
 	LogTrouble string
 	// Timeline tells how far the start came.
 	Timeline Timeline
@@ -137,24 +136,4 @@ func abbreviate(line string) string {
 		return line
 	}
 	return fmt.Sprintf("%s… (%d bytes more)", strings.ToValidUTF8(line[:messageLine], ""), len(line)-messageLine)
-}
-
-// Printable returns s with everything escaped that could move a terminal's
-// cursor or hide text, such as control characters. What a pod wrote should not
-// reach a terminal in any other form.
-func Printable(s string) string {
-	hidden := func(r rune) bool { return !unicode.IsPrint(r) }
-	if strings.IndexFunc(s, hidden) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if hidden(r) {
-			q := strconv.QuoteRune(r)
-			b.WriteString(q[1 : len(q)-1])
-		} else {
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
 }

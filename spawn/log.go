@@ -5,13 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// logName is the log's name in the pod directory.
+const logName = "stderr.log"
 
 const (
 	// maxLine is how much of one line is kept, in bytes.
@@ -27,7 +32,7 @@ const cutMark = "… [line cut at 64 KiB]"
 type lineSplitter struct {
 	pending []byte // the unfinished line: maxLine bytes at most, and one for a CR
 	cut     bool   // the unfinished line was longer than that
-	// skip tells how much of p, which begins with a line, nobody wants to have
+	// skip says how much of p, which begins with a line, nobody wants to have
 	// split; nil = nothing.
 	skip func(p []byte) int
 }
@@ -100,7 +105,16 @@ func (t *tail) add(line []byte, cut bool) {
 	t.n++
 }
 
-// beforeTail tells how much of p, which begins with a line, neither shows in a
+func (t *tail) strings() []string {
+	var lines []string
+	for i := max(0, t.n-tailLines); i < t.n; i++ {
+		slot := t.lines[i%tailLines]
+		lines = append(lines, lineText(slot.text, slot.cut))
+	}
+	return lines
+}
+
+// beforeTail says how much of p, which begins with a line, neither shows in a
 // tail nor is a ready line. To look for these alone is many times faster than to
 // split a flood of lines.
 func beforeTail(p []byte) int {
@@ -131,15 +145,6 @@ func beforeTail(p []byte) int {
 	}
 }
 
-func (t *tail) strings() []string {
-	var lines []string
-	for i := max(0, t.n-tailLines); i < t.n; i++ {
-		slot := t.lines[i%tailLines]
-		lines = append(lines, lineText(slot.text, slot.cut))
-	}
-	return lines
-}
-
 // readBuffers are held during one read only, so that a thousand starts that
 // wait cost nothing. They are as large as cat's: each read costs a tail of lines.
 var readBuffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
@@ -149,38 +154,46 @@ var readBuffers = sync.Pool{New: func() any { return new([128 << 10]byte) }}
 type logReader struct {
 	file   *os.File
 	offset int64
+	// before is what stood just before offset. A log that no longer has it there
+	// was truncated, and may have grown beyond offset again since.
+	before    []byte
+	truncated bool // at some time
+	grown     func(size int64)
 	lineSplitter
 }
 
+// maxBefore is enough to tell the end of one line from the middle of another.
+const maxBefore = 64
+
 // read hands what the log holds beyond the last read to emit, one buffer at
-// the most, and tells whether there may be more. A log found shorter than what
-// was read of it was truncated: it is read from its start, and the line that
-// was unfinished then is lost with it. One that has grown beyond that again
-// before the look cannot be told from one that only grew.
+// the most, and reports whether there may be more. A log that was truncated is
+// read from its start, and the line that was unfinished then is lost with it.
 func (r *logReader) read(emit func(line []byte, cut bool) error) (more bool, err error) {
 	buf := readBuffers.Get().(*[128 << 10]byte)
 	defer readBuffers.Put(buf)
 	// Not ReadAt, which asks a second time after a short read.
-	n, err := unix.Pread(int(r.file.Fd()), buf[:], r.offset)
+	n, err := unix.Pread(int(r.file.Fd()), buf[:], r.offset-int64(len(r.before)))
 	switch {
-	case n > 0:
-		r.offset += int64(n)
-		return n == len(buf), r.split(buf[:n], emit)
 	case errors.Is(err, unix.EINTR):
 		return true, nil
 	case err != nil:
 		return false, fmt.Errorf("read pod log: %w", err)
 	}
-	info, err := r.file.Stat()
-	if err != nil {
-		return false, fmt.Errorf("read pod log: %w", err)
+	if !bytes.HasPrefix(buf[:n], r.before) {
+		r.offset, r.before, r.truncated = 0, r.before[:0], true
+		r.reset()
+		return true, nil
 	}
-	if info.Size() >= r.offset {
+	fresh := buf[len(r.before):n]
+	if len(fresh) == 0 {
 		return false, nil
 	}
-	r.offset = 0
-	r.reset()
-	return true, nil
+	r.offset += int64(len(fresh))
+	r.before = append(r.before[:0], buf[max(0, n-maxBefore):n]...)
+	if r.grown != nil {
+		r.grown(r.offset)
+	}
+	return n == len(buf), r.split(fresh, emit)
 }
 
 // drain reads to where the log ends now; what is written meanwhile does not
@@ -198,64 +211,137 @@ func (r *logReader) drain(emit func(line []byte, cut bool) error) error {
 	}
 }
 
+// createLog makes the pod directory and the log, and opens it twice: for the
+// pod, which appends to it, and for a reader. fresh has an older log replaced,
+// not truncated. Links are refused: whoever can put one there would choose what
+// gets overwritten.
+func createLog(podDir string, fresh bool) (stderr, reader *os.File, err error) {
+	if err := createPodDir(podDir); err != nil {
+		return nil, nil, err
+	}
+	path := below(podDir, logName)
+	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("pod log %s is a %s, not a regular file: remove it", path, fileKind(info))
+	}
+	if err == nil && fresh && os.Remove(path) == nil {
+		info = nil
+	}
+	// Appending: what the pod writes after its log was truncated goes to the
+	// new end of the file, not to the old one.
+	stderr, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create pod log: %w", err)
+	}
+	if info != nil && info.Mode().Perm() != 0o600 {
+		err = stderr.Chmod(0o600)
+	}
+	if err == nil {
+		reader, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	}
+	if err != nil {
+		stderr.Close()
+		return nil, nil, fmt.Errorf("create pod log: %w", err)
+	}
+	return stderr, reader, nil
+}
+
+func createPodDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create pod directory: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("create pod directory: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("pod directory %s is a %s, not a directory of its own: remove it", dir, fileKind(info))
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", dir, owner, os.Geteuid())
+	}
+	return nil
+}
+
+func fileKind(info fs.FileInfo) string {
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return "symbolic link"
+	case info.IsDir():
+		return "directory"
+	case info.Mode().IsRegular():
+		return "regular file"
+	}
+	return "special file"
+}
+
+// A Log is a pod's log as [StartObserved] hands it over: opened once, watched
+// once, and read by one goroutine at a time. It is for package harness.
+type Log struct {
+	logReader
+	wake    chan struct{} // also for other events that the reader waits for
+	watched bool          // events of the log wake it
+	unwatch func()
+}
+
+// watchLog returns a log that is read from its start. Its file is whoever's who
+// opened it until Close.
+func watchLog(file *os.File) *Log {
+	l := &Log{logReader: logReader{file: file}, wake: make(chan struct{}, 1)}
+	l.unwatch, l.watched = watchPath(file.Name(), logEvents, l.wake)
+	return l
+}
+
+// File returns the open log: it can be read until Close, by several at once.
+func (l *Log) File() *os.File { return l.file }
+
+// Close ends the watch and closes the file.
+func (l *Log) Close() error {
+	l.unwatch()
+	return l.file.Close()
+}
+
 // errStopFollowing ends Follow from within a line.
 var errStopFollowing = errors.New("stop following")
 
 // Follow calls fn with every line of a pod's log, from its start on, and waits
-// for more where the log ends. It returns nil when fn
-// returned false, and the context's error, after one last look at the log,
-// when ctx ended.
+// for more where the log ends. It returns nil when fn returned false, and the
+// context's error when ctx ended: one that was cancelled after everything was
+// read that the log held then, one whose deadline has passed after one last look,
+// however large the log is.
 //
 // Lines are as [Config.Progress] gets them: whole ones only, without the line
 // ending, invalid UTF-8 replaced, cut at 64 KiB. A truncated log is read from
 // its start. Follow neither closes log nor moves its offset, so that several
 // may follow one file; fn is called from Follow's goroutine.
 func Follow(ctx context.Context, log *os.File, fn func(line string) bool) error {
-	r := logReader{file: log}
+	l := watchLog(log)
+	defer l.unwatch()
+	return l.Follow(ctx, fn)
+}
+
+// Follow goes on where the log was last read, as the function Follow does from
+// the start. Without fn, the log is not read: only [Observer.Grown] is called.
+func (l *Log) Follow(ctx context.Context, fn func(line string) bool) error {
 	emit := func(line []byte, cut bool) error {
 		if !fn(lineText(line, cut)) {
 			return errStopFollowing
 		}
 		return nil
 	}
-	return watchLog(ctx, log, func(last bool) (more bool, err error) {
-		if last {
-			return false, r.drain(emit)
-		}
-		return r.read(emit)
-	})
-}
-
-// FollowSize calls fn with the size of a pod's log, in bytes, at first and
-// whenever it has changed, without reading it. It ends as Follow does; fn is
-// called from its goroutine.
-func FollowSize(ctx context.Context, log *os.File, fn func(size int64) bool) error {
-	size := int64(-1)
-	return watchLog(ctx, log, func(bool) (more bool, err error) {
-		info, err := log.Stat()
-		if err != nil || info.Size() == size {
-			return false, err
-		}
-		size = info.Size()
-		if !fn(size) {
-			return false, errStopFollowing
-		}
-		return false, nil
-	})
-}
-
-// watchLog calls look whenever the log may have changed and as long as there is
-// more to see, until that returns errStopFollowing or ctx ends; the last look
-// comes after that.
-func watchLog(ctx context.Context, log *os.File, look func(last bool) (more bool, err error)) error {
-	wake := make(chan struct{}, 1)
-	stop, watched := watchPath(log.Name(), logEvents, wake)
-	defer stop()
 	pace := newPace(time.Time{})
 	defer pace.stop()
 	for {
 		over := ctx.Err()
-		more, err := look(over != nil)
+		more, err := false, error(nil)
+		switch {
+		case fn == nil:
+			err = l.look()
+		case errors.Is(over, context.Canceled):
+			err = l.drain(emit)
+		default:
+			more, err = l.read(emit)
+		}
 		switch {
 		case errors.Is(err, errStopFollowing):
 			return nil
@@ -267,10 +353,38 @@ func watchLog(ctx context.Context, log *os.File, look func(last bool) (more bool
 			continue
 		}
 		select {
-		case <-wake:
+		case <-l.wake:
 			pace.woken()
-		case <-pace.next(watched):
+		case <-pace.next(l.watched):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// look notes how large the log is, without reading it.
+func (l *Log) look() error {
+	info, err := l.file.Stat()
+	if err != nil || info.Size() == l.offset {
+		return err
+	}
+	l.offset = info.Size()
+	if l.grown != nil {
+		l.grown(l.offset)
+	}
+	return nil
+}
+
+// logTrouble says why the last words of a pod may be missing in its log; "" if
+// there is no such reason.
+func logTrouble(path string) string {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(path[:strings.LastIndexByte(path, '/')+1], &disk); err == nil && disk.Blocks > 0 && disk.Bavail == 0 {
+		return "the disk of the log is full: the pod's last words may be missing"
+	}
+	var limit unix.Rlimit
+	info, err := os.Stat(path)
+	if err == nil && unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) == nil && uint64(info.Size()) >= limit.Cur {
+		return fmt.Sprintf("the log has reached the file-size limit of %d bytes (ulimit -f): the pod's last words may be missing", limit.Cur)
+	}
+	return ""
 }

@@ -226,7 +226,10 @@ func TestFollow(t *testing.T) {
 // watcher returns what Start makes of a pod's lines, with or without somebody
 // who wants to see each of them.
 func watcher(progress func(string)) *start {
-	s := &start{cfg: Config{PodName: "alpha", Dir: "/", Progress: progress}}
+	s := &start{
+		plan:     plan{Config: Config{PodName: "alpha", Dir: "/", Progress: progress}},
+		observer: &Observer{}, log: &Log{}, process: &process{pid: -1},
+	}
 	s.timeline.Start = time.Now()
 	if progress == nil {
 		s.log.skip = beforeTail

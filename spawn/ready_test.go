@@ -1,60 +1,69 @@
 package spawn
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseReady(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		line, name, socket string
-		isReady, ok        bool
+		refused            string
 	}{
-		{line: "YOI-READY\talpha\t/run/alpha/sock", name: "alpha", socket: "/run/alpha/sock", isReady: true, ok: true},
-		{line: "YOI-READY\talpha\tsock", name: "alpha", socket: "sock", isReady: true, ok: true},
-		{line: "YOI-READY\talpha\t/a\tb\t", name: "alpha", socket: "/a\tb\t", isReady: true, ok: true},
-		{line: "YOI-READY\talpha beta\t /x ", name: "alpha beta", socket: " /x ", isReady: true, ok: true},
-		{line: "YOI-READY\t\xff\t/\xfe", name: "\xff", socket: "/\xfe", isReady: true, ok: true},
-		{line: "YOI-READY\t", isReady: true},
-		{line: "YOI-READY\talpha", name: "alpha", isReady: true},
-		{line: "YOI-READY\talpha\t", name: "alpha", isReady: true},
-		{line: "YOI-READY\t\t/run/sock", socket: "/run/sock", isReady: true},
-		{line: "YOI-READY\t\t", isReady: true},
-		{line: "YOI-READY"},
-		{line: "YOI-READY alpha /run/sock"},
-		{line: " YOI-READY\talpha\t/run/sock"},
-		{line: "yoi-ready\talpha\t/run/sock"},
-		{line: "YOI-READYX\talpha\t/run/sock"},
-		{line: "log: YOI-READY\talpha\t/run/sock"},
-		{line: ""},
+		{line: "YOI-READY\talpha\t/run/alpha/sock", name: "alpha", socket: "/run/alpha/sock"},
+		{line: "YOI-READY\talpha\tsock", name: "alpha", socket: "sock"},
+		{line: "YOI-READY\talpha\t/a\tb\t", name: "alpha", socket: "/a\tb\t"},
+		{line: "YOI-READY\talpha beta\t /x ", name: "alpha beta", socket: " /x "},
+		{line: "YOI-READY\t\xff\t/\xfe", name: "\xff", socket: "/\xfe"},
+		{line: "YOI-READY\ta\t/" + strings.Repeat("x", unix.PathMax-2), name: "a", socket: "/" + strings.Repeat("x", unix.PathMax-2)},
+		{line: "YOI-READY\t", refused: "it has no name"},
+		{line: "YOI-READY\talpha", refused: "it has no socket path"},
+		{line: "YOI-READY\talpha\t", refused: "it has no socket path"},
+		{line: "YOI-READY\t\t/run/sock", refused: "it has no name"},
+		{line: "YOI-READY\t\t", refused: "it has no name"},
+		{line: "YOI-READY\talpha\t/run/sock\x00", refused: "its socket path holds a NUL byte"},
+		{line: "YOI-READY\talpha\t/" + strings.Repeat("x", unix.PathMax-1), refused: fmt.Sprintf("its socket path has %d bytes, and no system call takes more than %d", unix.PathMax, unix.PathMax-1)},
 	} {
-		t.Run(tc.line, func(t *testing.T) {
-			name, socket, isReady, ok := parseReady([]byte(tc.line))
-			assert.Equal(t, tc.isReady, isReady, "isReady")
-			assert.Equal(t, tc.ok, ok, "ok")
-			assert.Equal(t, tc.name, name)
-			assert.Equal(t, tc.socket, socket)
+		t.Run(tc.line[:min(len(tc.line), 40)], func(t *testing.T) {
+			assert.True(t, isReadyLine([]byte(tc.line)))
+			told, err := parseReady([]byte(tc.line))
+			if tc.refused != "" {
+				assert.EqualError(t, err, tc.refused)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, announcement{tc.name, tc.socket}, told)
 		})
 	}
 }
 
+func TestOrdinaryLines(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{
+		"", "YOI-READY", "YOI-READY alpha /run/sock", " YOI-READY\talpha\t/run/sock", "yoi-ready\talpha\t/run/sock",
+		"YOI-READYX\talpha\t/run/sock", "log: YOI-READY\talpha\t/run/sock",
+	} {
+		assert.False(t, isReadyLine([]byte(line)), "%q", line)
+	}
+}
+
 func FuzzParseReady(f *testing.F) {
-	for _, s := range []string{"", "YOI-READY", "YOI-READY\t", "YOI-READY\ta\tb", "YOI-READY\ta\tb\tc", "x\ty"} {
+	for _, s := range []string{"", "a", "a\tb", "a\tb\tc", "\tb", "a\t", "a\t\x00"} {
 		f.Add(s)
 	}
-	f.Fuzz(func(t *testing.T, line string) {
-		name, socket, isReady, ok := parseReady([]byte(line))
-		if isReady != strings.HasPrefix(line, "YOI-READY\t") {
-			t.Fatalf("%q: isReady is %v", line, isReady)
+	f.Fuzz(func(t *testing.T, rest string) {
+		told, err := parseReady([]byte("YOI-READY\t" + rest))
+		if err == nil && (told.name == "" || told.socket == "" || strings.Contains(told.name, "\t") || rest != told.name+"\t"+told.socket) {
+			t.Fatalf("%q: read as %q", rest, told)
 		}
-		if ok && (strings.Contains(name, "\t") || line != "YOI-READY\t"+name+"\t"+socket) {
-			t.Fatalf("%q: read as name %q and socket %q", line, name, socket)
-		}
-		if !ok && name != "" && socket != "" {
-			t.Fatalf("%q: refused with name %q and socket %q", line, name, socket)
+		if name, socket, _ := strings.Cut(rest, "\t"); err != nil && name != "" && socket != "" && len(socket) < unix.PathMax && !strings.Contains(socket, "\x00") {
+			t.Fatalf("%q: refused: %v", rest, err)
 		}
 	})
 }

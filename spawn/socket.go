@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Dial connects to the socket of a pod. Unlike [net.Dial] it takes a path that
@@ -35,20 +36,47 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	return conn, err
 }
 
-// connect connects to the socket of a pod with the process pid and closes the
-// connection. notYet tells that a later try may succeed.
-func connect(path string, pid int) (notYet bool, err error) {
+// connect connects to the socket that the pod with the process pid has announced,
+// and closes the connection. launch is a file that was made just before that
+// process. The error may be one that a later try has not: see isNotYet.
+func connect(path string, pid int, launch fs.FileInfo) error {
+	// First: a socket that is replaced meanwhile is not taken for the new one.
+	info, statErr := os.Stat(path)
 	listener, err := connectOnce(path)
-	if err == nil {
-		err = checkListener(listener, pid)
+	switch {
+	case err != nil:
+		return err
+	case statErr != nil:
+		return errors.Unwrap(statErr) // it has just been bound
+	case hasEnded(pid) || syscall.Kill(pid, 0) == syscall.ESRCH:
+		return errEnded
+	case listener == pid:
+		return nil
 	}
-	return isNotYet(err), err
+	// The pod's children, and whatever they leave behind, are younger than itself.
+	if err := checkListener(listener, pid); err != nil {
+		return err
+	}
+	if isOlder(info, launch) {
+		return fmt.Errorf("it is older than this pod (process %d), and something still listens on it: a process that an earlier pod of the name has left?", pid)
+	}
+	return nil
+}
+
+// isOlder reports whether a socket was made before a file, as far as the clocks of
+// their file systems tell.
+func isOlder(socket, file fs.FileInfo) bool {
+	made := socket.ModTime()
+	if socket.Sys().(*syscall.Stat_t).Dev != file.Sys().(*syscall.Stat_t).Dev {
+		made = made.Add(time.Second) // their clocks may be coarse, or another machine's
+	}
+	return made.Before(file.ModTime())
 }
 
 // errEnded: something listens on the socket, but the pod's process has ended.
 var errEnded = errors.New("the pod has ended")
 
-// isNotYet tells the failures that end when the pod binds its socket, listens
+// isNotYet reports whether a failure is one that ends when the pod binds its socket, listens
 // on it, or accepts the connections that fill its backlog. One that has ended
 // is about to be reaped, which is told in another way.
 func isNotYet(err error) bool {

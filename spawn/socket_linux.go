@@ -1,3 +1,5 @@
+//go:build !portable
+
 package spawn
 
 import (
@@ -48,19 +50,12 @@ func connectOnce(path string) (listener int, err error) {
 	return int(peer.Pid), nil
 }
 
-// checkListener tells whether the process that listens on a socket can be the
-// pod with the process pid. That pod's children, and whatever they leave behind,
-// are younger than itself: a listener that is older belongs to somebody else,
-// such as a stale pod of the same name.
+// checkListener returns an error if the process that listens on a socket is older
+// than the pod with the process pid. Where one of them is gone, or the system does
+// not show them, that is not known.
 func checkListener(listener, pid int) error {
-	if listener == pid {
-		return nil
-	}
-	ours := procStat(pid)
-	if ours == nil || ours.state() == "Z" {
-		return errEnded
-	}
-	if theirs := procStat(listener); theirs != nil && theirs.startTime() < ours.startTime() {
+	ours, theirs := procStat(pid), procStat(listener)
+	if ours != nil && theirs != nil && theirs.startTime() < ours.startTime() {
 		return fmt.Errorf("process %d answers there, which is older than this pod (process %d): a stale pod of the same name?", listener, pid)
 	}
 	return nil

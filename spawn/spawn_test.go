@@ -263,8 +263,9 @@ func TestVerdicts(t *testing.T) {
 		{program: "malformed-no-socket", verdict: spawn.ErrMalformedReady, message: `malformed ready line: "YOI-READY\talpha"`},
 		{program: "malformed-empty-socket", verdict: spawn.ErrMalformedReady, message: `malformed ready line: "YOI-READY\talpha\t"`},
 		{program: "malformed-empty-name", verdict: spawn.ErrMalformedReady, message: `malformed ready line: "YOI-READY\t\t/`},
-		{program: `log hm; raw "YOI-READY\t\n"; exit 1`, verdict: spawn.ErrMalformedReady, message: `malformed ready line: "YOI-READY\t"; last lines: hm`, tail: []string{"hm"}},
-		{program: `raw "YOI-READY\talpha\t"; flood 100KiB 0; log ''; hang`, verdict: spawn.ErrMalformedReady, message: `malformed ready line: "YOI-READY\talpha\t....`, contains: "bytes more"},
+		{program: `log hm; raw "YOI-READY\t\n"; exit 1`, verdict: spawn.ErrMalformedReady, message: `malformed ready line: "YOI-READY\t" (it has no name); last lines: hm`, tail: []string{"hm"}},
+		{program: `raw "YOI-READY\talpha\t"; flood 100KiB 0; log ''; hang`, verdict: spawn.ErrMalformedReady, message: `malformed ready line: "YOI-READY\talpha\t....`, contains: `bytes more)" (it is longer than 64 KiB)`},
+		{program: `bind; raw "YOI-READY\t{name}\t{socket}\x00\n"; serve`, verdict: spawn.ErrMalformedReady, contains: `/sock\x00" (its socket path holds a NUL byte)`},
 		{program: "wrong-name", verdict: spawn.ErrNameMismatch, message: `pod became ready under another name: got "alpha-other", want "alpha"`},
 
 		{program: "never-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 1s, waiting for the ready line; last lines: loading", tail: []string{"loading"}},

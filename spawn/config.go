@@ -1,0 +1,242 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// DefaultReadyTimeout is how long a pod may take to become ready if
+// [Config.ReadyTimeout] is zero.
+const DefaultReadyTimeout = 20 * time.Second
+
+// A Config says which pod to start, and how.
+type Config struct {
+	// Command launches the pod. Its Program must not be empty; ResolveCommand
+	// has the default one.
+	Command Command
+	// PodName is the pod's name and that of its directory below the runtime
+	// directory: one path element, not empty. Nothing keeps a second pod of the
+	// name from being started there: it takes the log and the socket over.
+	PodName string
+	// Profile selects a profile; "" = none. It is dropped when a session is
+	// resumed.
+	Profile string
+	// TicketRole marks the process with a role; "" = none.
+	TicketRole string
+	// WorkspaceRoot is the pod's workspace. It must not be empty; a relative
+	// path is taken from this process's working directory.
+	WorkspaceRoot string
+	// Dir is the pod's working directory; "" = WorkspaceRoot. It is not told to
+	// the pod in any other way. A relative path is as for WorkspaceRoot.
+	Dir string
+	// ResumeFrom is the session to resume, the nil UUID included; nil = a new
+	// pod.
+	ResumeFrom *uuid.UUID
+	// Env is the pod's environment; nil = os.Environ(). It also decides where
+	// the runtime directory is: see RuntimeDir.
+	Env []string
+	// ReadyTimeout is how long the ready line and the socket may take together,
+	// from the start of the process; 0 = DefaultReadyTimeout.
+	ReadyTimeout time.Duration
+	// Progress is called, from the goroutine of Start, with every line that the
+	// pod logs before it is ready, but not with the ready line: in order, once
+	// each, invalid UTF-8 shown as U+FFFD, a line longer than 64 KiB cut and
+	// marked. nil = nobody wants to know.
+	Progress func(line string)
+}
+
+// Args returns the handshake arguments: what the pod is told on its command
+// line after the prefix arguments of the command,
+//
+//	--workspace DIR --pod NAME [--profile P] [--ticket-role R]
+//	--workspace DIR --session UUID --pod NAME [--ticket-role R]
+func (c Config) Args() []string {
+	args := []string{"--workspace", c.WorkspaceRoot}
+	if c.ResumeFrom != nil {
+		args = append(args, "--session", c.ResumeFrom.String(), "--pod", c.PodName)
+	} else {
+		args = append(args, "--pod", c.PodName)
+		if c.Profile != "" {
+			args = append(args, "--profile", c.Profile)
+		}
+	}
+	if c.TicketRole != "" {
+		args = append(args, "--ticket-role", c.TicketRole)
+	}
+	return args
+}
+
+// check returns an error that names the field of the config that cannot be right.
+func (c Config) check() error {
+	switch {
+	case c.Command.Program == "":
+		return errors.New("Command.Program is empty")
+	case c.WorkspaceRoot == "":
+		return errors.New("WorkspaceRoot is empty")
+	case c.PodName == "" || c.PodName == "." || c.PodName == ".." || strings.ContainsAny(c.PodName, "/\x00\t\r\n"):
+		return fmt.Errorf("PodName %q must be one path element: not empty, . or .., and without /, NUL, tab, CR or newline", c.PodName)
+	case c.ReadyTimeout < 0:
+		return fmt.Errorf("ReadyTimeout %v is negative", c.ReadyTimeout)
+	}
+	return c.checkNUL()
+}
+
+// checkNUL refuses what the system would take for the end of a text.
+func (c Config) checkNUL() error {
+	fields := []struct {
+		name   string
+		values []string
+	}{
+		{"Command.Program", []string{c.Command.Program}},
+		{"Command.PrefixArgs", c.Command.PrefixArgs},
+		{"Profile", []string{c.Profile}},
+		{"TicketRole", []string{c.TicketRole}},
+		{"WorkspaceRoot", []string{c.WorkspaceRoot}},
+		{"Dir", []string{c.Dir}},
+		{"Env", c.Env},
+	}
+	for _, field := range fields {
+		for _, value := range field.values {
+			if !strings.ContainsRune(value, 0) {
+				continue
+			}
+			// The values of an environment may be secrets.
+			if name, _, ok := strings.Cut(value, "="); ok && field.name == "Env" {
+				value = name
+			}
+			return fmt.Errorf("%s %q holds a NUL byte", field.name, value)
+		}
+	}
+	return nil
+}
+
+// plan is a config that was checked, with its defaults filled in and all its
+// paths absolute.
+type plan struct {
+	Config
+	program string
+	environ []string
+	podDir  string
+}
+
+// plan works out what Start will do; it touches nothing.
+func (c Config) plan() (plan, error) {
+	if err := c.check(); err != nil {
+		return plan{}, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
+	}
+	if c.ReadyTimeout == 0 {
+		c.ReadyTimeout = DefaultReadyTimeout
+	}
+	if c.Dir == "" {
+		c.Dir = c.WorkspaceRoot
+	}
+	for _, path := range []*string{&c.WorkspaceRoot, &c.Dir} {
+		var err error
+		if *path, err = absolute(*path); err != nil {
+			return plan{}, c.launchError(err)
+		}
+	}
+	// As os/exec has it: the last of equal variables counts, and PWD is right
+	// where the environment is inherited.
+	p := plan{Config: c, environ: (&exec.Cmd{Dir: c.Dir, Env: c.Env}).Environ()}
+	runtimeDir, err := RuntimeDir(p.environ)
+	if err != nil {
+		return plan{}, err
+	}
+	p.podDir = below(below(c.Dir, runtimeDir), c.PodName) // as the pod will take it
+
+	if p.program, err = exec.LookPath(c.Command.Program); err == nil {
+		p.program, err = absolute(p.program)
+	}
+	if err == nil {
+		err = checkDir(c.Dir)
+	}
+	if err != nil {
+		return plan{}, c.launchError(err)
+	}
+	return p, nil
+}
+
+// checkDir tells a missing working directory from a missing program: the system
+// gives one error for both.
+func checkDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "chdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	if err != nil {
+		return fmt.Errorf("working directory: %w", err)
+	}
+	return nil
+}
+
+func (c Config) launchError(err error) error {
+	return fmt.Errorf("%w `%s`: %w", ErrLaunch, c.Command, err)
+}
+
+// RuntimeDir returns the runtime directory that a pod with the environment env
+// (of the form "key=value", as in [os.Environ]) uses: $YOI_RUNTIME_DIR, else
+// $YOI_HOME/run, else $XDG_RUNTIME_DIR/yoi, else $HOME/.yoi/run. An empty
+// variable counts as unset, and of one that is there twice the last counts.
+// The error is [ErrRuntimeDirUnavailable].
+func RuntimeDir(env []string) (string, error) {
+	for _, place := range []struct{ variable, below string }{
+		{"YOI_RUNTIME_DIR", ""},
+		{"YOI_HOME", "run"},
+		{"XDG_RUNTIME_DIR", "yoi"},
+		{"HOME", ".yoi/run"},
+	} {
+		if base := lookupEnv(env, place.variable); base != "" {
+			if place.below != "" {
+				base += "/" + place.below
+			}
+			return clean(base), nil
+		}
+	}
+	return "", ErrRuntimeDirUnavailable
+}
+
+func lookupEnv(env []string, key string) string {
+	for _, entry := range slices.Backward(env) {
+		if name, value, ok := strings.Cut(entry, "="); ok && name == key {
+			return value
+		}
+	}
+	return ""
+}
+
+// absolute returns path as it is from this process's working directory.
+func absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return clean(path), nil
+	}
+	dir, err := os.Getwd()
+	return below(dir, path), err
+}
+
+// below returns path as it is from dir.
+func below(dir, path string) string {
+	if !filepath.IsAbs(path) {
+		path = dir + "/" + path
+	}
+	return clean(path)
+}
+
+// clean is filepath.Clean but for a path with .. in it: where that leads behind
+// a symbolic link, only the system knows.
+func clean(path string) string {
+	if slices.Contains(strings.Split(path, "/"), "..") {
+		return path
+	}
+	return filepath.Clean(path)
+}

@@ -1,0 +1,48 @@
+package spawn
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// A Pod is a pod that became ready. Its methods are safe for concurrent use.
+// There is nothing to close: its process is reaped when it ends.
+type Pod struct {
+	// Name is the pod's name.
+	Name string
+	// PID is the number of the pod's process and of its process group.
+	PID int
+	// SocketPath is the absolute path of the socket that the pod announced.
+	SocketPath string
+	// LogPath is the absolute path of the log that is the pod's stderr. A pod
+	// removes it when it stops gracefully.
+	LogPath string
+	// Timeline tells when the steps of the start were seen.
+	Timeline Timeline
+
+	process *process
+}
+
+// Done is closed after the pod's process has ended and was reaped.
+func (p *Pod) Done() <-chan struct{} { return p.process.done }
+
+// State tells how the pod's process ended; nil while it runs. It stays nil if
+// the host reaped the process, by a wait for any child: Done tells the end then,
+// too.
+func (p *Pod) State() *os.ProcessState { return p.process.exitState() }
+
+// Signal sends a signal, which must be a [syscall.Signal], to the pod's whole
+// process group, also when the pod itself has ended and left children in it.
+// It returns [os.ErrProcessDone] when nobody is left in the group. Where this
+// process inherits orphans (process 1, a subreaper), it reaps those of the group.
+func (p *Pod) Signal(sig os.Signal) error {
+	number, ok := sig.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("pod %s: signal %v is not a syscall.Signal", p.Name, sig)
+	}
+	if err := p.process.signal(number); err != nil {
+		return fmt.Errorf("pod %s: %w", p.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,253 @@
+//go:build unix
+
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// killGrace is how long a killed process may take to be gone. Only one that
+// the kernel itself holds up (a dead network disk) takes longer.
+const killGrace = 5 * time.Second
+
+// process is a child that leads its own process group.
+type process struct {
+	pid  int
+	done chan struct{} // closed once it has ended and was reaped
+
+	mu     sync.Mutex // held while the process is reaped and while its group is signalled
+	reaped bool       // by this package or, though it should not, by somebody else
+	state  *os.ProcessState
+	killed bool // by SIGKILL for the whole group
+	empty  bool // nobody is left in the group, whose number may be somebody else's now
+}
+
+// startProcess starts a process in its own group and reaps it when it ends.
+func startProcess(program string, argv []string, attr *syscall.ProcAttr) (*process, error) {
+	attr.Sys = &syscall.SysProcAttr{Setpgid: true}
+	pid, err := forkExec(program, argv, attr)
+	if err != nil {
+		return nil, &fs.PathError{Op: "fork/exec", Path: program, Err: err}
+	}
+	p := &process{pid: pid, done: make(chan struct{})}
+	go p.reap(watchExit(pid))
+	return p, nil
+}
+
+// busyGrace is how long a program may be open for writing before the start
+// fails.
+const busyGrace = time.Second
+
+// explainExec adds to the error of an exec what the system's words hide.
+func explainExec(program string, err error) error {
+	switch {
+	case errors.Is(err, syscall.ETXTBSY):
+		return fmt.Errorf("%w (something still has the program open for writing after %v)", err, busyGrace)
+	case errors.Is(err, syscall.ENOENT):
+		if _, statErr := os.Stat(program); statErr == nil {
+			return fmt.Errorf("%w (the file is there: the interpreter or the loader that it names is not)", err)
+		}
+	case errors.Is(err, syscall.EBADF):
+		// The child moves its descriptors to numbers beyond the limit.
+		var limit syscall.Rlimit
+		if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+			return fmt.Errorf("%w (no descriptor is left: the limit on open files is %d, ulimit -n)", err, limit.Cur)
+		}
+	case errors.Is(err, syscall.ENOEXEC):
+		return fmt.Errorf("%w (a script needs a first line such as #!/bin/sh)", err)
+	}
+	return err
+}
+
+// reap is the only one that waits for the process. ended, if it is not nil,
+// returns when that will not block.
+func (p *process) reap(ended func()) {
+	p.reapLeader(ended)
+	close(p.done)
+	if p.wasKilled() {
+		p.awaitGroup()
+	}
+}
+
+func (p *process) reapLeader(ended func()) {
+	if ended != nil {
+		// It has ended but still holds its number: reaping it under the lock
+		// leaves no moment at which a signal could hit somebody else.
+		ended()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.state = p.wait()
+	} else {
+		state := p.wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.state = state
+	}
+	p.reaped = true
+	p.reapGroup()
+}
+
+func (p *process) wasKilled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.killed
+}
+
+// wait reaps the process. It returns nil if its host has done that, which waits
+// for any child: how the process ended is lost then. A handle on the process is
+// made only now: each is a descriptor where there are pidfds.
+func (p *process) wait() *os.ProcessState {
+	child, err := os.FindProcess(p.pid)
+	if err != nil {
+		return nil
+	}
+	state, _ := child.Wait()
+	return state
+}
+
+// exitState returns how the process ended; nil while it runs. One that has
+// ended but that reap has not come to is waited for: that takes a moment, and
+// whoever saw the pod's end from outside must not be told that it runs.
+func (p *process) exitState() *os.ProcessState {
+	p.mu.Lock()
+	state, ended := p.state, !p.reaped && hasEnded(p.pid)
+	p.mu.Unlock()
+	if ended {
+		<-p.done
+		return p.exitState()
+	}
+	return state
+}
+
+// signal sends sig to every process of the group, also when its leader has
+// ended. It returns os.ErrProcessDone when nobody is left.
+func (p *process) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped && !p.reapGroup() {
+		return os.ErrProcessDone
+	}
+	err := syscall.Kill(-p.pid, sig)
+	if !p.reaped && (err != nil || sig == syscall.SIGKILL) {
+		// It may have left its group for another one. If it has not, it may be
+		// gone by now where something else reaps it.
+		if own := syscall.Kill(p.pid, sig); err != nil || own != syscall.ESRCH {
+			err = own
+		}
+	}
+	if err == nil && sig == syscall.SIGKILL {
+		p.killed = true
+		if p.reaped {
+			go p.awaitGroup()
+		}
+	}
+	if errors.Is(err, syscall.ESRCH) {
+		return os.ErrProcessDone
+	}
+	if err != nil {
+		return fmt.Errorf("send %v to process group %d: %w", sig, p.pid, err)
+	}
+	return nil
+}
+
+// reapGroup reaps what the group has left to this process, if that inherits
+// orphans (process 1, or a subreaper), and reports whether somebody is left in
+// the group. The leader must have been reaped.
+//
+// The number of a group is not given away while the group has a member. So it
+// is still ours if somebody was left at the last look and no process has it as
+// its own number now.
+func (p *process) reapGroup() (left bool) {
+	for !p.empty && syscall.Kill(p.pid, 0) == syscall.ESRCH {
+		switch pid, err := unix.Wait4(-p.pid, nil, unix.WNOHANG, nil); {
+		case pid > 0 || errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.ECHILD) && errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH):
+			p.empty = true
+			return false
+		}
+		return true
+	}
+	p.empty = true
+	return false
+}
+
+// awaitGroup reaps the members of a killed group that this process inherits as
+// they end. It returns when it has none of them.
+func (p *process) awaitGroup() {
+	for {
+		if _, err := unix.Wait4(-p.pid, nil, 0, nil); err != nil && !errors.Is(err, syscall.EINTR) {
+			return
+		}
+	}
+}
+
+// kill ends the whole group and waits until its leader was reaped, and those of
+// the others that this process inherits.
+func (p *process) kill() error {
+	err := p.signal(syscall.SIGKILL)
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-p.done
+		p.awaitGroup()
+	}()
+	timer := time.NewTimer(killGrace)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		return fmt.Errorf("process %d is still there %v after SIGKILL (it is reaped when it ends)", p.pid, killGrace)
+	}
+	// Children that were left when the leader had ended by itself.
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+// closingInheritable returns the descriptors for a child so that it inherits no
+// other: a number of -1 has one closed between fork and exec.
+func closingInheritable(files []uintptr) []uintptr {
+	for _, fd := range inheritable() {
+		for fd >= len(files) {
+			files = append(files, ^uintptr(0))
+		}
+	}
+	return files
+}
+
+// inheritable returns the descriptors above 2 that a child would inherit.
+func inheritable() (fds []int) {
+	dir, err := os.Open("/dev/fd")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd <= 2 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds
+}

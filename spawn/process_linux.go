@@ -1,0 +1,151 @@
+//go:build !portable
+
+package spawn
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// forks is held during a fork. There is one at a time in any case
+// (syscall.ForkLock), but each that waited there would have a thread.
+var forks sync.Mutex
+
+// forkExec starts a process that inherits attr.Files and no other descriptor, in
+// a time that hardly depends on how many this process has.
+//
+// Descriptors that this process got without close-on-exec, from whoever started
+// it, would be passed on. Their flag is left alone, since other children may be
+// meant to have them: it is set in a copy of the descriptor table, that of a
+// thread which ends then. Until it has, a moment after this returns, the copy
+// holds open what is closed meanwhile, as a child does until its exec.
+func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	forks.Lock()
+	defer forks.Unlock()
+	// A timer with a function has the runtime open the descriptors of its poller,
+	// if it has not yet: it must find them in the copy.
+	time.AfterFunc(time.Hour, func() {}).Stop()
+	onThreadToEnd(func() {
+		if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_UNSHARE|unix.CLOSE_RANGE_CLOEXEC) != nil {
+			// Before Linux 5.11.
+			attr.Files = closingInheritable(attr.Files)
+		}
+		pid, err = syscall.ForkExec(program, argv, attr)
+	})
+	return pid, err
+}
+
+// onThreadToEnd runs f on a thread that ends then, and waits for f.
+func onThreadToEnd(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// A goroutine that ends locked ends its thread.
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		// The main thread alone does not end. While it is locked, this is run
+		// elsewhere.
+		onThreadToEnd(f)
+		runtime.UnlockOSThread()
+	}()
+	<-done
+}
+
+// watchExit returns a function that returns once the process has ended and can
+// be reaped, and leaves that to others. It waits on a pidfd through the runtime's
+// poller: a blocking wait would hold a thread for every live pod. It returns nil
+// where there is no pidfd (Linux before 5.10, no descriptor left).
+func watchExit(pid int) func() {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil
+	}
+	file := os.NewFile(uintptr(fd), "pidfd")
+	return func() {
+		defer file.Close()
+		if conn, err := file.SyscallConn(); err == nil {
+			_ = conn.Read(func(fd uintptr) bool {
+				ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+				n, err := unix.Poll(ready, 0)
+				return n > 0 || err != nil && err != unix.EINTR
+			})
+		}
+		// A tracer, such as a debugger, keeps one that has ended to itself until
+		// it has looked.
+		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		}
+	}
+}
+
+// hasEnded reports whether a child that was not reaped has ended.
+func hasEnded(pid int) bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0
+}
+
+// isStopped reports whether a process was stopped by a signal.
+func isStopped(pid int) bool {
+	stat := procStat(pid)
+	return stat != nil && stat.state() == "T"
+}
+
+// stat holds the fields of /proc/PID/stat (proc(5)) from the third on.
+type stat [][]byte
+
+// procStat returns nil for a process that is not there.
+func procStat(pid int) stat {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	// The command's name, field 2, may hold spaces and parentheses.
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) < 20 {
+		return nil
+	}
+	return fields
+}
+
+// state is field 3: R, S, D, Z (ended, not reaped), T (stopped), …
+func (s stat) state() string { return string(s[0]) }
+
+// startTime is field 22: when the process started, in clock ticks since boot.
+func (s stat) startTime() uint64 {
+	t, _ := strconv.ParseUint(string(s[19]), 10, 64)
+	return t
+}
+
+// workingDir returns the directory that a process is in: started, if it is still
+// in that one, or that cannot be known.
+func workingDir(pid int, started string) string {
+	link := fmt.Sprintf("/proc/%d/cwd", pid)
+	dir, err := os.Readlink(link)
+	if err != nil {
+		return started
+	}
+	// The link leads there by itself, whatever its text says: "(deleted)", or the
+	// name that the directory has for a process with another root.
+	at, err := os.Stat(link)
+	if err != nil || isAt(at, started) || !isAt(at, dir) {
+		return started
+	}
+	return dir
+}
+
+func isAt(dir os.FileInfo, path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && os.SameFile(dir, info)
+}

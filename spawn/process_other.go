@@ -1,0 +1,23 @@
+//go:build unix && (!linux || portable)
+
+package spawn
+
+import "syscall"
+
+// forkExec starts a process that inherits attr.Files and no other descriptor.
+func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	attr.Files = closingInheritable(attr.Files)
+	return syscall.ForkExec(program, argv, attr)
+}
+
+// watchExit returns nil: there is no way to wait without reaping here.
+func watchExit(int) func() { return nil }
+
+// hasEnded cannot tell without reaping here: done tells soon.
+func hasEnded(int) bool { return false }
+
+// isStopped cannot tell here.
+func isStopped(int) bool { return false }
+
+// workingDir cannot tell here.
+func workingDir(_ int, started string) string { return started }

@@ -4,10 +4,12 @@ package spawn
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -78,6 +80,66 @@ func TestKilledAlthoughItLeftItsGroup(t *testing.T) {
 	assert.False(t, hasEnded(other.Process.Pid))
 }
 
+func TestFollowersOfOneFileAreWokenByThemselves(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	first, second := make(chan struct{}, 1), make(chan struct{}, 1)
+	stopFirst, ok := watchPath(path, logEvents, first)
+	if !ok {
+		t.Skip("there is no inotify instance")
+	}
+	stopSecond, ok := watchPath(path, logEvents, second)
+	require.True(t, ok)
+	defer stopSecond()
+	stopFirst()
+	require.NoError(t, os.WriteFile(path, []byte("x"), 0o600))
+	select {
+	case <-second:
+	case <-time.After(20 * time.Second):
+		t.Error("who stopped took the other's watch along")
+	}
+	assert.Empty(t, first)
+}
+
+// TestKillThatIsNotPermittedSaysSo has a pod of another user than this process is
+// by then.
+func TestKillThatIsNotPermittedSaysSo(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start another user's process")
+	}
+	other := sleeper(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKillHelper$", "-test.v")
+	cmd.Env = append(os.Environ(), fmt.Sprint("SPAWN_TEST_KILL=", other.Process.Pid), "SPAWN_TEST_SUPERVISED=1")
+	cmd.WaitDelay = 20 * time.Second
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), fmt.Sprintf("send killed to process group %d: operation not permitted", other.Process.Pid))
+	assert.False(t, hasEnded(other.Process.Pid))
+}
+
+func TestKillHelper(t *testing.T) {
+	pid, err := strconv.Atoi(os.Getenv("SPAWN_TEST_KILL"))
+	if err != nil {
+		t.Skip("this is a part of TestKillThatIsNotPermittedSaysSo")
+	}
+	require.NoError(t, syscall.Setuid(65534))
+	begin := time.Now()
+	t.Log((&process{pid: pid, done: make(chan struct{})}).kill())
+	assert.Less(t, time.Since(begin), killGrace, "it is not waited for")
+}
+
+// forget removes the watch of a path behind the back of those who have it.
+func forget(path string) (wd int, err error) {
+	watches.mu.Lock()
+	defer watches.mu.Unlock()
+	if wd, err = unix.InotifyAddWatch(watches.fd, path, unix.IN_MODIFY|unix.IN_MASK_ADD); err == nil {
+		_, err = unix.InotifyRmWatch(watches.fd, uint32(wd))
+	}
+	return wd, err
+}
+
 func TestLostWakeUpIsNoticed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")
@@ -87,19 +149,21 @@ func TestLostWakeUpIsNoticed(t *testing.T) {
 	log, err := os.Open(path)
 	require.NoError(t, err)
 	defer log.Close()
-	lines, done := make(chan string), make(chan error)
+	lines, done := make(chan string, 2), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	go func() { done <- Follow(ctx, log, func(line string) bool { lines <- line; return true }) }()
 	_, err = w.WriteString("first\n")
 	require.NoError(t, err)
-	assert.Equal(t, "first", <-lines) // it watches now
+	select {
+	case line := <-lines: // it watches now
+		assert.Equal(t, "first", line)
+	case <-time.After(20 * time.Second):
+		require.FailNow(t, "the first line was not noticed")
+	}
 
 	// The kernel forgets the watch, and nobody is told of the next line.
-	watches.mu.Lock()
-	wd, err := unix.InotifyAddWatch(watches.fd, path, unix.IN_MODIFY|unix.IN_MASK_ADD)
-	require.NoError(t, err)
-	_, err = unix.InotifyRmWatch(watches.fd, uint32(wd))
-	watches.mu.Unlock()
+	wd, err := forget(path)
 	require.NoError(t, err)
 	watched := func() bool {
 		watches.mu.Lock()

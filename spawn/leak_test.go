@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -33,8 +32,7 @@ func held() holdings {
 	h.descriptors = len(fds)
 	instance := false
 	for _, fd := range fds {
-		// One inotify instance stays once it was needed. When that is, nobody
-		// knows: another test takes all for a while.
+		// One inotify instance stays once it was needed. When that is, nobody knows.
 		if link, _ := os.Readlink("/proc/self/fd/" + fd.Name()); link == "anon_inode:inotify" && !instance {
 			instance = true
 			h.descriptors--
@@ -100,14 +98,25 @@ func eventuallyHeld(t *testing.T, before holdings) {
 // isHelper true, and returns what that printed.
 func inHelper(t *testing.T, prepare func(*exec.Cmd)) string {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), helperEnv+"="+t.Name())
+	cmd := again(t, "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(cmd.Env, helperEnv+"="+t.Name())
 	if prepare != nil {
 		prepare(cmd)
 	}
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return string(out)
+}
+
+// again returns this test binary as a command, which is killed when it takes too
+// long: what it prints can be read to its end.
+func again(t *testing.T, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), supervisedEnv+"=1")
+	cmd.WaitDelay = patience
+	return cmd
 }
 
 const helperEnv = "SPAWN_TEST_HELPER"
@@ -140,28 +149,9 @@ func TestStrayDescriptorsAreNotInherited(t *testing.T) {
 	})
 }
 
-// TestStartsWithoutAnInotifyInstance uses up the user's instances: every other
-// process then polls, which is no failure.
-func TestStartsWithoutAnInotifyInstance(t *testing.T) {
-	if isHelper(t) {
-		if !exhaustInotify(t) {
-			t.Skip("this user's inotify instances cannot be used up")
-		}
-		for _, program := range []string{"log loading; sleep 20ms; bind; ready; serve", "ready; sleep 20ms; bind; serve"} {
-			pod := mustStart(t, fake(t, program))
-			fmt.Println("ready after", pod.Timeline.Connected)
-		}
-		return
-	}
-	t.Parallel()
-	inHelper(t, nil)
-}
-
 func TestSocketOfAnOlderProcessIsRefused(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells how old a listener's process is")
-	}
+	needsLinux(t, "only Linux tells how old a listener's process is")
 	cfg := fake(t, "ready; hang")
 	dir := filepath.Join(cfg.WorkspaceRoot, "run", "alpha")
 	require.NoError(t, os.MkdirAll(dir, 0o700))
@@ -172,16 +162,6 @@ func TestSocketOfAnOlderProcessIsRefused(t *testing.T) {
 	e := mustFail(t, context.Background(), cfg)
 	assert.ErrorIs(t, e, spawn.ErrSocket)
 	assert.Contains(t, e.Error(), fmt.Sprintf("could not connect to pod socket %s/sock: process %d answers there, which is older than this pod (process %d)", dir, os.Getpid(), e.PID))
-}
-
-func TestSocketOfAnEscapedChildCounts(t *testing.T) {
-	t.Parallel()
-	pod := mustStart(t, fake(t, "escape 'bind; ready; serve'; hang"))
-	var status struct{ PID int }
-	ask(t, pod.SocketPath, `{"method":"status"}`, &status)
-	require.NotZero(t, status.PID)
-	t.Cleanup(func() { _ = syscall.Kill(status.PID, syscall.SIGKILL) })
-	assert.NotEqual(t, pod.PID, status.PID)
 }
 
 func TestMemoryIsBoundedWhateverThePodWrites(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -221,6 +222,82 @@ func TestFollow(t *testing.T) {
 		assert.ErrorIs(t, <-result, context.Canceled)
 		assert.Equal(t, "there already", <-lines)
 	})
+}
+
+// TestRewrittenLogIsReadFromItsStart rewrites a log between two looks, so that it
+// is as long as before, or longer.
+func TestRewrittenLogIsReadFromItsStart(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, before, after string
+		lines               []string
+	}{
+		{"longer", "loading\n", "YOI-READY\talpha\ts\n", []string{"loading", "YOI-READY\talpha\ts"}},
+		{"as long", "loading\n", "ready 1\n", []string{"loading", "ready 1"}},
+		{"after half a line", "loading\nhalf", "YOI-READY\talpha\ts\n", []string{"loading", "YOI-READY\talpha\ts"}},
+		{"to nothing", "loading\n", "", []string{"loading"}},
+		{"after a long one", strings.Repeat("x\n", 200), strings.Repeat("y\n", 300), slices.Concat(slices.Repeat([]string{"x"}, 200), slices.Repeat([]string{"y"}, 300))},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "log")
+			require.NoError(t, os.WriteFile(path, []byte(tc.before), 0o600))
+			file, err := os.Open(path)
+			require.NoError(t, err)
+			defer file.Close()
+			r := logReader{file: file}
+			var lines []string
+			read := func() {
+				require.NoError(t, r.drain(func(line []byte, cut bool) error {
+					lines = append(lines, lineText(line, cut))
+					return nil
+				}))
+			}
+			read()
+			assert.False(t, r.truncated)
+			require.NoError(t, os.WriteFile(path, []byte(tc.after), 0o600)) // it truncates
+			read()
+			assert.True(t, r.truncated)
+			assert.Equal(t, tc.lines, lines)
+		})
+	}
+}
+
+func TestSizeIsToldWhenItHasChanged(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, os.WriteFile(path, []byte("hello\n"), 0o600))
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	l := watchLog(file)
+	defer l.Close()
+	var sizes []int64
+	l.grown = func(size int64) { sizes = append(sizes, size) }
+	for _, size := range []int64{6, 6, 6, 2, 9} {
+		require.NoError(t, os.Truncate(path, size))
+		require.NoError(t, l.look())
+	}
+	assert.Equal(t, []int64{6, 2, 9}, sizes)
+}
+
+func TestFollowKeepsADeadline(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("a line\n"), 1<<20), 0o600))
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	defer file.Close()
+	for name, all := range map[string]bool{"cancelled": true, "late": false} {
+		ctx, cancel := context.WithCancel(context.Background())
+		if !all {
+			ctx, cancel = context.WithTimeout(context.Background(), 0)
+		}
+		cancel()
+		lines := 0
+		assert.ErrorIs(t, Follow(ctx, file, func(string) bool { lines++; return true }), ctx.Err())
+		assert.Equal(t, all, lines == 1<<20, "%s: %d lines", name, lines)
+		assert.Positive(t, lines, "there is a last look")
+	}
 }
 
 // watcher returns what Start makes of a pod's lines, with or without somebody

@@ -161,13 +161,16 @@ func (s *start) launch(ctx context.Context) error {
 		// A program that was just written cannot be executed while a child
 		// that another goroutine forked meanwhile still holds it open. That
 		// takes a moment; a program that somebody is writing takes longer.
-		if !errors.Is(err, syscall.ETXTBSY) || time.Since(s.timeline.Start) > min(busyGrace, s.ReadyTimeout) {
+		busy := errors.Is(err, syscall.ETXTBSY)
+		if busy && ctx.Err() != nil {
+			return fmt.Errorf("start of the pod was cancelled while its program was being written: %w", ctx.Err())
+		}
+		if !busy || time.Since(s.timeline.Start) > min(busyGrace, s.ReadyTimeout) {
 			return s.launchError(explainExec(s.program, err))
 		}
 		select {
 		case <-pace.next(false):
 		case <-ctx.Done():
-			return fmt.Errorf("start of the pod was cancelled while its program was being written: %w", ctx.Err())
 		}
 	}
 }

@@ -279,9 +279,10 @@ func TestFiveHundredPodsAtOnce(t *testing.T) {
 	}
 	const pods = 500
 	cfg := fake(t, "ready")
-	cfg.ReadyTimeout = 3 * patience
 	kill(t, mustStart(t, cfg)) // the inotify instance stays
 	before := held()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience) // for all
+	defer cancel()
 	started := make([]*spawn.Pod, pods)
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, 64)
@@ -293,13 +294,18 @@ func TestFiveHundredPodsAtOnce(t *testing.T) {
 			defer func() { <-gate }()
 			c := cfg
 			c.PodName = fmt.Sprint("pod", i)
-			pod, err := spawn.Start(context.Background(), c)
+			pod, err := spawn.Start(ctx, c)
 			if assert.NoError(t, err) {
 				started[i] = pod
 			}
 		}()
 	}
 	wg.Wait()
+	for _, pod := range started {
+		if pod != nil {
+			t.Cleanup(func() { _ = pod.Signal(unix.SIGKILL) })
+		}
+	}
 	if t.Failed() {
 		t.FailNow()
 	}

@@ -170,7 +170,7 @@ func TestMemoryIsBoundedWhateverThePodWrites(t *testing.T) {
 		before := peakMemory(t)
 		for _, program := range []string{"flood 256MiB; bind; ready; serve", "flood 64MiB 0; raw \"\\n\"; bind; ready; serve"} {
 			cfg := fake(t, program)
-			cfg.ReadyTimeout = 2 * time.Minute
+			cfg.ReadyTimeout = 2 * patience
 			mustStart(t, cfg)
 			os.RemoveAll(cfg.WorkspaceRoot)
 		}

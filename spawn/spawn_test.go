@@ -322,6 +322,7 @@ func TestInvalidConfigTouchesNothing(t *testing.T) {
 		{"negative timeout", func(c *spawn.Config) { c.ReadyTimeout = -1 }, "invalid pod config: ReadyTimeout -1ns is negative"},
 		{"NUL in the profile", func(c *spawn.Config) { c.Profile = "a\x00b" }, `invalid pod config: Profile "a\x00b" holds a NUL byte`},
 		{"NUL in a secret", func(c *spawn.Config) { c.Env = append(c.Env, "TOKEN=x\x00y") }, `invalid pod config: Env "TOKEN" holds a NUL byte`},
+		{"NUL in an argument", func(c *spawn.Config) { c.Command.PrefixArgs = []string{"--x=y\x00"} }, `invalid pod config: Command.PrefixArgs "--x=y\x00" holds a NUL byte`},
 		{"name empty", func(c *spawn.Config) { c.PodName = "" }, `invalid pod config: PodName ""`},
 		{"name .", func(c *spawn.Config) { c.PodName = "." }, `invalid pod config: PodName "."`},
 		{"name ..", func(c *spawn.Config) { c.PodName = ".." }, `invalid pod config: PodName ".."`},
@@ -765,7 +766,8 @@ func TestManyStartsAtOnce(t *testing.T) {
 	t.Parallel()
 	const pods = 200
 	cfg := fake(t, "ready")
-	cfg.ReadyTimeout = 3 * patience
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience) // for all
+	defer cancel()
 	var wg sync.WaitGroup
 	for i := range pods {
 		wg.Add(1)
@@ -773,7 +775,7 @@ func TestManyStartsAtOnce(t *testing.T) {
 			defer wg.Done()
 			c := cfg
 			c.PodName = fmt.Sprint("pod", i)
-			pod, err := spawn.Start(context.Background(), c)
+			pod, err := spawn.Start(ctx, c)
 			if !assert.NoError(t, err) {
 				return
 			}

@@ -17,11 +17,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
 	"example.com/podharness/spawn"
-	"github.com/google/uuid"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -29,88 +29,78 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 const usage = `usage: podspawn [flags] NAME
 
 Starts the pod NAME and waits until it is ready. The pod lives on afterwards:
-kill -INT its process to stop it.
+kill -INT its process to stop it. Without -pod its program is that of
+$` + spawn.RuntimeCommandEnv + `, with the prefix argument pod.
 
 `
 
 func run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("podspawn", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(stderr, usage)
-		flags.PrintDefaults()
+	fail := func(status int, err error) int {
+		fmt.Fprintf(stderr, "podspawn: %v\n", err)
+		return status
 	}
-	var cfg spawn.Config
-	program := flags.String("pod", "", "the pod's `program` (default: $"+spawn.RuntimeCommandEnv+" with the prefix argument pod)")
-	flags.Func("pod-arg", "a prefix `argument` for the program; repeatable", func(arg string) error {
-		cfg.Command.PrefixArgs = append(cfg.Command.PrefixArgs, arg)
-		return nil
-	})
-	flags.StringVar(&cfg.WorkspaceRoot, "workspace", ".", "the pod's workspace `directory`")
-	flags.StringVar(&cfg.Dir, "dir", "", "the pod's working `directory` (default: the workspace)")
-	flags.StringVar(&cfg.Profile, "profile", "", "the pod's `profile`")
-	flags.StringVar(&cfg.TicketRole, "ticket-role", "", "the pod's ticket `role`")
-	flags.Func("session", "the `UUID` of the session to resume", func(s string) error {
-		id, err := uuid.Parse(s)
-		cfg.ResumeFrom = &id
-		return err
-	})
-	flags.DurationVar(&cfg.ReadyTimeout, "timeout", spawn.DefaultReadyTimeout, "the `duration` that the pod may take to become ready")
-	asJSON := flags.Bool("json", false, "print the ready pod as one line of JSON")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return 0
-		}
-		return 2
-	}
-	if flags.NArg() != 1 {
-		fmt.Fprintf(stderr, "podspawn: want one pod name, got %q\n", flags.Args())
-		flags.Usage()
-		return 2
-	}
-	cfg.PodName = flags.Arg(0)
+	cfg, asJSON, err := parse(args, stderr)
 	switch {
-	case *program != "":
-		cfg.Command.Program = *program
-	case os.Getenv(spawn.RuntimeCommandEnv) == "":
-		fmt.Fprintf(stderr, "podspawn: which pod? Give -pod PROGRAM or set %s\n", spawn.RuntimeCommandEnv)
-		return 2
-	default:
-		command, err := spawn.ResolveCommand()
-		if err != nil {
-			fmt.Fprintf(stderr, "podspawn: %v\n", err)
-			return 1
-		}
-		cfg.Command.Program = command.Program
-		cfg.Command.PrefixArgs = append(command.PrefixArgs, cfg.Command.PrefixArgs...)
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return fail(2, fmt.Errorf("%w (podspawn -help tells the usage)", err))
 	}
 	cfg.Progress = func(line string) { fmt.Fprintf(stderr, "%s: %s\n", cfg.PodName, spawn.Printable(line)) }
-
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	pod, err := spawn.Start(ctx, cfg)
-	if err != nil {
-		fmt.Fprintf(stderr, "podspawn: %v\n", err)
-		if errors.Is(err, spawn.ErrInvalidConfig) {
-			return 2
-		}
-		return 1
+	switch {
+	case errors.Is(err, spawn.ErrInvalidConfig):
+		return fail(2, err)
+	case err != nil:
+		return fail(1, err)
 	}
-	if *asJSON {
-		return report(stderr, json.NewEncoder(stdout).Encode(map[string]any{
-			"name": pod.Name, "pid": pod.PID, "socket": pod.SocketPath, "log": pod.LogPath,
-			"ready_ms": float64(pod.Timeline.Connected) / float64(time.Millisecond),
-		}))
-	}
-	_, err = fmt.Fprintf(stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n",
-		pod.Name, pod.Timeline.Connected.Round(time.Microsecond), pod.PID, pod.SocketPath, pod.LogPath)
-	return report(stderr, err)
-}
-
-func report(stderr io.Writer, err error) int {
-	if err != nil {
-		fmt.Fprintf(stderr, "podspawn: %v\n", err)
-		return 1
+	if err := report(stdout, pod, asJSON); err != nil {
+		return fail(1, err)
 	}
 	return 0
+}
+
+// parse returns the pod to start; usage goes to stderr if it is asked for.
+func parse(args []string, stderr io.Writer) (cfg spawn.Config, asJSON bool, err error) {
+	flags := flag.NewFlagSet("podspawn", flag.ContinueOnError)
+	cfg.WorkspaceRoot = "."
+	cfg.Flags(flags)
+	flags.BoolVar(&asJSON, "json", false, "print the ready pod as one line of JSON")
+	flags.SetOutput(io.Discard)
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(stderr, usage)
+			flags.SetOutput(stderr)
+			flags.PrintDefaults()
+		}
+		return cfg, false, err
+	}
+	if flags.NArg() != 1 {
+		return cfg, false, fmt.Errorf("want one pod name, got %q", flags.Args())
+	}
+	cfg.PodName = flags.Arg(0)
+	if cfg.Command.Program != "" {
+		return cfg, asJSON, nil
+	}
+	if os.Getenv(spawn.RuntimeCommandEnv) == "" {
+		return cfg, false, fmt.Errorf("which pod? Give -pod PROGRAM or set %s", spawn.RuntimeCommandEnv)
+	}
+	command, err := spawn.ResolveCommand()
+	command.PrefixArgs = slices.Concat(command.PrefixArgs, cfg.Command.PrefixArgs)
+	cfg.Command = command
+	return cfg, asJSON, err
+}
+
+func report(stdout io.Writer, pod *spawn.Pod, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(stdout).Encode(map[string]any{
+			"name": pod.Name, "pid": pod.PID, "socket": pod.SocketPath, "log": pod.LogPath,
+			"ready_ms": float64(pod.Timeline.Connected) / float64(time.Millisecond),
+		})
+	}
+	_, err := fmt.Fprintf(stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n",
+		pod.Name, pod.Timeline.Connected.Round(time.Microsecond), pod.PID, pod.SocketPath, pod.LogPath)
+	return err
 }

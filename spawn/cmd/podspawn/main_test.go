@@ -1,20 +1,37 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
-	"regexp"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/spawn"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// asPodspawn is the environment variable that makes this binary podspawn.
+const asPodspawn = "TEST_AS_PODSPAWN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asPodspawn) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
 
 // podspawn runs the command with the fake pod.
 func podspawn(t *testing.T, program string, args ...string) (stdout, stderr string, status int) {
@@ -33,9 +50,26 @@ func runtimeDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "podspawn")
 	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		for _, pid := range pids(dir) {
+			_ = syscall.Kill(-pid, syscall.SIGKILL)
+		}
+		_ = os.RemoveAll(dir)
+	})
 	t.Setenv("YOI_RUNTIME_DIR", dir)
 	return dir
+}
+
+// pids returns the processes of the pods in a runtime directory.
+func pids(dir string) (all []int) {
+	files, _ := filepath.Glob(dir + "/*/pid")
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			all = append(all, pid)
+		}
+	}
+	return all
 }
 
 func TestReadyPodIsReportedAndLivesOn(t *testing.T) {
@@ -48,7 +82,7 @@ func TestReadyPodIsReportedAndLivesOn(t *testing.T) {
 		ReadyMS           float64 `json:"ready_ms"`
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout), &pod))
-	defer func() { _ = syscall.Kill(-pod.PID, syscall.SIGKILL) }()
+	assert.Equal(t, []int{pod.PID}, pids(dir))
 	assert.Equal(t, "alpha", pod.Name)
 	assert.Equal(t, dir+"/alpha/sock", pod.Socket)
 	assert.Equal(t, dir+"/alpha/stderr.log", pod.Log)
@@ -57,14 +91,118 @@ func TestReadyPodIsReportedAndLivesOn(t *testing.T) {
 	assert.Equal(t, "alpha: loading \\x1b[2J\n", stderr)
 }
 
-func TestReportForPeople(t *testing.T) {
+// snapshot returns what the pod tells of itself.
+func snapshot(t *testing.T, socket string) string {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	require.NoError(t, err)
+	return line
+}
+
+func TestEveryFlagReachesThePod(t *testing.T) {
 	runtimeDir(t)
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	workspace, dir := t.TempDir(), t.TempDir()
+	session := "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11"
+	for _, tc := range []struct{ args, want []string }{
+		{nil, []string{`"workspace":"` + here + `","dir":"` + here + `"`}},
+		{[]string{"-workspace", workspace}, []string{`"workspace":"` + workspace + `","dir":"` + workspace + `"`}},
+		{[]string{"-workspace", workspace, "-dir", dir}, []string{`"workspace":"` + workspace + `","dir":"` + dir + `"`}},
+		{[]string{"-profile", "p", "-ticket-role", "r"}, []string{`"profile":"p"`, `"ticket_role":"r"`}},
+		{[]string{"-session", session}, []string{`"session":"` + session + `"`}},
+	} {
+		stdout, stderr, status := podspawn(t, "ready", append(tc.args, "-json", "alpha")...)
+		require.Zero(t, status, stderr)
+		var pod struct{ Socket string }
+		require.NoError(t, json.Unmarshal([]byte(stdout), &pod))
+		told := snapshot(t, pod.Socket)
+		for _, want := range tc.want {
+			assert.Contains(t, told, want)
+		}
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	runtimeDir(t)
+	start := time.Now()
+	_, stderr, status := podspawn(t, "hang", "-timeout", "50ms", "alpha")
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stderr, "podspawn: pod did not become ready within 50ms")
+	assert.Less(t, time.Since(start), 10*time.Second)
+}
+
+// TestInterruptEndsTheStart runs podspawn as a process of its own, which is
+// interrupted.
+func TestInterruptEndsTheStart(t *testing.T) {
+	dir := runtimeDir(t)
+	name, prefix := fakepod.Command("log begun; hang")
+	args := []string{"-timeout", "1h", "-pod", name}
+	for _, arg := range prefix {
+		args = append(args, "-pod-arg", arg)
+	}
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], append(args, "alpha")...)
+		cmd.Env = append(os.Environ(), asPodspawn+"=1", "YOI_RUNTIME_DIR="+dir)
+		stderr, err := cmd.StderrPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(stderr)
+		require.True(t, lines.Scan())
+		assert.Equal(t, "alpha: begun", lines.Text())
+		require.NoError(t, cmd.Process.Signal(sig))
+		require.True(t, lines.Scan())
+		assert.Contains(t, lines.Text(), "podspawn: start of the pod was cancelled")
+		for lines.Scan() {
+		}
+		assert.EqualError(t, cmd.Wait(), "exit status 1")
+	}
+}
+
+// full is an output that cannot be written.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestReportThatIsLostIsAFailure(t *testing.T) {
+	runtimeDir(t)
+	name, prefix := fakepod.Command("ready")
+	args := []string{"-pod", name}
+	for _, arg := range prefix {
+		args = append(args, "-pod-arg", arg)
+	}
+	for _, name := range []string{"alpha", "beta"} {
+		var errs bytes.Buffer
+		flags := map[string][]string{"alpha": nil, "beta": {"-json"}}[name]
+		assert.Equal(t, 1, run(slices.Concat(args, flags, []string{name}), full{}, &errs))
+		assert.Equal(t, "podspawn: no space left on device\n", errs.String())
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var out, errs bytes.Buffer
+	assert.Zero(t, run([]string{"-help"}, &out, &errs))
+	assert.Empty(t, out.String())
+	assert.Contains(t, errs.String(), "usage: podspawn [flags] NAME\n\nStarts the pod NAME")
+	for _, flag := range []string{"pod PROGRAM", "pod-arg ARG", "workspace DIR", "dir DIR", "profile PROFILE", "ticket-role ROLE", "session UUID", "timeout DURATION", "json"} {
+		assert.Contains(t, errs.String(), "\n  -"+flag)
+	}
+	assert.Contains(t, errs.String(), "(default 20s)")
+	assert.NotContains(t, errs.String(), "podspawn: ")
+}
+
+func TestReportForPeople(t *testing.T) {
+	dir := runtimeDir(t)
 	stdout, stderr, status := podspawn(t, "ready", "alpha")
 	require.Zero(t, status, stderr)
-	pid, err := strconv.Atoi(regexp.MustCompile(`process (\d+)`).FindStringSubmatch(stdout)[1])
-	require.NoError(t, err)
-	defer func() { _ = syscall.Kill(-pid, syscall.SIGKILL) }()
-	assert.Regexp(t, `^pod alpha is ready after \S+\nprocess \d+\nsocket  /.*/alpha/sock\nlog     /.*/alpha/stderr\.log\n$`, stdout)
+	require.Len(t, pids(dir), 1)
+	assert.Regexp(t, fmt.Sprintf(`^pod alpha is ready after \S+\nprocess %d\nsocket  /.*/alpha/sock\nlog     /.*/alpha/stderr\.log\n$`, pids(dir)[0]), stdout)
 }
 
 func TestFailureIsTold(t *testing.T) {
@@ -82,6 +220,9 @@ func TestWrongUsage(t *testing.T) {
 		`podspawn: want one pod name, got ["a" "b"]`:        {"-pod", "x", "a", "b"},
 		"podspawn: which pod? Give -pod PROGRAM or set YOI": {"alpha"},
 		`invalid value "x" for flag -session`:               {"-session", "x", "alpha"},
+		"podspawn: flag provided but not defined: -x":       {"-x", "alpha"},
+		"podspawn: invalid pod config: PodName":             {"-pod", "x", "a/b"},
+		"(podspawn -help tells the usage)":                  {"-pod", "x"},
 	} {
 		var out, errs bytes.Buffer
 		assert.Equal(t, 2, run(args, &out, &errs), want)

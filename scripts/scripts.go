@@ -6,33 +6,42 @@
 // verbs beside the usual ones. NAME is a pod's name; every pod is torn down at
 // the end of its script, as package harness does it.
 //
-//	[!] podstart [flags] NAME     start a pod and wait until it is ready
-//	      -fake PROGRAM             the fake pod, with a program of steps or a mode
-//	      -pod PROGRAM              another pod binary than the one under test
-//	      -pod-arg ARG              one more prefix argument; repeatable
-//	      -timeout DURATION         how long it may take to become ready (20s)
-//	      -profile P, -ticket-role R, -session UUID, -workspace DIR, -dir DIR
-//	      -env NAME=VALUE           add to its environment; repeatable
-//	      -shutdown LINE            what podstop writes to the socket first
-//	      -signal SIGNAL            what podstop sends then (INT)
-//	      -grace DURATION           how long each step of podstop may take (5s)
-//	      -allow-leaks              it may leave processes behind
-//	      -orphan                   start it from a process that exits at once;
-//	                                less is known of such a pod, see below
-//	[!] podstop NAME              stop it; ! if it had ended by itself
-//	podkill NAME                  kill its process group
-//	podsignal NAME SIGNAL         send a signal to its process group
-//	[!] podwait [-timeout D] NAME wait until it ends by itself, with status 0;
-//	                              ! with another one or by a signal
-//	[!] podlog NAME [PATTERN]     match what it has logged so far
-//	[!] podwaitlog [-timeout D] NAME PATTERN
-//	                              wait until a line of its log matches; ! if
-//	                              none does before the timeout, or its end
-//	[!] podalive NAME             whether its process runs
-//	[!] podsend [-timeout D] NAME [LINE]
-//	                              send a line to its socket and print the answer:
-//	                              what comes after the snapshot, or without LINE
-//	                              the snapshot
+//	[!] podstart [flags] NAME       start a pod and wait until it is ready; ! if
+//	                                it must not
+//	    -allow-leaks                it may leave processes behind
+//	    -dir DIR                    the pod's DIR to work in (default: the
+//	                                workspace)
+//	    -env NAME=VALUE             its NAME=VALUE, or a NAME to pass on
+//	    -fake PROGRAM               the fake pod, with a PROGRAM or mode
+//	    -grace DURATION             the DURATION of each step of podstop (5s)
+//	    -orphan                     its parent exits at once, see below
+//	    -pod PROGRAM                the pod's PROGRAM
+//	    -pod-arg ARG                a prefix ARG of it; repeatable
+//	    -profile PROFILE            the pod's PROFILE
+//	    -session UUID               the UUID of the session to resume
+//	    -shutdown LINE              a LINE that podstop writes first
+//	    -signal SIGNAL              the SIGNAL that podstop sends (INT)
+//	    -ticket-role ROLE           the pod's ticket ROLE
+//	    -timeout DURATION           the DURATION that becoming ready may take
+//	                                (20s)
+//	    -workspace DIR              the pod's workspace DIR
+//	[!] podstop NAME                stop it; ! if it had ended by itself, but see
+//	                                below
+//	podkill NAME                    kill its process group
+//	podsignal NAME SIGNAL           send a signal to its process group
+//	[!] podwait [-timeout DURATION] NAME
+//	                                wait until it ends by itself, with status 0; !
+//	                                with another one or by a signal
+//	[!] podlog NAME [PATTERN]       match what it has logged so far; ! if nothing
+//	                                does
+//	[!] podwaitlog [-timeout DURATION] NAME PATTERN
+//	                                wait until a line of its log matches; ! if
+//	                                none does before the timeout, or its end
+//	[!] podalive NAME               whether its process runs; ! if it has ended
+//	[!] podsend [-timeout DURATION] NAME [LINE]
+//	                                send a line to its socket and print the
+//	                                answer: what comes after the snapshot, or
+//	                                without LINE the snapshot; ! if there is none
 //
 // podstart prints the name, process and socket of a ready pod on stdout, and
 // the whole error on stderr, so that a failure can be looked at:
@@ -41,16 +50,33 @@
 //	stderr 'pod exited before becoming ready \(exit status 7\)'
 //
 // podstop, podkill and podwait print how the pod ended ("exit status 0"),
-// podlog without PATTERN and podwaitlog what was logged. A wrong use of a verb
-// fails the script, with ! too. Waits take 10 seconds unless told otherwise.
+// podlog without PATTERN and podwaitlog what was logged. Waits take 10 seconds
+// unless told otherwise, and end before the deadline of the script's T (go test
+// -timeout, podscript -timeout). A wrong use of a verb fails the script, with !
+// too; so does one that the deadline has cut short.
+//
+// A pod that ends by itself, or leaves processes behind, fails the script at its
+// end, as it does any test: that ! podstop has found it so changes nothing.
+// podwait before that tells that its end is expected, podstart -allow-leaks that
+// it may leave some.
 //
 // An orphan is not a child of the script's: its status is not known, so that
 // podwait only waits, its log is not captured or kept as evidence, and what it
 // leaves behind is killed at the end of the script without a word.
 //
+// # Environment
+//
 // A script has the environment variable RUNTIME_DIR: the directory of the pod
-// NAME is $RUNTIME_DIR/NAME. The condition [fakepod] tells whether the pod under
-// test is the built-in fake pod.
+// NAME is $RUNTIME_DIR/NAME. Its own environment is that of what it starts by
+// exec, and of the $NAME in its lines, alone: pods get one that is built (see
+// package harness), which env does not reach, and podstart -env, podscript -env
+// and [Options] do.
+//
+// What a script starts by exec carries a mark, PODHARNESS_MARK, by which it is
+// killed (on Linux) at the end of the script at the latest, however that ends.
+//
+// The condition [fakepod] tells whether the pod under test is the built-in fake
+// pod.
 package scripts
 
 import (
@@ -84,7 +110,7 @@ func Params(o Options) testscript.Params {
 		Setup: func(env *testscript.Env) error {
 			s := &script{options: o, tb: newScriptTB(env), pods: map[string]pod{}}
 			env.Values[scriptKey{}] = s
-			env.Setenv("RUNTIME_DIR", harness.RuntimeDir(s.tb))
+			env.Vars = append(env.Vars, "RUNTIME_DIR="+harness.RuntimeDir(s.tb), harness.MarkEntry(s.tb))
 			return nil
 		},
 		Cmds: commands(),

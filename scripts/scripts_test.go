@@ -1,15 +1,19 @@
 package scripts_test
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
@@ -21,6 +25,7 @@ import (
 // recorder is a T that records how a script ended.
 type recorder struct {
 	artifacts string
+	deadline  time.Time
 
 	mu     sync.Mutex
 	log    strings.Builder
@@ -52,6 +57,8 @@ func (r *recorder) Parallel()           {}
 func (r *recorder) Verbose() bool       { return false }
 func (r *recorder) ArtifactDir() string { return r.artifacts }
 
+func (r *recorder) Deadline() (time.Time, bool) { return r.deadline, true }
+
 func (r *recorder) Run(_ string, f func(testscript.T)) {
 	done := make(chan struct{})
 	go func() {
@@ -61,14 +68,33 @@ func (r *recorder) Run(_ string, f func(testscript.T)) {
 	<-done
 }
 
+// patience is how long a script may take that should take no time.
+const patience = 20 * time.Second
+
 // runScript runs one script, which need not pass.
 func runScript(t *testing.T, script string) (log string, failed bool) {
 	t.Helper()
+	return runScriptUntil(t, script, time.Now().Add(patience))
+}
+
+func runScriptUntil(t *testing.T, script string, deadline time.Time) (log string, failed bool) {
+	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
-	r := &recorder{artifacts: t.TempDir()}
-	r.Run("", func(testscript.T) { testscript.RunT(r, scripts.Params(scripts.Options{Dir: dir})) })
-	return r.log.String(), r.failed
+	r := &recorder{artifacts: t.TempDir(), deadline: deadline}
+	params := scripts.Params(scripts.Options{Dir: dir, Env: []string{"A=0"}})
+	params.Deadline = deadline
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		testscript.RunT(r, params)
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience + 5*time.Second):
+		require.Fail(t, "the script has not ended", script)
+	}
+	return r.log.String(), r.Failed()
 }
 
 func TestVerbs(t *testing.T) {
@@ -90,10 +116,16 @@ func TestVerbs(t *testing.T) {
 		{"podsend without an answer", "podstart -fake 'bind; ready; hang' alpha\n! podsend -timeout 50ms alpha\nstderr 'pod alpha sent no snapshot line: nothing within 50ms'"},
 		{"handshake arguments", "podstart -profile p -ticket-role r -workspace $WORK -dir $WORK alpha\npodsend alpha\nstdout '\"workspace\":\"'$WORK'\".*\"dir\":\"'$WORK'\".*\"profile\":\"p\",\"ticket_role\":\"r\"'"},
 		{"session", "podstart -session 00000000-0000-0000-0000-000000000000 alpha\npodsend alpha\nstdout '\"session\":\"00000000-0000-0000-0000-000000000000\"'"},
-		{"environment", "podstart -env A=1 -env B=2 alpha\npodsend alpha '{\"method\":\"env\"}'\nstdout '\"A\":\"1\",\"B\":\"2\"'"},
+		{"environment", "env A=3\nenv C=3\npodstart alpha\npodsend alpha '{\"method\":\"env\"}'\nstdout '\"A\":\"0\"'\n! stdout '\"C\"'"},
+		{"environment of a pod", "podstart -env A=1 -env B=2 alpha\npodsend alpha '{\"method\":\"env\"}'\nstdout '\"A\":\"1\",\"B\":\"2\"'"},
 		{"orphan", "podstart -orphan alpha\npodalive alpha\npodsignal alpha STOP\npodsignal alpha CONT\npodsend alpha\nstdout snapshot\npodstop alpha\nstdout '^it has ended$'\n! podalive alpha"},
 		{"orphan that is waited for", "podstart -orphan alpha\npodkill alpha\npodwait alpha"},
 		{"orphan that does not start", "! podstart -orphan -fake early-exit alpha\nstderr '^pod exited before becoming ready \\(exit status 7\\)'"},
+		{"orphan that is gone", "podstart -orphan alpha\npodkill alpha\nstdout '^it has ended$'\n! podstop alpha\nstderr '^pod alpha: os: process already finished$'\n! podalive alpha\nstderr '^pod alpha has ended$'\npodkill alpha"},
+		{"orphan that is stubborn", "podstart -orphan -fake stubborn -grace 50ms alpha\npodstop alpha\nstdout '^it did not stop within 50ms and was killed$'"},
+		{"orphan that is stopped by another signal", "podstart -orphan -fake 'ignore INT; bind; ready; serve' -signal TERM alpha\npodstop alpha\nstdout '^it has ended$'"},
+		{"orphan of a bad config", "! podstart -orphan -pod-arg x -pod sh -timeout -1s alpha\nstderr '^invalid pod config: ReadyTimeout -1s is negative'"},
+		{"a second pod of a name, after the first", "podstart -orphan alpha\npodstop alpha\npodstart alpha\npodalive alpha\npodstop alpha\npodstart -orphan alpha"},
 		{"orphan that is left to the end", "podstart -orphan -fake stubborn alpha"},
 		{"a misspelt mode", "! podstart -fake erly-exit alpha\nstderr '^invalid pod config: '\n! stderr 'pod exited'"},
 		{"condition", "[fakepod] podstart alpha\n[!fakepod] nonsense"},
@@ -116,13 +148,18 @@ func TestScriptsThatFail(t *testing.T) {
 			[]string{"pod exited before becoming ready (exit status 7): cannot open session store", "script.txtar:1: podstart -fake early-exit alpha failed", "whole log: "}},
 		{"start that should fail", "! podstart alpha", []string{"podstart alpha did not fail"}},
 		{"unknown flag", "! podstart -nonsense alpha", []string{"podstart: flag provided but not defined: -nonsense", "usage: podstart [flags] NAME"}},
+		{"no number for a flag", "podstart alpha\n! podwait -timeout x alpha", []string{`podwait: invalid value "x" for flag -timeout`, "usage: podwait [-timeout DURATION] NAME"}},
+		{"too many arguments", "podstart alpha\n! podlog alpha a b", []string{`podlog: got 3 arguments ["alpha" "a" "b"]`, "usage: podlog NAME [PATTERN]"}},
+		{"too few arguments", "podstart alpha\npodwaitlog alpha", []string{`podwaitlog: got 1 arguments ["alpha"]`}},
+		{"unknown signal for podstop", "podstart -signal NONSENSE alpha", []string{`podstart: invalid value "NONSENSE" for flag -signal: unknown signal "NONSENSE"`}},
+		{"bad session", "podstart -session x alpha", []string{`podstart: invalid value "x" for flag -session`}},
 		{"no name", "podstart", []string{"podstart: got 0 arguments []", "usage: podstart [flags] NAME"}},
 		{"unknown pod", "! podstop alpha", []string{`podstop: no pod "alpha" was started in this script`, "usage: podstop NAME"}},
 		{"unknown signal", "podstart alpha\npodsignal alpha NONSENSE", []string{`podsignal: unknown signal "NONSENSE"`, "usage: podsignal NAME SIGNAL"}},
 		{"! without meaning", "podstart alpha\n! podkill alpha", []string{"podkill: ! has no meaning here"}},
 		{"two commands", "podstart -fake ready -pod x alpha", []string{"podstart: -fake and -pod exclude each other"}},
 		{"bad pattern", "podstart alpha\npodlog alpha (", []string{"podlog: error parsing regexp"}},
-		{"bad pattern to wait for", "podstart alpha\n! podwaitlog alpha (", []string{"podwaitlog: error parsing regexp"}},
+		{"bad pattern to wait for", "podstart alpha\n! podwaitlog alpha (", []string{"podwaitlog: log of pod alpha: bad pattern: error parsing regexp", "usage: podwaitlog [-timeout DURATION] NAME PATTERN"}},
 		{"empty name", "! podstart ''", []string{"podstart: the pod's name is empty"}},
 		{"request to an orphan", "podstart -orphan -shutdown stop alpha", []string{"podstart: -orphan and -shutdown exclude each other"}},
 		{"log without a match", "podstart -fake 'log hello; bind; ready; serve' alpha\npodlog alpha goodbye", []string{`no match for "goodbye" in the log of pod alpha:`, "hello"}},
@@ -133,7 +170,9 @@ func TestScriptsThatFail(t *testing.T) {
 		{"log of an orphan", "podstart -orphan alpha\npodlog alpha", []string{"the log of an orphan is not captured: look at $RUNTIME_DIR/alpha/stderr.log"}},
 		{"unknown condition", "[nonsense] podstart alpha", []string{`unknown condition "nonsense"`}},
 		{"process left behind", "[!linux] podstop\npodstart -fake escape alpha\n! podstop alpha\nstderr 'pod alpha left processes behind'",
-			[]string{"pod alpha left processes behind, which were killed:", "Config.AllowLeaks"}},
+			[]string{"pod alpha left processes behind, which were killed:", "Config.AllowLeaks", "! podstop alpha passes, but what it found fails the script at its end"}},
+		{"pod that had died by itself", "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'\n! podstop alpha\nstderr 'pod alpha ended by itself .*exit status 3'",
+			[]string{"! podstop alpha passes, but what it found fails the script at its end: expect a pod's own end with podwait"}},
 		// Only the end of the script finds fault with this one.
 		{"pod that dies by itself", "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"log \\\"no memory\\\"; exit 3\"}}'\n! podwaitlog alpha 'what never comes'",
 			[]string{"pod alpha ended by itself during the test (exit status 3)", "no memory"}},
@@ -149,23 +188,135 @@ func TestScriptsThatFail(t *testing.T) {
 	}
 }
 
-func TestPackageDocNamesEveryVerbAndFlag(t *testing.T) {
+func TestVerbsOfAPodThatIsNotThere(t *testing.T) {
 	t.Parallel()
-	doc, err := os.ReadFile("scripts.go")
+	for _, verb := range []string{"podstop alpha", "podkill alpha", "podsignal alpha INT", "podwait alpha", "podlog alpha", "podwaitlog alpha x", "podalive alpha", "podsend alpha"} {
+		name, _, _ := strings.Cut(verb, " ")
+		for _, line := range []string{verb, "! " + verb} {
+			log, failed := runScript(t, line)
+			assert.True(t, failed, line)
+			if strings.HasPrefix(line, "!") && strings.Contains(log, "! has no meaning here") {
+				continue
+			}
+			assert.Contains(t, log, name+`: no pod "alpha" was started in this script`, line)
+		}
+	}
+}
+
+// TestDeadline runs verbs that would wait for an hour in scripts that have a
+// second.
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, script string
+		log          []string
+	}{
+		{"podstart", "! podstart -timeout 1h -fake hang alpha", []string{"podstart: pod did not become ready within ", "the ready timeout of 1h0m0s was cut to "}},
+		{"podstart -orphan", "! podstart -timeout 1h -orphan -fake hang alpha", []string{"podstart: pod did not become ready within ", "the timeout of 1h0m0s was cut to "}},
+		{"podwait", "podstart alpha\npodwait -timeout 1h alpha", []string{"podwait: pod alpha did not end within ", "cut to "}},
+		{"podwait of an orphan", "podstart -orphan alpha\n! podwait -timeout 1h alpha", []string{"podwait: pod alpha did not end within ", "the timeout of 1h0m0s was cut to "}},
+		{"podwaitlog", "podstart alpha\n! podwaitlog -timeout 1h alpha nowhere", []string{`podwaitlog: no line of the log of pod alpha matched "nowhere" within `, "cut to "}},
+		{"podsend", "podstart -fake 'bind; ready; hang' alpha\n! podsend -timeout 1h alpha", []string{"podsend: pod alpha sent no snapshot line: nothing within ", "the timeout of 1h0m0s was cut to "}},
+		{"podstop", "podstart -fake stubborn -grace 1h alpha\npodstop alpha\nstdout killed\nnonsense", []string{"pod alpha did not stop within ", "unknown command"}},
+		{"podstop of an orphan", "podstart -orphan -fake stubborn -grace 1h alpha\npodstop alpha\nstdout 'it did not stop within .* and was killed'\nnonsense", []string{"unknown command"}},
+		{"end of the script", "podstart -fake stubborn -grace 1h alpha\nnonsense", []string{"pod alpha did not stop within "}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			start := time.Now()
+			log, failed := runScriptUntil(t, tc.script, start.Add(time.Second))
+			assert.Less(t, time.Since(start), 20*time.Second)
+			assert.True(t, failed, log)
+			for _, want := range tc.log {
+				assert.Contains(t, log, want)
+			}
+		})
+	}
+}
+
+// TestTimeoutWithinTheDeadline has its own timeout, and says nothing of another.
+func TestTimeoutWithinTheDeadline(t *testing.T) {
+	t.Parallel()
+	log, _ := runScript(t, "podstart alpha\n! podwaitlog -timeout 50ms alpha nowhere\npodwait -timeout 50ms alpha")
+	assert.Contains(t, log, "pod alpha did not end within 50ms")
+	assert.NotContains(t, log, "deadline")
+}
+
+// TestExecIsEndedWithTheScript lets a script leave what ignores its end.
+func TestExecIsEndedWithTheScript(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("marks are found on Linux only")
+	}
+	t.Parallel()
+	begun := filepath.Join(t.TempDir(), "begun")
+	leaves := "exec sh -c '(trap \"\" INT QUIT; echo >" + begun + "; exec sleep 1009) >/dev/null 2>&1 </dev/null & until [ -e " + begun + " ]; do sleep 0.01; done'"
+	for _, script := range []string{leaves, leaves + "\nnonsense"} {
+		log, failed := runScript(t, script)
+		assert.Equal(t, script != leaves, failed, log)
+		for _, left := range harness.Leaks() {
+			assert.NotContains(t, left.Command, "sleep 1009")
+		}
+	}
+}
+
+// TestParentOfAnOrphanIsMarked looks while it waits for its pod: the watchdog
+// must find it before it forks.
+func TestParentOfAnOrphanIsMarked(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("marks are found on Linux only")
+	}
+	t.Parallel()
+	found := make(chan bool, 1)
+	go func() {
+		end := time.Now().Add(patience)
+		for time.Now().Before(end) {
+			if slices.ContainsFunc(harness.Leaks(), func(l harness.Leak) bool { return strings.HasSuffix(l.Command, " podharness-start-and-exit") }) {
+				found <- true
+				return
+			}
+		}
+		found <- false
+	}()
+	log, failed := runScript(t, "! podstart -orphan -timeout 1s -fake hang alpha")
+	assert.False(t, failed, log)
+	assert.True(t, <-found)
+}
+
+// closingPod is the first argument of a pod that sends its snapshot and hears
+// nothing.
+const closingPod = "closing-pod"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == closingPod {
+		beClosingPod(os.Args[2:])
+	}
+	os.Exit(m.Run())
+}
+
+func beClosingPod(args []string) {
+	name := args[slices.Index(args, "--pod")+1]
+	path := filepath.Join(os.Getenv("YOI_RUNTIME_DIR"), name, "sock")
+	listener, err := net.Listen("unix", path)
 	if err != nil {
-		t.Skipf("the source is not here: %v", err)
+		panic(err)
 	}
-	source, err := os.ReadFile("verbs.go")
+	fmt.Fprintf(os.Stderr, "YOI-READY\t%s\t%s\n", name, path)
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			panic(err)
+		}
+		_ = conn.(*net.UnixConn).CloseRead()
+		fmt.Fprintln(conn, `{"event":"snapshot"}`)
+	}
+}
+
+func TestPodsendThatCannotWrite(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
 	require.NoError(t, err)
-	for _, line := range strings.Split(string(source), "\n") {
-		if verb, ok := strings.CutPrefix(strings.TrimSpace(line), `{"pod`); ok {
-			assert.Contains(t, string(doc), "pod"+verb[:strings.IndexByte(verb, '"')]+" ")
-		}
-		if _, flag, ok := strings.Cut(line, `flags.`); ok && strings.Contains(flag, `("`) || strings.Contains(flag, `, "`) {
-			fields := strings.Split(flag, `"`)
-			assert.Contains(t, string(doc), "-"+fields[1]+" ", "flag of %s", line)
-		}
-	}
+	log, failed := runScript(t, "podstart -signal KILL -pod "+self+" -pod-arg "+closingPod+" alpha\npodsend alpha\nstdout snapshot\n! podsend alpha {}\nstderr '^could not send to pod alpha: .*broken pipe$'")
+	assert.False(t, failed, log)
 }
 
 func TestScenariosAreEmbedded(t *testing.T) {
@@ -198,7 +349,9 @@ func TestAnotherModule(t *testing.T) {
 	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "othermodule"))))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.sum"), sums, 0o600))
 	goCommand := func(args ...string) string {
-		cmd := exec.Command(tool, args...)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, tool, args...)
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
 		out, err := cmd.CombinedOutput()

@@ -2,14 +2,17 @@ package scripts
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,13 +20,36 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
-	"github.com/google/uuid"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
 
 // defaultWait is how long a verb waits unless told otherwise.
 const defaultWait = 10 * time.Second
+
+// verb is a command of the scripts; the package documentation is made of them.
+// Its run returns an error that fails the script, or with ! is what the script
+// expects.
+type verb struct {
+	name, usage string
+	min, max    int                        // arguments that are no flags
+	flags       func(*call, *flag.FlagSet) // nil = none
+	run         func(*call) error
+	help        string
+	not         string // what ! asks for; "" = it has no meaning
+}
+
+var verbs = []verb{
+	{"podstart", "[flags] NAME", 1, 1, (*call).startFlags, (*call).start, "start a pod and wait until it is ready", "if it must not"},
+	{"podstop", "NAME", 1, 1, nil, (*call).stop, "stop it", "if it had ended by itself, but see below"},
+	{"podkill", "NAME", 1, 1, nil, (*call).kill, "kill its process group", ""},
+	{"podsignal", "NAME SIGNAL", 2, 2, nil, (*call).signal, "send a signal to its process group", ""},
+	{"podwait", "[-timeout DURATION] NAME", 1, 1, (*call).waitFlags, (*call).wait, "wait until it ends by itself, with status 0", "with another one or by a signal"},
+	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match what it has logged so far", "if nothing does"},
+	{"podwaitlog", "[-timeout DURATION] NAME PATTERN", 2, 2, (*call).waitFlags, (*call).waitLog, "wait until a line of its log matches", "if none does before the timeout, or its end"},
+	{"podalive", "NAME", 1, 1, nil, (*call).alive, "whether its process runs", "if it has ended"},
+	{"podsend", "[-timeout DURATION] NAME [LINE]", 1, 2, (*call).waitFlags, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot", "if there is none"},
+}
 
 // scriptKey finds the script in the values of its testscript.
 type scriptKey struct{}
@@ -50,171 +76,135 @@ type pod interface {
 // call is one use of a verb in a script.
 type call struct {
 	*script
-	ts   *testscript.TestScript
-	verb verb
-	neg  bool
-	args []string
+	verb
+	ts             *testscript.TestScript
+	neg            bool
+	line           string        // as the script has it
+	args           []string      // of line, without flags
+	pod            pod           // the latest one of the name args[0]; nil = none
+	asked, timeout time.Duration // the timeout, and what the deadline leaves of it
+	starting       starting
 }
-
-// verb is a command of the scripts. Its run returns an error that fails the
-// script, or with ! is what the script expects; a usageError always fails it.
-type verb struct {
-	name, usage string
-	mayFail     bool // ! has a meaning
-	run         func(*call) error
-}
-
-var verbs = []verb{
-	{"podstart", "[flags] NAME", true, (*call).start},
-	{"podstop", "NAME", true, (*call).stop},
-	{"podkill", "NAME", false, (*call).kill},
-	{"podsignal", "NAME SIGNAL", false, (*call).signal},
-	{"podwait", "[-timeout DURATION] NAME", true, (*call).wait},
-	{"podlog", "NAME [PATTERN]", true, (*call).log},
-	{"podwaitlog", "[-timeout DURATION] NAME PATTERN", true, (*call).waitLog},
-	{"podalive", "NAME", true, (*call).alive},
-	{"podsend", "[-timeout DURATION] NAME [LINE]", true, (*call).send},
-}
-
-// usageError is a verb used wrongly.
-type usageError struct{ msg string }
-
-func (e usageError) Error() string { return e.msg }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
 
 // fatalError fails the script, with ! too.
 type fatalError struct{ error }
+
+// usagef is the error of a verb used wrongly.
+func (c *call) usagef(format string, args ...any) error {
+	return fatalError{fmt.Errorf(format+"\nusage: %s %s (go doc example.com/podharness/scripts)", append(args, c.name, c.usage)...)}
+}
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, bool, []string){}
 	for _, v := range verbs {
 		all[v.name] = func(ts *testscript.TestScript, neg bool, args []string) {
-			c := &call{script: ts.Value(scriptKey{}).(*script), ts: ts, verb: v, neg: neg, args: args}
-			var err error
-			if neg && !v.mayFail {
-				err = usagef("! has no meaning here")
-			} else {
-				err = v.run(c)
-			}
-			var usage usageError
-			var fatal fatalError
-			switch {
-			case errors.As(err, &usage):
-				ts.Fatalf("%s: %v\nusage: %s %s (go doc example.com/podharness/scripts)", v.name, err, v.name, v.usage)
-			case errors.As(err, &fatal):
-				ts.Fatalf("%s: %v", v.name, err)
-			case err != nil:
-				fmt.Fprintln(ts.Stderr(), err)
-				if !neg {
-					ts.Fatalf("%s %s failed", v.name, strings.Join(args, " "))
-				}
-			case neg:
-				ts.Fatalf("%s %s did not fail", v.name, strings.Join(args, " "))
-			}
+			c := &call{script: ts.Value(scriptKey{}).(*script), verb: v, ts: ts, neg: neg, line: strings.Join(append([]string{v.name}, args...), " "), args: args}
+			c.judge(c.do())
 		}
 	}
 	return all
 }
 
-// parse parses flags that stand before min to max arguments, and keeps those.
-func (c *call) parse(flags *flag.FlagSet, min, max int) error {
-	flags.SetOutput(io.Discard)
-	flags.Usage = func() {}
-	if err := flags.Parse(c.args); err != nil {
-		return usagef("%v", err)
+// do runs the verb. An error that comes when no time is left for the script tells
+// nothing of the pod.
+func (c *call) do() error {
+	end := time.Now().Add(harness.BeforeDeadline(c.tb, math.MaxInt64))
+	if err := c.parse(); err != nil {
+		return err
 	}
-	c.args = flags.Args()
-	if len(c.args) < min || len(c.args) > max {
-		return usagef("got %d arguments %q", len(c.args), c.args)
+	err := c.run(c)
+	if err == nil || time.Now().Before(end) {
+		return err
+	}
+	if c.timeout < c.asked {
+		err = fmt.Errorf("%w\n\tnote: the timeout of %v was cut to %v, to end before the script's deadline", err, c.asked, c.timeout)
+	}
+	return fatalError{err}
+}
+
+// judge fails the script if the verb did not end as that says.
+func (c *call) judge(err error) {
+	var fatal fatalError
+	switch {
+	case errors.As(err, &fatal):
+		c.ts.Fatalf("%s: %v", c.name, err)
+	case err != nil:
+		fmt.Fprintln(c.ts.Stderr(), err)
+		if !c.neg {
+			c.ts.Fatalf("%s failed", c.line)
+		}
+	case c.neg:
+		c.ts.Fatalf("%s did not fail", c.line)
+	}
+}
+
+// parse parses flags and counts the arguments that follow them.
+func (c *call) parse() error {
+	if c.neg && c.not == "" {
+		return c.usagef("! has no meaning here")
+	}
+	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	if c.flags != nil {
+		c.flags(c, flags)
+	}
+	if err := flags.Parse(c.args); err != nil {
+		return c.usagef("%v", err)
+	}
+	args := flags.Args()
+	if len(args) < c.min || len(args) > c.max {
+		return c.usagef("got %d arguments %q", len(args), args)
+	}
+	c.args, c.pod = args, c.pods[args[0]]
+	c.asked, c.timeout = c.timeout, harness.BeforeDeadline(c.tb, c.timeout)
+	if c.pod == nil && c.name != "podstart" {
+		return c.usagef("no pod %q was started in this script", args[0])
 	}
 	return nil
 }
 
-// podArgs parses an optional -timeout, the name of a pod that was started, and
-// up to more arguments.
-func (c *call) podArgs(timeout *time.Duration, min, max int) (pod, error) {
-	flags := flag.NewFlagSet(c.verb.name, flag.ContinueOnError)
-	if timeout != nil {
-		flags.DurationVar(timeout, "timeout", defaultWait, "")
-	}
-	if err := c.parse(flags, min, max); err != nil {
-		return nil, err
-	}
-	p := c.pods[c.args[0]]
-	if p == nil {
-		return nil, usagef("no pod %q was started in this script", c.args[0])
-	}
-	return p, nil
+func (c *call) waitFlags(flags *flag.FlagSet) {
+	flags.DurationVar(&c.timeout, "timeout", defaultWait, "the `DURATION` that it may take")
+}
+
+// starting is what the flags of podstart say.
+type starting struct {
+	spawn          spawn.Config
+	config         harness.Config
+	fake, shutdown string
+	orphan         bool
+}
+
+func (c *call) startFlags(flags *flag.FlagSet) {
+	s := &c.starting
+	flags.StringVar(&s.fake, "fake", "", "the fake pod, with a `PROGRAM` or mode")
+	s.spawn.Flags(flags)
+	flags.Func("env", "its `NAME=VALUE`, or a NAME to pass on", func(entry string) error {
+		s.config.Env = append(s.config.Env, entry)
+		return nil
+	})
+	flags.StringVar(&s.shutdown, "shutdown", "", "a `LINE` that podstop writes first")
+	flags.Func("signal", "the `SIGNAL` that podstop sends (INT)", func(name string) error {
+		sig, err := parseSignal(name)
+		s.config.StopSignal = sig
+		return err
+	})
+	flags.DurationVar(&s.config.StopGrace, "grace", harness.DefaultStopGrace, "the `DURATION` of each step of podstop")
+	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", false, "it may leave processes behind")
+	flags.BoolVar(&s.orphan, "orphan", false, "its parent exits at once, see below")
 }
 
 func (c *call) start() error {
-	cfg := harness.Config{Command: c.options.Command, Env: slices.Clone(c.options.Env)}
-	flags := flag.NewFlagSet(c.verb.name, flag.ContinueOnError)
-	var fake, program, shutdown string
-	var prefix []string
-	flags.StringVar(&fake, "fake", "", "")
-	flags.StringVar(&program, "pod", "", "")
-	flags.Func("pod-arg", "", func(s string) error { prefix = append(prefix, s); return nil })
-	flags.DurationVar(&cfg.ReadyTimeout, "timeout", 0, "")
-	flags.StringVar(&cfg.Profile, "profile", "", "")
-	flags.StringVar(&cfg.TicketRole, "ticket-role", "", "")
-	flags.Func("session", "", func(s string) error {
-		id, err := uuid.Parse(s)
-		cfg.ResumeFrom = &id
-		return err
-	})
-	flags.StringVar(&cfg.Workspace, "workspace", "", "")
-	flags.StringVar(&cfg.Dir, "dir", "", "")
-	flags.Func("env", "", func(s string) error { cfg.Env = append(cfg.Env, s); return nil })
-	flags.StringVar(&shutdown, "shutdown", "", "")
-	flags.Func("signal", "", func(s string) error {
-		sig, err := parseSignal(s)
-		cfg.StopSignal = sig
-		return err
-	})
-	flags.DurationVar(&cfg.StopGrace, "grace", 0, "")
-	flags.BoolVar(&cfg.AllowLeaks, "allow-leaks", false, "")
-	orphan := flags.Bool("orphan", false, "")
-	if err := c.parse(flags, 1, 1); err != nil {
+	cfg, err := c.config()
+	if err != nil {
 		return err
 	}
-	cfg.Name = c.args[0]
-	if cfg.Name == "" {
-		return usagef("the pod's name is empty")
-	}
-	if old := c.pods[cfg.Name]; old != nil && old.alive() {
-		return usagef("pod %q still runs: stop it first", cfg.Name)
-	}
-	switch {
-	case fake != "" && program != "":
-		return usagef("-fake and -pod exclude each other")
-	case *orphan && shutdown != "":
-		return usagef("-orphan and -shutdown exclude each other: podstop sends an orphan its signal alone")
-	case fake != "":
-		cfg.Command = harness.FakePod(fake)
-	case program != "":
-		if strings.Contains(program, "/") {
-			program = c.ts.MkAbs(program)
-		}
-		cfg.Command = spawn.Command{Program: program}
-	}
-	if cfg.Command.Program == "" {
-		cfg.Command = harness.FakePod("ready")
-	}
-	cfg.Command.PrefixArgs = slices.Concat(cfg.Command.PrefixArgs, prefix)
-	for _, dir := range []*string{&cfg.Workspace, &cfg.Dir} {
-		if *dir != "" {
-			*dir = c.ts.MkAbs(*dir)
-		}
-	}
-	if shutdown != "" {
-		cfg.Shutdown = []byte(shutdown + "\n")
-	}
-
 	var started pod
 	var pid int
-	if *orphan {
+	if c.starting.orphan {
+		c.asked = cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout)
+		c.timeout = harness.BeforeDeadline(c.tb, c.asked)
+		cfg.ReadyTimeout = c.timeout
 		o, err := startOrphan(c.tb, cfg)
 		if err != nil {
 			return err
@@ -232,49 +222,82 @@ func (c *call) start() error {
 	return nil
 }
 
-func (c *call) stop() error {
-	p, err := c.podArgs(nil, 1, 1)
-	if err != nil {
-		return err
+// config returns what podstart starts.
+func (c *call) config() (harness.Config, error) {
+	s, cfg := &c.starting, c.starting.config
+	switch {
+	case c.args[0] == "":
+		return cfg, c.usagef("the pod's name is empty")
+	case c.pod != nil && c.pod.alive():
+		return cfg, c.usagef("pod %q still runs: stop it first", c.args[0])
+	case s.fake != "" && s.spawn.Command.Program != "":
+		return cfg, c.usagef("-fake and -pod exclude each other")
+	case s.orphan && s.shutdown != "":
+		return cfg, c.usagef("-orphan and -shutdown exclude each other: podstop sends an orphan its signal alone")
 	}
-	if err := p.Stop(); err != nil {
-		return err
+	cfg.Name, cfg.Command = c.args[0], c.command()
+	cfg.Profile, cfg.TicketRole, cfg.ResumeFrom = s.spawn.Profile, s.spawn.TicketRole, s.spawn.ResumeFrom
+	cfg.Workspace, cfg.Dir = c.abs(s.spawn.WorkspaceRoot), c.abs(s.spawn.Dir)
+	cfg.Env, cfg.ReadyTimeout = slices.Concat(c.options.Env, cfg.Env), s.spawn.ReadyTimeout
+	cfg.StopGrace = harness.BeforeDeadline(c.tb, cfg.StopGrace)
+	if s.shutdown != "" {
+		cfg.Shutdown = []byte(s.shutdown + "\n")
 	}
-	fmt.Fprintln(c.ts.Stdout(), p.end())
-	return nil
+	return cfg, nil
 }
 
-func (c *call) kill() error {
-	p, err := c.podArgs(nil, 1, 1)
-	if err != nil {
-		return err
+// command returns the command that podstart's flags choose.
+func (c *call) command() spawn.Command {
+	s, command := &c.starting, c.options.Command
+	switch {
+	case s.fake != "":
+		command = harness.FakePod(s.fake)
+	case strings.Contains(s.spawn.Command.Program, "/"):
+		command = spawn.Command{Program: c.ts.MkAbs(s.spawn.Command.Program)}
+	case s.spawn.Command.Program != "":
+		command = spawn.Command{Program: s.spawn.Command.Program}
+	case command.Program == "":
+		command = harness.FakePod("ready")
 	}
-	if err := p.Kill(); err != nil {
-		return err
+	command.PrefixArgs = slices.Concat(command.PrefixArgs, s.spawn.Command.PrefixArgs)
+	return command
+}
+
+// abs returns a path as the script means it; "" for "".
+func (c *call) abs(path string) string {
+	if path == "" {
+		return ""
 	}
-	fmt.Fprintln(c.ts.Stdout(), p.end())
-	return nil
+	return c.ts.MkAbs(path)
+}
+
+func (c *call) stop() error {
+	err := c.pod.Stop()
+	if err != nil && c.neg && c.pod.child() != nil {
+		c.tb.Logf("! podstop %s passes, but what it found fails the script at its end: expect a pod's own end with podwait, what it leaves behind with podstart -allow-leaks", c.args[0])
+	}
+	return c.printEnd(err)
+}
+
+func (c *call) kill() error { return c.printEnd(c.pod.Kill()) }
+
+func (c *call) printEnd(err error) error {
+	if err == nil {
+		fmt.Fprintln(c.ts.Stdout(), c.pod.end())
+	}
+	return err
 }
 
 func (c *call) signal() error {
-	p, err := c.podArgs(nil, 2, 2)
-	if err != nil {
-		return err
-	}
 	sig, err := parseSignal(c.args[1])
 	if err != nil {
-		return usagef("%v", err)
+		return c.usagef("%v", err)
 	}
-	return p.Signal(sig)
+	return c.pod.Signal(sig)
 }
 
 func (c *call) wait() error {
-	var timeout time.Duration
-	p, err := c.podArgs(&timeout, 1, 1)
-	if err != nil {
-		return err
-	}
-	end, ok, err := p.wait(timeout)
+	end, ok, err := c.pod.wait(c.timeout)
 	if err != nil {
 		return fatalError{err} // no end is not another end
 	}
@@ -286,7 +309,7 @@ func (c *call) wait() error {
 }
 
 func (c *call) log() error {
-	p, err := c.child(nil, 1, 2)
+	p, err := c.captured()
 	if err != nil {
 		return err
 	}
@@ -295,10 +318,10 @@ func (c *call) log() error {
 		_, err := io.WriteString(c.ts.Stdout(), all)
 		return err
 	}
-	if _, err := regexp.Compile(c.args[1]); err != nil {
-		return usagef("%v", err)
+	re, err := regexp.Compile("(?m)" + c.args[1])
+	if err != nil {
+		return c.usagef("%v", err)
 	}
-	re := regexp.MustCompile("(?m)" + c.args[1])
 	if !re.MatchString(all) {
 		return fmt.Errorf("no match for %q in the log of pod %s:\n%s", c.args[1], c.args[0], all)
 	}
@@ -309,15 +332,14 @@ func (c *call) log() error {
 }
 
 func (c *call) waitLog() error {
-	var timeout time.Duration
-	p, err := c.child(&timeout, 2, 2)
+	p, err := c.captured()
 	if err != nil {
 		return err
 	}
-	if _, err := regexp.Compile(c.args[1]); err != nil {
-		return usagef("%v", err)
+	line, err := p.FindLog(c.args[1], c.timeout)
+	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
+		return c.usagef("%v", err)
 	}
-	line, err := p.FindLog(c.args[1], timeout)
 	if err != nil {
 		return err
 	}
@@ -325,43 +347,30 @@ func (c *call) waitLog() error {
 	return nil
 }
 
-// child is podArgs for verbs that need a pod whose log is captured.
-func (c *call) child(timeout *time.Duration, min, max int) (*harness.Pod, error) {
-	p, err := c.podArgs(timeout, min, max)
-	if err != nil {
-		return nil, err
+// captured returns the pod for verbs that need its log.
+func (c *call) captured() (*harness.Pod, error) {
+	if c.pod.child() == nil {
+		return nil, c.usagef("the log of an orphan is not captured: look at $RUNTIME_DIR/%s/stderr.log", c.args[0])
 	}
-	if p.child() == nil {
-		return nil, usagef("the log of an orphan is not captured: look at $RUNTIME_DIR/%s/stderr.log", c.args[0])
-	}
-	return p.child(), nil
+	return c.pod.child(), nil
 }
 
 func (c *call) alive() error {
-	p, err := c.podArgs(nil, 1, 1)
-	if err != nil {
-		return err
+	switch {
+	case c.pod.alive():
+		return nil
+	case c.pod.child() == nil:
+		return fmt.Errorf("pod %s has ended", c.args[0])
 	}
-	if !p.alive() {
-		if p.child() == nil {
-			return fmt.Errorf("pod %s has ended", c.args[0])
-		}
-		return fmt.Errorf("pod %s has ended: %s", c.args[0], p.end())
-	}
-	return nil
+	return fmt.Errorf("pod %s has ended: %s", c.args[0], c.pod.end())
 }
 
 func (c *call) send() error {
-	var timeout time.Duration
-	p, err := c.podArgs(&timeout, 1, 2)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
-	conn, err := spawn.Dial(ctx, p.socket())
+	conn, err := spawn.Dial(ctx, c.pod.socket())
 	if err != nil {
-		return fmt.Errorf("could not connect to pod %s at %s: %w", c.args[0], p.socket(), err)
+		return fmt.Errorf("could not connect to pod %s at %s: %w", c.args[0], c.pod.socket(), err)
 	}
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
@@ -371,14 +380,14 @@ func (c *call) send() error {
 	answers := bufio.NewReader(conn)
 	line, err := answers.ReadString('\n')
 	if err != nil {
-		return fmt.Errorf("pod %s sent no snapshot line: %w", c.args[0], timedOut(err, timeout))
+		return fmt.Errorf("pod %s sent no snapshot line: %w", c.args[0], timedOut(err, c.timeout))
 	}
 	if len(c.args) == 2 {
 		if _, err := io.WriteString(conn, c.args[1]+"\n"); err != nil {
-			return fmt.Errorf("could not send to pod %s: %w", c.args[0], timedOut(err, timeout))
+			return fmt.Errorf("could not send to pod %s: %w", c.args[0], timedOut(err, c.timeout))
 		}
 		if line, err = answers.ReadString('\n'); err != nil {
-			return fmt.Errorf("pod %s gave no answer to %s: %w", c.args[0], c.args[1], timedOut(err, timeout))
+			return fmt.Errorf("pod %s gave no answer to %s: %w", c.args[0], c.args[1], timedOut(err, c.timeout))
 		}
 	}
 	_, err = io.WriteString(c.ts.Stdout(), line)

@@ -17,6 +17,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -28,6 +29,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -36,101 +38,41 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 const usage = `usage: podscript [flags] [FILE.txtar | DIRECTORY]...
 
-Runs the portable scenarios, or those that are named, against a pod.
+Runs the portable scenarios, or those that are named, against a pod: the
+built-in fake pod without -pod.
 
 `
 
 func run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("podscript", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(stderr, usage)
-		flags.PrintDefaults()
-	}
-	var options scripts.Options
-	flags.StringVar(&options.Command.Program, "pod", "", "the `program` of the pod to test (default: the built-in fake pod)")
-	flags.Func("pod-arg", "a prefix `argument` for the program; repeatable", func(arg string) error {
-		options.Command.PrefixArgs = append(options.Command.PrefixArgs, arg)
-		return nil
-	})
-	flags.Func("env", "a variable `NAME=VALUE` for the pods' environment, or a NAME to pass on; repeatable", func(entry string) error {
-		options.Env = append(options.Env, entry)
-		return nil
-	})
-	only := flags.String("run", "", "run only the scenarios whose name matches the `regexp`")
-	verbose := flags.Bool("v", false, "show what every scenario does")
-	timeout := flags.Duration("timeout", 5*time.Minute, "the `duration` that all scenarios may take")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return 0
-		}
-		return 2
-	}
-	if *timeout <= 0 {
-		fmt.Fprintf(stderr, "podscript: -timeout %v leaves no time\n", *timeout)
-		return 2
-	}
-	filter, err := regexp.Compile(*only)
-	if err != nil {
-		fmt.Fprintf(stderr, "podscript: -run: %v\n", err)
-		return 2
-	}
-	if len(options.Command.PrefixArgs) > 0 && options.Command.Program == "" {
-		fmt.Fprintln(stderr, "podscript: -pod-arg goes with -pod")
-		return 2
-	}
-	if strings.Contains(options.Command.Program, "/") {
-		if options.Command.Program, err = filepath.Abs(options.Command.Program); err != nil {
-			fmt.Fprintf(stderr, "podscript: -pod: %v\n", err)
-			return 2
-		}
-	}
-
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	dir, err := os.MkdirTemp("", "podscript")
-	if err != nil {
-		fmt.Fprintf(stderr, "podscript: %v\n", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	files, err := scenarioFiles(flags.Args(), dir)
-	if err != nil {
-		fmt.Fprintf(stderr, "podscript: %v\n", err)
-		return 2
-	}
-	var chosen []string
-	for _, file := range files {
-		if filter.MatchString(scenarioName(file)) {
-			chosen = append(chosen, file)
-		}
-	}
-	if len(chosen) == 0 {
-		fmt.Fprintf(stderr, "podscript: no scenario matches -run %q\n", *only)
-		return 2
-	}
-
-	params := scripts.Params(options)
-	params.Files = chosen
-	params.WorkdirRoot = filepath.Join(dir, "work")
-	if err := os.Mkdir(params.WorkdirRoot, 0o700); err != nil {
-		fmt.Fprintf(stderr, "podscript: %v\n", err)
-		return 1
-	}
-	params.Deadline = time.Now().Add(*timeout)
-	r := &runner{out: stdout, verbose: *verbose, deadline: params.Deadline, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	start := time.Now()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.runAll(params)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		// The pods end with this process: see package harness.
-		fmt.Fprintf(stderr, "podscript: interrupted while these scenarios ran: %s\n", strings.Join(r.unfinished(), ", "))
-		return 130
+	fail := func(status int, err error) int {
+		fmt.Fprintf(stderr, "podscript: %v\n", err)
+		return status
+	}
+	s, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return fail(2, fmt.Errorf("%w (podscript -help tells the usage)", err))
+	}
+	// What runs at the end of this process ends with it, and so does dir.
+	dir, err := harness.TempDir()
+	if err != nil {
+		return fail(1, fmt.Errorf("%w (TMPDIR names where)", err))
+	}
+	params, err := s.params(dir)
+	if err != nil {
+		return fail(2, err)
+	}
+	r := &runner{out: stdout, verbose: s.verbose, deadline: params.Deadline, dir: dir, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	if err := r.runAll(ctx, params); err != nil {
+		if ctx.Err() != nil {
+			return fail(130, err)
+		}
+		return fail(1, err)
 	}
 	took := time.Since(start).Round(time.Millisecond)
 	_, err = fmt.Fprintf(stdout, "%d passed, %d failed, %d skipped in %v\n", r.passed, r.failed, r.skipped, took)
@@ -140,37 +82,102 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// settings are what the command line says.
+type settings struct {
+	options scripts.Options
+	only    *regexp.Regexp
+	verbose bool
+	timeout time.Duration
+	paths   []string
+}
+
+// parse returns the settings; usage goes to stderr if it is asked for.
+func parse(args []string, stderr io.Writer) (settings, error) {
+	s := settings{only: regexp.MustCompile("")}
+	flags := flag.NewFlagSet("podscript", flag.ContinueOnError)
+	s.options.Command.Flags(flags)
+	flags.Func("env", "a variable `NAME=VALUE` for the pods' environment, or a NAME to pass on; repeatable", func(entry string) error {
+		s.options.Env = append(s.options.Env, entry)
+		return nil
+	})
+	flags.Func("run", "run only the scenarios whose name matches the `REGEXP`", func(expr string) (err error) {
+		s.only, err = regexp.Compile(expr)
+		return err
+	})
+	flags.BoolVar(&s.verbose, "v", false, "show what every scenario does")
+	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
+	flags.SetOutput(io.Discard)
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(stderr, usage)
+			flags.SetOutput(stderr)
+			flags.PrintDefaults()
+		}
+		return s, err
+	}
+	s.paths = flags.Args()
+	command := &s.options.Command
+	switch {
+	case s.timeout <= 0:
+		return s, fmt.Errorf("-timeout %v leaves no time", s.timeout)
+	case len(command.PrefixArgs) > 0 && command.Program == "":
+		return s, errors.New("-pod-arg goes with -pod")
+	case strings.Contains(command.Program, "/"):
+		var err error
+		command.Program, err = filepath.Abs(command.Program)
+		return s, err
+	}
+	return s, nil
+}
+
+// params returns what testscript is to run, with all that it makes below dir.
+func (s settings) params(dir string) (testscript.Params, error) {
+	params := scripts.Params(s.options)
+	params.Deadline = time.Now().Add(s.timeout)
+	params.WorkdirRoot = filepath.Join(dir, "work")
+	files, err := scenarioFiles(s.paths, dir)
+	if err != nil {
+		return params, err
+	}
+	for _, file := range files {
+		if s.only.MatchString(scenarioName(file)) {
+			params.Files = append(params.Files, file)
+		}
+	}
+	if len(params.Files) == 0 {
+		return params, fmt.Errorf("no scenario matches -run %q", s.only)
+	}
+	return params, os.Mkdir(params.WorkdirRoot, 0o700)
+}
+
 // scenarioFiles returns the scenarios in files and directories; for none, the
 // portable ones, written to dir.
-func scenarioFiles(args []string, dir string) ([]string, error) {
-	if len(args) == 0 {
+func scenarioFiles(paths []string, dir string) ([]string, error) {
+	if len(paths) == 0 {
 		if err := os.CopyFS(dir, scripts.Scenarios()); err != nil {
 			return nil, err
 		}
-		args = []string{dir}
+		paths = []string{dir}
 	}
 	var files []string
-	for _, arg := range args {
-		info, err := os.Stat(arg)
+	for _, path := range paths {
+		info, err := os.Stat(path)
 		if err != nil {
 			return nil, err
 		}
 		if !info.IsDir() {
-			files = append(files, arg)
+			files = append(files, path)
 			continue
 		}
-		entries, err := os.ReadDir(arg)
+		names, err := fs.Glob(os.DirFS(path), "*.txtar")
+		if err == nil && len(names) == 0 {
+			err = fmt.Errorf("no *.txtar file in %s", path)
+		}
 		if err != nil {
 			return nil, err
 		}
-		before := len(files)
-		for _, entry := range entries {
-			if strings.HasSuffix(entry.Name(), ".txtar") {
-				files = append(files, filepath.Join(arg, entry.Name()))
-			}
-		}
-		if len(files) == before {
-			return nil, fmt.Errorf("no *.txtar file in %s", arg)
+		for _, name := range names {
+			files = append(files, filepath.Join(path, name))
 		}
 	}
 	return files, nil
@@ -178,11 +185,16 @@ func scenarioFiles(args []string, dir string) ([]string, error) {
 
 func scenarioName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txtar") }
 
+// lateness is how long after the deadline the scenarios are given up: they end
+// before it but for a command whose children hold its output.
+const lateness = 5 * time.Second
+
 // runner runs scenarios side by side and prints how each ended.
 type runner struct {
 	out      io.Writer
 	verbose  bool
 	deadline time.Time
+	dir      string // of the portable scenarios, which messages leave out
 	slots    chan struct{}
 
 	mu                      sync.Mutex // of all below, and of out
@@ -191,25 +203,34 @@ type runner struct {
 	running                 sync.WaitGroup
 }
 
-func (r *runner) unfinished() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.now)
-}
-
-// runAll returns when all scenarios have ended.
-func (r *runner) runAll(params testscript.Params) {
-	root := &scenario{runner: r}
+// runAll returns when all scenarios have ended; an error names those that have
+// not.
+func (r *runner) runAll(ctx context.Context, params testscript.Params) error {
+	root := &scenario{runner: r, name: "podscript"}
 	r.running.Add(1)
 	go func() {
 		defer r.running.Done()
 		testscript.RunT(root, params)
 	}()
-	r.running.Wait()
-	if root.failed {
-		r.failed++
-		fmt.Fprint(r.out, root.log.String())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.running.Wait()
+	}()
+	why := "interrupted while these scenarios ran"
+	select {
+	case <-done:
+		if root.Failed() { // before there was a scenario
+			r.ended(root, 0)
+		}
+		return nil
+	case <-time.After(time.Until(r.deadline) + lateness):
+		why = "these scenarios did not end by the deadline"
+	case <-ctx.Done():
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Errorf("%s: %s", why, strings.Join(r.now, ", "))
 }
 
 // scenario is one script as testscript's T. As with testing.T, what ends it
@@ -252,8 +273,13 @@ func (r *runner) ended(s *scenario, took time.Duration) {
 	*count++
 	r.now = slices.DeleteFunc(r.now, func(name string) bool { return name == s.name })
 	fmt.Fprintf(r.out, "%s  %-28s %6.3fs\n", word, s.name, took.Seconds())
-	if s.failed || s.skipped || s.verbose {
-		for _, line := range strings.Split(strings.TrimSpace(s.log.String()), "\n") {
+	if !s.failed && !s.skipped && !s.verbose {
+		return
+	}
+	// What lies in dir is gone when somebody reads this.
+	text := strings.ReplaceAll(strings.TrimSpace(s.log.String()), r.dir+string(filepath.Separator), "")
+	for _, line := range strings.Split(text, "\n") {
+		if !strings.HasPrefix(line, "WORK=") {
 			fmt.Fprintf(r.out, "      %s\n", line)
 		}
 	}

@@ -108,10 +108,29 @@ func TestReadmeCommands(t *testing.T) {
 		}
 		block = strings.ReplaceAll(block, "/tmp/podharness", dir)
 		cmd := exec.Command("sh", "-ec", block)
+		if strings.Contains(block, "CLONE") {
+			cmd = inAnotherModule(t, block)
+		}
 		out, err := cmd.CombinedOutput()
 		assert.NoError(t, err, "%s\n%s", block, out)
 		t.Logf("%s\n%s", block, out)
 	}
+}
+
+// inAnotherModule has a block run in a module that is new, and then the scenario of
+// the README with podscript.
+func inAnotherModule(t *testing.T, block string) *exec.Cmd {
+	t.Helper()
+	root, err := os.Getwd()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module example.org/agent\n\ngo 1.23.0\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "agent.txtar"), []byte(readmeBlocks(t, "txtar")[0]), 0o600))
+	block = strings.ReplaceAll(block, "CLONE", root)
+	cmd := exec.Command("sh", "-ec", block+"go run example.com/podharness/scripts/cmd/podscript agent.txtar")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOSUMDB=off", "GOWORK=off", "GOFLAGS=")
+	return cmd
 }
 
 func TestReadmeLinksToWhatIsThere(t *testing.T) {

@@ -1,12 +1,10 @@
 package fakepod_test
 
 import (
-	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,93 +19,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
-
-const patience = 20 * time.Second
-
-// running is a fake pod alpha that was started without the handshake.
-type running struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	dir   string // the pod directory
-	lines *bufio.Reader
-}
-
-// launch starts a fake pod in a group of its own, with its stderr in a pipe.
-func launch(t *testing.T, program string) *running {
-	t.Helper()
-	root, err := os.MkdirTemp("", "fp")
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(root) })
-	return launchIn(t, root, program)
-}
-
-func launchIn(t *testing.T, root, program string) *running {
-	t.Helper()
-	name, args := fakepod.Command(program)
-	cmd := exec.Command(name, append(args, "--workspace", root, "--pod", "alpha")...)
-	cmd.Env = []string{"YOI_RUNTIME_DIR=" + root}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	r, w, err := os.Pipe()
-	require.NoError(t, err)
-	cmd.Stderr = w
-	require.NoError(t, cmd.Start())
-	w.Close()
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait()
-		r.Close()
-	})
-	require.NoError(t, r.SetReadDeadline(time.Now().Add(patience)))
-	return &running{t: t, cmd: cmd, dir: filepath.Join(root, "alpha"), lines: bufio.NewReaderSize(r, 1<<16)}
-}
-
-// line returns the next line of stderr, with its newline.
-func (r *running) line() string {
-	r.t.Helper()
-	line, err := r.lines.ReadString('\n')
-	require.NoError(r.t, err, "after %q", line)
-	return line
-}
-
-// rest returns what else it writes until nobody holds its stderr.
-func (r *running) rest() string {
-	r.t.Helper()
-	all, err := io.ReadAll(r.lines)
-	require.NoError(r.t, err)
-	return string(all)
-}
-
-// wait returns how the process ended.
-func (r *running) wait() string {
-	r.t.Helper()
-	timer := time.AfterFunc(patience, func() { _ = r.cmd.Process.Kill() })
-	defer timer.Stop()
-	_ = r.cmd.Wait()
-	return r.cmd.ProcessState.String()
-}
-
-func (r *running) signal(sig syscall.Signal) {
-	r.t.Helper()
-	require.NoError(r.t, syscall.Kill(-r.cmd.Process.Pid, sig))
-}
-
-func (r *running) ready() string {
-	return "YOI-READY\talpha\t" + filepath.Join(r.dir, "sock") + "\n"
-}
-
-// dial connects to the socket and reads the snapshot.
-func (r *running) dial() (net.Conn, *bufio.Reader) {
-	r.t.Helper()
-	conn, err := net.Dial("unix", filepath.Join(r.dir, "sock"))
-	require.NoError(r.t, err)
-	r.t.Cleanup(func() { conn.Close() })
-	require.NoError(r.t, conn.SetDeadline(time.Now().Add(patience)))
-	lines := bufio.NewReader(conn)
-	snapshot, err := lines.ReadString('\n')
-	require.NoError(r.t, err)
-	require.Contains(r.t, snapshot, `"event":"snapshot"`)
-	return conn, lines
-}
 
 func TestWhatIsWritten(t *testing.T) {
 	t.Parallel()
@@ -211,7 +122,7 @@ func TestPodDirectory(t *testing.T) {
 
 	again := launchIn(t, filepath.Dir(r.dir), "ready")
 	assert.Equal(t, again.ready(), again.line())
-	again.dial() // the stale socket was replaced
+	again.client() // the stale socket was replaced
 }
 
 func TestInterruptIsAGracefulStopAtAnyStep(t *testing.T) {
@@ -240,7 +151,7 @@ func TestStubborn(t *testing.T) {
 	r.line()
 	r.signal(syscall.SIGINT)
 	r.signal(syscall.SIGTERM)
-	r.dial()
+	r.client()
 	r.signal(syscall.SIGKILL)
 	assert.Equal(t, "signal: killed", r.wait())
 }
@@ -261,7 +172,6 @@ func TestChildren(t *testing.T) {
 			}
 			pid, err := strconv.Atoi(strings.TrimSpace(line))
 			require.NoError(t, err)
-			t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 			own, err := unix.Getsid(0)
 			require.NoError(t, err)
 			session, err := unix.Getsid(pid)
@@ -302,10 +212,7 @@ func TestDeafPodHasAFullBacklog(t *testing.T) {
 
 func TestLongSocketPath(t *testing.T) {
 	t.Parallel()
-	root, err := os.MkdirTemp("", "fp")
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(root) })
-	r := launchIn(t, filepath.Join(root, strings.Repeat("d", 200)), "ready")
+	r := launchIn(t, filepath.Join(tempDir(t), strings.Repeat("d", 200)), "ready")
 	line := r.line()
 	if strings.Contains(line, "a socket address takes") {
 		t.Skip(line)
@@ -317,14 +224,7 @@ func TestSocket(t *testing.T) {
 	t.Parallel()
 	r := launch(t, "ready")
 	r.line()
-	conn, lines := r.dial()
-	ask := func(request string) string {
-		_, err := io.WriteString(conn, request+"\n")
-		require.NoError(t, err)
-		answer, err := lines.ReadString('\n')
-		require.NoError(t, err)
-		return strings.TrimSpace(answer)
-	}
+	ask := r.client().ask
 	assert.Equal(t, `{"event":"pong","data":{"a":1}}`, ask(`{"method":"ping","params":{"a":1}}`))
 	assert.Equal(t, `{"event":"pong"}`, ask(`{"method":"ping"}`))
 	assert.Equal(t, `{"event":"echo","data":"x"}`, ask(`{"method":"echo","params":"x"}`))
@@ -337,13 +237,6 @@ func TestSocket(t *testing.T) {
 	assert.Contains(t, ask(`{"method":"nonsense"}`), `unknown method \"nonsense\", want one of echo, env, fds, ping, run, shutdown, status`)
 	assert.Contains(t, ask(`not JSON`), `"event":"error"`)
 	assert.Equal(t, `{"event":"pong"}`, ask(`{"method":"ping"}`), "the connection goes on")
-
-	long, longLines := r.dial()
-	go func() { _, _ = long.Write(append(make([]byte, 2<<20), '\n')) }()
-	answer, err := longLines.ReadString('\n')
-	require.NoError(t, err)
-	assert.Contains(t, answer, "longer than 1048576 bytes")
-
 	assert.Equal(t, `{"event":"shutdown"}`, ask(`{"method":"shutdown"}`))
 	assert.Equal(t, "exit status 0", r.wait())
 	assert.NoDirExists(t, r.dir)
@@ -362,20 +255,6 @@ func TestClock(t *testing.T) {
 	require.NoError(t, err)
 	assert.Less(t, before, told)
 	assert.Less(t, told, now())
-}
-
-// run runs the fake pod to its end with any arguments.
-func run(t *testing.T, env []string, args ...string) (stdout, stderr string, status int) {
-	t.Helper()
-	name, prefix := fakepod.Command("exit 0")
-	cmd := exec.Command(name, append(prefix[:1], args...)...)
-	cmd.Env = env
-	var out, errs strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-	defer timer.Stop()
-	_ = cmd.Run()
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
 func TestWrongArguments(t *testing.T) {
@@ -489,7 +368,9 @@ func ExampleModes() {
 
 func ExampleCommand() {
 	name, args := fakepod.Command("log 'no disk'; exit 7")
-	cmd := exec.Command(name, append(args, "--workspace", ".", "--pod", "alpha")...)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, append(args, "--workspace", ".", "--pod", "alpha")...)
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		panic(err)

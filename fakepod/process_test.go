@@ -1,6 +1,7 @@
 package fakepod_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -8,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,25 +19,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
-
-// bytes returns the next n bytes of stderr.
-func (r *running) bytes(n int) string {
-	r.t.Helper()
-	text := make([]byte, n)
-	_, err := io.ReadFull(r.lines, text)
-	require.NoError(r.t, err, "%q", text)
-	return string(text)
-}
-
-// pid returns the process whose number is the next line of stderr, and kills it
-// in the end.
-func (r *running) pid() int {
-	r.t.Helper()
-	pid, err := strconv.Atoi(strings.TrimSpace(r.line()))
-	require.NoError(r.t, err)
-	r.t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
-	return pid
-}
 
 func TestModesWriteWhatTheySay(t *testing.T) {
 	t.Parallel()
@@ -90,12 +71,11 @@ func TestStdout(t *testing.T) {
 func TestStoppedBetweenTheHalvesOfTheReadyLine(t *testing.T) {
 	t.Parallel()
 	r := launch(t, `bind; raw "YOI-READY\t{name}"; kill STOP; raw "\t{socket}\n"; exit 4`)
-	timer := time.AfterFunc(patience, func() { _ = r.cmd.Process.Kill() })
-	defer timer.Stop()
-	var status unix.WaitStatus
-	_, err := unix.Wait4(r.cmd.Process.Pid, &status, unix.WUNTRACED, nil)
-	require.NoError(t, err)
-	require.True(t, status.Stopped(), "%v", status)
+	require.Eventually(t, func() bool {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(r.cmd.Process.Pid, &status, unix.WUNTRACED|unix.WNOHANG, nil)
+		return err == nil && pid > 0 && status.Stopped()
+	}, patience, 5*time.Millisecond, "the pod has not stopped itself")
 	half := "YOI-READY\talpha"
 	assert.Equal(t, half, r.bytes(len(half)))
 	assert.Zero(t, r.lines.Buffered(), "that is all so far")
@@ -152,9 +132,7 @@ func TestLogFile(t *testing.T) {
 	} {
 		t.Run(tc.program, func(t *testing.T) {
 			t.Parallel()
-			root, err := os.MkdirTemp("", "fp")
-			require.NoError(t, err)
-			t.Cleanup(func() { os.RemoveAll(root) })
+			root := tempDir(t)
 			dir := filepath.Join(root, "alpha")
 			require.NoError(t, os.Mkdir(dir, 0o700))
 			// Its own descriptor still reads what was removed.
@@ -162,15 +140,11 @@ func TestLogFile(t *testing.T) {
 			require.NoError(t, err)
 			defer log.Close()
 			name, args := fakepod.Command(tc.program)
-			cmd := exec.Command(name, append(args, "--workspace", root, "--pod", "alpha")...)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, name, append(args, "--workspace", root, "--pod", "alpha")...)
 			cmd.Env = []string{"YOI_RUNTIME_DIR=" + root}
 			cmd.Stderr = log
-			timer := time.AfterFunc(patience, func() {
-				if cmd.Process != nil {
-					_ = cmd.Process.Kill()
-				}
-			})
-			defer timer.Stop()
 			_ = cmd.Run()
 			assert.Equal(t, tc.end, cmd.ProcessState.String())
 			text, err := io.ReadAll(io.NewSectionReader(log, 0, 1<<20))
@@ -213,9 +187,8 @@ func TestInterruptOfAChildLeavesThePodAlone(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	require.NoError(t, syscall.Kill(pid, syscall.SIGINT))
-	r.dial()
+	r.client()
 	assert.FileExists(t, filepath.Join(r.dir, "sock"))
 }
 
@@ -234,10 +207,8 @@ func TestStderrEndsWithTheChild(t *testing.T) {
 
 func TestDaemonIsThePod(t *testing.T) {
 	t.Parallel()
-	root, err := os.MkdirTemp("", "fp")
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(root) })
-	r := launchWith(t, root, `log before; daemonize; log "{pid}"; bind; ready; serve`, "--profile", "p", "--ticket-role", "r")
+	root := tempDir(t)
+	r := launchIn(t, root, `log before; daemonize; log "{pid}"; bind; ready; serve`, "--profile", "p", "--ticket-role", "r")
 	assert.Equal(t, "before\n", r.line())
 	pid := r.pid()
 	assert.NotEqual(t, r.cmd.Process.Pid, pid)
@@ -284,9 +255,7 @@ func TestLongSocketPathIsServed(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no way around a socket address's size")
 	}
-	root, err := os.MkdirTemp("", "fp")
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(root) })
+	root := tempDir(t)
 	for _, length := range []int{107, 108, 200} { // 107 bytes is the longest that fits
 		long := filepath.Join(root, strings.Repeat("d", length-len(root)-len("//alpha/sock")))
 		r := launchIn(t, long, "ready")

@@ -1,73 +1,23 @@
 package fakepod_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"example.com/podharness/fakepod"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// client is a connection to a fake pod's socket.
-type client struct {
-	t     *testing.T
-	conn  net.Conn
-	lines *bufio.Reader
-}
-
-func (r *running) client() *client {
-	r.t.Helper()
-	conn, lines := r.dial()
-	return &client{r.t, conn, lines}
-}
-
-func (c *client) ask(request string) string {
-	c.t.Helper()
-	_, err := io.WriteString(c.conn, request+"\n")
-	require.NoError(c.t, err)
-	answer, err := c.lines.ReadString('\n')
-	require.NoError(c.t, err)
-	return strings.TrimSuffix(answer, "\n")
-}
-
-// launchWith is launchIn with more arguments.
-func launchWith(t *testing.T, root, program string, more ...string) *running {
-	t.Helper()
-	name, args := fakepod.Command(program)
-	cmd := exec.Command(name, append(append(args, "--workspace", root, "--pod", "alpha"), more...)...)
-	cmd.Env = []string{"YOI_RUNTIME_DIR=" + root}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	r, w, err := os.Pipe()
-	require.NoError(t, err)
-	cmd.Stderr = w
-	err = cmd.Start()
-	w.Close()
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait()
-		r.Close()
-	})
-	require.NoError(t, r.SetReadDeadline(time.Now().Add(patience)))
-	return &running{t: t, cmd: cmd, dir: filepath.Join(root, "alpha"), lines: bufio.NewReader(r)}
-}
-
 func TestSnapshotComesFirst(t *testing.T) {
 	t.Parallel()
-	root, err := os.MkdirTemp("", "fp")
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(root) })
+	root := tempDir(t)
 	for _, tc := range []struct {
 		extra []string
 		want  map[string]any
@@ -76,7 +26,7 @@ func TestSnapshotComesFirst(t *testing.T) {
 		{[]string{"--profile", "p", "--ticket-role", "r"}, map[string]any{"profile": "p", "ticket_role": "r"}},
 		{[]string{"--session", "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11"}, map[string]any{"session": "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11"}},
 	} {
-		r := launchWith(t, root, "ready", tc.extra...)
+		r := launchIn(t, root, "ready", tc.extra...)
 		assert.Equal(t, r.ready(), r.line())
 		conn, err := net.Dial("unix", filepath.Join(r.dir, "sock"))
 		require.NoError(t, err)

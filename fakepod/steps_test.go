@@ -12,13 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// end returns how the fake pod ended.
-func (r *running) end() syscall.WaitStatus {
-	r.t.Helper()
-	_ = r.cmd.Wait()
-	return r.cmd.ProcessState.Sys().(syscall.WaitStatus)
-}
-
 func TestKillDoesWhatItDoesToACProgram(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {

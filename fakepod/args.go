@@ -15,11 +15,34 @@ import (
 // -program argument does: for clients that can only be told which pod to start.
 const ProgramEnv = "FAKEPOD_PROGRAM"
 
-const usageLine = "usage: fakepod [pod] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]"
+const usage = `usage: fakepod [pod] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]
+       fakepod -help | -list
+`
 
-// handshake is what the pod is told on its command line.
-type handshake struct {
-	workspace, pod, session, profile, ticketRole string
+// handshake is what the pod is told on its command line, by the flag's name.
+type handshake map[string]string
+
+var handshakeFlags = []string{"--workspace", "--pod", "--session", "--profile", "--ticket-role"}
+
+// marker is the first argument that makes a host binary the fake pod.
+const marker = "podharness-fakepod"
+
+// init takes over the process before the host's main, or its tests, begin: the
+// host needs no cooperation, not even a TestMain.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == marker {
+		exit(Main(os.Args[2:]))
+	}
+}
+
+// Command returns the program and the prefix arguments that start a fake pod,
+// which behaves as program says: a program of steps or the name of a mode. The
+// handshake arguments follow them. The program is the running executable, so
+// that this works wherever the executable does, a compiled test binary too.
+//
+// A bad program is refused by the fake pod itself.
+func Command(program string) (name string, args []string) {
+	return self(), []string{marker, "-program", program}
 }
 
 // Main is the fake pod, with its arguments without the program's name: it
@@ -34,22 +57,90 @@ func Main(args []string) int {
 	if len(args) == 1 {
 		switch args[0] {
 		case "-list", "--list":
-			return list()
+			return show(table(modes))
 		case "-h", "-help", "--help":
-			return help()
+			return show(help())
 		}
 	}
 	if len(args) > 0 && args[0] == "pod" { // the prefix argument of the default command
 		args = args[1:]
 	}
-	role := rolePod
-	if len(args) > 1 && args[0] == roleFlag {
-		role, args = args[1], args[2:]
+	var role role
+	for ; len(args) > 1 && args[0] == "-role"; args = args[2:] { // see start
+		switch args[1] {
+		case "fork":
+			return fail(fork(args[2:]))
+		case "child":
+			role.child = true
+		case "daemon":
+			role.daemon = true
+		}
 	}
+	steps, told, err := parseArgs(args)
+	if err != nil {
+		fail(err)
+		fmt.Fprint(os.Stderr, usage)
+		return 2
+	}
+	dir, err := podDir(told["--pod"])
+	if err != nil {
+		return fail(err)
+	}
+	return fail(act(role, told, dir, steps))
+}
+
+// fail says what went wrong, if anything, and returns the exit status.
+func fail(err error) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "fakepod: %v\n", err)
+	return 1
+}
+
+func show(text string) int {
+	_, err := os.Stdout.WriteString(text)
+	return fail(err)
+}
+
+func help() string {
+	return fmt.Sprintf(`%s
+A pod that misbehaves on command. PROGRAM is steps with ; between them, or the
+name of a mode; -list prints the modes. Without -program, $%s says what to do,
+and without that it is a healthy pod. The steps:
+
+%s
+The methods that a client may ask for in a line {"method":…,"params":…}:
+
+%s`, usage, ProgramEnv, table(verbs()), table(methods()))
+}
+
+// table aligns the cells of rows, between which are tabs.
+func table[T interface{ row() string }](rows []T) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(w, r.row())
+	}
+	_ = w.Flush() // a builder takes everything
+	return b.String()
+}
+
+// names lists the rows' first words.
+func names[T interface{ row() string }](rows []T) string {
+	var names []string
+	for _, r := range rows {
+		names = append(names, strings.Fields(r.row())[0])
+	}
+	return strings.Join(names, ", ")
+}
+
+// parseArgs reads what to act out and what the handshake tells.
+func parseArgs(args []string) ([]step, handshake, error) {
 	program := os.Getenv(ProgramEnv)
 	if len(args) > 0 && args[0] == "-program" {
 		if len(args) == 1 {
-			return refuse(errors.New("-program needs a value"))
+			return nil, nil, errors.New("-program needs a value")
 		}
 		program, args = args[1], args[2:]
 	} else if program == "" {
@@ -57,130 +148,77 @@ func Main(args []string) int {
 	}
 	steps, err := parse(program)
 	if err != nil {
-		return refuse(err)
+		return nil, nil, err
 	}
 	told, err := parseHandshake(args)
-	if err != nil {
-		return refuse(err)
-	}
-	runtimeDir, err := runtimeDir()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "fakepod: %v\n", err)
-		return 1
-	}
-	// Not filepath.Join: where .. leads behind a link, only the system knows.
-	dir, err := absolute(runtimeDir + "/" + told.pod)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "fakepod: %v\n", err)
-		return 1
-	}
-	return act(role, told, dir, steps)
-}
-
-func refuse(err error) int {
-	fmt.Fprintf(os.Stderr, "fakepod: %v\n%s\n", err, usageLine)
-	return 2
-}
-
-func list() int {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	for _, m := range modes {
-		fmt.Fprintf(w, "%s\t%s\t# %s\n", m.Name, m.Program, m.Doc)
-	}
-	if err := w.Flush(); err != nil {
-		return 1
-	}
-	return 0
-}
-
-func help() int {
-	fmt.Printf(`%s
-
-A pod that misbehaves on command. PROGRAM is steps with ; between them, or the
-name of a mode; -list prints the modes. Without -program, $%s says what to do,
-and without that it is a healthy pod. The steps:
-
-`, usageLine, ProgramEnv)
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	for _, name := range verbOrder {
-		fmt.Fprintf(w, "  %s\t%s\n", strings.TrimSpace(name+" "+verbs[name].usage), verbs[name].doc)
-	}
-	if err := w.Flush(); err != nil {
-		return 1
-	}
-	return 0
+	return steps, told, err
 }
 
 var uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
 
+// args returns the arguments that tell another fake pod the same.
+func (h handshake) args() (args []string) {
+	for _, name := range handshakeFlags {
+		if value, ok := h[name]; ok {
+			args = append(args, name, value)
+		}
+	}
+	return args
+}
+
 // parseHandshake is as strict as real pods are.
 func parseHandshake(args []string) (handshake, error) {
-	var h handshake
-	flags := []struct {
-		name  string
-		value *string
-	}{
-		{"--workspace", &h.workspace},
-		{"--pod", &h.pod},
-		{"--session", &h.session},
-		{"--profile", &h.profile},
-		{"--ticket-role", &h.ticketRole},
-	}
-	seen := map[string]bool{}
-	for len(args) > 0 {
+	h := handshake{}
+	for ; len(args) > 0; args = args[2:] {
 		name := args[0]
-		i := slices.IndexFunc(flags, func(f struct {
-			name  string
-			value *string
-		}) bool {
-			return f.name == name
-		})
+		_, twice := h[name]
 		switch {
-		case i < 0 && strings.HasPrefix(name, "-"):
-			return h, fmt.Errorf("unknown flag %q", name)
-		case i < 0:
-			return h, fmt.Errorf("unexpected argument %q", name)
-		case seen[name]:
-			return h, fmt.Errorf("%s is given twice", name)
+		case name == "-program":
+			return nil, errors.New("-program comes first, before the handshake's arguments")
+		case !slices.Contains(handshakeFlags, name) && strings.HasPrefix(name, "-"):
+			return nil, fmt.Errorf("unknown flag %q", name)
+		case !slices.Contains(handshakeFlags, name):
+			return nil, fmt.Errorf("unexpected argument %q", name)
+		case twice:
+			return nil, fmt.Errorf("%s is given twice", name)
 		case len(args) == 1:
-			return h, fmt.Errorf("%s needs a value", name)
+			return nil, fmt.Errorf("%s needs a value", name)
 		}
-		seen[name] = true
-		*flags[i].value, args = args[1], args[2:]
+		h[name] = args[1]
 	}
-	switch {
-	case !seen["--workspace"]:
-		return h, errors.New("--workspace is missing")
-	case !seen["--pod"]:
-		return h, errors.New("--pod is missing")
-	case h.pod == "" || h.pod == "." || h.pod == ".." || strings.ContainsAny(h.pod, "/\x00\t\r\n"):
-		return h, fmt.Errorf("--pod %q is not one path element", h.pod)
-	case seen["--session"] && seen["--profile"]:
-		return h, errors.New("--profile cannot be used with --session")
-	case seen["--session"] && !uuidForm.MatchString(h.session):
-		return h, fmt.Errorf("--session %q is not a UUID", h.session)
+	for _, name := range handshakeFlags[:2] {
+		if _, ok := h[name]; !ok {
+			return nil, fmt.Errorf("%s is missing", name)
+		}
+	}
+	_, session := h["--session"]
+	_, profile := h["--profile"]
+	switch pod := h["--pod"]; {
+	case pod == "" || pod == "." || pod == ".." || strings.ContainsAny(pod, "/\x00\t\r\n"):
+		return nil, fmt.Errorf("--pod %q is not one path element", pod)
+	case session && profile:
+		return nil, errors.New("--profile cannot be used with --session")
+	case session && !uuidForm.MatchString(h["--session"]):
+		return nil, fmt.Errorf("--session %q is not a UUID", h["--session"])
 	}
 	return h, nil
 }
 
-// absolute returns a path as it is from the working directory.
-func absolute(path string) (string, error) {
-	if filepath.IsAbs(path) {
-		return path, nil
+// podDir returns the absolute path of a pod's directory.
+func podDir(pod string) (string, error) {
+	dir, err := runtimeDir()
+	if err != nil || filepath.IsAbs(dir) {
+		return dir + "/" + pod, err
 	}
-	dir, err := os.Getwd()
-	return dir + "/" + path, err
+	// Not filepath.Join: where .. leads behind a link, only the system knows.
+	wd, err := os.Getwd()
+	return wd + "/" + dir + "/" + pod, err
 }
 
 func runtimeDir() (string, error) {
-	for _, place := range [][2]string{
-		{"YOI_RUNTIME_DIR", ""},
-		{"YOI_HOME", "run"},
-		{"XDG_RUNTIME_DIR", "yoi"},
-		{"HOME", ".yoi/run"},
-	} {
+	for _, place := range [][2]string{{"YOI_RUNTIME_DIR", ""}, {"YOI_HOME", "/run"}, {"XDG_RUNTIME_DIR", "/yoi"}, {"HOME", "/.yoi/run"}} {
 		if base := os.Getenv(place[0]); base != "" {
-			return strings.TrimSuffix(base+"/"+place[1], "/"), nil
+			return base + place[1], nil
 		}
 	}
 	return "", errors.New("no runtime directory: set YOI_RUNTIME_DIR, YOI_HOME, XDG_RUNTIME_DIR or HOME")

@@ -16,14 +16,15 @@ func TestParseHandshake(t *testing.T) {
 		want handshake
 		err  string
 	}{
-		{args: []string{"--workspace", "/w", "--pod", "a"}, want: handshake{workspace: "/w", pod: "a"}},
-		{args: []string{"--pod", "a b", "--workspace", ""}, want: handshake{pod: "a b"}},
-		{args: []string{"--workspace", "--pod", "--pod", "-x"}, want: handshake{workspace: "--pod", pod: "-x"}},
+		{args: []string{"--workspace", "/w", "--pod", "a"}, want: handshake{"--workspace": "/w", "--pod": "a"}},
+		{args: []string{"--pod", "a b", "--workspace", ""}, want: handshake{"--workspace": "", "--pod": "a b"}},
+		{args: []string{"--workspace", "--pod", "--pod", "-x"}, want: handshake{"--workspace": "--pod", "--pod": "-x"}},
 		{args: []string{"--workspace", "/w", "--pod", "...", "--profile", "p", "--ticket-role", "r"},
-			want: handshake{workspace: "/w", pod: "...", profile: "p", ticketRole: "r"}},
+			want: handshake{"--workspace": "/w", "--pod": "...", "--profile": "p", "--ticket-role": "r"}},
 		{args: []string{"--workspace", "/w", "--pod", "a", "--session", strings.ToUpper(id)},
-			want: handshake{workspace: "/w", pod: "a", session: strings.ToUpper(id)}},
+			want: handshake{"--workspace": "/w", "--pod": "a", "--session": strings.ToUpper(id)}},
 
+		{args: []string{"--workspace", "/w", "--pod", "a", "-program", "ready"}, err: "-program comes first, before the handshake's arguments"},
 		{args: nil, err: "--workspace is missing"},
 		{args: []string{"--pod", "a"}, err: "--workspace is missing"},
 		{args: []string{"--workspace", "/w"}, err: "--pod is missing"},
@@ -59,6 +60,9 @@ func TestParseHandshake(t *testing.T) {
 		}
 		require.NoError(t, err, "%q", tc.args)
 		assert.Equal(t, tc.want, got, "%q", tc.args)
+		again, err := parseHandshake(got.args())
+		require.NoError(t, err, "%q", got.args())
+		assert.Equal(t, got, again, "what a child is told")
 	}
 }
 
@@ -86,23 +90,31 @@ func TestFormat(t *testing.T) {
 func TestRefusalsAreExact(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"":                         "column 1: it has no step: want a mode or a verb (" + verbNames() + ")",
-		"bind; redy":               `column 7: unknown verb "redy", want one of ` + verbNames() + "; or, alone, a mode (fakepod -list)",
-		"é; bind":                  `column 1: unknown verb "é", want one of ` + verbNames() + "; or, alone, a mode (fakepod -list)",
-		"log 'é'; sleep x":         `column 17: sleep: bad duration "x", want such as 200ms or 1.5s`,
-		"\n\nexit -1":              `column 8: exit: bad number "-1", want 0 to 255`,
-		"listen 4097":              `column 8: listen: bad number "4097", want 0 to 4096`,
-		"flood 1 x":                `column 9: flood: bad number "x", want 0 to 1073741824`,
-		"flood -1":                 `column 7: flood: bad size "-1", want such as 4096, 64KiB, 16MiB or 1GiB`,
-		"ready a b c":              "column 1: ready has 3 arguments, want: ready [NAME [PATH]]",
-		"ready a {x}":              `column 9: ready: unknown "{x}", want {name}, {socket}, {dir}, {pid}, or {{ for a brace`,
-		"ignore":                   "column 1: ignore has 0 arguments, want: ignore SIGNAL...",
-		"child hang hang":          "column 1: child has 2 arguments, want: child [PROGRAM]",
-		"child ''":                 "column 7: the program of child: column 1: it has no step: want a mode or a verb (" + verbNames() + ")",
-		"child 'child \"exit x\"'": `column 7: the program of child: column 7: the program of child: column 6: exit: bad number "x", want 0 to 255`,
-		`log "a"'b'`:               "column 8: want a space or ; before this",
-		"log 'a''":                 "column 5: no ' ends this text",
-		"Ready":                    `column 1: unknown verb "Ready", want one of ` + verbNames() + "; or, alone, a mode (fakepod -list)",
+		"":                              "column 1: it has no step: want a mode (fakepod -list) or a verb (" + names(verbs()) + ")",
+		"bind; redy":                    `column 7: unknown verb "redy", want one of ` + names(verbs()) + "; or, alone, a mode (fakepod -list)",
+		"é; bind":                       `column 1: unknown verb "é", want one of ` + names(verbs()) + "; or, alone, a mode (fakepod -list)",
+		"log 'é'; sleep x":              `column 17: sleep: bad duration "x", want such as 200ms or 1.5s`,
+		"\n\nexit -1":                   `column 8: exit: bad number "-1", want 0 to 255`,
+		"listen 4097":                   `column 8: listen: bad number "4097", want 0 to 4096`,
+		"flood 1 x":                     `column 9: flood: bad number "x", want 0 to 1073741824`,
+		"flood -1":                      `column 7: flood: bad size "-1", want such as 4096, 64KiB, 16MiB or 1GiB`,
+		"ready a b c":                   "column 1: ready: wrong number of arguments (3), want: ready [NAME [PATH]]",
+		"ready a {x}":                   `column 9: ready: unknown "{x}", want {name}, {socket}, {dir}, {pid}, or {{ for a brace`,
+		"ignore":                        "column 1: ignore: wrong number of arguments (0), want: ignore SIGNAL...",
+		"child hang hang":               "column 1: child: wrong number of arguments (2), want: child [PROGRAM] (quote a program with spaces: child 'hang hang')",
+		"child ''":                      "column 7: child: bad program: column 1: it has no step: want a mode (fakepod -list) or a verb (" + names(verbs()) + ")",
+		"child 'child \"exit x\"'":      `column 7: child: bad program: column 7: child: bad program: column 6: exit: bad number "x", want 0 to 255`,
+		`log "a"'b'`:                    "column 8: want a space or ; before this (quote a whole text, not a part of it)",
+		"log 'a''":                      `column 5: no ' ends this text (write one with a ' as "it's")`,
+		"log cannot open store; exit 7": "column 1: log: wrong number of arguments (3), want: log TEXT (quote a text with spaces: log 'cannot open store')",
+		`raw "it's" so`:                 "column 1: raw: wrong number of arguments (2), want: raw TEXT (quote a text with spaces: raw 'it''s so')",
+		"out":                           "column 1: out: wrong number of arguments (0), want: out TEXT",
+		"sleep 1s exit 3":               "column 1: sleep: wrong number of arguments (3), want: sleep DURATION (put a ; before the next step, exit)",
+		"serve now":                     "column 1: serve: wrong number of arguments (1), want: serve",
+		"exit 256":                      `column 6: exit: bad number "256", want 0 to 255`,
+		"unlink":                        "column 1: unlink: wrong number of arguments (0), want: unlink WHAT",
+		"flood 1 1073741825":            `column 9: flood: bad number "1073741825", want 0 to 1073741824`,
+		"Ready":                         `column 1: unknown verb "Ready", want one of ` + names(verbs()) + "; or, alone, a mode (fakepod -list)",
 	} {
 		_, err := parse(in)
 		assert.EqualError(t, err, "bad program: "+want, "%q", in)
@@ -120,6 +132,6 @@ func TestSizesAndExpansion(t *testing.T) {
 		_, err := parseSize(in)
 		assert.Error(t, err, in)
 	}
-	values := map[string]string{"{name}": "{dir}", "{dir}": "/d"}
-	assert.Equal(t, "{dir} /d {name} }", expand("{name} {dir} {{name} }", values), "what was put in is not expanded again")
+	p := &pod{told: handshake{"--pod": "{dir}"}, dir: "/d"}
+	assert.Equal(t, "{dir} /d {name} } /d/sock", p.expand("{name} {dir} {{name} } {socket}"), "what was put in is not expanded again")
 }

@@ -36,8 +36,8 @@ func TestWhatIsWritten(t *testing.T) {
 		{"early-exit-signal", "about to crash\n", "signal: killed"},
 		{"kill TERM", "", "signal: terminated"},
 		{"ignore TERM; kill TERM; kill CHLD; log alive; exit 0", "alive\n", "exit status 0"},
-		{"serve", "fakepod: serve: there is no socket yet\n", "exit status 1"},
-		{"listen", "fakepod: listen: there is no socket yet\n", "exit status 1"},
+		{"serve", "fakepod: serve: there is no socket yet: the step bind, or socket, comes before\n", "exit status 1"},
+		{"listen", "fakepod: listen: there is no socket yet: the step bind, or socket, comes before\n", "exit status 1"},
 		{"bind; bind", "fakepod: bind: there is a socket already\n", "exit status 1"},
 		{"unlink sock", "fakepod: unlink: remove DIR/sock: no such file or directory\n", "exit status 1"},
 		{"stop", "", "exit status 0"},
@@ -234,7 +234,7 @@ func TestSocket(t *testing.T) {
 	assert.Equal(t, "hi\n", r.line())
 	assert.Contains(t, ask(`{"method":"run","params":{"program":"lgo hi"}}`), `unknown verb \"lgo\"`)
 	assert.Contains(t, ask(`{"method":"run","params":3}`), `params want`)
-	assert.Contains(t, ask(`{"method":"nonsense"}`), `unknown method \"nonsense\", want one of echo, env, fds, ping, run, shutdown, status`)
+	assert.Contains(t, ask(`{"method":"nonsense"}`), `unknown method \"nonsense\", want one of ping, echo, status, env, fds, run, shutdown`)
 	assert.Contains(t, ask(`not JSON`), `"event":"error"`)
 	assert.Equal(t, `{"event":"pong"}`, ask(`{"method":"ping"}`), "the connection goes on")
 	assert.Equal(t, `{"event":"shutdown"}`, ask(`{"method":"shutdown"}`))
@@ -338,6 +338,12 @@ func TestRuntimeDirectory(t *testing.T) {
 		_, stderr, _ := run(t, tc.env, "-program", "log '{dir}'", "--workspace", "/w", "--pod", "a")
 		assert.Equal(t, root+tc.want, stderr)
 	}
+	wd, err := os.Getwd()
+	require.NoError(t, err)
+	up := strings.Repeat("../", strings.Count(wd, "/")) + root[1:]
+	_, stderr, _ := run(t, []string{"YOI_RUNTIME_DIR=" + up}, "-program", "log '{dir}'", "--workspace", "/w", "--pod", "a")
+	assert.Equal(t, wd+"/"+up+"/a\n", stderr, "a relative one is made absolute")
+	assert.DirExists(t, root+"/a")
 	_, stderr, status := run(t, []string{}, "--workspace", "/w", "--pod", "a")
 	assert.Equal(t, 1, status)
 	assert.Equal(t, "fakepod: no runtime directory: set YOI_RUNTIME_DIR, YOI_HOME, XDG_RUNTIME_DIR or HOME\n", stderr)

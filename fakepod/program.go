@@ -20,21 +20,22 @@ type step struct {
 	args []string
 }
 
-// programError is a program that was refused.
-type programError struct {
-	column int // of the offending word, in bytes from 1
-	msg    string
-}
-
-func (e *programError) Error() string {
-	return fmt.Sprintf("bad program: column %d: %s", e.column, e.msg)
-}
-
-// word is a verb, an argument or the ; after a step.
+// word is a verb or an argument.
 type word struct {
 	text   string
-	column int
-	end    bool // it is a ;
+	column int // in bytes from 1
+}
+
+// refuse returns the error for a program; column is that of the offending word.
+func refuse(column int, format string, args ...any) error {
+	return fmt.Errorf("bad program: column %d: "+format, append([]any{column}, args...)...)
+}
+
+// Check returns the error with which the fake pod refuses a program; nil for one
+// that it takes.
+func Check(program string) error {
+	_, err := parse(program)
+	return err
 }
 
 // parse reads a program of steps, or the name of a mode.
@@ -44,51 +45,72 @@ func parse(program string) ([]step, error) {
 			return parse(m.Program + ";")
 		}
 	}
-	words, err := lex(program)
+	lexed, err := lex(program)
 	if err != nil {
 		return nil, err
 	}
 	var steps []step
-	for len(words) > 0 {
-		n := slices.IndexFunc(words, func(w word) bool { return w.end })
-		if n > 0 {
-			s, err := parseStep(words[:n])
-			if err != nil {
-				return nil, err
-			}
-			steps = append(steps, s)
+	for _, words := range lexed {
+		if len(words) == 0 {
+			continue
 		}
-		words = words[n+1:]
+		s, err := parseStep(words[0], words[1:])
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, s)
 	}
 	if len(steps) == 0 {
-		return nil, &programError{1, "it has no step: want a mode or a verb (" + verbNames() + ")"}
+		return nil, refuse(1, "it has no step: want a mode (fakepod -list) or a verb (%s)", names(verbs()))
 	}
 	return steps, nil
 }
 
-func parseStep(words []word) (step, error) {
-	first := words[0]
-	v, ok := verbs[first.text]
+func parseStep(first word, rest []word) (step, error) {
+	v, ok := findVerb(first.text)
 	if !ok {
-		return step{}, &programError{first.column, fmt.Sprintf("unknown verb %q, want one of %s; or, alone, a mode (fakepod -list)", first.text, verbNames())}
+		return step{}, refuse(first.column, "unknown verb %q, want one of %s; or, alone, a mode (fakepod -list)", first.text, names(verbs()))
 	}
-	s := step{verb: first.text}
-	for _, w := range words[1:] {
+	s := step{verb: v.name}
+	for _, w := range rest {
 		s.args = append(s.args, w.text)
 	}
-	if n := len(s.args); n < v.min || n > v.max {
-		return step{}, &programError{first.column, fmt.Sprintf("%s has %d arguments, want: %s", first.text, n, strings.TrimSpace(first.text+" "+v.usage))}
+	kinds, least, most := v.arguments()
+	if n := len(rest); n < least || n > most {
+		return step{}, refuse(first.column, "%s: wrong number of arguments (%d), want: %s%s", v.name, n, v, v.hint(s.args))
 	}
-	for i, w := range words[1:] {
-		if err := v.check[min(i, len(v.check)-1)](w.text); err != nil {
-			var nested *programError
-			if errors.As(err, &nested) {
-				return step{}, &programError{w.column, fmt.Sprintf("the program of %s: column %d: %s", first.text, nested.column, nested.msg)}
-			}
-			return step{}, &programError{w.column, fmt.Sprintf("%s: %v", first.text, err)}
+	for i, w := range rest {
+		if err := check(kinds[min(i, len(kinds)-1)], w.text); err != nil {
+			return step{}, refuse(w.column, "%s: %w", v.name, err)
 		}
 	}
 	return s, nil
+}
+
+// arguments returns what a verb's arguments are, the last of which goes on, and
+// how many it takes.
+func (v verb) arguments() (kinds []string, least, most int) {
+	kinds = strings.FieldsFunc(v.usage, func(r rune) bool { return strings.ContainsRune(" [].", r) })
+	required, _, _ := strings.Cut(v.usage, "[")
+	if strings.HasSuffix(v.usage, "...") {
+		return kinds, len(kinds), math.MaxInt
+	}
+	return kinds, len(strings.Fields(required)), len(kinds)
+}
+
+// hint tells what was probably meant by more arguments than a verb takes.
+func (v verb) hint(args []string) string {
+	kinds, _, most := v.arguments()
+	if len(args) <= most {
+		return ""
+	}
+	if kind := strings.Join(kinds, " "); kind == "TEXT" || kind == "PROGRAM" {
+		return fmt.Sprintf(" (quote a %s with spaces: %s '%s')", strings.ToLower(kind), v.name, strings.ReplaceAll(strings.Join(args, " "), "'", "''"))
+	}
+	if _, ok := findVerb(args[most]); ok {
+		return fmt.Sprintf(" (put a ; before the next step, %s)", args[most])
+	}
+	return ""
 }
 
 // format prints steps as a program that parses to the same steps.
@@ -112,86 +134,99 @@ func format(steps []step) string {
 	return b.String()
 }
 
-// special tells what cannot stand in a bare word.
+// special reports whether r cannot stand in a bare word.
 func special(r rune) bool { return r == ';' || r == '\'' || r == '"' || isSpace(r) }
 
 func isSpace(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' }
 
-// lex cuts a program into words; the last one is a ; always.
-func lex(program string) ([]word, error) {
-	var words []word
+// lex cuts a program into the words of its steps.
+func lex(program string) ([][]word, error) {
+	steps, apart := [][]word{nil}, true // words must be apart, so that a quote within one is seen
 	for at := 0; at < len(program); {
-		c, rest := program[at], program[at:]
+		c := rune(program[at])
 		switch {
-		case isSpace(rune(c)):
-			at++
 		case c == ';':
-			words = append(words, word{column: at + 1, end: true})
+			steps = append(steps, nil)
+			fallthrough
+		case isSpace(c):
+			apart = true
 			at++
-		case c == '\'':
-			text, n, ok := singleQuoted(rest)
-			if !ok {
-				return nil, &programError{at + 1, "no ' ends this text"}
-			}
-			words = append(words, word{text: text, column: at + 1})
-			at += n
-		case c == '"':
-			quoted, err := strconv.QuotedPrefix(rest)
-			if err != nil {
-				return nil, &programError{at + 1, `this text wants a " at its end, and Go's escapes in it`}
-			}
-			text, err := strconv.Unquote(quoted)
-			if err != nil {
-				return nil, &programError{at + 1, "this text wants Go's escapes in it"}
-			}
-			words = append(words, word{text: text, column: at + 1})
-			at += len(quoted)
+		case !apart:
+			return nil, refuse(at+1, "want a space or ; before this (quote a whole text, not a part of it)")
 		default:
-			n := strings.IndexFunc(rest, special)
-			if n < 0 {
-				n = len(rest)
+			text, n, err := lexWord(program[at:])
+			if err != nil {
+				return nil, refuse(at+1, "%w", err)
 			}
-			words = append(words, word{text: rest[:n], column: at + 1})
+			last := len(steps) - 1
+			steps[last] = append(steps[last], word{text, at + 1})
+			apart = false
 			at += n
-		}
-		// Words must be apart, so that a quote within one is seen.
-		if last := len(words) - 1; last > 0 && !words[last].end && !words[last-1].end && !isSpace(rune(program[words[last].column-2])) {
-			return nil, &programError{words[last].column, "want a space or ; before this"}
 		}
 	}
-	return append(words, word{column: len(program) + 1, end: true}), nil
+	return steps, nil
 }
 
-// singleQuoted reads the text in single quotes that s begins with, n bytes long.
-func singleQuoted(s string) (text string, n int, ok bool) {
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch {
-		case s[i] != '\'':
-			b.WriteByte(s[i])
-		case strings.HasPrefix(s[i:], "''"):
-			b.WriteByte('\'')
-			i++
-		default:
-			return b.String(), i + 1, true
+// lexWord reads the word that s begins with, n bytes long.
+func lexWord(s string) (text string, n int, err error) {
+	switch s[0] {
+	case '\'':
+		for n = 1; ; n++ {
+			i := strings.IndexByte(s[n:], '\'')
+			if i < 0 {
+				return "", 0, errors.New(`no ' ends this text (write one with a ' as "it's")`)
+			}
+			if n += i + 1; !strings.HasPrefix(s[n:], "'") {
+				return strings.ReplaceAll(s[1:n-1], "''", "'"), n, nil
+			}
 		}
+	case '"':
+		quoted, err := strconv.QuotedPrefix(s)
+		if err != nil {
+			return "", 0, errors.New(`this text wants a " at its end, and Go's escapes in it`)
+		}
+		text, err = strconv.Unquote(quoted)
+		return text, len(quoted), err
 	}
-	return "", 0, false
+	if n = strings.IndexFunc(s, special); n < 0 {
+		n = len(s)
+	}
+	return s[:n], n, nil
 }
 
 var placeholder = regexp.MustCompile(`\{\{|\{[^{}]*\}?`)
 
-// expand replaces the placeholders of a text.
-func expand(text string, values map[string]string) string {
-	return placeholder.ReplaceAllStringFunc(text, func(s string) string {
-		if s == "{{" {
-			return "{"
+// check returns what is wrong with an argument; kind is what the usage calls it.
+func check(kind, arg string) (err error) {
+	switch kind {
+	case "TEXT", "NAME", "PATH":
+		err = checkText(arg)
+	case "PROGRAM":
+		_, err = parse(arg)
+	case "DURATION":
+		if d, bad := time.ParseDuration(arg); bad != nil || d < 0 {
+			err = fmt.Errorf("bad duration %q, want such as 200ms or 1.5s", arg)
 		}
-		return values[s]
-	})
+	case "SIZE":
+		_, err = parseSize(arg)
+	case "STATUS", "BACKLOG", "LINE":
+		most := map[string]int{"STATUS": 255, "BACKLOG": 4096, "LINE": 1 << 30}[kind]
+		if n, bad := strconv.Atoi(arg); bad != nil || n < 0 || n > most {
+			err = fmt.Errorf("bad number %q, want 0 to %d", arg, most)
+		}
+	case "SIGNAL":
+		if parseSignal(arg) == 0 {
+			err = fmt.Errorf("unknown signal %q, want such as INT, TERM or KILL", arg)
+		}
+	case "WHAT":
+		if !slices.Contains([]string{"sock", "log", "dir"}, arg) {
+			err = fmt.Errorf("unknown %q, want sock, log or dir", arg)
+		}
+	default:
+		panic("fakepod: no check of " + kind)
+	}
+	return err
 }
-
-// The checks of arguments: what is wrong with it, and what was expected.
 
 func checkText(s string) error {
 	for _, found := range placeholder.FindAllString(s, -1) {
@@ -200,32 +235,6 @@ func checkText(s string) error {
 		}
 	}
 	return nil
-}
-
-func checkProgram(s string) error {
-	_, err := parse(s)
-	return err
-}
-
-func checkDuration(s string) error {
-	if d, err := time.ParseDuration(s); err != nil || d < 0 {
-		return fmt.Errorf("bad duration %q, want such as 200ms or 1.5s", s)
-	}
-	return nil
-}
-
-func checkNumber(most int) func(string) error {
-	return func(s string) error {
-		if n, err := strconv.Atoi(s); err != nil || n < 0 || n > most {
-			return fmt.Errorf("bad number %q, want 0 to %d", s, most)
-		}
-		return nil
-	}
-}
-
-func checkSize(s string) error {
-	_, err := parseSize(s)
-	return err
 }
 
 func parseSize(s string) (int64, error) {
@@ -242,23 +251,7 @@ func parseSize(s string) (int64, error) {
 	return n * unit, nil
 }
 
-func checkSignal(s string) error {
-	if parseSignal(s) == 0 {
-		return fmt.Errorf("unknown signal %q, want such as INT, TERM or KILL", s)
-	}
-	return nil
-}
-
 // parseSignal reads a signal's name, with or without SIG; 0 = there is none.
 func parseSignal(s string) syscall.Signal {
 	return unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG"))
-}
-
-func checkOneOf(words ...string) func(string) error {
-	return func(s string) error {
-		if !slices.Contains(words, s) {
-			return fmt.Errorf("unknown %q, want %s", s, strings.Join(words, ", "))
-		}
-		return nil
-	}
 }

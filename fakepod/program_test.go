@@ -1,12 +1,6 @@
 package fakepod
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"maps"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -45,12 +39,12 @@ func TestParse(t *testing.T) {
 func TestBadProgramIsRefusedWithThePosition(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"":                            "column 1: it has no step: want a mode or a verb (log, out, ",
+		"":                            "column 1: it has no step: want a mode (fakepod -list) or a verb (log, out, ",
 		" ; ;":                        "column 1: it has no step",
 		"bind; redy":                  `column 7: unknown verb "redy", want one of log, out, `,
 		"early-exits":                 `column 1: unknown verb "early-exits"`,
-		"log":                         "column 1: log has 0 arguments, want: log TEXT",
-		"bind; serve now":             "column 7: serve has 1 arguments, want: serve",
+		"log":                         "column 1: log: wrong number of arguments (0), want: log TEXT",
+		"bind; serve now":             "column 7: serve: wrong number of arguments (1), want: serve",
 		"sleep soon":                  `column 7: sleep: bad duration "soon", want such as 200ms or 1.5s`,
 		"sleep -1s":                   `column 7: sleep: bad duration "-1s"`,
 		"exit 256":                    `column 6: exit: bad number "256", want 0 to 255`,
@@ -59,7 +53,7 @@ func TestBadProgramIsRefusedWithThePosition(t *testing.T) {
 		"ignore INT 9":                `column 12: ignore: unknown signal "9"`,
 		"flood 1TiB":                  `column 7: flood: bad size "1TiB", want such as 4096, 64KiB, 16MiB or 1GiB`,
 		"flood 9999999999GiB":         `column 7: flood: bad size`,
-		"unlink all":                  `column 8: unlink: unknown "all", want sock, log, dir`,
+		"unlink all":                  `column 8: unlink: unknown "all", want sock, log or dir`,
 		"log {nmae}":                  `column 5: log: unknown "{nmae}", want {name}, {socket}, {dir}, {pid}, or {{ for a brace`,
 		"log {":                       `column 5: log: unknown "{"`,
 		"log 'open":                   "column 5: no ' ends this text",
@@ -67,8 +61,8 @@ func TestBadProgramIsRefusedWithThePosition(t *testing.T) {
 		`log "\q"`:                    `column 5: this text wants a " at its end, and Go's escapes in it`,
 		"log a'b'":                    "column 6: want a space or ; before this",
 		`log 'a'"b"`:                  "column 8: want a space or ; before this",
-		"bind; child 'hang; redy'":    `column 13: the program of child: column 7: unknown verb "redy"`,
-		"child 'escape ''sleep x'''":  "column 7: the program of child: column 8: the program of escape: column 7: sleep: bad duration",
+		"bind; child 'hang; redy'":    `column 13: child: bad program: column 7: unknown verb "redy"`,
+		"child 'escape ''sleep x'''":  "column 7: child: bad program: column 8: escape: bad program: column 7: sleep: bad duration",
 		"log hi; sleep soon; nothing": "column 15: sleep: bad duration",
 	} {
 		_, err := parse(in)
@@ -118,35 +112,4 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q, printed as %q: %q became %q", program, format(steps), steps, again)
 		}
 	})
-}
-
-// packageDoc returns the package doc, or skips.
-func packageDoc(t *testing.T) string {
-	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "fakepod.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Skipf("the source is not here: %v", err)
-	}
-	return (&ast.CommentGroup{List: file.Doc.List}).Text()
-}
-
-func TestPackageDocHasEveryVerbAndMethod(t *testing.T) {
-	t.Parallel()
-	doc := packageDoc(t)
-	assert.ElementsMatch(t, verbOrder, slices.Collect(maps.Keys(verbs)))
-	section := func(from, to string) string {
-		return doc[strings.Index(doc, from):strings.Index(doc, to)]
-	}
-	table := regexp.MustCompile(`(?m)^\t([a-z]+)( |$)`)
-	names := func(text string) (found []string) {
-		for _, match := range table.FindAllStringSubmatch(text, -1) {
-			found = append(found, match[1])
-		}
-		return found
-	}
-	assert.Equal(t, verbOrder, names(section("# Steps", "# Habits")))
-	assert.ElementsMatch(t, slices.Collect(maps.Keys(methods)), names(section("# Socket", "Anything else is answered")))
-	for name, v := range verbs {
-		assert.Contains(t, doc, strings.TrimSpace(name+" "+v.usage), "the usage of %s", name)
-	}
 }

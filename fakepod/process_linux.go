@@ -36,13 +36,10 @@ func inherited() (map[string]string, error) {
 	}
 	fds := map[string]string{}
 	for _, entry := range entries {
-		fd, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			return nil, err
-		}
+		fd, _ := strconv.Atoi(entry.Name())
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if err != nil || flags&unix.FD_CLOEXEC != 0 {
-			continue // or it was the one that lists them
+			continue // its own, or the one that listed them
 		}
 		if fds[entry.Name()], err = os.Readlink("/proc/self/fd/" + entry.Name()); err != nil {
 			return nil, err

@@ -1,0 +1,133 @@
+package fakepod
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// role is what sets a process that the fake pod has started apart from the pod.
+type role struct {
+	child  bool // it is beside the pod: the pod directory is not its own
+	daemon bool // it goes on, in the background, for a process that ends
+}
+
+// Where such a process finds its ends of pipes: one to close once it acts its
+// program out; for a daemon one that ends with the process that it goes on for.
+const (
+	startedFD  = 3
+	originalFD = 4
+)
+
+// again is the fake pod's own executable as a command.
+func again(args []string) *exec.Cmd {
+	if len(os.Args) > 1 && os.Args[1] == marker {
+		args = append([]string{marker}, args...)
+	}
+	cmd := exec.Command(self(), args...)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// start starts a process in the roles, and waits until it acts the program out.
+func (p *pod) start(roles, program string, newSession bool, more ...*os.File) error {
+	cmd := again(slices.Concat(strings.Fields(roles), []string{"-program", program}, p.told.args()))
+	started, end, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer started.Close()
+	cmd.ExtraFiles = append([]*os.File{end}, more...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: newSession}
+	err = cmd.Start()
+	end.Close()
+	if err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }()
+	// Nothing is ever written: the end of the pipe tells that it has closed it,
+	// or that it has died, which its words in the log explain.
+	_, _ = started.Read(make([]byte, 1))
+	return nil
+}
+
+// begin is a started process's half of start.
+func (p *pod) begin(steps []step) error {
+	if p.role == (role{}) {
+		return nil
+	}
+	for i := 0; i < len(steps) && steps[i].verb == "ignore"; i++ { // what it survives from the beginning
+		_ = p.ignore(steps[i].args)
+	}
+	if err := unix.Close(startedFD); err != nil {
+		return fmt.Errorf("tell that it started: %w", err)
+	}
+	if p.role.daemon {
+		original := os.NewFile(originalFD, "original")
+		defer original.Close()
+		_, _ = original.Read(make([]byte, 1))
+	}
+	return nil
+}
+
+// daemonize forks twice and exits. The daemon goes on once this process is
+// gone, so that nobody can take the one for the other.
+func (p *pod) daemonize(steps []step) error {
+	if len(steps) == 0 {
+		steps = []step{{verb: "hang"}}
+	}
+	// The daemon is a new program, with Go's own handlers: it has to be told.
+	p.mu.Lock()
+	if len(p.ignored) > 0 {
+		steps = append([]step{{"ignore", p.ignored}}, steps...)
+	}
+	p.mu.Unlock()
+	end, original, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer end.Close()
+	defer original.Close() // not before exit
+	roles := "-role fork -role daemon"
+	if p.role.child {
+		roles += " -role child"
+	}
+	if err := p.start(roles, format(steps), true, end); err != nil {
+		return err
+	}
+	exit(0)
+	return nil
+}
+
+// fork is the process between the two forks, which leads the session and ends:
+// the daemon that it starts does not lead it. Both ends of pipes go on to it.
+func fork(args []string) error {
+	cmd := again(args)
+	cmd.ExtraFiles = []*os.File{os.NewFile(startedFD, "started"), os.NewFile(originalFD, "original")}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("daemonize: %w", err)
+	}
+	return nil
+}
+
+func self() string {
+	if exe, err := os.Executable(); err == nil {
+		return exe
+	}
+	return os.Args[0]
+}
+
+// exit ends the process. os.Exit would write to stderr in a binary that
+// measures coverage and was not told where to put it: nobody asked for that
+// line in the pod's log.
+func exit(status int) {
+	if os.Getenv("GOCOVERDIR") != "" {
+		os.Exit(status)
+	}
+	syscall.Exit(status)
+}

@@ -1,0 +1,319 @@
+package fakepod
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// verb is one kind of step.
+type verb struct {
+	name  string
+	usage string // its arguments: [ before those that may be missing, ... after one that goes on
+	doc   string
+	act   func(p *pod, args []string) error
+}
+
+// verbs returns the language: what is parsed, acted out and documented. It is a
+// function since a variable's value would refer to itself: acting out a step may
+// mean to parse a program.
+func verbs() []verb {
+	return []verb{
+		{"log", "TEXT", "write a line to stderr", (*pod).log},
+		{"out", "TEXT", "write a line to stdout", (*pod).out},
+		{"raw", "TEXT", "write to stderr, with no newline added", (*pod).raw},
+		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, (*pod).clock},
+		{"sleep", "DURATION", "wait", (*pod).sleep},
+		{"hang", "", "wait for ever", (*pod).hang},
+		{"socket", "", "make the socket and bind it, without listening", (*pod).socket},
+		{"listen", "[BACKLOG]", "listen on it (128); again to change the backlog", (*pod).listen},
+		{"bind", "", "socket and listen: what a healthy pod does", (*pod).bind},
+		{"fill", "", "connect to the own socket until its backlog is full", (*pod).fill},
+		{"ready", "[NAME [PATH]]", "write the ready line", (*pod).ready},
+		{"serve", "", "accept connections and answer, for ever", (*pod).serve},
+		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop},
+		{"exit", "STATUS", "exit at once and leave everything", (*pod).exit},
+		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill},
+		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore},
+		{"child", "[PROGRAM]", "start a process of the same process group (hang)", (*pod).child},
+		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", (*pod).escape},
+		{"daemonize", "", "fork twice: the next steps are the daemon's, this process exits", nil}, // see run
+		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE (80; 0 = no newline)", (*pod).flood},
+		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink},
+		{"truncate", "", "truncate the log", (*pod).truncate},
+	}
+}
+
+func (v verb) String() string { return strings.TrimSpace(v.name + " " + v.usage) }
+func (v verb) row() string    { return v.String() + "\t" + v.doc }
+
+func findVerb(name string) (verb, bool) {
+	for _, v := range verbs() {
+		if v.name == name {
+			return v, true
+		}
+	}
+	return verb{}, false
+}
+
+func (p *pod) run(steps []step) error {
+	for i, s := range steps {
+		v, _ := findVerb(s.verb)
+		act := v.act
+		if s.verb == "daemonize" {
+			act = func(p *pod, _ []string) error { return p.daemonize(steps[i+1:]) }
+		}
+		if err := act(p, s.args); err != nil {
+			return fmt.Errorf("%s: %w", s.verb, err)
+		}
+	}
+	return nil
+}
+
+// argument returns one of a step's arguments, which parse has checked; missing
+// where there is none.
+func argument(args []string, i int, missing string) string {
+	if i < len(args) {
+		return args[i]
+	}
+	return missing
+}
+
+func (p *pod) log(args []string) error { return write(os.Stderr, p.expand(args[0])+"\n") }
+func (p *pod) out(args []string) error { return write(os.Stdout, p.expand(args[0])+"\n") }
+func (p *pod) raw(args []string) error { return write(os.Stderr, p.expand(args[0])) }
+
+// write is one write(2), unless the system takes less.
+func write(file *os.File, text string) error {
+	_, err := file.WriteString(text)
+	return err
+}
+
+func (p *pod) expand(text string) string {
+	return strings.NewReplacer("{{", "{", "{name}", p.told["--pod"], "{socket}", p.path("sock"), "{dir}", p.dir,
+		"{pid}", strconv.Itoa(os.Getpid())).Replace(text)
+}
+
+func (p *pod) clock([]string) error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return err
+	}
+	return write(os.Stderr, fmt.Sprintf("monotonic %d\n", now.Nano()))
+}
+
+func (p *pod) sleep(args []string) error {
+	d, _ := time.ParseDuration(args[0])
+	time.Sleep(d)
+	return nil
+}
+
+func (p *pod) hang([]string) error { select {} }
+
+func (p *pod) socket([]string) error {
+	p.fs.Lock()
+	defer p.fs.Unlock()
+	if p.listener >= 0 {
+		return errors.New("there is a socket already")
+	}
+	if err := os.Remove(p.path("sock")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return withSocket(p.path("sock"), func(fd int, address unix.Sockaddr) error {
+		if err := unix.Bind(fd, address); err != nil {
+			return fmt.Errorf("bind %s: %w", p.path("sock"), err)
+		}
+		p.listener = fd
+		return nil
+	})
+}
+
+var errNoSocket = errors.New("there is no socket yet: the step bind, or socket, comes before")
+
+func (p *pod) listen(args []string) error {
+	p.fs.Lock()
+	defer p.fs.Unlock()
+	if p.listener < 0 {
+		return errNoSocket
+	}
+	backlog, _ := strconv.Atoi(argument(args, 0, "128"))
+	return unix.Listen(p.listener, backlog)
+}
+
+func (p *pod) bind([]string) error {
+	if err := p.socket(nil); err != nil {
+		return err
+	}
+	return p.listen(nil)
+}
+
+// fill keeps its connections for as long as the process lives.
+func (p *pod) fill([]string) error {
+	for n := range 10_000 {
+		err := withSocket(p.path("sock"), unix.Connect)
+		switch {
+		case errors.Is(err, unix.EAGAIN), n > 0 && errors.Is(err, unix.ECONNREFUSED): // macOS
+			return nil
+		case err != nil:
+			return fmt.Errorf("connection %d: %w", n+1, err)
+		}
+	}
+	return errors.New("the backlog was not full after 10000 connections")
+}
+
+// withSocket calls use with a new Unix socket, which stays open unless that
+// fails, and the address of a path.
+func withSocket(path string, use func(fd int, address unix.Sockaddr) error) error {
+	name, release, err := shortName(path)
+	if err != nil {
+		return err
+	}
+	defer release()
+	syscall.ForkLock.RLock() // a child started just now would inherit it
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return err
+	}
+	if err = unix.SetNonblock(fd, true); err == nil {
+		err = use(fd, &unix.SockaddrUnix{Name: name})
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+	}
+	return err
+}
+
+func (p *pod) ready(args []string) error {
+	p.mu.Lock()
+	p.state = "ready"
+	p.mu.Unlock()
+	// A pod whose directory was removed announces itself nevertheless.
+	if err := p.writeStatus(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return write(os.Stderr, p.expand("YOI-READY\t"+argument(args, 0, "{name}")+"\t"+argument(args, 1, "{socket}")+"\n"))
+}
+
+func (p *pod) serve([]string) error {
+	p.fs.Lock()
+	fd := p.listener
+	p.fs.Unlock()
+	if fd < 0 {
+		return errNoSocket
+	}
+	file := os.NewFile(uintptr(fd), p.path("sock"))
+	defer file.Close() // and not by the garbage collector: listen still uses it
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go p.answer(conn)
+	}
+}
+
+// stop is the graceful stop of real pods: everything goes, the log too. A child
+// just ends.
+func (p *pod) stop([]string) error {
+	if p.role.child {
+		exit(130)
+	}
+	p.fs.Lock() // for good: nothing may come back
+	if err := os.RemoveAll(p.dir); err != nil {
+		exit(fail(fmt.Errorf("stop: %w", err)))
+	}
+	exit(0)
+	return nil
+}
+
+func (p *pod) exit(args []string) error {
+	status, _ := strconv.Atoi(args[0])
+	exit(status)
+	return nil
+}
+
+// kill returns if the process survives the signal.
+func (p *pod) kill(args []string) error {
+	sig := parseSignal(args[0])
+	p.mu.Lock()
+	harmless := slices.ContainsFunc(p.ignored, func(name string) bool { return parseSignal(name) == sig })
+	p.mu.Unlock()
+	switch sig {
+	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, // it goes on after SIGCONT
+		syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH: // nothing happens
+		harmless = true
+	}
+	deadly := !harmless && sig != syscall.SIGINT // which stops gracefully
+	if err := raise(sig, deadly); err != nil || harmless {
+		return err
+	}
+	select {} // the end may take a moment
+}
+
+func (p *pod) ignore(args []string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, arg := range args {
+		signal.Ignore(parseSignal(arg))
+	}
+	p.ignored = append(p.ignored, args...)
+	return nil
+}
+
+func (p *pod) child(args []string) error {
+	return p.start("-role child", argument(args, 0, "hang"), false)
+}
+
+func (p *pod) escape(args []string) error {
+	return p.start("-role child", argument(args, 0, "hang"), true)
+}
+
+func (p *pod) flood(args []string) error {
+	size, _ := parseSize(args[0])
+	length, _ := strconv.Atoi(argument(args, 1, "80"))
+	line := bytes.Repeat([]byte("."), max(1, length))
+	if length > 0 {
+		line[length-1] = '\n'
+	}
+	block := bytes.Repeat(line, max(1, 1<<20/len(line)))
+	for size > int64(len(block)) {
+		n, err := os.Stderr.Write(block)
+		if err != nil {
+			return err
+		}
+		size -= int64(n)
+	}
+	if length > 0 && size > 0 {
+		block[size-1] = '\n' // the last line may be a short one
+	}
+	return write(os.Stderr, string(block[:size]))
+}
+
+func (p *pod) unlink(args []string) error {
+	p.fs.Lock()
+	defer p.fs.Unlock()
+	if args[0] == "dir" {
+		return os.RemoveAll(p.dir)
+	}
+	return os.Remove(p.path(map[string]string{"sock": "sock", "log": "stderr.log"}[args[0]]))
+}
+
+func (p *pod) truncate([]string) error { return os.Stderr.Truncate(0) }

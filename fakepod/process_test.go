@@ -17,7 +17,6 @@ import (
 	"example.com/podharness/fakepod"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
 func TestModesWriteWhatTheySay(t *testing.T) {
@@ -71,11 +70,7 @@ func TestStdout(t *testing.T) {
 func TestStoppedBetweenTheHalvesOfTheReadyLine(t *testing.T) {
 	t.Parallel()
 	r := launch(t, `bind; raw "YOI-READY\t{name}"; kill STOP; raw "\t{socket}\n"; exit 4`)
-	require.Eventually(t, func() bool {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(r.cmd.Process.Pid, &status, unix.WUNTRACED|unix.WNOHANG, nil)
-		return err == nil && pid > 0 && status.Stopped()
-	}, patience, 5*time.Millisecond, "the pod has not stopped itself")
+	r.stopped()
 	half := "YOI-READY\talpha"
 	assert.Equal(t, half, r.bytes(len(half)))
 	assert.Zero(t, r.lines.Buffered(), "that is all so far")
@@ -223,6 +218,23 @@ func TestDaemonIsThePod(t *testing.T) {
 	assert.NoDirExists(t, r.dir, "it stopped gracefully")
 }
 
+func TestErrorsOfTheSocket(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("d", 120)
+	for program, want := range map[string]string{
+		"fill":                          "fakepod: fill: connection 1: no such file or directory\n",
+		"socket; fill":                  "fakepod: fill: connection 1: connection refused\n",
+		"socket; socket":                "fakepod: socket: there is a socket already\n",
+		"unlink dir; bind":              "fakepod: bind: bind DIR/sock: no such file or directory\n",
+		"log " + long + "; unlink log":  long + "\nfakepod: unlink: remove DIR/stderr.log: no such file or directory\n",
+		"bind; daemonize; listen; exit": "fakepod: bad program: ",
+		"bind; daemonize; listen":       "fakepod: listen: there is no socket yet: the step bind, or socket, comes before\n",
+	} {
+		r := launch(t, program)
+		assert.Contains(t, r.rest(), strings.ReplaceAll(want, "DIR", r.dir), program)
+	}
+}
+
 func TestStatesOfTheSocket(t *testing.T) {
 	t.Parallel()
 	for program, want := range map[string]error{
@@ -326,6 +338,9 @@ func TestListIsThePrograms(t *testing.T) {
 		stdout, stderr, status := run(t, []string{}, flag)
 		assert.Zero(t, status)
 		assert.Empty(t, stderr)
+		assert.Regexp(t, `(?m)^ready \[NAME \[PATH\]\]  +write the ready line$`, stdout)
+		assert.Regexp(t, `(?m)^shutdown  +\{"event":"shutdown"\}, then a graceful stop$`, stdout)
+		assert.Contains(t, stdout, "\n       fakepod -help | -list\n")
 		assert.True(t, strings.HasPrefix(stdout, "usage: fakepod [pod] [-program PROGRAM|MODE] --workspace W --pod NAME "), stdout)
 	}
 }

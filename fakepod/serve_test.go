@@ -2,12 +2,14 @@ package fakepod_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,6 +91,7 @@ func TestRequests(t *testing.T) {
 	assert.Equal(t, `{"event":"pong","data":null}`, c.ask(`{"method":"ping","params":null}`))
 	assert.Equal(t, `{"event":"echo","data":[1,{"b":2}]}`, c.ask(`{"params": [1, {"b": 2}], "method": "echo"}`))
 	assert.Equal(t, `{"event":"env","data":{"YOI_RUNTIME_DIR":"`+filepath.Dir(r.dir)+`"}}`, c.ask(`{"method":"env"}`))
+	assert.Equal(t, `{"event":"error","data":{"message":"a request is a line {\"method\":\"…\",\"params\":…}: invalid character 'p' looking for beginning of value"}}`, c.ask("ping"))
 	for _, bad := range []string{"", "{", "[]", `"ping"`, `{"method":3}`, "\xff", "{}", "null", `{"method":"Ping"}`} {
 		assert.True(t, strings.HasPrefix(c.ask(bad), `{"event":"error","data":{"message":"`), "%q", bad)
 	}
@@ -123,6 +126,46 @@ func TestLongRequests(t *testing.T) {
 	_, err = c.lines.ReadByte()
 	assert.Error(t, err, "the connection ends")
 	assert.Equal(t, `{"event":"pong"}`, r.client().ask(`{"method":"ping"}`), "the pod goes on")
+}
+
+func TestLastRequestOfAClientThatHalfCloses(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "ready")
+	r.line()
+	for request, want := range map[string]string{
+		`{"method":"ping"}`:               `{"event":"pong"}`,
+		strings.Repeat("x", 1<<20):        `{"event":"error","data":{"message":"a request line is longer than 1048576 bytes"}}`,
+		strings.Repeat(" ", 1<<20-1):      `{"event":"error","data":{"message":"a request is a line {\"method\":\"…\",\"params\":…}: unexpected end of JSON input"}}`,
+		strings.Repeat("x", 1<<20) + "\n": `{"event":"error","data":{"message":"a request line is longer than 1048576 bytes"}}`,
+	} {
+		c := r.client()
+		_, err := io.WriteString(c.conn, request)
+		require.NoError(t, err)
+		require.NoError(t, c.conn.CloseWrite())
+		assert.Equal(t, want, c.answer())
+		_, err = c.lines.ReadByte()
+		assert.Error(t, err, "the connection ends")
+	}
+}
+
+func TestStatusThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"pid", "status.json"} {
+		root := tempDir(t)
+		require.NoError(t, os.MkdirAll(filepath.Join(root, "alpha", name, "in the way"), 0o700))
+		r := launchIn(t, root, "log started; hang")
+		assert.Equal(t, fmt.Sprintf("fakepod: rename %s.tmp %[1]s: file exists\n", filepath.Join(r.dir, name)), r.rest())
+		assert.Equal(t, "exit status 1", r.wait())
+	}
+	r := launch(t, "bind; log bound; serve")
+	r.line()
+	status := filepath.Join(r.dir, "status.json")
+	require.NoError(t, os.Remove(status))
+	require.NoError(t, os.Mkdir(status, 0o700))
+	assert.Equal(t, fmt.Sprintf(`{"event":"error","data":{"message":"ready: rename %s.tmp %[1]s: file exists"}}`, status),
+		r.client().ask(`{"method":"run","params":{"program":"ready;"}}`))
+	r.signal(syscall.SIGINT)
+	assert.Empty(t, r.rest(), "it announced nothing")
 }
 
 func TestShutdownWithOtherConnections(t *testing.T) {

@@ -2,14 +2,18 @@ package fakepod_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
+	"example.com/podharness/fakepod"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestKillDoesWhatItDoesToACProgram(t *testing.T) {
@@ -28,9 +32,83 @@ func TestKillDoesWhatItDoesToACProgram(t *testing.T) {
 		assert.Equal(t, sig, status.Signal(), name)
 		assert.False(t, status.CoreDump(), name)
 	}
-	r := launch(t, "ignore USR1; kill USR1; kill WINCH; log survived; exit 4")
-	assert.Equal(t, "survived\n", r.rest())
-	assert.Equal(t, 4, r.end().ExitStatus())
+}
+
+func TestKillThatThePodSurvives(t *testing.T) {
+	t.Parallel()
+	for _, kill := range []string{"kill URG", "kill WINCH", "kill CHLD", "kill CONT", "ignore USR1; kill USR1", "ignore sigint TERM; kill INT; kill term"} {
+		r := launch(t, kill+"; log survived; exit 4")
+		assert.Equal(t, "survived\n", r.rest(), kill)
+		assert.Equal(t, 4, r.end().ExitStatus(), kill)
+	}
+	for _, sig := range []string{"STOP", "TSTP", "TTIN", "TTOU"} {
+		r := launch(t, "log first; kill "+sig+"; log survived; exit 4")
+		assert.Equal(t, "first\n", r.line(), sig)
+		r.stopped()
+		r.signal(syscall.SIGCONT)
+		assert.Equal(t, "survived\n", r.rest(), sig)
+		assert.Equal(t, 4, r.end().ExitStatus(), sig)
+	}
+}
+
+func TestStopOfAChild(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"stop", "kill INT"} {
+		name, args := fakepod.Command(program)
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		defer r.Close()
+		dir := t.TempDir()
+		cmd := exec.Command(name, append([]string{args[0], "-role", "child"}, append(args[1:], "--workspace", "/w", "--pod", "a")...)...)
+		cmd.Env = []string{"YOI_RUNTIME_DIR=" + dir}
+		cmd.ExtraFiles = []*os.File{w}
+		timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Run()
+		timer.Stop()
+		w.Close()
+		assert.Equal(t, 130, cmd.ProcessState.ExitCode(), program)
+		assert.NoDirExists(t, filepath.Join(dir, "a"), "it keeps none")
+	}
+	_, stderr, status := run(t, []string{"YOI_RUNTIME_DIR=" + t.TempDir()}, "-role", "child", "--workspace", "/w", "--pod", "a")
+	assert.Equal(t, "fakepod: tell that it started: bad file descriptor\n", stderr, "nobody started it")
+	assert.Equal(t, 1, status)
+}
+
+func TestDaemonOfADaemon(t *testing.T) {
+	t.Parallel()
+	r := launch(t, `log "{pid}"; daemonize; log "{pid}"; daemonize; log "{pid}"; ready; daemonize`)
+	first, second, third := r.pid(), r.pid(), r.pid()
+	assert.Equal(t, r.cmd.Process.Pid, first)
+	assert.NotEqual(t, first, second)
+	assert.NotEqual(t, second, third)
+	assert.Equal(t, r.ready(), r.line())
+	assert.Equal(t, 0, r.end().ExitStatus())
+}
+
+func TestStopThatCannotRemove(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() == 0 {
+		t.Skip("the superuser can remove everything")
+	}
+	r := launch(t, "log started; sleep 1h")
+	r.line()
+	locked := filepath.Join(r.dir, "locked")
+	require.NoError(t, os.MkdirAll(filepath.Join(locked, "x"), 0o700))
+	require.NoError(t, os.Chmod(locked, 0o500))
+	t.Cleanup(func() { _ = os.Chmod(locked, 0o700) })
+	r.signal(syscall.SIGINT)
+	assert.Contains(t, r.rest(), "fakepod: stop: unlinkat ")
+	assert.Equal(t, 1, r.end().ExitStatus())
+}
+
+// stopped waits until the pod has stopped itself.
+func (r *running) stopped() {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(r.cmd.Process.Pid, &status, unix.WUNTRACED|unix.WNOHANG, nil)
+		return err == nil && pid > 0 && status.Stopped()
+	}, patience, 5*time.Millisecond, "the pod has not stopped itself")
 }
 
 func TestChildLeavesThePodDirectoryAlone(t *testing.T) {

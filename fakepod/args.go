@@ -57,9 +57,9 @@ func Main(args []string) int {
 	if len(args) == 1 {
 		switch args[0] {
 		case "-list", "--list":
-			return show(table(modes))
+			return fail(write(os.Stdout, table(modes)))
 		case "-h", "-help", "--help":
-			return show(help())
+			return fail(write(os.Stdout, help()))
 		}
 	}
 	if len(args) > 0 && args[0] == "pod" { // the prefix argument of the default command
@@ -96,11 +96,6 @@ func fail(err error) int {
 	}
 	fmt.Fprintf(os.Stderr, "fakepod: %v\n", err)
 	return 1
-}
-
-func show(text string) int {
-	_, err := os.Stdout.WriteString(text)
-	return fail(err)
 }
 
 func help() string {

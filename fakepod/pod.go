@@ -37,8 +37,8 @@
 //	ignore SIGNAL...     ignore signals from now on
 //	child [PROGRAM]      start a process of the same process group (hang)
 //	escape [PROGRAM]     start a process in a session of its own (hang)
-//	daemonize            fork twice: the next steps are the daemon's, this process exits
-//	flood SIZE [LINE]    write SIZE bytes to stderr, in lines of LINE (80; 0 = no newline)
+//	daemonize            fork twice and exit: the next steps are the daemon's, in its own session
+//	flood SIZE [LINE]    write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)
 //	unlink WHAT          remove the sock, the log or the whole pod dir
 //	truncate             truncate the log
 //

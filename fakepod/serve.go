@@ -20,9 +20,9 @@ type event struct {
 
 // method is what a client may ask for.
 type method struct {
-	name string
-	doc  string // its answer
-	act  func(p *pod, params json.RawMessage) (event, error)
+	name, event string
+	doc         string // the answer
+	act         func(p *pod, params json.RawMessage) (data any, err error)
 }
 
 func (m method) row() string { return m.name + "\t" + m.doc }
@@ -30,49 +30,44 @@ func (m method) row() string { return m.name + "\t" + m.doc }
 // methods returns all methods; a function for the reason that verbs is one.
 func methods() []method {
 	return []method{
-		{"ping", `{"event":"pong","data":<params>}`, func(_ *pod, params json.RawMessage) (event, error) { return event{"pong", back(params)}, nil }},
-		{"echo", `{"event":"echo","data":<params>}`, func(_ *pod, params json.RawMessage) (event, error) { return event{"echo", back(params)}, nil }},
-		{"status", `{"event":"status","data":<as in the snapshot>}`, func(p *pod, _ json.RawMessage) (event, error) { return event{"status", p.status()}, nil }},
-		{"env", `{"event":"env","data":{"NAME":"value",…}}: its environment`, (*pod).environment},
-		{"fds", `{"event":"fds","data":{"0":"/dev/null",…}}: what it inherited (Linux)`, (*pod).descriptors},
-		{"run", `{"event":"done"} once params {"program":"…"} was acted out`, (*pod).runProgram},
+		{"ping", "pong", `{"event":"pong","data":<params>}`, (*pod).back},
+		{"echo", "echo", `{"event":"echo","data":<params>}`, (*pod).back},
+		{"status", "status", `{"event":"status","data":<as in the snapshot>}`, func(p *pod, _ json.RawMessage) (any, error) { return p.status(), nil }},
+		{"env", "env", `{"event":"env","data":{"NAME":"value",…}}: its environment`, (*pod).environment},
+		{"fds", "fds", `{"event":"fds","data":{"0":"/dev/null",…}}: what it inherited (Linux)`, func(*pod, json.RawMessage) (any, error) { return inherited() }},
+		{"run", "done", `{"event":"done"} once params {"program":"…"} was acted out`, (*pod).runProgram},
 		// The stop comes after the answer was sent: see answer.
-		{"shutdown", `{"event":"shutdown"}, then a graceful stop`, func(*pod, json.RawMessage) (event, error) { return event{Event: "shutdown"}, nil }},
+		{"shutdown", "shutdown", `{"event":"shutdown"}, then a graceful stop`, func(*pod, json.RawMessage) (any, error) { return nil, nil }},
 	}
 }
 
 // back returns params as data: none for none.
-func back(params json.RawMessage) any {
+func (p *pod) back(params json.RawMessage) (any, error) {
 	if params == nil {
-		return nil
+		return nil, nil
 	}
-	return params
+	return params, nil
 }
 
-func (p *pod) environment(json.RawMessage) (event, error) {
+func (p *pod) environment(json.RawMessage) (any, error) {
 	env := map[string]string{}
 	for _, entry := range os.Environ() {
 		name, value, _ := strings.Cut(entry, "=")
 		env[name] = value
 	}
-	return event{"env", env}, nil
+	return env, nil
 }
 
-func (p *pod) descriptors(json.RawMessage) (event, error) {
-	fds, err := inherited()
-	return event{"fds", fds}, err
-}
-
-func (p *pod) runProgram(params json.RawMessage) (event, error) {
+func (p *pod) runProgram(params json.RawMessage) (any, error) {
 	var run struct{ Program string }
 	if err := json.Unmarshal(params, &run); err != nil {
-		return event{}, fmt.Errorf(`params want {"program":"…"}: %w`, err)
+		return nil, fmt.Errorf(`params want {"program":"…"}: %w`, err)
 	}
 	steps, err := parse(run.Program)
-	if err != nil {
-		return event{}, err
+	if err == nil {
+		err = p.run(steps)
 	}
-	return event{Event: "done"}, p.run(steps)
+	return nil, err
 }
 
 // answer speaks JSON lines with one client.
@@ -113,7 +108,8 @@ func (p *pod) reply(line []byte) (event, error) {
 	}
 	for _, m := range methods() {
 		if m.name == request.Method {
-			return m.act(p, request.Params)
+			data, err := m.act(p, request.Params)
+			return event{m.event, data}, err
 		}
 	}
 	return event{}, fmt.Errorf("unknown method %q, want one of %s", request.Method, names(methods()))

@@ -47,8 +47,8 @@ func verbs() []verb {
 		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore},
 		{"child", "[PROGRAM]", "start a process of the same process group (hang)", (*pod).child},
 		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", (*pod).escape},
-		{"daemonize", "", "fork twice: the next steps are the daemon's, this process exits", nil}, // see run
-		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE (80; 0 = no newline)", (*pod).flood},
+		{"daemonize", "", "fork twice and exit: the next steps are the daemon's, in its own session", nil}, // see run
+		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood},
 		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink},
 		{"truncate", "", "truncate the log", (*pod).truncate},
 	}

@@ -63,8 +63,15 @@ func launchIn(t *testing.T, root, program string, more ...string) *running {
 	r := &running{t, cmd, filepath.Join(root, "alpha"), bufio.NewReaderSize(stderr, 1<<16), make(chan struct{})}
 	t.Cleanup(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		killAll(cmd.Env[0])
 		<-r.exited
+		for end := time.Now().Add(patience); time.Now().Before(end); {
+			killMarked(cmd.Env[0])
+			_ = stderr.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			if _, err := io.Copy(io.Discard, stderr); err == nil {
+				return // nobody holds it, so that nobody is left
+			}
+		}
+		t.Error("a process of the pod is left")
 	})
 	go func() {
 		_ = cmd.Wait()
@@ -73,17 +80,14 @@ func launchIn(t *testing.T, root, program string, more ...string) *running {
 	return r
 }
 
-// killAll kills the processes that have an entry in their environment, as those
-// have that left the pod's group: Linux tells which they are.
-func killAll(entry string) {
-	for found := true; found; {
-		found = false
-		files, _ := filepath.Glob("/proc/[0-9]*/environ")
-		for _, file := range files {
-			if env, _ := os.ReadFile(file); strings.Contains("\x00"+string(env), "\x00"+entry+"\x00") {
-				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-				found = syscall.Kill(pid, syscall.SIGKILL) == nil || found
-			}
+// killMarked kills the processes with an entry in their environment, since those
+// that left the pod's group are not found otherwise: Linux tells which they are.
+func killMarked(entry string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range files {
+		if env, _ := os.ReadFile(file); strings.Contains("\x00"+string(env), "\x00"+entry+"\x00") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
 }

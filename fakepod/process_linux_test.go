@@ -17,24 +17,42 @@ import (
 // TestNoDescriptorIsLeft takes all further descriptors of a pod away.
 func TestNoDescriptorIsLeft(t *testing.T) {
 	t.Parallel()
-	r := launch(t, "ready")
-	r.line()
-	c := r.client()
-	var limit unix.Rlimit
-	require.NoError(t, unix.Prlimit(r.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: 1 << 10}, &limit))
-	for program, what := range map[string]string{
-		"child":     "child: pipe2: too many open files",
-		"escape":    "escape: pipe2: too many open files",
-		"daemonize": "daemonize: pipe2: too many open files",
-		"fill":      "fill: connection 1: too many open files",
-		"ready;":    "ready: open " + r.dir + "/status.json.tmp: too many open files",
+	for step, want := range map[string]string{
+		"child":     "pipe2: too many open files",
+		"escape":    "pipe2: too many open files",
+		"daemonize": "pipe2: too many open files",
+		"socket":    "too many open files",
+		"ready":     "open DIR/status.json.tmp: too many open files",
 	} {
-		assert.Equal(t, `{"event":"error","data":{"message":"`+what+`"}}`, c.ask(`{"method":"run","params":{"program":"`+program+`"}}`))
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			r := launch(t, "kill STOP; "+step+"; log over")
+			r.stopped()
+			require.NoError(t, unix.Prlimit(r.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{}, nil))
+			r.signal(unix.SIGCONT)
+			assert.Equal(t, "fakepod: "+step+": "+strings.ReplaceAll(want, "DIR", r.dir)+"\n", r.rest())
+			assert.Equal(t, "exit status 1", r.wait())
+		})
 	}
-	limit.Max = 1 << 10
-	limit.Cur = limit.Max
-	require.NoError(t, unix.Prlimit(r.cmd.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil))
-	assert.Equal(t, `{"event":"done"}`, c.ask(`{"method":"run","params":{"program":"child; escape"}}`), "the pod goes on")
+}
+
+func TestBacklogIsAsLongAsItSays(t *testing.T) {
+	t.Parallel()
+	for program, want := range map[string]int{"socket; listen 3": 4, "bind; listen 0": 1, "bind": 129} { // one more than the backlog
+		r := launch(t, program+"; ready; hang")
+		r.line()
+		connected := 0
+		for ; connected <= want; connected++ {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			t.Cleanup(func() { unix.Close(fd) })
+			if err := unix.Connect(fd, &unix.SockaddrUnix{Name: filepath.Join(r.dir, "sock")}); err != nil {
+				require.ErrorIs(t, err, unix.EAGAIN)
+				break
+			}
+		}
+		assert.Equal(t, want, connected, program)
+	}
 }
 
 func TestStdoutThatTakesNothing(t *testing.T) {

@@ -200,6 +200,28 @@ func TestStderrEndsWithTheChild(t *testing.T) {
 	assert.FileExists(t, filepath.Join(r.dir, "pid"), "a child removes nothing")
 }
 
+func TestChildIgnoresFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "child 'ignore TERM; log child; hang'; log pod; hang")
+	first := r.line()
+	if first == "child\n" { // the two write at once
+		assert.Equal(t, "pod\n", r.line())
+	}
+	r.signal(syscall.SIGTERM)
+	assert.Equal(t, "signal: terminated", r.wait())
+	if first == "pod\n" {
+		assert.Equal(t, "child\n", r.line(), "it was not killed before it ignored the signal")
+	}
+	require.NoError(t, syscall.Kill(-r.cmd.Process.Pid, 0), "it has survived")
+}
+
+func TestChildThatOnlyIgnores(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "child 'ignore INT TERM'; log over; exit 5")
+	assert.Equal(t, "over\n", r.rest())
+	assert.Equal(t, "exit status 5", r.wait())
+}
+
 func TestDaemonIsThePod(t *testing.T) {
 	t.Parallel()
 	root := tempDir(t)

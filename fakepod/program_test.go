@@ -25,6 +25,8 @@ func TestParse(t *testing.T) {
 		{"log {name}{{x}", []step{{"log", []string{"{name}{{x}"}}}},
 		{"child 'log \"a b\"; hang'", []step{{"child", []string{`log "a b"; hang`}}}},
 		{"ignore INT SIGTERM hup", []step{{"ignore", []string{"INT", "SIGTERM", "hup"}}}},
+		{"exit 0; exit 255; listen 0; listen 4096", []step{{"exit", []string{"0"}}, {"exit", []string{"255"}}, {"listen", []string{"0"}}, {"listen", []string{"4096"}}}},
+		{"sleep 0s; flood 0 1073741824", []step{{"sleep", []string{"0s"}}, {"flood", []string{"0", "1073741824"}}}},
 		{"flood 1GiB 0", []step{{"flood", []string{"1GiB", "0"}}}},
 	} {
 		got, err := parse(tc.in)

@@ -1,6 +1,9 @@
 package fakepod_test
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +77,48 @@ func TestStopOfAChild(t *testing.T) {
 	assert.Equal(t, 1, status)
 }
 
+// TestDaemonGoesOnAfterTheOriginal starts a daemon by hand, in the original's place.
+func TestDaemonGoesOnAfterTheOriginal(t *testing.T) {
+	t.Parallel()
+	started, startedEnd, err := os.Pipe()
+	require.NoError(t, err)
+	originalEnd, original, err := os.Pipe()
+	require.NoError(t, err)
+	stderr, stderrEnd, err := os.Pipe()
+	require.NoError(t, err)
+	for _, f := range []*os.File{started, original, stderr} {
+		defer f.Close()
+		require.NoError(t, f.SetDeadline(time.Now().Add(patience)))
+	}
+	name, args := fakepod.Command("ignore TERM; log on; exit 3")
+	dir := t.TempDir()
+	cmd := exec.Command(name, append([]string{args[0], "-role", "daemon"}, append(args[1:], "--workspace", "/w", "--pod", "a")...)...)
+	cmd.Env = []string{"YOI_RUNTIME_DIR=" + dir}
+	cmd.Stderr, cmd.ExtraFiles = stderrEnd, []*os.File{startedEnd, originalEnd}
+	err = cmd.Start()
+	for _, f := range []*os.File{startedEnd, originalEnd, stderrEnd} {
+		f.Close()
+	}
+	require.NoError(t, err)
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+
+	_, err = started.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, io.EOF, "it tells that it acts its program out")
+	pid, err := os.ReadFile(filepath.Join(dir, "a", "pid"))
+	require.NoError(t, err)
+	assert.Equal(t, fmt.Sprintln(cmd.Process.Pid), string(pid), "it is the pod by then")
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM), "which it ignores by then")
+	require.NoError(t, stderr.SetDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err = stderr.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, os.ErrDeadlineExceeded, "it waits for the original's end")
+	original.Close()
+	require.NoError(t, stderr.SetDeadline(time.Now().Add(patience)))
+	text, err := io.ReadAll(stderr)
+	require.NoError(t, err)
+	assert.Equal(t, "on\n", string(text))
+}
+
 func TestDaemonOfADaemon(t *testing.T) {
 	t.Parallel()
 	r := launch(t, `log "{pid}"; daemonize; log "{pid}"; daemonize; log "{pid}"; ready; daemonize`)
@@ -109,6 +154,14 @@ func (r *running) stopped() {
 		pid, err := unix.Wait4(r.cmd.Process.Pid, &status, unix.WUNTRACED|unix.WNOHANG, nil)
 		return err == nil && pid > 0 && status.Stopped()
 	}, patience, 5*time.Millisecond, "the pod has not stopped itself")
+}
+
+func TestChildThatEndsIsReaped(t *testing.T) {
+	t.Parallel()
+	r := launch(t, `child 'log "{pid}"'; hang`)
+	pid := r.pid()
+	require.Eventually(t, func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) },
+		patience, 5*time.Millisecond, "process %d stays", pid)
 }
 
 func TestChildLeavesThePodDirectoryAlone(t *testing.T) {

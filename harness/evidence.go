@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -19,32 +21,47 @@ import (
 	"example.com/podharness/spawn"
 )
 
+// evidence is what a failed test leaves.
+type evidence struct {
+	tb TB
+
+	mu       sync.Mutex
+	attempts []*attempt
+
+	once      sync.Once // of the snapshot
+	dir       string    // where all of it is kept; "" = nowhere
+	processes string    // that lived when the first pod of the failed test was about to be stopped
+	lost      []error
+}
+
 // attempt is one start of a pod: what is known of it when the test has failed.
 type attempt struct {
 	pod      string
-	dir      string // the pod directory; "" if there was to be none
-	pid      int
 	log      *podLog
 	extraEnv []string // what Config.Env added
 	begin    time.Time
+
+	// Since it has ended.
+	pid      int
 	timeline spawn.Timeline
-	err      error // why it did not become ready
+	err      error // why the pod did not become ready
 }
 
 // attempt records a start that is about to begin.
-func (b *sandbox) attempt(sc spawn.Config, extraEnv []string) *attempt {
-	a := &attempt{pod: sc.PodName, extraEnv: extraEnv, begin: time.Now(), log: b.capture(sc)}
-	if path, err := sc.LogPath(); err == nil {
-		a.dir = podDir(path)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.attempts = append(b.attempts, a)
+func (e *evidence) attempt(pod string, extraEnv []string) *attempt {
+	a := &attempt{pod: pod, log: newPodLog(e.tb, pod), extraEnv: extraEnv, begin: time.Now()}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.attempts = append(e.attempts, a)
 	return a
 }
 
-// ended records how a start ended.
-func (a *attempt) ended(pod *spawn.Pod, err error) {
+// start makes the attempt.
+func (a *attempt) start(ctx context.Context, sc spawn.Config) (*spawn.Pod, error) {
+	o := &spawn.Observer{Grown: a.log.grown, Line: a.log.stream}
+	o.Launched = func(int) { a.log.take(o.Log) }
+	pod, err := spawn.StartObserved(ctx, sc, o)
+	a.log.take(o.Log) // of one that was not launched, too
 	a.err = err
 	var e *spawn.Error
 	switch {
@@ -53,33 +70,42 @@ func (a *attempt) ended(pod *spawn.Pod, err error) {
 	case errors.As(err, &e):
 		a.pid, a.timeline = e.PID, e.Timeline
 	}
+	return pod, err
 }
 
-// snapshot writes down what lives, once, while it lives: the test has failed.
-func (b *sandbox) snapshot() {
-	b.snapshotOnce.Do(func() {
+// close closes the logs, after which they are empty.
+func (e *evidence) close() {
+	for _, a := range e.attempts {
+		a.log.close()
+	}
+}
+
+// snapshot writes down what of a mark lives, once, while it lives: the test has
+// failed.
+func (e *evidence) snapshot(mark string) {
+	e.once.Do(func() {
 		var err error
-		if b.evidence, err = artifactDir(b.tb); err != nil {
-			b.lost = append(b.lost, err)
+		if e.dir, err = evidenceDir(e.tb); err != nil {
+			e.lost = append(e.lost, err)
 			return
 		}
 		var text strings.Builder
-		fmt.Fprintf(&text, "%s, %s\n\n", b.tb.Name(), time.Now().Format(time.RFC3339Nano))
-		describeProcesses(&text, marked(b.mark))
-		b.mu.Lock()
-		attempts := slices.Clone(b.attempts)
-		b.mu.Unlock()
+		fmt.Fprintf(&text, "%s, %s\n\n", e.tb.Name(), time.Now().Format(time.RFC3339Nano))
+		describeProcesses(&text, marked(mark))
+		e.mu.Lock()
+		attempts := slices.Clone(e.attempts)
+		e.mu.Unlock()
 		names := fileNames(attempts)
 		for i, a := range attempts {
-			if err := copyStatusFiles(a.dir, filepath.Join(b.evidence, names[i]+".dir")); err != nil {
-				b.lost = append(b.lost, err)
+			if err := copyStatusFiles(a.log.dir(), filepath.Join(e.dir, names[i]+".dir")); err != nil {
+				e.lost = append(e.lost, err)
 			}
 			fmt.Fprintf(&text, "\nenvironment of pod %s beyond the usual:\n", spawn.Printable(a.pod))
 			for _, entry := range a.extraEnv {
 				fmt.Fprintf(&text, "  %s\n", spawn.Printable(masked(entry)))
 			}
 		}
-		b.processes = text.String()
+		e.processes = text.String()
 	})
 }
 
@@ -102,44 +128,45 @@ func masked(entry string) string {
 
 // report writes the evidence where it outlives the test, and tells where. It is
 // called once the test has failed and its pods are gone.
-func (b *sandbox) report() {
-	b.tb.Helper()
-	if len(b.attempts) == 0 {
+func (e *evidence) report(mark string) {
+	e.tb.Helper()
+	if len(e.attempts) == 0 {
 		return
 	}
-	b.snapshot() // of a test in which no pod became ready
-	dir := b.evidence
-	if dir == "" {
-		b.tb.Logf("harness: the evidence is lost: %v", errors.Join(b.lost...))
+	e.snapshot(mark) // of a test in which no pod became ready
+	if e.dir == "" {
+		e.tb.Logf("harness: the evidence is lost: %v", errors.Join(e.lost...))
 		return
 	}
-	write := func(name string, to func(io.Writer) error) {
-		if err := writeFile(filepath.Join(dir, name), to); err != nil {
-			b.lost = append(b.lost, err)
-		}
+	for i, name := range fileNames(e.attempts) {
+		e.reportLog(e.attempts[i], name+".log")
 	}
-	for i, name := range fileNames(b.attempts) {
-		a := b.attempts[i]
-		write(name+".log", func(w io.Writer) error {
-			_, err := io.Copy(w, a.log.reader())
-			return err
-		})
-		tail := a.log.tail()
-		if tail == "" {
-			tail = " nothing"
-		}
-		b.tb.Logf("harness: pod %s\n\twhole log: %s\n\tlast lines:%s", spawn.Printable(a.pod), filepath.Join(dir, name+".log"), tail)
-	}
-	write("merged.log", b.writeMerged)
-	write("processes.txt", func(w io.Writer) error {
-		_, err := io.WriteString(w, b.processes)
+	e.write("merged.log", e.writeMerged)
+	e.write("processes.txt", func(w io.Writer) error {
+		_, err := io.WriteString(w, e.processes)
 		return err
 	})
-	write("timelines.txt", b.writeTimelines)
-	write("trace.json", b.writeTrace)
-	b.tb.Logf("harness: all evidence of this failure: %s", dir)
-	if err := errors.Join(b.lost...); err != nil {
-		b.tb.Logf("harness: but some of it is lost: %v", err)
+	e.write("timelines.txt", e.writeTimelines)
+	e.write("trace.json", e.writeTrace)
+	e.tb.Logf("harness: all evidence of this failure: %s", e.dir)
+	if err := errors.Join(e.lost...); err != nil {
+		e.tb.Logf("harness: but some of it is lost: %v", err)
+	}
+}
+
+func (e *evidence) reportLog(a *attempt, name string) {
+	e.tb.Helper()
+	e.write(name, func(w io.Writer) error {
+		_, err := io.Copy(w, a.log.reader())
+		return err
+	})
+	e.tb.Logf("harness: pod %s\n\twhole log: %s\n\tlast lines:%s", spawn.Printable(a.pod), filepath.Join(e.dir, name), a.log.tail())
+}
+
+// write writes one file of the evidence; what cannot be written is lost.
+func (e *evidence) write(name string, to func(io.Writer) error) {
+	if err := writeFile(filepath.Join(e.dir, name), to); err != nil {
+		e.lost = append(e.lost, err)
 	}
 }
 
@@ -209,89 +236,68 @@ func copyStatusFiles(from, to string) error {
 	return err
 }
 
-// mergedLine is a line of one of the logs that are merged.
-type mergedLine struct {
-	at   time.Time
-	pod  string
-	text string
+// mergedLog is one of the logs that are merged.
+type mergedLog struct {
+	*attempt
+	lines *lineReader
+	line  string // the next one
+	at    time.Time
+	end   error // io.EOF after the last line
+}
+
+// advance goes to the next line. Its time is when it was first seen whole.
+func (m *mergedLog) advance() {
+	m.line, m.end = m.lines.next()
+	m.at = m.log.stamps.of(m.lines.offset)
 }
 
 // writeMerged writes the logs of all pods on one clock, which starts with the
-// first attempt. A line has the time at which it was first seen whole.
-func (b *sandbox) writeMerged(w io.Writer) error {
-	type source struct {
-		*attempt
-		lines  *bufio.Reader
-		offset int64
-		next   *mergedLine
+// first attempt.
+func (e *evidence) writeMerged(w io.Writer) error {
+	var logs []*mergedLog
+	for _, a := range e.attempts {
+		m := &mergedLog{attempt: a, lines: newLineReader(a.log.reader())}
+		m.advance()
+		logs = append(logs, m)
 	}
-	advance := func(s *source) error {
-		part, err := s.lines.ReadSlice('\n')
-		s.offset += int64(len(part))
-		some, text := len(part) > 0, strings.ToValidUTF8(strings.TrimRight(string(part), "\r\n"), "\uFFFD")
-		if errors.Is(err, bufio.ErrBufferFull) {
-			text += "… [line cut]"
-		}
-		for errors.Is(err, bufio.ErrBufferFull) {
-			part, err = s.lines.ReadSlice('\n')
-			s.offset += int64(len(part))
-		}
-		s.next = nil
-		if some {
-			s.next = &mergedLine{s.log.stamps.of(s.offset), s.pod, text}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		return err
-	}
-	var sources []*source
-	for _, a := range b.attempts {
-		s := &source{attempt: a, lines: bufio.NewReaderSize(a.log.reader(), 64<<10)}
-		if err := advance(s); err != nil {
-			return err
-		}
-		sources = append(sources, s)
-	}
-	begin := b.attempts[0].begin
+	begin := e.attempts[0].begin
 	for {
-		var first *source
-		for _, s := range sources {
-			if s.next != nil && (first == nil || s.next.at.Before(first.next.at)) {
-				first = s
+		var first *mergedLog
+		for _, m := range logs {
+			switch {
+			case m.end == nil && (first == nil || m.at.Before(first.at)):
+				first = m
+			case m.end != nil && m.end != io.EOF:
+				return m.end
 			}
 		}
 		if first == nil {
 			return nil
 		}
-		line := first.next
-		if _, err := fmt.Fprintf(w, "%+11.6f  %s  %s\n", line.at.Sub(begin).Seconds(), spawn.Printable(line.pod), spawn.Printable(line.text)); err != nil {
+		if _, err := fmt.Fprintf(w, "%+11.6f  %s  %s\n", first.at.Sub(begin).Seconds(), spawn.Printable(first.pod), first.line); err != nil {
 			return err
 		}
-		if err := advance(first); err != nil {
-			return err
-		}
+		first.advance()
 	}
 }
 
-// phases are the steps of a start, each until its moment.
-func phases(t spawn.Timeline) []struct {
+// phase is a step of a start, until its moment; 0 = it did not come to it.
+type phase struct {
 	name  string
 	until time.Duration
-} {
-	return []struct {
-		name  string
-		until time.Duration
-	}{
+}
+
+func phases(t spawn.Timeline) []phase {
+	return []phase{
 		{"launch", t.Launched}, {"first line", t.FirstLine}, {"ready line", t.ReadyLine}, {"connect", t.Connected}, {"failed", t.Ended},
 	}
 }
 
-func (b *sandbox) writeTimelines(w io.Writer) error {
+func (e *evidence) writeTimelines(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "begun\tlaunched\tfirst line\tready line\tconnected\tfailed\t  pod\n")
-	for _, a := range b.attempts {
-		fmt.Fprintf(table, "%+.3fms\t", float64(a.timeline.Start.Sub(b.attempts[0].timeline.Start))/1e6)
+	for _, a := range e.attempts {
+		fmt.Fprintf(table, "%+.3fms\t", float64(a.timeline.Start.Sub(e.attempts[0].timeline.Start))/1e6)
 		for _, phase := range phases(a.timeline) {
 			if phase.until == 0 {
 				fmt.Fprint(table, "-\t")
@@ -323,35 +329,37 @@ type traceEvent struct {
 
 // writeTrace writes the timelines as a trace: a row for each pod, a span for
 // each step.
-func (b *sandbox) writeTrace(w io.Writer) error {
-	micros := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	events := []traceEvent{{Name: "process_name", Phase: "M", Process: 1, Args: map[string]any{"name": b.tb.Name()}}}
-	for i, a := range b.attempts {
-		row := i + 1
-		events = append(events, traceEvent{Name: "thread_name", Phase: "M", Process: 1, Thread: row,
-			Args: map[string]any{"name": fmt.Sprintf("%s (process %d)", a.pod, a.pid)}})
-		steps := slices.DeleteFunc(phases(a.timeline), func(p struct {
-			name  string
-			until time.Duration
-		}) bool {
-			return p.until == 0
-		})
-		begin, from := a.timeline.Start.Sub(b.attempts[0].timeline.Start), time.Duration(0)
-		for _, step := range steps {
-			event := traceEvent{Name: step.name, Phase: "X", Time: micros(begin + from), Duration: micros(step.until - from), Process: 1, Thread: row}
-			if step.name == "failed" && a.err != nil {
-				event.Args = map[string]any{"error": a.err.Error()}
-			}
-			events = append(events, event)
-			from = step.until
-		}
+func (e *evidence) writeTrace(w io.Writer) error {
+	events := []traceEvent{{Name: "process_name", Phase: "M", Process: 1, Args: map[string]any{"name": e.tb.Name()}}}
+	for i, a := range e.attempts {
+		events = append(events, a.trace(i+1, a.timeline.Start.Sub(e.attempts[0].timeline.Start))...)
 	}
 	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
 }
 
-// artifactDir returns a directory that is kept: the test's artifact directory
+// trace returns the row of one start that began after a while.
+func (a *attempt) trace(row int, begin time.Duration) []traceEvent {
+	micros := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+	events := []traceEvent{{Name: "thread_name", Phase: "M", Process: 1, Thread: row,
+		Args: map[string]any{"name": fmt.Sprintf("%s (process %d)", a.pod, a.pid)}}}
+	from := time.Duration(0)
+	for _, step := range phases(a.timeline) {
+		if step.until == 0 {
+			continue
+		}
+		event := traceEvent{Name: step.name, Phase: "X", Time: micros(begin + from), Duration: micros(step.until - from), Process: 1, Thread: row}
+		if step.name == "failed" && a.err != nil {
+			event.Args = map[string]any{"error": a.err.Error()}
+		}
+		events = append(events, event)
+		from = step.until
+	}
+	return events
+}
+
+// evidenceDir returns a directory that is kept: the test's artifact directory
 // if there is one, else a temporary one.
-func artifactDir(tb TB) (string, error) {
+func evidenceDir(tb TB) (string, error) {
 	if dir := ArtifactDir(tb); dir != "" {
 		return dir, nil
 	}

@@ -195,7 +195,7 @@ func RuntimeDir(tb TB) string {
 		tb.Fatalf("%v", err)
 		return ""
 	}
-	return box.runtime
+	return box.dir("run")
 }
 
 func start(tb TB, cfg Config) (*Pod, error) {
@@ -217,10 +217,10 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	defer done()
 	timeout, cut := beforeDeadline(tb, cfg.ReadyTimeout)
 	sc.ReadyTimeout = timeout
-	a := box.attempt(sc, cfg.Env)
+	a := box.evidence.attempt(sc.PodName, cfg.Env)
 	born := takeCensus()
-	started, err := spawn.Start(box.ctx, sc)
-	a.ended(started, err)
+	started, err := a.start(box.ctx, sc)
+	a.log.follow()
 	if err != nil {
 		killMarked(mark, time.Now().Add(DefaultStopGrace)) // what it left outside of its group
 		a.log.endFollowing()

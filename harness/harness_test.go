@@ -411,7 +411,7 @@ func TestWaitLog(t *testing.T) {
 		assert.Equal(t, "step 1", pod.WaitLog(`^step \d$`, patience))
 		found := make(chan string)
 		go func() {
-			line, err := pod.FindLog(`step [2-9]`, patience)
+			line, err := pod.TryWaitLog(`step [2-9]`, patience)
 			assert.NoError(t, err)
 			found <- line
 		}()
@@ -436,7 +436,7 @@ func TestWaitLog(t *testing.T) {
 		pod := harness.StartPod(tb, harness.Config{})
 		require.NoError(t, pod.Kill())
 		start := time.Now()
-		_, err := pod.FindLog("nowhere", time.Hour)
+		_, err := pod.TryWaitLog("nowhere", time.Hour)
 		assert.ErrorContains(t, err, "it has ended (signal: killed)")
 		assert.Less(t, time.Since(start), patience)
 	})
@@ -451,7 +451,7 @@ func TestWaitLog(t *testing.T) {
 		tb := newTB(t)
 		pod := harness.StartPod(tb, harness.Config{})
 		tb.end()
-		_, err := pod.FindLog(".", time.Second)
+		_, err := pod.TryWaitLog(".", time.Second)
 		assert.ErrorContains(t, err, "the test has ended")
 		assert.Empty(t, pod.Log())
 	})

@@ -1,9 +1,10 @@
 package harness
 
 import (
-	"bytes"
+	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,52 +15,36 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"golang.org/x/sys/unix"
 )
 
-// podLog is the captured log of one pod: an open file, which stays readable
-// after it was removed.
+// podLog is the captured log of one pod, which stays readable after it was
+// removed. The start reads it, and then follow.
 type podLog struct {
-	pod string
+	stream func(line string) // to the test; nil = nobody wants to know
 
 	mu     sync.Mutex
-	file   *os.File // nil if there was none, or after the test
+	log    *spawn.Log // nil until the start has made it, and after the test
 	stamps stamps
 
-	stop      context.CancelFunc // of what follows the log
+	stop      context.CancelFunc // of following
 	following sync.WaitGroup
 }
 
-// open takes a log, records when it grew and, with go test -v, streams its
-// lines to the test.
-func (l *podLog) open(tb TB, file *os.File) {
-	l.file = file
-	ctx, cancel := context.WithCancel(context.Background())
-	l.stop = cancel
-	l.following.Add(1)
-	go func() {
-		defer l.following.Done()
-		_ = spawn.FollowSize(ctx, file, func(size int64) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.stamps.add(time.Now(), size)
-		})
-	}()
+// newPodLog returns the log of a pod that is about to be started. With go test
+// -v its lines are streamed to the test.
+func newPodLog(tb TB, pod string) *podLog {
+	l := &podLog{stop: func() {}}
 	if !verbose(tb) {
-		return
+		return l
 	}
 	write := func(line string) { tb.Logf("%s", line) }
 	if t, ok := tb.(interface{ Output() io.Writer }); ok {
 		out := t.Output()
 		write = func(line string) { fmt.Fprintln(out, line) }
 	}
-	l.following.Add(1)
-	go func() {
-		defer l.following.Done()
-		_ = spawn.Follow(ctx, file, func(line string) bool {
-			write(l.pod + ": " + spawn.Printable(line))
-			return true
-		})
-	}()
+	l.stream = func(line string) { write(pod + ": " + spawn.Printable(line)) }
+	return l
 }
 
 func verbose(tb TB) bool {
@@ -69,68 +54,145 @@ func verbose(tb TB) bool {
 	return testing.Testing() && testing.Verbose()
 }
 
+// take takes over the log that a start has made, if it has.
+func (l *podLog) take(log *spawn.Log) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.log = log
+}
+
+// grown notes when the log had which size.
+func (l *podLog) grown(size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stamps.add(time.Now(), size)
+}
+
+// follow goes on where the start has stopped to read, until endFollowing.
+func (l *podLog) follow() {
+	if l.log == nil {
+		return
+	}
+	var stream func(string) bool // nil = the log is not read, its size is noted
+	if l.stream != nil {
+		stream = func(line string) bool { l.stream(line); return true }
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.stop = cancel
+	l.following.Add(1)
+	go func() {
+		defer l.following.Done()
+		_ = l.log.Follow(ctx, stream)
+	}()
+}
+
 // endFollowing ends the stream and the record of the log's growth, after the
 // last byte that is there now.
 func (l *podLog) endFollowing() {
-	if l.stop != nil {
-		l.stop()
-		l.following.Wait()
-	}
+	l.stop()
+	l.following.Wait()
 }
 
 func (l *podLog) close() {
 	l.endFollowing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file != nil {
-		l.file.Close()
-		l.file = nil
+	if l.log != nil {
+		l.log.Close()
+		l.log = nil
 	}
+}
+
+// dir returns the pod directory; "" if none was made.
+func (l *podLog) dir() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.log == nil {
+		return ""
+	}
+	// Not filepath.Dir, which would remove a .. behind a symbolic link.
+	path := l.log.File().Name()
+	return path[:strings.LastIndexByte(path, '/')]
+}
+
+// open returns the log opened once more: it outlives close.
+func (l *podLog) open() (*os.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.log == nil {
+		return nil, errors.New("the test has ended, and with it the capture")
+	}
+	// Not by its path: the pod may have removed it.
+	fd, err := unix.FcntlInt(l.log.File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	return os.NewFile(uintptr(fd), l.log.File().Name()), err
 }
 
 // reader returns the log from its start to where it ends now, however fast it
 // grows; nothing after close.
-func (l *podLog) reader() io.Reader {
+func (l *podLog) reader() *io.SectionReader {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file == nil {
-		return strings.NewReader("")
+	if l.log == nil {
+		return io.NewSectionReader(strings.NewReader(""), 0, 0)
 	}
-	info, err := l.file.Stat()
-	if err != nil {
-		return strings.NewReader("")
+	size := int64(0)
+	if info, err := l.log.File().Stat(); err == nil {
+		size = info.Size()
 	}
-	return io.NewSectionReader(l.file, 0, info.Size())
+	return io.NewSectionReader(l.log.File(), 0, size)
 }
 
 // tail returns the last lines of the log for a message, an unfinished one
 // included.
 func (l *podLog) tail() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.file == nil {
-		return ""
-	}
-	info, err := l.file.Stat()
-	if err != nil {
-		return ""
-	}
-	const lines, most = 8, 8 << 10
-	from := max(0, info.Size()-most)
-	end, err := io.ReadAll(io.NewSectionReader(l.file, from, most))
-	if err != nil {
-		return ""
-	}
-	all := bytes.Split(bytes.TrimRight(end, "\n"), []byte("\n"))
-	all = all[max(0, len(all)-lines):]
-	var b strings.Builder
-	for _, line := range all {
-		line = bytes.TrimSuffix(line, []byte("\r"))
-		if len(line) > 0 {
-			b.WriteString("\n\t\t" + spawn.Printable(strings.ToValidUTF8(string(line), "\uFFFD")))
+	const most, size = 8, 8 << 10
+	log := l.reader()
+	_, _ = log.Seek(max(0, log.Size()-size), io.SeekStart)
+	var last []string
+	for lines := newLineReader(log); ; {
+		line, err := lines.next()
+		if err != nil {
+			break
+		}
+		if line != "" {
+			last = append(last, line)
 		}
 	}
-	return b.String()
+	last = last[max(0, len(last)-most):]
+	if len(last) == 0 {
+		return " nothing"
+	}
+	return "\n\t\t" + strings.Join(last, "\n\t\t")
+}
+
+// lineReader reads a log that has an end, line by line, and knows where each
+// ends. (spawn's reader, which follows, tells lines alone.)
+type lineReader struct {
+	*bufio.Reader
+	offset int64 // where the last line ended
+}
+
+func newLineReader(log io.Reader) *lineReader {
+	return &lineReader{Reader: bufio.NewReaderSize(log, 64<<10)}
+}
+
+// next returns the next line as people see it, cut at 64 KiB. The last one may be
+// unfinished; then comes io.EOF.
+func (r *lineReader) next() (string, error) {
+	part, err := r.ReadSlice('\n')
+	r.offset += int64(len(part))
+	line := spawn.Printable(strings.ToValidUTF8(strings.TrimRight(string(part), "\r\n"), "\uFFFD"))
+	if errors.Is(err, bufio.ErrBufferFull) {
+		line += "… [line cut]"
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		part, err = r.ReadSlice('\n')
+		r.offset += int64(len(part))
+	}
+	if errors.Is(err, io.EOF) && line != "" {
+		err = nil
+	}
+	return line, err
 }
 
 // stamps tells when a log grew: the bytes before size were there at that time.

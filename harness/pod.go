@@ -68,49 +68,78 @@ func (p *Pod) Log() string {
 // ends.
 func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
 	p.tb.Helper()
-	line, err := p.FindLog(pattern, timeout)
+	line, err := p.TryWaitLog(pattern, timeout)
 	if err != nil {
 		p.tb.Fatalf("harness: %v", err)
 	}
 	return line
 }
 
-// FindLog is WaitLog with an error in place of a failed test. It may be called
-// from any goroutine. With a timeout of 0 it looks at what is there.
-func (p *Pod) FindLog(pattern string, timeout time.Duration) (string, error) {
+// TryWaitLog is WaitLog with an error in place of a failed test. It may be
+// called from any goroutine. With a timeout of 0 it looks at all that is there.
+func (p *Pod) TryWaitLog(pattern string, timeout time.Duration) (string, error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return "", fmt.Errorf("log of pod %s: bad pattern: %w", p.Name, err)
 	}
-	p.log.mu.Lock()
-	file := p.log.file
-	p.log.mu.Unlock()
-	if file == nil {
-		return "", fmt.Errorf("log of pod %s: the test has ended, and with it the capture", p.Name)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	go func() {
-		select {
-		case <-p.Done():
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	found, match := false, ""
-	if err := spawn.Follow(ctx, file, func(line string) bool {
-		found = re.MatchString(line)
-		if found {
-			match = line
-		}
-		return !found
-	}); err != nil && ctx.Err() == nil {
+	line, found, err := p.search(re, timeout)
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("log of pod %s: %w", p.Name, err)
-	}
-	if !found {
+	case !found:
 		return "", fmt.Errorf("no line of the log of pod %s matched %q within %v%s", p.Name, pattern, timeout, p.condition())
 	}
-	return match, nil
+	return line, nil
+}
+
+// search reads the log until a line matches or the time is up, and to its end
+// if the pod has ended.
+func (p *Pod) search(re *regexp.Regexp, timeout time.Duration) (line string, found bool, err error) {
+	log, err := p.log.open()
+	if err != nil {
+		return "", false, err
+	}
+	abandoned, abandon := context.WithCancel(context.Background())
+	defer abandon()
+	ctx, toEnd := context.WithCancel(context.Background())
+	defer toEnd()
+	var late <-chan time.Time // never, for one look at all that is there
+	if timeout > 0 {
+		ctx, toEnd = context.WithTimeout(context.Background(), timeout)
+		defer toEnd()
+		late = time.After(timeout)
+	} else {
+		toEnd()
+	}
+	matched, read := make(chan string, 1), make(chan error, 1)
+	go func() {
+		defer log.Close()
+		read <- spawn.Follow(ctx, log, func(line string) bool {
+			if re.MatchString(line) {
+				matched <- line
+				return false
+			}
+			return abandoned.Err() == nil
+		})
+	}()
+	select {
+	case err = <-read:
+	case <-p.Done():
+		toEnd()
+		select { // the end of a large log may be far
+		case err = <-read:
+		case <-late:
+		}
+	}
+	select {
+	case line = <-matched:
+		return line, true, nil
+	default:
+	}
+	if ctx.Err() != nil {
+		err = nil
+	}
+	return "", false, err
 }
 
 // Wait tells that the test expects the pod to end by itself, waits until it
@@ -118,16 +147,16 @@ func (p *Pod) FindLog(pattern string, timeout time.Duration) (string, error) {
 // timeout.
 func (p *Pod) Wait(timeout time.Duration) *os.ProcessState {
 	p.tb.Helper()
-	state, err := p.AwaitEnd(timeout)
+	state, err := p.TryWait(timeout)
 	if err != nil {
 		p.tb.Fatalf("harness: %v", err)
 	}
 	return state
 }
 
-// AwaitEnd is Wait with an error in place of a failed test. It may be called
+// TryWait is Wait with an error in place of a failed test. It may be called
 // from any goroutine.
-func (p *Pod) AwaitEnd(timeout time.Duration) (*os.ProcessState, error) {
+func (p *Pod) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	p.expectEnd()
 	if !p.endsWithin(timeout) {
 		return nil, fmt.Errorf("pod %s did not end within %v%s", p.Name, timeout, p.condition())
@@ -158,7 +187,7 @@ func (p *Pod) mustSignal(sig syscall.Signal) {
 	}
 }
 
-// ended tells whether the pod has ended, and how.
+// ended reports whether the pod has ended, and how.
 func (p *Pod) ended() (how string, ok bool) {
 	if state := p.State(); state != nil {
 		return state.String(), true
@@ -197,9 +226,5 @@ func (p *Pod) condition() string {
 	if how, ended := p.ended(); ended {
 		life = fmt.Sprintf("it has ended (%s)", how)
 	}
-	tail := p.log.tail()
-	if tail == "" {
-		tail = " nothing"
-	}
-	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, p.LogPath, tail)
+	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, p.LogPath, p.log.tail())
 }

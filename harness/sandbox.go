@@ -14,36 +14,25 @@ import (
 	"example.com/podharness/spawn"
 )
 
-// sandbox is the private directory of one test, and what its pods left there.
+// sandbox is what the pods of one test share: its private directory, its mark,
+// its names.
 type sandbox struct {
-	tb        TB
-	root      string
-	runtime   string
-	workspace string
-	mark      string // what the marks of its pods begin with
+	tb       TB
+	root     string // of its directories
+	mark     string // what the marks of its pods begin with
+	evidence *evidence
+	roster
 
-	ctx    context.Context // ends with the sandbox
-	cancel context.CancelFunc
-	starts sync.WaitGroup // that are under way
-
-	mu       sync.Mutex
-	closed   bool
-	starting map[string]bool // the names of pods that are being started
-	named    int
-	marks    int
-	lent     bool // a config was handed out: what was started with it is not stopped by a pod's cleanup
-	attempts []*attempt
-	pods     []*Pod
-
-	judgeOnce sync.Once
-
-	// What there was when the first pod of a failed test was about to be
-	// stopped.
-	snapshotOnce sync.Once
-	processes    string
-	evidence     string // the directory where it is kept
-	lost         []error
+	// Under the roster's lock.
+	named int
+	marks int
+	lent  bool // a config was handed out: what was started with it is not stopped by a pod's cleanup
 }
+
+// dirs are the directories of a sandbox.
+var dirs = []string{"run", "workspace", "home", "tmp", "yoi", "xdg"}
+
+func (b *sandbox) dir(name string) string { return filepath.Join(b.root, name) }
 
 var (
 	sandboxesMu  sync.Mutex
@@ -69,21 +58,13 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("harness: make a sandbox: %w", err)
 	}
-	box := &sandbox{
-		tb:        tb,
-		root:      root,
-		mark:      mark,
-		runtime:   filepath.Join(root, "run"),
-		starting:  map[string]bool{},
-		workspace: filepath.Join(root, "workspace"),
-	}
-	for _, dir := range []string{"run", "workspace", "home", "tmp", "yoi", "xdg"} {
-		if err := os.Mkdir(filepath.Join(root, dir), 0o700); err != nil {
+	box := &sandbox{tb: tb, root: root, mark: mark, evidence: &evidence{tb: tb}, roster: newRoster()}
+	for _, dir := range dirs {
+		if err := os.Mkdir(box.dir(dir), 0o700); err != nil {
 			_ = os.RemoveAll(root)
 			return nil, fmt.Errorf("harness: make a sandbox: %w", err)
 		}
 	}
-	box.ctx, box.cancel = context.WithCancel(context.Background())
 	sandboxes[tb] = box
 	tb.Cleanup(box.cleanup)
 	return box, nil
@@ -91,18 +72,38 @@ func sandboxOf(tb TB) (*sandbox, error) {
 
 var errTestEnded = errors.New("harness: the test has ended, and nobody would stop the pod")
 
+// roster holds the pods of one test: those that were started, and the names of
+// those that are being started.
+type roster struct {
+	ctx    context.Context // ends with the test
+	cancel context.CancelFunc
+	starts sync.WaitGroup // that are under way
+
+	mu       sync.Mutex
+	closed   bool
+	starting map[string]bool
+	pods     []*Pod
+
+	judgeOnce sync.Once
+}
+
+func newRoster() roster {
+	ctx, cancel := context.WithCancel(context.Background())
+	return roster{ctx: ctx, cancel: cancel, starting: map[string]bool{}}
+}
+
 // begin is called before a pod is started, and the function that it returns
 // after the pod was added.
-func (b *sandbox) begin(name string) (end func(), err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
+func (r *roster) begin(name string) (end func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
 		return nil, errTestEnded
 	}
-	if b.starting[name] {
+	if r.starting[name] {
 		return nil, fmt.Errorf("harness: pod %s is being started already: choose another name", name)
 	}
-	for _, p := range b.pods {
+	for _, p := range r.pods {
 		if p.Name != name {
 			continue
 		}
@@ -110,32 +111,45 @@ func (b *sandbox) begin(name string) (end func(), err error) {
 			return nil, fmt.Errorf("harness: pod %s still runs (process %d): stop it first, or choose another name", name, p.PID)
 		}
 	}
-	b.starts.Add(1)
-	b.starting[name] = true
+	r.starts.Add(1)
+	r.starting[name] = true
 	return func() {
-		b.mu.Lock()
-		delete(b.starting, name)
-		b.mu.Unlock()
-		b.starts.Done()
+		r.mu.Lock()
+		delete(r.starting, name)
+		r.mu.Unlock()
+		r.starts.Done()
 	}, nil
 }
 
-func (b *sandbox) add(p *Pod) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.pods = append(b.pods, p)
+func (r *roster) add(p *Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pods = append(r.pods, p)
 }
 
 // judge notes, once, which pods have ended by themselves before the teardown of
 // the first one began: those of a group of pods may end each other then.
-func (b *sandbox) judge() {
-	b.judgeOnce.Do(func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for _, p := range b.pods {
+func (r *roster) judge() {
+	r.judgeOnce.Do(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, p := range r.pods {
 			p.judge()
 		}
 	})
+}
+
+// end cancels the starts that are under way, and stops the pods that became
+// ready since the test ended.
+func (r *roster) end() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.starts.Wait()
+	for _, p := range r.pods {
+		_ = p.Stop() // again, for the others
+	}
 }
 
 // tempDir is the temporary directory as it was when the test binary began: a
@@ -187,7 +201,7 @@ func (b *sandbox) spawnConfig(cfg Config, mark string) spawn.Config {
 		cfg.Name = b.newName()
 	}
 	if cfg.Workspace == "" {
-		cfg.Workspace = b.workspace
+		cfg.Workspace = b.dir("workspace")
 	}
 	return spawn.Config{
 		Command:       cfg.Command,
@@ -225,11 +239,11 @@ func (b *sandbox) environ(extra []string) []string {
 		pass(name)
 	}
 	env = append(env,
-		"HOME="+filepath.Join(b.root, "home"),
-		"TMPDIR="+filepath.Join(b.root, "tmp"),
-		"YOI_HOME="+filepath.Join(b.root, "yoi"),
-		"XDG_RUNTIME_DIR="+filepath.Join(b.root, "xdg"),
-		"YOI_RUNTIME_DIR="+b.runtime,
+		"HOME="+b.dir("home"),
+		"TMPDIR="+b.dir("tmp"),
+		"YOI_HOME="+b.dir("yoi"),
+		"XDG_RUNTIME_DIR="+b.dir("xdg"),
+		"YOI_RUNTIME_DIR="+b.dir("run"),
 	)
 	for _, entry := range extra {
 		if strings.Contains(entry, "=") {
@@ -241,64 +255,20 @@ func (b *sandbox) environ(extra []string) []string {
 	return env
 }
 
-// capture opens the log of a pod that is about to be started, so that every
-// byte of it can be read whatever the pod does to its directory.
-//
-// It makes the log that Start then finds: Start only truncates it. A log that
-// is left of an earlier pod of that name is unlinked first, since whoever reads
-// that pod's log holds it open.
-func (b *sandbox) capture(sc spawn.Config) *podLog {
-	log := &podLog{pod: sc.PodName}
-	path, err := sc.LogPath()
-	if err != nil {
-		return log // Start fails the same way
-	}
-	// What stands in the way is Start's to refuse: no error counts here.
-	if os.MkdirAll(podDir(path), 0o700) != nil {
-		return log
-	}
-	if info, err := os.Lstat(podDir(path)); err != nil || !info.IsDir() {
-		return log
-	}
-	if info, err := os.Lstat(path); err == nil {
-		if !info.Mode().IsRegular() {
-			return log
-		}
-		_ = os.Remove(path)
-	}
-	if file, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
-		log.open(b.tb, file)
-	}
-	return log
-}
-
-// podDir is where a log is. It may hold .., which filepath.Dir would remove: behind
-// a symbolic link that leads elsewhere than the text says.
-func podDir(log string) string { return log[:strings.LastIndexByte(log, '/')] }
-
-// cleanup runs after the cleanups of all pods of the test.
+// cleanup runs after the cleanups of all pods of the test that are ready by then.
 func (b *sandbox) cleanup() {
 	b.tb.Helper()
 	sandboxesMu.Lock()
 	delete(sandboxes, b.tb)
 	sandboxesMu.Unlock()
-	b.mu.Lock()
-	b.closed = true
-	b.mu.Unlock()
-	b.cancel()
-	b.starts.Wait()
-	for _, p := range b.pods {
-		_ = p.Stop() // again, but for one that became ready since the test ended
-	}
+	b.end()
 	if b.lent {
 		killMarked(b.mark, time.Now().Add(DefaultStopGrace))
 	}
 	if b.tb.Failed() {
-		b.report()
+		b.evidence.report(b.mark)
 	}
-	for _, a := range b.attempts {
-		a.log.close()
-	}
+	b.evidence.close()
 	if err := removeAll(b.root); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %v", err)
 	}

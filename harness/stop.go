@@ -109,7 +109,7 @@ func (p *Pod) clear() error {
 	forgiven := p.cfg.AllowLeaks || p.killed
 	p.mu.Unlock()
 	if len(leaks) > 0 && !forgiven {
-		p.box.snapshot()
+		p.box.evidence.snapshot(p.box.mark)
 	}
 	// The group too: a process can have emptied its environment, and there are
 	// systems that do not show it.
@@ -177,7 +177,7 @@ func (p *Pod) cleanup() {
 	p.tb.Helper()
 	p.box.judge()
 	if p.tb.Failed() || p.judge() != nil {
-		p.box.snapshot()
+		p.box.evidence.snapshot(p.box.mark)
 	}
 	if err := p.Stop(); err != nil {
 		p.tb.Errorf("harness: %v", err)

@@ -336,7 +336,7 @@ func (c *call) waitLog() error {
 	if err != nil {
 		return err
 	}
-	line, err := p.FindLog(c.args[1], c.timeout)
+	line, err := p.TryWaitLog(c.args[1], c.timeout)
 	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
 		return c.usagef("%v", err)
 	}
@@ -433,7 +433,7 @@ func end(state *os.ProcessState) string {
 }
 
 func (p child) wait(timeout time.Duration) (string, bool, error) {
-	state, err := p.AwaitEnd(timeout)
+	state, err := p.TryWait(timeout)
 	if err != nil {
 		return "", false, err
 	}

@@ -2,7 +2,6 @@ package spawn
 
 import (
 	"context"
-	"os"
 	"strconv"
 	"strings"
 	"unicode"
@@ -66,23 +65,4 @@ func Printable(s string) string {
 		}
 	}
 	return b.String()
-}
-
-// LogPath tells where Start will put the pod's log. Its error is the one with
-// which Start refuses the config before it touches anything.
-func (c Config) LogPath() (string, error) {
-	p, err := c.plan()
-	if err != nil {
-		return "", (&start{plan: plan{Config: c}}).failed(err)
-	}
-	return below(p.podDir, logName), nil
-}
-
-// FollowSize calls fn with the size of a pod's log, in bytes, at first and
-// whenever it has changed, without reading it, until ctx ends.
-func FollowSize(ctx context.Context, log *os.File, fn func(size int64)) error {
-	l := watchLog(log)
-	defer l.unwatch()
-	l.grown = fn
-	return l.Follow(ctx, nil)
 }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -36,10 +35,10 @@ type evidence struct {
 
 // attempt is one start of a pod: what is known of it when the test has failed.
 type attempt struct {
-	pod      string
-	log      *podLog
-	extraEnv []string // what Config.Env added
-	begin    time.Time
+	pod   string
+	cfg   Config
+	log   *podLog
+	begin time.Time
 
 	// Since it has ended.
 	pid      int
@@ -48,8 +47,8 @@ type attempt struct {
 }
 
 // attempt records a start that is about to begin.
-func (e *evidence) attempt(pod string, extraEnv []string) *attempt {
-	a := &attempt{pod: pod, log: newPodLog(e.tb, pod), extraEnv: extraEnv, begin: time.Now()}
+func (e *evidence) attempt(pod string, cfg Config) *attempt {
+	a := &attempt{pod: pod, cfg: cfg, log: newPodLog(e.tb, pod), begin: time.Now()}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.attempts = append(e.attempts, a)
@@ -100,30 +99,26 @@ func (e *evidence) snapshot(mark string) {
 			if err := copyStatusFiles(a.log.dir(), filepath.Join(e.dir, names[i]+".dir")); err != nil {
 				e.lost = append(e.lost, err)
 			}
-			fmt.Fprintf(&text, "\nenvironment of pod %s beyond the usual:\n", spawn.Printable(a.pod))
-			for _, entry := range a.extraEnv {
-				fmt.Fprintf(&text, "  %s\n", spawn.Printable(masked(entry)))
-			}
+			a.cfg.describeEnv(&text, a.pod)
 		}
 		e.processes = text.String()
 	})
 }
 
-var (
-	secretName  = regexp.MustCompile(`(?i)key|token|secret|passw|pwd|credential|auth|cookie|private|session`)
-	secretValue = regexp.MustCompile(`^(sk-|gh[a-z]_|github_pat_|xox[a-z]-|AKIA|eyJ|-----BEGIN)|://[^/@\s]*:[^/@\s]*@|^[A-Za-z0-9+/=_-]{32,}$`)
-)
-
-// masked hides the value of a variable whose name or value looks secret.
-func masked(entry string) string {
-	name, value, ok := strings.Cut(entry, "=")
-	if !ok {
-		value = os.Getenv(name) // it was passed on
+// describeEnv writes what Config.Env adds to a pod's environment.
+func (c Config) describeEnv(w io.Writer, pod string) {
+	fmt.Fprintf(w, "\nenvironment of pod %s beyond the usual:\n", spawn.Printable(pod))
+	for _, entry := range c.Env {
+		name, value, ok := strings.Cut(entry, "=")
+		if !ok {
+			value = os.Getenv(name) // it was passed on
+		}
+		shown := fmt.Sprintf("%s (%d bytes)", name, len(value))
+		if slices.Contains(c.ShowEnv, name) {
+			shown = name + "=" + value
+		}
+		fmt.Fprintf(w, "  %s\n", spawn.Printable(shown))
 	}
-	if secretName.MatchString(name) || secretValue.MatchString(value) {
-		return fmt.Sprintf("%s=[masked, %d bytes]", name, len(value))
-	}
-	return name + "=" + value
 }
 
 // report writes the evidence where it outlives the test, and tells where. It is
@@ -367,10 +362,10 @@ func evidenceDir(tb TB) (string, error) {
 }
 
 // ArtifactDir returns the artifact directory of a test that has one which
-// outlives it, else "". It is for those who adapt a T to TB: testing's own
-// ArtifactDir is removed with the test unless go test was given -artifacts.
-func ArtifactDir(t any) string {
-	artifacts, ok := t.(interface{ ArtifactDir() string })
+// outlives it, else "": testing's own is removed with the test unless go test was
+// given -artifacts.
+func ArtifactDir(tb any) string {
+	t, ok := optional[interface{ ArtifactDir() string }](tb)
 	if !ok {
 		return ""
 	}
@@ -379,5 +374,5 @@ func ArtifactDir(t any) string {
 			return ""
 		}
 	}
-	return artifacts.ArtifactDir()
+	return t.ArtifactDir()
 }

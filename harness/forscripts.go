@@ -36,6 +36,6 @@ func MarkEntry(tb TB) string {
 // BeforeDeadline cuts a timeout so that it ends before the deadline of the test,
 // if it has one, and leaves time to tear down. It is there for package scripts.
 func BeforeDeadline(tb TB, timeout time.Duration) time.Duration {
-	timeout, _ = beforeDeadline(tb, timeout)
+	timeout, _ = beforeDeadline(tb, "", timeout)
 	return timeout
 }

@@ -50,12 +50,15 @@
 //	merged.log      the logs of all pods of the test on one clock
 //	processes.txt   what lived when the test failed, before it was stopped: the
 //	                process tree with states, open files and sockets, and the
-//	                environment beyond the usual, what looks like a secret masked
+//	                environment beyond the usual, values as [Config.ShowEnv] has it
 //	                (a start that failed has killed its own before that)
 //	timelines.txt   how long each step of each start took
 //	trace.json      the same for Perfetto or chrome://tracing
 //
-// On success nothing is written.
+// On success nothing is written. Nor is it by a test that panics or runs into its
+// timeout: go test ends the test binary then, and the teardown of the test does not
+// get so far. Every wait of this package ends before that timeout, where TB has
+// Deadline.
 package harness
 
 import (
@@ -76,8 +79,11 @@ import (
 // pointers are.
 //
 // Methods of newer or other types are used where they are there: Deadline,
-// Output and ArtifactDir, as *testing.T has them, and Verbose() bool for whether
-// the pods' logs are streamed.
+// Output, Context and ArtifactDir, as *testing.T has them, and Verbose() bool for
+// whether the pods' logs are streamed (without it, flag.Parse must have been
+// called for that, as testing does). A TB that stands for another T has Unwrap()
+// any, which returns that one: what the TB itself has not is looked for there, and
+// the test has failed if either has.
 type TB interface {
 	Cleanup(func())
 	Errorf(format string, args ...any)
@@ -113,6 +119,10 @@ type Config struct {
 	// counts. An entry "NAME=value" sets a variable; an entry "NAME" passes on
 	// the test's own, if it has it.
 	Env []string
+	// ShowEnv names the variables of Env whose values the evidence of a failed
+	// test shows; nil = none: of the others it has the name and the length, since
+	// they may be secrets.
+	ShowEnv []string
 	// ReadyTimeout is how long the pod may take to become ready;
 	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
 	// test's own deadline (go test -timeout), where TB has one.
@@ -192,7 +202,7 @@ func RuntimeDir(tb TB) string {
 	tb.Helper()
 	box, err := sandboxOf(tb)
 	if err != nil {
-		tb.Fatalf("%v", err)
+		tb.Fatalf("harness: %v", err)
 		return ""
 	}
 	return box.dir("run")
@@ -215,17 +225,18 @@ func start(tb TB, cfg Config) (*Pod, error) {
 		return nil, err
 	}
 	defer done()
-	timeout, cut := beforeDeadline(tb, cfg.ReadyTimeout)
-	sc.ReadyTimeout = timeout
-	a := box.evidence.attempt(sc.PodName, cfg.Env)
+	var note string
+	sc.ReadyTimeout, note = beforeDeadline(tb, "ready timeout", cfg.ReadyTimeout)
+	a := box.evidence.attempt(sc.PodName, cfg)
 	born := takeCensus()
 	started, err := a.start(box.ctx, sc)
 	a.log.follow()
 	if err != nil {
-		killMarked(mark, time.Now().Add(DefaultStopGrace)) // what it left outside of its group
+		grace, _ := beforeDeadline(tb, "", killGrace)
+		killMarked(mark, time.Now().Add(grace)) // what it left outside of its group
 		a.log.endFollowing()
-		if cut && errors.Is(err, spawn.ErrTimeout) {
-			err = fmt.Errorf("%w\n\tnote: the ready timeout of %v was cut to %v, to end before the test's deadline", err, cfg.ReadyTimeout, timeout)
+		if errors.Is(err, spawn.ErrTimeout) && note != "" {
+			err = fmt.Errorf("%w%s", err, note)
 		}
 		return nil, err
 	}
@@ -237,23 +248,11 @@ func start(tb TB, cfg Config) (*Pod, error) {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Command.Program == "" {
-		if len(c.Command.PrefixArgs) > 0 {
-			return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: Command.PrefixArgs %q without a Command.Program", spawn.ErrInvalidConfig, c.Command.PrefixArgs)}
-		}
+	if c.Command.Program == "" && len(c.Command.PrefixArgs) == 0 {
 		c.Command = FakePod("ready")
-	}
-	if err := checkFakePod(c.Command); err != nil {
-		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
 	}
 	if c.StopSignal == nil {
 		c.StopSignal = syscall.SIGINT
-	}
-	if _, ok := c.StopSignal.(syscall.Signal); !ok {
-		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: StopSignal %v is not a syscall.Signal", spawn.ErrInvalidConfig, c.StopSignal)}
-	}
-	if c.StopGrace < 0 {
-		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: StopGrace %v is negative", spawn.ErrInvalidConfig, c.StopGrace)}
 	}
 	if c.StopGrace == 0 {
 		c.StopGrace = DefaultStopGrace
@@ -261,7 +260,24 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ReadyTimeout == 0 {
 		c.ReadyTimeout = spawn.DefaultReadyTimeout
 	}
+	if err := c.check(); err != nil {
+		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
+	}
 	return c, nil
+}
+
+// check finds what Start would not.
+func (c Config) check() error {
+	if c.Command.Program == "" {
+		return fmt.Errorf("Command.PrefixArgs %q without a Command.Program", c.Command.PrefixArgs)
+	}
+	if _, ok := c.StopSignal.(syscall.Signal); !ok {
+		return fmt.Errorf("StopSignal %v is not a syscall.Signal", c.StopSignal)
+	}
+	if c.StopGrace < 0 {
+		return fmt.Errorf("StopGrace %v is negative", c.StopGrace)
+	}
+	return checkFakePod(c.Command)
 }
 
 // checkFakePod tells what is wrong with the program of a fake pod: a test that
@@ -277,17 +293,49 @@ func checkFakePod(command spawn.Command) error {
 
 // beforeDeadline cuts a timeout so that it ends before the test's own deadline
 // and leaves time to tear down and report: go test panics at that deadline, and
-// the evidence would be lost.
-func beforeDeadline(tb TB, timeout time.Duration) (_ time.Duration, cut bool) {
-	t, ok := tb.(interface{ Deadline() (time.Time, bool) })
+// the evidence would be lost. The note is for the message of one that was cut.
+func beforeDeadline(tb TB, what string, timeout time.Duration) (cut time.Duration, note string) {
+	t, ok := optional[interface{ Deadline() (time.Time, bool) }](tb)
 	if !ok {
-		return timeout, false
+		return timeout, ""
 	}
 	deadline, ok := t.Deadline()
 	if !ok {
-		return timeout, false
+		return timeout, ""
 	}
 	left := time.Until(deadline)
 	left = max(left-min(left/4, 5*time.Second), time.Millisecond)
-	return min(timeout, left), left < timeout
+	if left >= timeout {
+		return timeout, ""
+	}
+	return left, fmt.Sprintf("\n\tnote: the %s of %v was cut to %v, to end before the test's deadline", what, timeout, left.Round(time.Millisecond))
+}
+
+// optional returns what has the method that TB does not ask for: tb, or what it
+// stands for.
+func optional[M any](tb any) (m M, ok bool) {
+	for range 10 { // one may stand for itself
+		if m, ok = tb.(M); ok {
+			return m, true
+		}
+		t, wraps := tb.(interface{ Unwrap() any })
+		if !wraps {
+			break
+		}
+		tb = t.Unwrap()
+	}
+	return m, false
+}
+
+// hasFailed reports whether a test has failed, or what it stands for.
+func hasFailed(tb TB) bool {
+	if tb.Failed() {
+		return true
+	}
+	t, ok := tb.(interface{ Unwrap() any })
+	if !ok {
+		return false
+	}
+	of, ok := optional[interface{ Failed() bool }](t.Unwrap())
+	return ok && of.Failed()
 }

@@ -584,7 +584,7 @@ func TestNameOfARunningPodIsRefused(t *testing.T) {
 	tb := newTB(t)
 	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
 	_, err := harness.TryStartPod(tb, harness.Config{Name: "alpha"})
-	require.EqualError(t, err, fmt.Sprintf("harness: pod alpha still runs (process %d): stop it first, or choose another name", pod.PID))
+	require.EqualError(t, err, fmt.Sprintf("pod alpha still runs (process %d): stop it first, or choose another name", pod.PID))
 	require.NoError(t, pod.Stop())
 	harness.StartPod(tb, harness.Config{Name: "alpha"})
 	assert.Empty(t, tb.end())

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -39,7 +40,7 @@ func newPodLog(tb TB, pod string) *podLog {
 		return l
 	}
 	write := func(line string) { tb.Logf("%s", line) }
-	if t, ok := tb.(interface{ Output() io.Writer }); ok {
+	if t, ok := optional[interface{ Output() io.Writer }](tb); ok {
 		out := t.Output()
 		write = func(line string) { fmt.Fprintln(out, line) }
 	}
@@ -48,10 +49,10 @@ func newPodLog(tb TB, pod string) *podLog {
 }
 
 func verbose(tb TB) bool {
-	if t, ok := tb.(interface{ Verbose() bool }); ok {
+	if t, ok := optional[interface{ Verbose() bool }](tb); ok {
 		return t.Verbose()
 	}
-	return testing.Testing() && testing.Verbose()
+	return testing.Testing() && flag.Parsed() && testing.Verbose() // which else panics
 }
 
 // take takes over the log that a start has made, if it has.

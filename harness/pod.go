@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -41,9 +42,15 @@ type Pod struct {
 // test at the latest. It fails the test if the pod cannot be connected to.
 func (p *Pod) Dial() net.Conn {
 	p.tb.Helper()
-	conn, err := spawn.Dial(context.Background(), p.SocketPath)
+	grace, note := beforeDeadline(p.tb, "wait", killGrace)
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	conn, err := spawn.Dial(ctx, p.SocketPath)
 	if err != nil {
-		p.tb.Fatalf("harness: could not connect to pod %s at %s: %v%s", p.Name, p.SocketPath, err, p.condition())
+		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
+			note = ""
+		}
+		p.tb.Fatalf("harness: could not connect to pod %s at %s: %v%s%s", p.Name, p.SocketPath, err, note, p.condition())
 		return nil
 	}
 	p.tb.Cleanup(func() { conn.Close() })
@@ -82,12 +89,13 @@ func (p *Pod) TryWaitLog(pattern string, timeout time.Duration) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("log of pod %s: bad pattern: %w", p.Name, err)
 	}
+	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	line, found, err := p.search(re, timeout)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("log of pod %s: %w", p.Name, err)
 	case !found:
-		return "", fmt.Errorf("no line of the log of pod %s matched %q within %v%s", p.Name, pattern, timeout, p.condition())
+		return "", fmt.Errorf("no line of the log of pod %s matched %q within %v%s%s", p.Name, pattern, timeout, note, p.condition())
 	}
 	return line, nil
 }
@@ -158,8 +166,9 @@ func (p *Pod) Wait(timeout time.Duration) *os.ProcessState {
 // from any goroutine.
 func (p *Pod) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	p.expectEnd()
+	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	if !p.endsWithin(timeout) {
-		return nil, fmt.Errorf("pod %s did not end within %v%s", p.Name, timeout, p.condition())
+		return nil, fmt.Errorf("pod %s did not end within %v%s%s", p.Name, timeout, note, p.condition())
 	}
 	return p.State(), nil
 }
@@ -169,8 +178,9 @@ func (p *Pod) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 func (p *Pod) Suspend() {
 	p.tb.Helper()
 	p.mustSignal(syscall.SIGSTOP)
-	if !stopsWithin(p.PID, DefaultStopGrace) {
-		p.tb.Fatalf("harness: pod %s did not stop within %v of SIGSTOP%s", p.Name, DefaultStopGrace, p.condition())
+	grace, note := beforeDeadline(p.tb, "wait", killGrace)
+	if !stopsWithin(p.PID, grace) {
+		p.tb.Fatalf("harness: pod %s did not stop within %v of SIGSTOP%s%s", p.Name, grace, note, p.condition())
 	}
 }
 

@@ -43,26 +43,26 @@ var (
 // sandboxOf returns the sandbox of a test, made when it is first needed.
 func sandboxOf(tb TB) (*sandbox, error) {
 	if !reflect.TypeOf(tb).Comparable() {
-		return nil, fmt.Errorf("harness: a TB of type %T cannot be told from another one: pass a pointer", tb)
+		return nil, fmt.Errorf("a TB of type %T cannot be told from another one: pass a pointer", tb)
 	}
 	sandboxesMu.Lock()
 	defer sandboxesMu.Unlock()
 	if box := sandboxes[tb]; box != nil {
 		return box, nil
 	}
-	if t, ok := tb.(interface{ Context() context.Context }); ok && t.Context().Err() != nil {
+	if t, ok := optional[interface{ Context() context.Context }](tb); ok && t.Context().Err() != nil {
 		return nil, errTestEnded // its cleanups may have run
 	}
 	sandboxCount++
 	root, mark, err := sandboxRoot(sandboxCount)
 	if err != nil {
-		return nil, fmt.Errorf("harness: make a sandbox: %w", err)
+		return nil, fmt.Errorf("make a sandbox: %w", err)
 	}
 	box := &sandbox{tb: tb, root: root, mark: mark, evidence: &evidence{tb: tb}, roster: newRoster()}
 	for _, dir := range dirs {
 		if err := os.Mkdir(box.dir(dir), 0o700); err != nil {
 			_ = os.RemoveAll(root)
-			return nil, fmt.Errorf("harness: make a sandbox: %w", err)
+			return nil, fmt.Errorf("make a sandbox: %w", err)
 		}
 	}
 	sandboxes[tb] = box
@@ -70,7 +70,7 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	return box, nil
 }
 
-var errTestEnded = errors.New("harness: the test has ended, and nobody would stop the pod")
+var errTestEnded = errors.New("the test has ended, and nobody would stop the pod")
 
 // roster holds the pods of one test: those that were started, and the names of
 // those that are being started.
@@ -101,14 +101,14 @@ func (r *roster) begin(name string) (end func(), err error) {
 		return nil, errTestEnded
 	}
 	if r.starting[name] {
-		return nil, fmt.Errorf("harness: pod %s is being started already: choose another name", name)
+		return nil, fmt.Errorf("pod %s is being started already: choose another name", name)
 	}
 	for _, p := range r.pods {
 		if p.Name != name {
 			continue
 		}
 		if _, ended := p.ended(); !ended {
-			return nil, fmt.Errorf("harness: pod %s still runs (process %d): stop it first, or choose another name", name, p.PID)
+			return nil, fmt.Errorf("pod %s still runs (process %d): stop it first, or choose another name", name, p.PID)
 		}
 	}
 	r.starts.Add(1)
@@ -263,9 +263,10 @@ func (b *sandbox) cleanup() {
 	sandboxesMu.Unlock()
 	b.end()
 	if b.lent {
-		killMarked(b.mark, time.Now().Add(DefaultStopGrace))
+		grace, _ := beforeDeadline(b.tb, "", killGrace)
+		killMarked(b.mark, time.Now().Add(grace))
 	}
-	if b.tb.Failed() {
+	if hasFailed(b.tb) {
 		b.evidence.report(b.mark)
 	}
 	b.evidence.close()

@@ -47,15 +47,34 @@ func (p *Pod) Kill() error {
 	return p.kill()
 }
 
+// killGrace is how long the system may take for its part, such as the end of a
+// process that was killed. What the pod itself may take is StopGrace.
+const killGrace = 5 * time.Second
+
 func (p *Pod) kill() error {
 	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	// Not StopGrace: this is the system's work, not the pod's.
-	if !p.endsWithin(DefaultStopGrace) {
-		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL", p.Name, p.PID, DefaultStopGrace)
+	grace, note := beforeDeadline(p.tb, "wait", killGrace)
+	if !p.endsWithin(grace) {
+		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL%s", p.Name, p.PID, grace, note)
 	}
 	return nil
+}
+
+// step is a step of a teardown before the last one, SIGKILL.
+type step struct {
+	name string
+	act  func(grace time.Duration) error
+}
+
+func (p *Pod) steps() (steps []step) {
+	if len(p.cfg.Shutdown) > 0 {
+		steps = append(steps, step{"the shutdown request", p.requestShutdown})
+	}
+	return append(steps, step{unix.SignalName(p.cfg.StopSignal.(syscall.Signal)), func(time.Duration) error {
+		return p.Signal(p.cfg.StopSignal)
+	}})
 }
 
 func (p *Pod) stop() error {
@@ -63,22 +82,14 @@ func (p *Pod) stop() error {
 	if err := p.judge(); err != nil {
 		return err
 	}
-	type step struct {
-		name string
-		act  func() error
-	}
-	var steps []step
-	if len(p.cfg.Shutdown) > 0 {
-		steps = append(steps, step{"the shutdown request", p.requestShutdown})
-	}
-	steps = append(steps, step{unix.SignalName(p.cfg.StopSignal.(syscall.Signal)), func() error {
-		return p.Signal(p.cfg.StopSignal)
-	}})
+	steps := p.steps()
+	var grace time.Duration
+	var note string
 	for i, step := range steps {
 		// A stopped pod must go on before it can stop by itself.
 		_ = p.Signal(syscall.SIGCONT)
-		err := step.act()
-		grace := p.cfg.StopGrace
+		grace, note = beforeDeadline(p.tb, "stop grace", p.cfg.StopGrace)
+		err := step.act(grace)
 		if err != nil && !errors.Is(err, os.ErrProcessDone) {
 			p.tb.Logf("harness: pod %s: %s: %v", p.Name, step.name, err)
 			grace = 0 // the pod was not told
@@ -90,11 +101,10 @@ func (p *Pod) stop() error {
 			return nil
 		}
 	}
-	why := ""
 	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
-		why = "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
+		note += "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
 	}
-	p.tb.Logf("harness: pod %s did not stop within %v of %s: killed%s", p.Name, p.cfg.StopGrace, steps[len(steps)-1].name, why)
+	p.tb.Logf("harness: pod %s did not stop within %v of %s: killed%s", p.Name, grace, steps[len(steps)-1].name, note)
 	return p.kill()
 }
 
@@ -134,8 +144,8 @@ func (p *Pod) clear() error {
 	return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
 }
 
-// judge tells whether the pod has ended without the test's asking, as it was at
-// the first call: from then on its end is expected.
+// judge returns the error that the pod has ended without the test's asking, as it
+// was at the first call: from then on its end is expected.
 func (p *Pod) judge() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,8 +159,8 @@ func (p *Pod) judge() error {
 // requestShutdown writes the shutdown bytes to the pod's socket. The connection
 // stays open until the pod has ended or the grace is over: a pod may take its
 // end for a change of mind.
-func (p *Pod) requestShutdown() error {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.StopGrace)
+func (p *Pod) requestShutdown(grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	conn, err := spawn.Dial(ctx, p.SocketPath)
 	if err != nil {
 		cancel()
@@ -176,7 +186,7 @@ func (p *Pod) requestShutdown() error {
 func (p *Pod) cleanup() {
 	p.tb.Helper()
 	p.box.judge()
-	if p.tb.Failed() || p.judge() != nil {
+	if hasFailed(p.tb) || p.judge() != nil {
 		p.box.evidence.snapshot(p.box.mark)
 	}
 	if err := p.Stop(); err != nil {

@@ -23,12 +23,12 @@ import (
 // UUID of the test binary, the number of the sandbox, the number of the pod.
 const markEnv = "PODHARNESS_MARK"
 
-// reaperMarker is the first argument of the watchdog.
-const reaperMarker = "podharness-reaper"
+// watchdogArg is the first argument of the watchdog.
+const watchdogArg = "podharness-watchdog"
 
-// reapTime is how long the watchdog goes on killing what forks faster than it
+// lastGrace is how long the watchdog goes on killing what forks faster than it
 // is found.
-const reapTime = 10 * time.Second
+const lastGrace = 10 * time.Second
 
 // binary is what the pods of this test binary have in common: made when the
 // first sandbox is.
@@ -77,7 +77,7 @@ func (b *binary) watch() error {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command(self, reaperMarker, b.mark, b.root)
+	cmd := exec.Command(self, watchdogArg, b.mark, b.root)
 	cmd.Stdin = r
 	cmd.Dir = "/"
 	// Where this test binary was itself started by a pod, the watchdog must
@@ -94,7 +94,7 @@ func (b *binary) watch() error {
 }
 
 func init() {
-	if len(os.Args) == 4 && os.Args[1] == reaperMarker {
+	if len(os.Args) == 4 && os.Args[1] == watchdogArg {
 		reap(os.Args[2], os.Args[3])
 		// Not os.Exit: in a binary that measures coverage that has hooks.
 		syscall.Exit(0)
@@ -107,7 +107,7 @@ func reap(mark, root string) {
 	spawn.CloseInherited()
 	debug.FreeOSMemory() // what the host's initialization used
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	killMarked(mark, time.Now().Add(reapTime))
+	killMarked(mark, time.Now().Add(lastGrace))
 	_ = removeAll(root)
 }
 

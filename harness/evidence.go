@@ -55,10 +55,13 @@ func (e *evidence) attempt(pod string, cfg Config) *attempt {
 	return a
 }
 
-// start makes the attempt.
-func (a *attempt) start(ctx context.Context, sc spawn.Config) (*spawn.Pod, error) {
+// start makes the attempt; launched is called with the pod's process.
+func (a *attempt) start(ctx context.Context, sc spawn.Config, launched func(pid int)) (*spawn.Pod, error) {
 	o := &spawn.Observer{Grown: a.log.grown, Line: a.log.stream}
-	o.Launched = func(int) { a.log.take(o.Log) }
+	o.Launched = func(pid int) {
+		launched(pid)
+		a.log.take(o.Log)
+	}
 	pod, err := spawn.StartObserved(ctx, sc, o)
 	a.log.take(o.Log) // of one that was not launched, too
 	a.err = err
@@ -90,7 +93,7 @@ func (e *evidence) snapshot(mark string) {
 		}
 		var text strings.Builder
 		fmt.Fprintf(&text, "%s, %s\n\n", e.tb.Name(), time.Now().Format(time.RFC3339Nano))
-		describeProcesses(&text, marked(mark))
+		describeProcesses(&text, find(kin{mark: mark}))
 		e.mu.Lock()
 		attempts := slices.Clone(e.attempts)
 		e.mu.Unlock()

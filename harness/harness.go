@@ -229,11 +229,13 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	sc.ReadyTimeout, note = beforeDeadline(tb, "ready timeout", cfg.ReadyTimeout)
 	a := box.evidence.attempt(sc.PodName, cfg)
 	born := takeCensus()
-	started, err := a.start(box.ctx, sc)
+	var process podProcess
+	started, err := a.start(box.ctx, sc, func(pid int) { process = box.binary.launched(pid) })
 	a.log.follow()
 	if err != nil {
 		grace, _ := beforeDeadline(tb, "", killGrace)
-		killMarked(mark, time.Now().Add(grace)) // what it left outside of its group
+		kill(kin{mark: mark}, time.Now().Add(grace)) // what it left outside of its group
+		box.binary.letGo(process)
 		a.log.endFollowing()
 		if errors.Is(err, spawn.ErrTimeout) && note != "" {
 			err = fmt.Errorf("%w%s", err, note)
@@ -241,7 +243,7 @@ func start(tb TB, cfg Config) (*Pod, error) {
 		return nil, err
 	}
 	born.pid = started.PID
-	pod := &Pod{Pod: started, tb: tb, cfg: cfg, box: box, log: a.log, mark: mark, born: born}
+	pod := &Pod{Pod: started, tb: tb, cfg: cfg, box: box, log: a.log, mark: mark, process: process, born: born}
 	box.add(pod)
 	tb.Cleanup(pod.cleanup)
 	return pod, nil

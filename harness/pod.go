@@ -23,12 +23,13 @@ import (
 type Pod struct {
 	*spawn.Pod
 
-	tb   TB
-	cfg  Config
-	box  *sandbox
-	log  *podLog
-	mark string // of whatever it starts
-	born census // before it was started
+	tb      TB
+	cfg     Config
+	box     *sandbox
+	log     *podLog
+	mark    string // of whatever it starts
+	process podProcess
+	born    census // before it was started
 
 	mu       sync.Mutex
 	expected bool  // the test asked for the pod's end

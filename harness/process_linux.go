@@ -1,3 +1,5 @@
+//go:build !portable
+
 package harness
 
 import (
@@ -14,23 +16,23 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"example.com/podharness/spawn"
 	"golang.org/x/sys/unix"
 )
 
-// marked returns the processes in whose environment the mark begins with
-// prefix: a mark is inherited by whatever a pod starts, in whatever group or
-// session, and outlives its parents.
-func marked(prefix string) []Leak { return search(prefix, allProcesses) }
+// find returns the processes that are kin. A mark is inherited by whatever a pod
+// starts, in whatever group or session, and outlives its parents.
+func find(k kin) []Leak { return search(k, allProcesses) }
 
-// search returns the processes with a mark among those of a list.
+// search returns the kin among the processes of a list.
 //
 // While /proc is read a process can start another one and end, and a number may be
 // given whose process is not there yet. So all are looked at again until there is
 // nothing new, and none that was found has ended meanwhile: it may have left a
 // child.
-func search(prefix string, list func() []int) []Leak {
+func search(k kin, list func() []int) []Leak {
 	const rounds = 100 // where processes come and go all the time
 	looked := map[int]bool{}
 	found := map[int]Leak{}
@@ -40,10 +42,10 @@ func search(prefix string, list func() []int) []Leak {
 			if looked[pid] {
 				continue
 			}
-			switch lookAt(pid, prefix) {
+			switch k.lookAt(pid) {
 			case isGone:
 				continue
-			case isMarked:
+			case isKin:
 				found[pid] = Leak{PID: pid, Command: commandLine(pid), Age: age(pid)}
 				looked[pid] = true
 			case isOther:
@@ -52,7 +54,7 @@ func search(prefix string, list func() []int) []Leak {
 			again = true
 		}
 		for pid := range found {
-			if lookAt(pid, prefix) != isMarked {
+			if k.lookAt(pid) != isKin {
 				delete(found, pid)
 				again = true
 			}
@@ -127,28 +129,23 @@ type look int
 const (
 	isGone look = iota
 	isOther
-	isMarked
+	isKin
 	// isStarting: between two programs a process has neither environment nor
 	// command line.
 	isStarting
 )
 
-func lookAt(pid int, prefix string) look {
+func (k kin) lookAt(pid int) look {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH):
 		return isGone
-	}
-	if err != nil {
-		return isOther
-	}
-	entry := []byte(markEnv + "=" + prefix)
-	if bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...)) {
+	case k.isMarked(env) || k.isMember(pid) || k.hasLog(pid):
 		if isThread(pid) {
 			return isOther
 		}
-		return isMarked
-	}
-	if len(env) > 0 {
+		return isKin
+	case err != nil || len(env) > 0:
 		return isOther
 	}
 	// Threads of the kernel and processes that have ended have no program and no
@@ -159,7 +156,31 @@ func lookAt(pid int, prefix string) look {
 	return isStarting
 }
 
-// isThread tells whether a number is that of a thread which is not its process's
+func (k kin) isMarked(env []byte) bool {
+	entry := []byte(markEnv + "=" + k.mark)
+	return bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...))
+}
+
+// isMember reports whether a process that has not ended is in the group. The
+// number of a group is given away with the last member, and then to a process.
+func (k kin) isMember(pid int) bool {
+	if k.group == 0 {
+		return false
+	}
+	stat := procStat(pid)
+	return stat != nil && stat.group() == k.group && stat.state() != "Z" && unix.Kill(k.group, 0) == unix.ESRCH
+}
+
+// hasLog reports whether a process has its stderr below the directory of logs.
+func (k kin) hasLog(pid int) bool {
+	if k.logs == "" {
+		return false
+	}
+	stderr, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", pid))
+	return strings.HasPrefix(stderr, k.logs+"/")
+}
+
+// isThread reports whether a number is that of a thread which is not its process's
 // first one. Such have files in /proc, too, but are not listed there.
 func isThread(pid int) bool {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -176,34 +197,83 @@ func commandLine(pid int) string {
 // field.
 func age(pid int) time.Duration {
 	const tick = time.Second / 100
-	fields := statFields(pid)
+	stat := procStat(pid)
 	var now unix.Timespec
-	if len(fields) < 20 || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+	if stat == nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
 		return 0
 	}
-	started, err := strconv.ParseInt(fields[19], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return max(0, time.Duration(now.Nano())-time.Duration(started)*tick).Truncate(tick)
+	return max(0, time.Duration(now.Nano())-time.Duration(stat.start())*tick).Truncate(tick)
 }
 
-// statFields returns the fields of /proc/PID/stat from the third on.
-func statFields(pid int) []string {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// stat holds the fields of /proc/PID/stat (proc(5)) from the third on.
+type stat []string
+
+// procStat returns nil for a process that is not there.
+func procStat(pid int) stat {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return nil
 	}
 	// The command's name, field 2, may hold spaces and parentheses.
-	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 20 {
+		return nil
+	}
+	return fields
 }
 
-// killMarked kills the processes with a mark until there is none left, or the
-// deadline has passed. The mark is looked at again once the process is held by
-// a pidfd, so that a number that was given away meanwhile is never hit.
-func killMarked(prefix string, deadline time.Time) {
+func (s stat) state() string { return s[0] }
+func (s stat) parent() int   { n, _ := strconv.Atoi(s[1]); return n }
+func (s stat) group() int    { n, _ := strconv.Atoi(s[2]); return n }
+func (s stat) start() uint64 { n, _ := strconv.ParseUint(s[19], 10, 64); return n }
+
+// identify returns what tells a child of this process from whoever may have its
+// number later.
+func identify(pid int) (podProcess, bool) {
+	stat := procStat(pid)
+	if stat == nil || stat.parent() != os.Getpid() {
+		return podProcess{}, false // it was reaped
+	}
+	return podProcess{pid, stat.start()}, true
+}
+
+// hold returns a pidfd of the process, if its number still is its own.
+func hold(p podProcess) (pidfd int, ok bool) {
+	fd, err := unix.PidfdOpen(p.pid, 0)
+	if err != nil {
+		return 0, false
+	}
+	// In this order: what has the number now, has the pidfd.
+	if stat := procStat(p.pid); stat == nil || stat.start() != p.start {
+		_ = unix.Close(fd)
+		return 0, false
+	}
+	return fd, true
+}
+
+// killGroup kills the process group that a process leads, or has led.
+func killGroup(p podProcess, pidfd int) {
+	const processGroup = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, since Linux 6.9
+	if unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, processGroup) == unix.EINVAL {
+		killLedGroup(p, pidfd)
+	}
+	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // it may have left its group
+}
+
+// killLedGroup kills the group by its number, which is the leader's while that is
+// there.
+func killLedGroup(p podProcess, pidfd int) {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0); n == 0 && err == nil {
+		_ = unix.Kill(-p.pid, unix.SIGKILL)
+	}
+}
+
+// kill kills kin until there is none left, or the deadline has passed. Each is
+// looked at again once it is held by a pidfd, so that a number that was given away
+// meanwhile is never hit.
+func kill(k kin, deadline time.Time) {
 	for {
-		found := marked(prefix)
+		found := find(k)
 		if len(found) == 0 || time.Now().After(deadline) {
 			return
 		}
@@ -213,7 +283,7 @@ func killMarked(prefix string, deadline time.Time) {
 			if err != nil {
 				continue
 			}
-			if lookAt(p.PID, prefix) == isMarked {
+			if k.lookAt(p.PID) == isKin {
 				_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 			}
 			held = append(held, fd)
@@ -222,10 +292,11 @@ func killMarked(prefix string, deadline time.Time) {
 	}
 }
 
-// awaitEnds waits until all processes have ended, or for at most d, and closes
-// their pidfds.
+// awaitEnds waits until all processes have ended, or for at most d, reaps those
+// that this process has inherited, and closes their pidfds.
 func awaitEnds(pidfds []int, d time.Duration) {
 	deadline := time.Now().Add(d)
+	inherits := inheritsOrphans()
 	for _, fd := range pidfds {
 		for {
 			left := max(0, time.Until(deadline))
@@ -234,14 +305,25 @@ func awaitEnds(pidfds []int, d time.Duration) {
 				break
 			}
 		}
+		if inherits {
+			_ = unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil)
+		}
 		_ = unix.Close(fd)
 	}
 }
 
-// lasting returns which of the processes with a mark, all of them made after the
-// census, are still there after at most d.
-func lasting(prefix string, since census, d time.Duration) []Leak {
-	found := search(prefix, since.younger)
+// inheritsOrphans reports whether this process is the parent of what pods leave
+// behind. One that is not waits for none of them: they are somebody else's.
+func inheritsOrphans() bool {
+	var subreaper int32
+	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&subreaper)), 0, 0, 0)
+	return os.Getpid() == 1 || err == nil && subreaper != 0
+}
+
+// lasting returns which kin, all of them made after the census, are still there
+// after at most d.
+func lasting(k kin, since census, d time.Duration) []Leak {
+	found := search(k, since.younger)
 	if len(found) == 0 {
 		return nil
 	}
@@ -252,7 +334,7 @@ func lasting(prefix string, since census, d time.Duration) []Leak {
 		}
 	}
 	awaitEnds(held, d)
-	return search(prefix, since.younger)
+	return search(k, since.younger)
 }
 
 // stopsWithin waits until a child was stopped by a signal, or has ended: a
@@ -284,37 +366,38 @@ const (
 // open files.
 func describeProcesses(w io.Writer, processes []Leak) {
 	fmt.Fprintf(w, "%d processes alive\n", len(processes))
-	sockets := socketPaths()
-	children := map[int][]Leak{}
+	t := processTree{sockets: socketPaths(), children: map[int][]Leak{}}
 	known := map[int]bool{}
 	for _, p := range processes {
 		known[p.PID] = true
 	}
 	for _, p := range processes[:min(len(processes), maxProcesses)] {
 		parent := 0
-		if fields := statFields(p.PID); len(fields) > 1 {
-			parent, _ = strconv.Atoi(fields[1])
+		if stat := procStat(p.PID); stat != nil && known[stat.parent()] {
+			parent = stat.parent()
 		}
-		if !known[parent] {
-			parent = 0
-		}
-		children[parent] = append(children[parent], p)
+		t.children[parent] = append(t.children[parent], p)
 	}
-	var describe func(parent int, indent string)
-	describe = func(parent int, indent string) {
-		for _, p := range children[parent] {
-			state, group, session := "ended", "?", "?"
-			if fields := statFields(p.PID); len(fields) > 3 {
-				state, group, session = stateName(fields[0]), fields[2], fields[3]
-			}
-			fmt.Fprintf(w, "%s%d  %s, group %s, session %s, %v old: %s\n", indent, p.PID, state, group, session, p.Age, spawn.Printable(p.Command))
-			for _, file := range openFiles(p.PID, sockets) {
-				fmt.Fprintf(w, "%s    %s\n", indent, spawn.Printable(file))
-			}
-			describe(p.PID, indent+"  ")
+	t.describe(w, 0, "")
+}
+
+type processTree struct {
+	sockets  map[string]string
+	children map[int][]Leak // by parent; of 0 are those whose parent is not among them
+}
+
+func (t processTree) describe(w io.Writer, parent int, indent string) {
+	for _, p := range t.children[parent] {
+		state, group, session := "ended", "?", "?"
+		if stat := procStat(p.PID); stat != nil {
+			state, group, session = stateName(stat.state()), stat[2], stat[3]
 		}
+		fmt.Fprintf(w, "%s%d  %s, group %s, session %s, %v old: %s\n", indent, p.PID, state, group, session, p.Age, spawn.Printable(p.Command))
+		for _, file := range openFiles(p.PID, t.sockets) {
+			fmt.Fprintf(w, "%s    %s\n", indent, spawn.Printable(file))
+		}
+		t.describe(w, p.PID, indent+"  ")
 	}
-	describe(0, "")
 }
 
 // stateName says the state of a process in words: proc(5).

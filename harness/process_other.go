@@ -1,4 +1,4 @@
-//go:build unix && !linux
+//go:build unix && (!linux || portable)
 
 package harness
 
@@ -8,18 +8,27 @@ import (
 	"time"
 )
 
-// There is no portable way to read another process's environment: what a pod
-// leaves outside of its process group is not found here.
+// There is no portable way to read another process's environment, nor to hold a
+// process: what a pod leaves outside of its process group is not found here, and
+// the watchdog kills nothing.
 
-func marked(string) []Leak { return nil }
+func find(kin) []Leak { return nil }
 
-func killMarked(string, time.Time) {}
+func kill(kin, time.Time) {}
 
 type census struct{ pid int }
 
 func takeCensus() census { return census{} }
 
-func lasting(string, census, time.Duration) []Leak { return nil }
+func lasting(kin, census, time.Duration) []Leak { return nil }
+
+func identify(int) (p podProcess, ok bool) { return p, false }
+
+func hold(podProcess) (pidfd int, ok bool) { return 0, false }
+
+func killGroup(podProcess, int) {}
+
+func awaitEnds([]int, time.Duration) {}
 
 func describeProcesses(w io.Writer, _ []Leak) {
 	fmt.Fprintln(w, "this system does not tell which processes are alive")

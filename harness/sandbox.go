@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -18,6 +19,7 @@ import (
 // its names.
 type sandbox struct {
 	tb       TB
+	binary   *binary
 	root     string // of its directories
 	mark     string // what the marks of its pods begin with
 	evidence *evidence
@@ -53,20 +55,30 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	if t, ok := optional[interface{ Context() context.Context }](tb); ok && t.Context().Err() != nil {
 		return nil, errTestEnded // its cleanups may have run
 	}
-	sandboxCount++
-	root, mark, err := sandboxRoot(sandboxCount)
+	box, err := makeSandbox(tb)
 	if err != nil {
 		return nil, fmt.Errorf("make a sandbox: %w", err)
 	}
-	box := &sandbox{tb: tb, root: root, mark: mark, evidence: &evidence{tb: tb}, roster: newRoster()}
-	for _, dir := range dirs {
-		if err := os.Mkdir(box.dir(dir), 0o700); err != nil {
-			_ = os.RemoveAll(root)
-			return nil, fmt.Errorf("make a sandbox: %w", err)
-		}
-	}
 	sandboxes[tb] = box
 	tb.Cleanup(box.cleanup)
+	return box, nil
+}
+
+func makeSandbox(tb TB) (*sandbox, error) {
+	b, err := makeBinary()
+	if err != nil {
+		return nil, err
+	}
+	sandboxCount++
+	n := fmt.Sprint(sandboxCount)
+	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", evidence: &evidence{tb: tb}, roster: newRoster()}
+	for _, dir := range dirs {
+		// All, since what cleans a temporary directory up may remove an idle one.
+		if err := os.MkdirAll(box.dir(dir), 0o700); err != nil {
+			_ = os.RemoveAll(box.root)
+			return nil, err
+		}
+	}
 	return box, nil
 }
 
@@ -264,7 +276,7 @@ func (b *sandbox) cleanup() {
 	b.end()
 	if b.lent {
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
-		killMarked(b.mark, time.Now().Add(grace))
+		kill(kin{mark: b.mark}, time.Now().Add(grace))
 	}
 	if hasFailed(b.tb) {
 		b.evidence.report(b.mark)
@@ -273,4 +285,20 @@ func (b *sandbox) cleanup() {
 	if err := removeAll(b.root); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %v", err)
 	}
+}
+
+// removeAll is os.RemoveAll, also of directories that their owner may not write
+// to, such as those of Go's module cache.
+func removeAll(root string) error {
+	err := os.RemoveAll(root)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if entry != nil && entry.IsDir() {
+			_ = os.Chmod(path, 0o700) // before it is read
+		}
+		return nil
+	})
+	return os.RemoveAll(root)
 }

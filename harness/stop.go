@@ -33,6 +33,9 @@ func (p *Pod) Stop() error {
 		p.tb.Helper()
 		p.stopErr = errors.Join(p.stop(), p.clear())
 		p.log.endFollowing()
+		if _, ended := p.ended(); ended {
+			p.box.binary.letGo(p.process)
+		}
 	})
 	return p.stopErr
 }
@@ -114,34 +117,39 @@ const leakGrace = 500 * time.Millisecond
 // clear kills what the pod has left behind, and names it.
 func (p *Pod) clear() error {
 	p.tb.Helper()
-	leaks := lasting(p.mark, p.born, leakGrace)
+	mine := kin{mark: p.mark}
+	if !errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone) {
+		mine.group = p.PID // somebody is left in it
+	}
+	grace, _ := beforeDeadline(p.tb, "", leakGrace)
+	leaks := lasting(mine, p.born, grace)
 	p.mu.Lock()
 	forgiven := p.cfg.AllowLeaks || p.killed
 	p.mu.Unlock()
 	if len(leaks) > 0 && !forgiven {
 		p.box.evidence.snapshot(p.box.mark)
 	}
-	// The group too: a process can have emptied its environment, and there are
-	// systems that do not show it.
+	// There are systems that do not tell what is left.
 	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	if len(leaks) == 0 {
 		return nil
 	}
-	killMarked(p.mark, time.Now().Add(DefaultStopGrace))
+	grace, _ = beforeDeadline(p.tb, "", killGrace)
+	kill(mine, time.Now().Add(grace))
 	names := make([]string, len(leaks))
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
 	message := fmt.Sprintf("pod %s left processes behind, which were killed:\n\t\t%s", p.Name, strings.Join(names, "\n\t\t"))
-	if forgiven {
-		if !p.cfg.AllowLeaks {
-			p.tb.Logf("harness: %s", message)
-		}
-		return nil
+	if !forgiven {
+		return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
 	}
-	return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
+	if !p.cfg.AllowLeaks {
+		p.tb.Logf("harness: %s", message)
+	}
+	return nil
 }
 
 // judge returns the error that the pod has ended without the test's asking, as it

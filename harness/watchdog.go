@@ -1,10 +1,9 @@
 package harness
 
 import (
-	"errors"
+	"bufio"
 	"fmt"
-	"io"
-	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"example.com/podharness/spawn"
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 )
 
 // markEnv is the environment variable that marks whatever a pod starts: the
@@ -35,10 +35,19 @@ const lastGrace = 10 * time.Second
 type binary struct {
 	mark string
 	root string // of all sandboxes
-	// alive is the end of a pipe that only this process has. The watchdog waits
-	// for its end, so that the kernel tells it of any death of this process.
-	alive    *os.File
-	watchdog int // its process
+
+	mu       sync.Mutex
+	pods     map[podProcess]bool // those whose teardown is not over: a new watchdog is told them
+	pipe     *os.File            // to the watchdog; no other process has this end
+	watchdog int                 // its process
+	restarts int
+}
+
+// podProcess is a process and when it started, in clock ticks since boot: its
+// number alone may be given away.
+type podProcess struct {
+	pid   int
+	start uint64
 }
 
 var (
@@ -56,7 +65,9 @@ func makeBinary() (*binary, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &binary{mark: uuid.NewString(), root: root}
+	b := &binary{mark: uuid.NewString(), root: root, pods: map[podProcess]bool{}}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if err := b.watch(); err != nil {
 		_ = os.RemoveAll(root)
 		return nil, fmt.Errorf("start the watchdog that ends pods when this process dies: %w", err)
@@ -66,7 +77,8 @@ func makeBinary() (*binary, error) {
 }
 
 // watch starts the watchdog: this binary again, in a session of its own, which
-// no signal to this one's process group or terminal reaches.
+// no signal to this one's process group or terminal reaches. It waits for the end
+// of the pipe, so that the kernel tells it of any death of this process.
 func (b *binary) watch() error {
 	self, err := os.Executable()
 	if err != nil {
@@ -88,43 +100,112 @@ func (b *binary) watch() error {
 		w.Close()
 		return err
 	}
-	go func() { _ = cmd.Wait() }()
-	b.alive, b.watchdog = w, cmd.Process.Pid
+	b.pipe, b.watchdog = w, cmd.Process.Pid
+	for p := range b.pods {
+		b.tell('+', p)
+	}
+	go func() {
+		_ = cmd.Wait()
+		b.watchAgain(cmd.ProcessState)
+	}()
 	return nil
+}
+
+// maxRestarts is how often a watchdog that was killed is started again.
+const maxRestarts = 5
+
+// watchAgain starts a new watchdog in place of one that somebody has killed.
+func (b *binary) watchAgain(how *os.ProcessState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pipe.Close()
+	b.restarts++
+	if b.restarts == 1 {
+		fmt.Fprintf(os.Stderr, "harness: the watchdog (process %d), which ends pods when this test binary dies, has ended (%v): it is started again\n", b.watchdog, how)
+	}
+	err := fmt.Errorf("it has ended %d times", b.restarts)
+	if b.restarts <= maxRestarts {
+		err = b.watch()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "harness: the watchdog is not started again (%v): should this test binary be killed, its pods live on\n", err)
+	}
+}
+
+// launched tells the watchdog of a pod's process.
+func (b *binary) launched(pid int) podProcess {
+	p, ok := identify(pid)
+	if !ok {
+		return p // it has ended, or this system does not tell
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pods[p] = true
+	b.tell('+', p)
+	return p
+}
+
+// letGo tells the watchdog that nothing is left to do for a pod.
+func (b *binary) letGo(p podProcess) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pods[p] {
+		delete(b.pods, p)
+		b.tell('-', p)
+	}
+}
+
+// tell writes a line for a pod. Should that fail, there is the mark still: a
+// watchdog that has ended is replaced, and is told then.
+func (b *binary) tell(what byte, p podProcess) {
+	_ = b.pipe.SetWriteDeadline(time.Now().Add(time.Second)) // the watchdog may be stopped
+	_, _ = fmt.Fprintf(b.pipe, "%c%d %d\n", what, p.pid, p.start)
 }
 
 func init() {
 	if len(os.Args) == 4 && os.Args[1] == watchdogArg {
-		reap(os.Args[2], os.Args[3])
+		runWatchdog(os.Args[2], os.Args[3])
 		// Not os.Exit: in a binary that measures coverage that has hooks.
 		syscall.Exit(0)
 	}
 }
 
-// reap is the watchdog: it waits for the end of the test binary, then ends what
+// runWatchdog is what the watchdog does: it waits for the end of the test binary, then ends what
 // its pods have left and removes their sandboxes.
-func reap(mark, root string) {
+func runWatchdog(mark, root string) {
 	spawn.CloseInherited()
-	debug.FreeOSMemory() // what the host's initialization used
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	killMarked(mark, time.Now().Add(lastGrace))
+	debug.FreeOSMemory()         // what the host's initialization used
+	held := map[podProcess]int{} // by a pidfd each
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var what byte
+		var p podProcess
+		_, _ = fmt.Sscanf(lines.Text(), "%c%d %d", &what, &p.pid, &p.start)
+		switch fd, known := held[p]; {
+		case what == '+' && !known:
+			if fd, ok := hold(p); ok {
+				held[p] = fd
+			}
+		case what == '-' && known:
+			_ = unix.Close(fd)
+			delete(held, p)
+		}
+	}
+	for p, fd := range held {
+		killGroup(p, fd)
+	}
+	if real, err := filepath.EvalSymlinks(root); err == nil {
+		root = real // as /proc has it
+	}
+	kill(kin{mark: mark, logs: root}, time.Now().Add(lastGrace))
+	awaitEnds(slices.Collect(maps.Values(held)), killGrace)
 	_ = removeAll(root)
 }
 
-// removeAll is os.RemoveAll, also of directories that their owner may not write
-// to, such as those of Go's module cache.
-func removeAll(root string) error {
-	err := os.RemoveAll(root)
-	if !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if entry != nil && entry.IsDir() {
-			_ = os.Chmod(path, 0o700) // before it is read
-		}
-		return nil
-	})
-	return os.RemoveAll(root)
+// kin says which processes are meant, and what they have of a pod.
+type kin struct {
+	mark  string // a mark that begins so
+	group int    // or the process group that this process led; 0 = none
+	logs  string // or stderr in a file below this directory; "" = none
 }
 
 // A Leak is a process that a pod started and left behind.
@@ -152,16 +233,5 @@ func Leaks() []Leak {
 	if b == nil {
 		return nil
 	}
-	return marked(b.mark)
-}
-
-// sandboxRoot makes the directory of one more sandbox.
-func sandboxRoot(n int) (root, mark string, err error) {
-	b, err := makeBinary()
-	if err != nil {
-		return "", "", err
-	}
-	root = filepath.Join(b.root, fmt.Sprint(n))
-	// All, since what cleans a temporary directory up may remove an idle one.
-	return root, fmt.Sprintf("%s/%d/", b.mark, n), os.MkdirAll(root, 0o700)
+	return find(kin{mark: b.mark})
 }

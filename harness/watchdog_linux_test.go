@@ -1,3 +1,5 @@
+//go:build !portable
+
 package harness
 
 import (
@@ -56,12 +58,12 @@ func await(t *testing.T) {
 	t.Fatal("the end did not come")
 }
 
-const reaperTestEnv = "HARNESS_TEST_END"
+const endEnv = "HARNESS_TEST_END"
 
 // TestNoProcessOutlivesTheTestBinary is the proof: every way to end a test
 // binary, with every kind of pod. What is left is counted by the mark.
 func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
-	if name := os.Getenv(reaperTestEnv); name != "" {
+	if name := os.Getenv(endEnv); name != "" {
 		for _, kind := range podKinds {
 			pod := StartPod(t, Config{Name: kind.name, Command: FakePod(kind.program), StopGrace: 100 * time.Millisecond, AllowLeaks: true})
 			if kind.name == "stopped" {
@@ -86,12 +88,12 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			}
 			cmd := exec.Command(os.Args[0], append([]string{"-test.run=^TestNoProcessOutlivesTheTestBinary$"}, e.args...)...)
 			control := uuid.NewString()
-			cmd.Env = append(os.Environ(), reaperTestEnv+"="+e.name, controlEnv+"="+control, "TMPDIR="+t.TempDir())
+			cmd.Env = append(os.Environ(), endEnv+"="+e.name, controlEnv+"="+control, "TMPDIR="+t.TempDir())
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			out, err := cmd.StdoutPipe()
 			require.NoError(t, err)
 			require.NoError(t, cmd.Start())
-			t.Cleanup(func() { killMarked(control, time.Now().Add(10*time.Second)) })
+			t.Cleanup(func() { kill(kin{mark: control}, time.Now().Add(10*time.Second)) })
 			marks, sandbox := map[string]string{}, ""
 			lines := bufio.NewScanner(out)
 			for sandbox == "" && lines.Scan() {
@@ -107,7 +109,7 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			require.NotEmpty(t, sandbox)
 			if e.signal != 0 {
 				for kind, mark := range marks {
-					require.NotEmpty(t, marked(mark), "the mark of %s finds what is alive", kind)
+					require.NotEmpty(t, find(kin{mark: mark}), "the mark of %s finds what is alive", kind)
 				}
 				require.NoError(t, syscall.Kill(-cmd.Process.Pid, e.signal))
 			}
@@ -119,7 +121,7 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			ended := time.Now()
 			left := func() (all []string) {
 				for kind, mark := range marks {
-					for _, leak := range marked(mark) {
+					for _, leak := range find(kin{mark: mark}) {
 						all = append(all, kind+": "+leak.String())
 					}
 				}
@@ -133,7 +135,7 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			}
 			t.Logf("all gone after %v", time.Since(ended).Round(time.Millisecond))
 			assert.Empty(t, left(), "%v after the end", soon)
-			assert.Len(t, marked(control), 1, "a plain exec.Command in its own group survives, so that the count can fail")
+			assert.Len(t, find(kin{mark: control}), 1, "a plain exec.Command in its own group survives, so that the count can fail")
 		})
 	}
 }
@@ -221,7 +223,7 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 			if !tc.fails && tc.says == "" {
 				assert.Empty(t, tb.log)
 			}
-			assert.Empty(t, marked(pod.mark), "nothing is left")
+			assert.Empty(t, find(kin{mark: pod.mark}), "nothing is left")
 		})
 	}
 }
@@ -232,7 +234,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	require.Error(t, err)
 	box, err := sandboxOf(t)
 	require.NoError(t, err)
-	assert.Empty(t, marked(box.mark))
+	assert.Empty(t, find(kin{mark: box.mark}))
 }
 
 func TestYoungerProcesses(t *testing.T) {
@@ -242,7 +244,7 @@ func TestYoungerProcesses(t *testing.T) {
 		t.Skip("/proc does not tell which number was given last")
 	}
 	pod := StartPod(t, Config{})
-	found := search(pod.mark, pod.born.younger)
+	found := search(kin{mark: pod.mark}, pod.born.younger)
 	require.Len(t, found, 1, "a process, and not each of its threads")
 	assert.Equal(t, pod.PID, found[0].PID)
 	before.pid = pod.PID
@@ -263,7 +265,7 @@ func TestEvidenceOfALeakShowsIt(t *testing.T) {
 	t.Parallel()
 	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
 	pod := StartPod(tb, Config{Name: "alpha", Command: FakePod("escape; bind; ready; serve")})
-	leaks := marked(pod.mark)
+	leaks := find(kin{mark: pod.mark})
 	tb.end()
 	require.True(t, tb.failed)
 	text, err := os.ReadFile(filepath.Join(tb.artifacts, "processes.txt"))
@@ -279,7 +281,7 @@ func TestEvidenceOfALeakShowsIt(t *testing.T) {
 // TestTestBinaryThatAPodStarts is a test binary with a mark and a temporary
 // directory that are not for good.
 func TestTestBinaryThatAPodStarts(t *testing.T) {
-	if os.Getenv(reaperTestEnv) != "" {
+	if os.Getenv(endEnv) != "" {
 		t.Run("first", func(t *testing.T) {
 			t.Setenv("TMPDIR", t.TempDir())
 			StartPod(t, Config{})
@@ -294,7 +296,7 @@ func TestTestBinaryThatAPodStarts(t *testing.T) {
 	}
 	t.Parallel()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), reaperTestEnv+"=yes", markEnv+"=of/the/pod/")
+	cmd.Env = append(os.Environ(), endEnv+"=yes", markEnv+"=of/the/pod/")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

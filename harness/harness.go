@@ -230,7 +230,15 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	a := box.evidence.attempt(sc.PodName, cfg)
 	born := takeCensus()
 	var process podProcess
-	started, err := a.start(box.ctx, sc, func(pid int) { process = box.binary.launched(pid) })
+	launched := false
+	box.binary.startBegins()
+	started, err := a.start(box.ctx, sc, func(pid int) {
+		launched = true
+		process = box.binary.launched(pid)
+	})
+	if !launched {
+		box.binary.launched(0)
+	}
 	a.log.follow()
 	if err != nil {
 		grace, _ := beforeDeadline(tb, "", killGrace)

@@ -140,7 +140,7 @@ func (k kin) lookAt(pid int) look {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH):
 		return isGone
-	case k.isMarked(env) || k.isMember(pid) || k.hasLog(pid):
+	case k.isMarked(env) || k.isMember(pid) || k.hasLog(pid) || err != nil && k.isOrphan(pid):
 		if isThread(pid) {
 			return isOther
 		}
@@ -180,6 +180,14 @@ func (k kin) hasLog(pid int) bool {
 	return strings.HasPrefix(stderr, k.logs+"/")
 }
 
+// isOrphan reports whether a process leads its group and was left behind by the
+// process that has left this one.
+func (k kin) isOrphan(pid int) bool {
+	stat := procStat(pid)
+	return k.since > 0 && stat != nil && stat.group() == pid && stat.session() == k.session &&
+		stat.parent() == os.Getppid() && stat.start() >= k.since
+}
+
 // isThread reports whether a number is that of a thread which is not its process's
 // first one. Such have files in /proc, too, but are not listed there.
 func isThread(pid int) bool {
@@ -192,17 +200,33 @@ func commandLine(pid int) string {
 	return strings.Join(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"), " ")
 }
 
-// age returns how long a process has run, to 1/100 s: now, on the clock of field
-// 22 of /proc/PID/stat (proc(5)), which counts from boot in 1/100 s, less that
-// field.
-func age(pid int) time.Duration {
-	const tick = time.Second / 100
-	stat := procStat(pid)
+// tick is the unit of the times in /proc (proc(5)).
+const tick = time.Second / 100
+
+// bootTicks returns the time now on the clock of those.
+func bootTicks() uint64 {
 	var now unix.Timespec
-	if stat == nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
 		return 0
 	}
-	return max(0, time.Duration(now.Nano())-time.Duration(stat.start())*tick).Truncate(tick)
+	return uint64(time.Duration(now.Nano()) / tick)
+}
+
+// age returns how long a process has run.
+func age(pid int) time.Duration {
+	stat := procStat(pid)
+	if stat == nil {
+		return 0
+	}
+	return time.Duration(max(bootTicks(), stat.start())-stat.start()) * tick
+}
+
+// sessionOf returns the session of a process; 0 = it is not there.
+func sessionOf(pid int) int {
+	if stat := procStat(pid); stat != nil {
+		return stat.session()
+	}
+	return 0
 }
 
 // stat holds the fields of /proc/PID/stat (proc(5)) from the third on.
@@ -225,30 +249,34 @@ func procStat(pid int) stat {
 func (s stat) state() string { return s[0] }
 func (s stat) parent() int   { n, _ := strconv.Atoi(s[1]); return n }
 func (s stat) group() int    { n, _ := strconv.Atoi(s[2]); return n }
+func (s stat) session() int  { n, _ := strconv.Atoi(s[3]); return n }
 func (s stat) start() uint64 { n, _ := strconv.ParseUint(s[19], 10, 64); return n }
 
-// identify returns what tells a child of this process from whoever may have its
-// number later.
-func identify(pid int) (podProcess, bool) {
-	stat := procStat(pid)
-	if stat == nil || stat.parent() != os.Getpid() {
-		return podProcess{}, false // it was reaped
+// lineType keeps messages apart, each with its descriptor.
+const lineType = unix.SOCK_SEQPACKET
+
+func sendMessage(socket int, text string, rights []byte) error {
+	for {
+		if err := unix.Sendmsg(socket, []byte(text), rights, nil, unix.MSG_NOSIGNAL); err != unix.EINTR {
+			return err
+		}
 	}
-	return podProcess{pid, stat.start()}, true
 }
 
-// hold returns a pidfd of the process, if its number still is its own.
-func hold(p podProcess) (pidfd int, ok bool) {
-	fd, err := unix.PidfdOpen(p.pid, 0)
+// hold returns a pidfd of a child of this process, and what tells the child from
+// whoever has its number later.
+func hold(pid int) (p podProcess, pidfd int, ok bool) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return 0, false
+		return p, -1, false
 	}
-	// In this order: what has the number now, has the pidfd.
-	if stat := procStat(p.pid); stat == nil || stat.start() != p.start {
-		_ = unix.Close(fd)
-		return 0, false
+	// In this order: who has the number now has the pidfd.
+	stat := procStat(pid)
+	if stat == nil || stat.parent() != os.Getpid() {
+		_ = unix.Close(pidfd)
+		return p, -1, false // it was reaped
 	}
-	return fd, true
+	return podProcess{pid, stat.start()}, pidfd, true
 }
 
 // killGroup kills the process group that a process leads, or has led.

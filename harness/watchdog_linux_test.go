@@ -5,19 +5,24 @@ package harness
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/spawn"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // podKinds are pods that are hard to get rid of.
@@ -164,7 +169,7 @@ func TestWatchdogIsSmallAndHoldsNothing(t *testing.T) {
 	require.NoError(t, err)
 	for _, fd := range fds {
 		target, _ := os.Readlink(fd)
-		assert.True(t, target == "/dev/null" || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "pipe:"), "%s is %s", fd, target)
+		assert.True(t, target == "/dev/null" || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "socket:"), "%s is %s", fd, target)
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.watchdog))
 	require.NoError(t, err)
@@ -192,6 +197,7 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 		{name: "escape", program: "escape", fails: true},
 		{name: "daemon", program: "escape 'daemonize; hang'; bind; ready; serve", fails: true},
 		{name: "escape of a pod that ended by itself", program: "escape; bind; ready; serve", dies: true, fails: true},
+		{name: "child in its group without environment", program: "leaky", fails: true},
 		{name: "allowed", program: "escape", cfg: Config{AllowLeaks: true}},
 		{name: "killed by the test", program: "escape", kill: true, says: "harness: pod alpha left processes behind"},
 		// The signal that stops the pod ends its child too, maybe a moment later.
@@ -202,6 +208,9 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 			t.Parallel()
 			tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
 			tc.cfg.Name, tc.cfg.Command = "alpha", FakePod(tc.program)
+			if tc.program == "leaky" {
+				tc.cfg.Command = spawn.Command{Program: os.Args[0], PrefixArgs: []string{testPodArg, "leaky"}}
+			}
 			pod, err := TryStartPod(tb, tc.cfg)
 			require.NoError(t, err)
 			if tc.dies {
@@ -214,7 +223,7 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 			tb.end()
 			assert.Equal(t, tc.fails, tb.failed, tb.log)
 			if tc.fails {
-				assert.Regexp(t, `pod alpha left processes behind, which were killed:\n\t\tprocess \d+ \(.*podharness-fakepod -role .*, [0-9.]+m?s old\)`, tb.log)
+				assert.Regexp(t, `pod alpha left processes behind, which were killed:\n\t\tprocess \d+ \(.*(podharness-fakepod -role |harness-test-pod child ).*, [0-9.]+m?s old\)`, tb.log)
 				assert.Contains(t, tb.log, "Config.AllowLeaks")
 			}
 			if tc.says != "" {
@@ -299,4 +308,410 @@ func TestTestBinaryThatAPodStarts(t *testing.T) {
 	cmd.Env = append(os.Environ(), endEnv+"=yes", markEnv+"=of/the/pod/")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
+}
+
+// TestHidingPodDoesNotOutliveTheTestBinary kills test binaries at random moments,
+// while their pods, which the mark does not tell, start, live and end.
+func TestHidingPodDoesNotOutliveTheTestBinary(t *testing.T) {
+	if name := os.Getenv(endEnv); name != "" {
+		kind, word, _ := strings.Cut(name, ":")
+		RuntimeDir(t)
+		fmt.Println("begin")
+		for i := 0; ; i++ {
+			pod := StartPod(t, hiding(t, kind, fmt.Sprint(word, "-", i)))
+			if kind == "leaderless" {
+				pod.Dial()
+				_, _ = pod.TryWait(time.Minute)
+			}
+			if i%2 == 1 {
+				_ = pod.Kill()
+			}
+			if i == 3 && (kind == "leaderless" || kind == "hidden") {
+				fmt.Println("settled")
+				await(t)
+			}
+		}
+	}
+	t.Parallel()
+	rounds := 20
+	if os.Getenv("PODHARNESS_LONG") != "" {
+		rounds = 500
+	}
+	for kind, moment := range map[string]string{"plain": "begin", "undumpable": "begin", "hidden": "settled", "leaderless": "settled"} {
+		t.Run(kind+" pod, after "+moment, func(t *testing.T) {
+			t.Parallel()
+			for range rounds {
+				word := uuid.NewString()
+				cmd, lines := startHelper(t, "TestHidingPodDoesNotOutliveTheTestBinary", kind+":"+word)
+				waitForLine(t, lines, moment)
+				<-time.After(time.Duration(rand.Int64N(int64(20 * time.Millisecond))))
+				require.NoError(t, cmd.Process.Kill())
+				_ = cmd.Wait()
+				assertSoonGone(t, word)
+				if t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// startHelper runs a test of this binary in a process of its own, which is killed
+// at the end of the test, and returns its output line by line.
+func startHelper(t *testing.T, test, end string, env ...string) (*exec.Cmd, <-chan string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$")
+	cmd.Env = append(append(os.Environ(), endEnv+"="+end, "TMPDIR="+t.TempDir()), env...)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	cmd.Stderr = cmd.Stdout
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	lines := make(chan string, 10000)
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			lines <- scanner.Text()
+		}
+	}()
+	return cmd, lines
+}
+
+// waitForLine reads to the line that begins with a word, and returns it.
+func waitForLine(t *testing.T, lines <-chan string, word string) string {
+	t.Helper()
+	late := time.After(20 * time.Second)
+	var all []string
+	for {
+		select {
+		case line, ok := <-lines:
+			all = append(all, line)
+			if strings.HasPrefix(line, word) {
+				return line
+			}
+			require.True(t, ok, "the helper has ended without %q: %q", word, all)
+		case <-late:
+			require.Fail(t, "no line in time", "%q in %q", word, all)
+		}
+	}
+}
+
+func TestKilledWatchdogIsReplaced(t *testing.T) {
+	if word := os.Getenv(endEnv); word != "" {
+		StartPod(t, hiding(t, "hidden", word))
+		kills, err := strconv.Atoi(os.Getenv("KILLS"))
+		require.NoError(t, err)
+		for range kills {
+			thisBinary.mu.Lock()
+			watchdog := thisBinary.watchdog
+			thisBinary.mu.Unlock()
+			require.NoError(t, unix.Kill(watchdog, unix.SIGKILL))
+			require.Eventually(t, func() bool {
+				thisBinary.mu.Lock()
+				defer thisBinary.mu.Unlock()
+				return thisBinary.watchdog != watchdog || thisBinary.restarts > maxRestarts
+			}, 10*time.Second, time.Millisecond)
+		}
+		StartPod(t, hiding(t, "hidden", word+"-2"))
+		fmt.Println("up")
+		await(t)
+	}
+	t.Parallel()
+	t.Run("and knows the pods", func(t *testing.T) {
+		t.Parallel()
+		word := uuid.NewString()
+		cmd, lines := startHelper(t, "TestKilledWatchdogIsReplaced", word, "KILLS=2")
+		assert.Regexp(t, `^harness: the watchdog \(process \d+\), which ends pods when this test binary dies, has ended \(signal: killed\): it is started again$`, waitForLine(t, lines, "harness:"))
+		assert.Equal(t, "up", waitForLine(t, lines, ""), "it is said once")
+		require.Len(t, withWord(word), 2)
+		require.NoError(t, cmd.Process.Kill())
+		assertSoonGone(t, word)
+	})
+	t.Run("a few times", func(t *testing.T) {
+		t.Parallel()
+		word := uuid.NewString()
+		cmd, lines := startHelper(t, "TestKilledWatchdogIsReplaced", word, fmt.Sprint("KILLS=", maxRestarts+1))
+		waitForLine(t, lines, "harness: the watchdog (process")
+		assert.Contains(t, waitForLine(t, lines, "harness:"), "is not started again (it has ended 6 times): should this test binary be killed, its pods live on")
+		assert.Equal(t, "up", waitForLine(t, lines, ""), "pods start without one")
+		require.NoError(t, cmd.Process.Kill())
+		for _, pid := range withWord(word) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+}
+
+// startWatchdog starts a watchdog as a test binary does, and returns its process
+// and what that tells it with.
+func startWatchdog(t *testing.T) (*exec.Cmd, *binary) {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "root")
+	require.NoError(t, os.Mkdir(root, 0o700))
+	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root)
+	ends, err := socketPair()
+	require.NoError(t, err)
+	stdin := os.NewFile(uintptr(ends[1]), "watchdog")
+	defer stdin.Close()
+	cmd.Stdin = stdin
+	require.NoError(t, cmd.Start())
+	b := &binary{line: ends[0], pods: map[podProcess]bool{}}
+	t.Cleanup(func() {
+		b.hangUp()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd, b
+}
+
+// hangUp is the end of a test binary.
+func (b *binary) hangUp() {
+	if b.line >= 0 {
+		_ = unix.Close(b.line)
+	}
+	b.line = -1
+}
+
+func hasEnded(t *testing.T, cmd *exec.Cmd, within time.Duration) bool {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
+func TestWatchdogHitsNobodyElse(t *testing.T) {
+	t.Parallel()
+	watchdog, b := startWatchdog(t)
+	pods := map[string]*exec.Cmd{}
+	for _, name := range []string{"told", "ended", "let go", "never told"} {
+		pods[name] = startSleeper(t, 0)
+	}
+	member := startSleeper(t, pods["told"].Process.Pid)
+	orphan := startSleeper(t, pods["ended"].Process.Pid)
+	told := map[string]podProcess{}
+	for _, name := range []string{"told", "ended", "let go"} {
+		b.startBegins()
+		told[name] = b.launched(pods[name].Process.Pid)
+	}
+	b.letGo(told["let go"])
+	b.letGo(told["let go"])
+	b.letGo(podProcess{told["told"].pid, told["told"].start - 1}) // an earlier one of that number
+	require.NoError(t, pods["ended"].Process.Kill())
+	require.True(t, hasEnded(t, pods["ended"], 10*time.Second))
+	b.hangUp()
+	assert.True(t, hasEnded(t, watchdog, 10*time.Second))
+	assert.True(t, hasEnded(t, pods["told"], 10*time.Second))
+	assert.True(t, hasEnded(t, member, 10*time.Second), "the whole group")
+	assert.True(t, hasEnded(t, orphan, 10*time.Second), "also of a pod that has ended")
+	for _, name := range []string{"let go", "never told"} {
+		assert.NotEqual(t, "Z", procStat(pods[name].Process.Pid).state(), name)
+	}
+}
+
+func TestWatchdogHoldsOnePidfdForEachPod(t *testing.T) {
+	t.Parallel()
+	watchdog, b := startWatchdog(t)
+	for range 100 {
+		pod := startSleeper(t, 0)
+		b.startBegins()
+		b.letGo(b.launched(pod.Process.Pid))
+		require.NoError(t, pod.Process.Kill())
+	}
+	pod := b.launched(startSleeper(t, 0).Process.Pid)
+	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 1 }, 10*time.Second, time.Millisecond)
+	b.letGo(pod)
+	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 0 }, 10*time.Second, time.Millisecond)
+}
+
+func TestStoppedWatchdogDoesNotHoldUpAStart(t *testing.T) {
+	t.Parallel()
+	watchdog, b := startWatchdog(t)
+	require.NoError(t, watchdog.Process.Signal(syscall.SIGSTOP))
+	begin := time.Now()
+	for time.Since(begin) < 500*time.Millisecond { // until the socket is full
+		b.startBegins()
+	}
+	b.startBegins()
+	assert.Less(t, time.Since(begin), 10*time.Second)
+}
+
+func TestWhatTheWatchdogNotes(t *testing.T) {
+	t.Parallel()
+	w := watched{pods: map[podProcess]int{}}
+	w.note(startEnds, podProcess{}, -1) // of a start that an earlier watchdog has seen begin
+	w.note(startBegins, podProcess{start: 7}, -1)
+	w.note(startBegins, podProcess{start: 8}, -1)
+	w.note(isLaunched, podProcess{1, 9}, -1)
+	assert.Equal(t, watched{pods: map[podProcess]int{{1, 9}: -1}, starts: 1, since: 7}, w)
+	w.note(startEnds, podProcess{}, -1)
+	w.note(startBegins, podProcess{start: 10}, -1)
+	w.note(isLetGo, podProcess{1, 9}, -1)
+	assert.Equal(t, watched{pods: map[podProcess]int{}, starts: 1, since: 10}, w)
+}
+
+// TestOrphanWhoseEnvironmentIsHidden is what a watchdog of an ordinary user finds of
+// a start that it saw begin.
+func TestOrphanWhoseEnvironmentIsHidden(t *testing.T) {
+	t.Parallel()
+	sleeper := startSleeper(t, 0)
+	stat := procStat(sleeper.Process.Pid)
+	k := kin{since: stat.start(), session: stat.session()}
+	assert.False(t, k.isOrphan(sleeper.Process.Pid), "its parent is this process")
+	sibling := procStat(os.Getpid())
+	k = kin{since: sibling.start(), session: sibling.session()}
+	if sibling.group() == os.Getpid() {
+		assert.False(t, k.isOrphan(os.Getppid()))
+	}
+}
+
+func TestPodIsLetGoAfterItsTeardown(t *testing.T) {
+	t.Parallel()
+	b, err := makeBinary()
+	require.NoError(t, err)
+	knows := func(pid int) bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for p := range b.pods {
+			if p.pid == pid {
+				return true
+			}
+		}
+		return false
+	}
+	pod := StartPod(t, Config{})
+	assert.True(t, knows(pod.PID))
+	require.NoError(t, pod.Stop())
+	assert.False(t, knows(pod.PID))
+	_, err = TryStartPod(t, Config{Command: FakePod("early-exit")})
+	var e *spawn.Error
+	require.ErrorAs(t, err, &e)
+	assert.False(t, knows(e.PID))
+}
+
+func TestOnlyAChildIsHeld(t *testing.T) {
+	t.Parallel()
+	sleeper := startSleeper(t, 0)
+	p, pidfd, ok := hold(sleeper.Process.Pid)
+	require.True(t, ok)
+	assert.Equal(t, podProcess{sleeper.Process.Pid, procStat(sleeper.Process.Pid).start()}, p)
+	require.NoError(t, unix.Close(pidfd))
+	_, _, ok = hold(os.Getppid())
+	assert.False(t, ok)
+	require.NoError(t, sleeper.Process.Kill())
+	require.True(t, hasEnded(t, sleeper, 10*time.Second))
+	_, _, ok = hold(sleeper.Process.Pid)
+	assert.False(t, ok, "its number may be somebody else's")
+}
+
+// TestGroupOnOldKernels is what Linux before 6.9 gets.
+func TestGroupOnOldKernels(t *testing.T) {
+	t.Parallel()
+	pair := func() (leader, member *exec.Cmd, p podProcess, pidfd int) {
+		leader = startSleeper(t, 0)
+		member = startSleeper(t, leader.Process.Pid)
+		p, pidfd, ok := hold(leader.Process.Pid)
+		require.True(t, ok)
+		t.Cleanup(func() { _ = unix.Close(pidfd) })
+		return leader, member, p, pidfd
+	}
+	leader, member, p, pidfd := pair()
+	killLedGroup(p, pidfd)
+	assert.True(t, hasEnded(t, leader, 10*time.Second))
+	assert.True(t, hasEnded(t, member, 10*time.Second))
+
+	leader, member, p, pidfd = pair()
+	require.NoError(t, leader.Process.Kill())
+	require.True(t, hasEnded(t, leader, 10*time.Second))
+	killLedGroup(p, pidfd)
+	assert.NotEqual(t, "Z", procStat(member.Process.Pid).state(), "whose number it is now is not known")
+}
+
+func TestGroupMembersAreKin(t *testing.T) {
+	t.Parallel()
+	leader := startSleeper(t, 0)
+	member := startSleeper(t, leader.Process.Pid)
+	group := kin{mark: "none", group: leader.Process.Pid}
+	assert.Empty(t, find(group), "the number is that of a process: it was given away")
+	require.NoError(t, leader.Process.Kill())
+	require.True(t, hasEnded(t, leader, 10*time.Second))
+	found := find(group)
+	require.Len(t, found, 1)
+	assert.Equal(t, member.Process.Pid, found[0].PID)
+	require.NoError(t, member.Process.Kill())
+	require.Eventually(t, func() bool { return procStat(member.Process.Pid).state() == "Z" }, 10*time.Second, time.Millisecond)
+	assert.Empty(t, find(group), "it has ended, and was not reaped")
+}
+
+func TestAgeOfAProcess(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	sleeper := startSleeper(t, 0)
+	const old = 100 * time.Millisecond
+	require.Eventually(t, func() bool { return age(sleeper.Process.Pid) >= old }, 10*time.Second, time.Millisecond)
+	assert.GreaterOrEqual(t, time.Since(begin), old-20*time.Millisecond)
+}
+
+// TestZombiesOfASubreaper runs in a process that inherits what pods leave behind,
+// as process 1 of a container does.
+func TestZombiesOfASubreaper(t *testing.T) {
+	if os.Getenv(endEnv) != "" {
+		require.NoError(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+		const left = "child 'ignore INT TERM HUP; hang'; escape 'ignore INT TERM HUP; hang'; "
+		var all sync.WaitGroup
+		for range 20 {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				_, err := TryStartPod(t, Config{Command: FakePod(left + "exit 7")})
+				assert.ErrorIs(t, err, spawn.ErrExited)
+				for _, program := range []string{left, "child; escape; "} {
+					pod, err := TryStartPod(t, Config{Command: FakePod(program + "bind; ready; serve"), AllowLeaks: true})
+					if assert.NoError(t, err) {
+						assert.NoError(t, pod.Stop())
+					}
+				}
+			}()
+		}
+		all.Wait()
+		t.Cleanup(func() {
+			zombies := func() (all []string) {
+				for _, pid := range allProcesses() {
+					if stat := procStat(pid); stat != nil && stat.parent() == os.Getpid() && stat.state() == "Z" {
+						all = append(all, fmt.Sprint(pid))
+					}
+				}
+				return all
+			}
+			require.Eventually(t, func() bool { return len(zombies()) == 0 }, 5*time.Second, time.Millisecond, "%v", zombies())
+			fmt.Println("no zombies")
+		})
+		return
+	}
+	t.Parallel()
+	_, lines := startHelper(t, "TestZombiesOfASubreaper", "yes")
+	waitForLine(t, lines, "no zombies")
+}
+
+// TestKillHoldsNoDescriptors is not parallel: it counts those of the process.
+func TestKillHoldsNoDescriptors(t *testing.T) {
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	StartPod(t, Config{}) // the watchdog is held, too
+	begin := pidfds(t, os.Getpid())
+	for range 5 {
+		pod, err := TryStartPod(tb, Config{Command: FakePod("escape 'ignore INT TERM HUP; hang'; bind; ready; serve"), AllowLeaks: true})
+		require.NoError(t, err)
+		require.NoError(t, pod.Stop())
+	}
+	tb.end()
+	assert.Eventually(t, func() bool { return pidfds(t, os.Getpid()) <= begin }, 10*time.Second, time.Millisecond)
 }

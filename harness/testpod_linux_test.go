@@ -1,0 +1,138 @@
+//go:build !portable
+
+package harness
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// testPodArg is the first argument of this test binary as a pod that hides.
+const testPodArg = "harness-test-pod"
+
+func init() {
+	if len(os.Args) > 3 && os.Args[1] == testPodArg {
+		testPod(os.Args[2], os.Args[len(os.Args)-1])
+	}
+}
+
+// testPod is a pod of one of these kinds. It does not outlive a failing test by
+// more than a minute.
+//
+//	plain       is started without environment
+//	undumpable  its /proc is not for everybody
+//	hidden      both, and its stderr is no more the log
+//	leaderless  leaves a hidden child in its group, and ends when it is connected
+//	            to a second time
+//	leaky       leaves a child without environment in its group when it stops
+//	child       does nothing
+func testPod(kind, name string) {
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	time.AfterFunc(time.Minute, func() { os.Exit(0) })
+	if kind != "plain" && kind != "leaky" {
+		_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	}
+	if kind == "child" {
+		select {}
+	}
+	dir := filepath.Join(os.Getenv("YOI_RUNTIME_DIR"), name)
+	listener, err := net.Listen("unix", filepath.Join(dir, "sock"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if kind == "leaderless" || kind == "leaky" {
+		child := exec.Command(os.Args[0], testPodArg, "child", "--pod", name)
+		child.Env = []string{}
+		if err := child.Start(); err != nil {
+			os.Exit(1)
+		}
+	}
+	if kind == "leaky" {
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGINT)
+		go func() { <-stop; os.Exit(0) }()
+	}
+	fmt.Fprintf(os.Stderr, "YOI-READY\t%s\t%s\n", name, filepath.Join(dir, "sock"))
+	if kind == "hidden" || kind == "leaderless" {
+		null, _ := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		_ = unix.Dup3(int(null.Fd()), 2, 0)
+	}
+	for n := 1; ; n++ {
+		conn, err := listener.Accept()
+		if err != nil || kind == "leaderless" && n == 2 {
+			os.Exit(0)
+		}
+		conn.Close()
+	}
+}
+
+// hiding returns the config of a pod that is hard to find.
+func hiding(tb TB, kind, name string) Config {
+	command := spawn.Command{Program: os.Args[0], PrefixArgs: []string{testPodArg, kind}}
+	if kind != "undumpable" {
+		command = spawn.Command{Program: "env", PrefixArgs: []string{"-i", "YOI_RUNTIME_DIR=" + RuntimeDir(tb), os.Args[0], testPodArg, kind}}
+	}
+	return Config{Name: name, Command: command}
+}
+
+// withWord returns the processes with a word in their command line.
+func withWord(word string) (pids []int) {
+	for _, pid := range allProcesses() {
+		if strings.Contains(commandLine(pid), word) && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// assertSoonGone waits until no process has the word, and kills those that have.
+func assertSoonGone(t *testing.T, word string) {
+	t.Helper()
+	gone := assert.Eventually(t, func() bool { return len(withWord(word)) == 0 }, 5*time.Second, time.Millisecond)
+	for _, pid := range withWord(word) {
+		t.Logf("left: %d %s", pid, commandLine(pid))
+		assert.False(t, gone)
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// startSleeper starts a process of the test's own.
+func startSleeper(t *testing.T, group int) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], testPodArg, "child", "--pod", "sleeper")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: group}
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd
+}
+
+// pidfds counts the pidfds of a process.
+func pidfds(t *testing.T, pid int) (count int) {
+	t.Helper()
+	fds, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/fd/*")
+	require.NoError(t, err)
+	for _, fd := range fds {
+		if target, _ := os.Readlink(fd); target == "anon_inode:[pidfd]" {
+			count++
+		}
+	}
+	return count
+}

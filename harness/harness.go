@@ -231,7 +231,7 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	born := takeCensus()
 	var process podProcess
 	launched := false
-	box.binary.startBegins()
+	box.binary.starting()
 	started, err := a.start(box.ctx, sc, func(pid int) {
 		launched = true
 		process = box.binary.launched(pid)

@@ -168,7 +168,7 @@ func (k kin) isMember(pid int) bool {
 		return false
 	}
 	stat := procStat(pid)
-	return stat != nil && stat.group() == k.group && stat.state() != "Z" && unix.Kill(k.group, 0) == unix.ESRCH
+	return stat != nil && stat.number(pgrp) == int64(k.group) && stat.state() != "Z" && unix.Kill(k.group, 0) == unix.ESRCH
 }
 
 // hasLog reports whether a process has its stderr below the directory of logs.
@@ -180,12 +180,12 @@ func (k kin) hasLog(pid int) bool {
 	return strings.HasPrefix(stderr, k.logs+"/")
 }
 
-// isOrphan reports whether a process leads its group and was left behind by the
-// process that has left this one.
+// isOrphan reports whether a process is in the place of a pod that a test binary
+// has left.
 func (k kin) isOrphan(pid int) bool {
 	stat := procStat(pid)
-	return k.since > 0 && stat != nil && stat.group() == pid && stat.session() == k.session &&
-		stat.parent() == os.Getppid() && stat.start() >= k.since
+	return k.since > 0 && stat != nil && stat.number(pgrp) == int64(pid) && stat.number(session) == int64(k.session) &&
+		stat.number(ppid) == int64(k.parent) && stat.number(starttime) >= k.since
 }
 
 // isThread reports whether a number is that of a thread which is not its process's
@@ -204,12 +204,12 @@ func commandLine(pid int) string {
 const tick = time.Second / 100
 
 // bootTicks returns the time now on the clock of those.
-func bootTicks() uint64 {
+func bootTicks() int64 {
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
 		return 0
 	}
-	return uint64(time.Duration(now.Nano()) / tick)
+	return int64(time.Duration(now.Nano()) / tick)
 }
 
 // age returns how long a process has run.
@@ -218,15 +218,17 @@ func age(pid int) time.Duration {
 	if stat == nil {
 		return 0
 	}
-	return time.Duration(max(bootTicks(), stat.start())-stat.start()) * tick
+	return max(0, time.Duration(bootTicks()-stat.number(starttime))*tick)
 }
 
-// sessionOf returns the session of a process; 0 = it is not there.
-func sessionOf(pid int) int {
-	if stat := procStat(pid); stat != nil {
-		return stat.session()
+// parent returns a pidfd of this process's parent, and its session.
+func parent() (pidfd, of int) {
+	pidfd, err := unix.PidfdOpen(os.Getppid(), 0)
+	stat := procStat(os.Getppid())
+	if err != nil || stat == nil {
+		return pidfd, 0
 	}
-	return 0
+	return pidfd, int(stat.number(session))
 }
 
 // stat holds the fields of /proc/PID/stat (proc(5)) from the third on.
@@ -246,37 +248,43 @@ func procStat(pid int) stat {
 	return fields
 }
 
+// The numbers of fields.
+const (
+	ppid      = 4
+	pgrp      = 5
+	session   = 6
+	starttime = 22
+)
+
 func (s stat) state() string { return s[0] }
-func (s stat) parent() int   { n, _ := strconv.Atoi(s[1]); return n }
-func (s stat) group() int    { n, _ := strconv.Atoi(s[2]); return n }
-func (s stat) session() int  { n, _ := strconv.Atoi(s[3]); return n }
-func (s stat) start() uint64 { n, _ := strconv.ParseUint(s[19], 10, 64); return n }
 
-// lineType keeps messages apart, each with its descriptor.
-const lineType = unix.SOCK_SEQPACKET
-
-func sendMessage(socket int, text string, rights []byte) error {
-	for {
-		if err := unix.Sendmsg(socket, []byte(text), rights, nil, unix.MSG_NOSIGNAL); err != unix.EINTR {
-			return err
-		}
-	}
+func (s stat) number(field int) int64 {
+	n, _ := strconv.ParseInt(s[field-3], 10, 64)
+	return n
 }
 
-// hold returns a pidfd of a child of this process, and what tells the child from
-// whoever has its number later.
-func hold(pid int) (p podProcess, pidfd int, ok bool) {
-	pidfd, err := unix.PidfdOpen(pid, 0)
+// identify returns what tells a child of this process from whoever has its number
+// later; the number 0 if it was reaped.
+func identify(pid int) podProcess {
+	stat := procStat(pid)
+	if stat == nil || stat.number(ppid) != int64(os.Getpid()) {
+		return podProcess{}
+	}
+	return podProcess{pid, stat.number(starttime)}
+}
+
+// hold returns a pidfd of the process, if its number still is its own.
+func hold(p podProcess) (pidfd int, ok bool) {
+	pidfd, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
-		return p, -1, false
+		return -1, false
 	}
 	// In this order: who has the number now has the pidfd.
-	stat := procStat(pid)
-	if stat == nil || stat.parent() != os.Getpid() {
+	if stat := procStat(p.pid); stat == nil || stat.number(starttime) != p.start {
 		_ = unix.Close(pidfd)
-		return p, -1, false // it was reaped
+		return -1, false
 	}
-	return podProcess{pid, stat.start()}, pidfd, true
+	return pidfd, true
 }
 
 // killGroup kills the process group that a process leads, or has led.
@@ -401,8 +409,8 @@ func describeProcesses(w io.Writer, processes []Leak) {
 	}
 	for _, p := range processes[:min(len(processes), maxProcesses)] {
 		parent := 0
-		if stat := procStat(p.PID); stat != nil && known[stat.parent()] {
-			parent = stat.parent()
+		if stat := procStat(p.PID); stat != nil && known[int(stat.number(ppid))] {
+			parent = int(stat.number(ppid))
 		}
 		t.children[parent] = append(t.children[parent], p)
 	}
@@ -416,11 +424,11 @@ type processTree struct {
 
 func (t processTree) describe(w io.Writer, parent int, indent string) {
 	for _, p := range t.children[parent] {
-		state, group, session := "ended", "?", "?"
+		state := "ended"
 		if stat := procStat(p.PID); stat != nil {
-			state, group, session = stateName(stat.state()), stat[2], stat[3]
+			state = fmt.Sprintf("%s, group %d, session %d", stateName(stat.state()), stat.number(pgrp), stat.number(session))
 		}
-		fmt.Fprintf(w, "%s%d  %s, group %s, session %s, %v old: %s\n", indent, p.PID, state, group, session, p.Age, spawn.Printable(p.Command))
+		fmt.Fprintf(w, "%s%d  %s, %v old: %s\n", indent, p.PID, state, p.Age, spawn.Printable(p.Command))
 		for _, file := range openFiles(p.PID, t.sockets) {
 			fmt.Fprintf(w, "%s    %s\n", indent, spawn.Printable(file))
 		}

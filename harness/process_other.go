@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // There is no portable way to read another process's environment, nor to hold a
@@ -24,20 +22,17 @@ func takeCensus() census { return census{} }
 
 func lasting(kin, census, time.Duration) []Leak { return nil }
 
-// lineType is for a socket of which only the end is of interest.
-const lineType = unix.SOCK_STREAM
+func identify(int) (none podProcess) { return none }
 
-func sendMessage(int, string, []byte) error { return nil }
-
-func hold(int) (p podProcess, pidfd int, ok bool) { return p, -1, false }
+func hold(podProcess) (pidfd int, ok bool) { return -1, false }
 
 func killGroup(podProcess, int) {}
 
 func awaitEnds([]int, time.Duration) {}
 
-func bootTicks() uint64 { return 0 }
+func bootTicks() int64 { return 0 }
 
-func sessionOf(int) int { return 0 }
+func parent() (pidfd, session int) { return -1, 0 }
 
 func describeProcesses(w io.Writer, _ []Leak) {
 	fmt.Fprintln(w, "this system does not tell which processes are alive")

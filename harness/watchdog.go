@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bufio"
 	"fmt"
 	"maps"
 	"os"
@@ -37,7 +38,7 @@ type binary struct {
 
 	mu       sync.Mutex
 	pods     map[podProcess]bool // those whose teardown is not over: a new watchdog is told them
-	line     int                 // a socket to the watchdog; no other process has this end
+	pipe     *os.File            // to the watchdog; no other process has this end
 	watchdog int                 // its process
 	restarts int
 }
@@ -46,7 +47,7 @@ type binary struct {
 // number alone may be given away.
 type podProcess struct {
 	pid   int
-	start uint64
+	start int64
 }
 
 var (
@@ -77,57 +78,37 @@ func makeBinary() (*binary, error) {
 
 // watch starts the watchdog: this binary again, in a session of its own, which
 // no signal to this one's process group or terminal reaches. It waits for the end
-// of the socket, so that the kernel tells it of any death of this process.
+// of the pipe, so that the kernel tells it of any death of this process.
 func (b *binary) watch() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	ends, err := socketPair()
+	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	stdin := os.NewFile(uintptr(ends[1]), "watchdog")
-	defer stdin.Close()
+	defer r.Close()
 	cmd := exec.Command(self, watchdogArg, b.mark, b.root)
-	cmd.Stdin = stdin
+	cmd.Stdin = r
 	cmd.Dir = "/"
 	// Where this test binary was itself started by a pod, the watchdog must
 	// outlive that pod's teardown: it ends by itself.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, markEnv+"=") })
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		_ = unix.Close(ends[0])
+		w.Close()
 		return err
 	}
-	b.line, b.watchdog = ends[0], cmd.Process.Pid
+	b.pipe, b.watchdog = w, cmd.Process.Pid
 	for p := range b.pods {
-		if again, pidfd, ok := hold(p.pid); ok {
-			if again == p {
-				b.tell(isLaunched, p, pidfd)
-			}
-			_ = unix.Close(pidfd)
-		}
+		b.tell(isLaunched, p)
 	}
 	go func() {
 		_ = cmd.Wait()
 		b.watchAgain(cmd.ProcessState)
 	}()
 	return nil
-}
-
-// socketPair makes a pair of connected sockets. What is written to a watchdog that
-// was stopped fails after a second.
-func socketPair() ([2]int, error) {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	ends, err := unix.Socketpair(unix.AF_UNIX, lineType, 0)
-	if err != nil {
-		return ends, os.NewSyscallError("socketpair", err)
-	}
-	unix.CloseOnExec(ends[0])
-	unix.CloseOnExec(ends[1])
-	return ends, unix.SetsockoptTimeval(ends[0], unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 1})
 }
 
 // maxRestarts is how often a watchdog that was killed is started again.
@@ -137,7 +118,7 @@ const maxRestarts = 5
 func (b *binary) watchAgain(how *os.ProcessState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_ = unix.Close(b.line)
+	b.pipe.Close()
 	b.restarts++
 	if b.restarts == 1 {
 		fmt.Fprintf(os.Stderr, "harness: the watchdog (process %d), which ends pods when this test binary dies, has ended (%v): it is started again\n", b.watchdog, how)
@@ -147,43 +128,36 @@ func (b *binary) watchAgain(how *os.ProcessState) {
 		err = b.watch()
 	}
 	if err != nil {
-		b.line = -1
 		fmt.Fprintf(os.Stderr, "harness: the watchdog is not started again (%v): should this test binary be killed, its pods live on\n", err)
 	}
 }
 
-// What the watchdog is told of a pod, in a message each.
+// What the watchdog is told, a line each with a process and a time.
 const (
-	startBegins = '*' // at what time, in place of a process
-	isLaunched  = '+' // with a pidfd: its process may have been reaped since
-	startEnds   = '.' // without a process
-	isLetGo     = '-'
+	startBegins = '*' // a process may be there soon, which starts after this time
+	isLaunched  = '+' // this is the process, or there is none
+	isLetGo     = '-' // nothing is left to do for it
 )
 
-// startBegins tells the watchdog that a process may be there soon.
-func (b *binary) startBegins() {
+// starting tells the watchdog that a start begins; launched must follow.
+func (b *binary) starting() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tell(startBegins, podProcess{start: bootTicks()})
 }
 
-// launched tells the watchdog of the process of a start that has begun; 0 = there
-// is none.
+// launched tells the watchdog the process of a start; 0 = there is none.
 func (b *binary) launched(pid int) podProcess {
-	p, pidfd, ok := hold(pid)
+	p := identify(pid)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !ok { // or it was reaped, or this system has no pidfds
-		b.tell(startEnds, p)
-		return p
+	if p.pid != 0 {
+		b.pods[p] = true
 	}
-	defer unix.Close(pidfd)
-	b.pods[p] = true
-	b.tell(isLaunched, p, pidfd)
+	b.tell(isLaunched, p)
 	return p
 }
 
-// letGo tells the watchdog that nothing is left to do for a pod.
 func (b *binary) letGo(p podProcess) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -193,14 +167,11 @@ func (b *binary) letGo(p podProcess) {
 	}
 }
 
-// tell sends a message about a pod. Should that fail, there is the mark still: a
-// watchdog that has ended is replaced, and is told then.
-func (b *binary) tell(what rune, p podProcess, pidfd ...int) {
-	var rights []byte
-	if len(pidfd) > 0 {
-		rights = unix.UnixRights(pidfd...)
-	}
-	_ = sendMessage(b.line, fmt.Sprintf("%c%d %d", what, p.pid, p.start), rights)
+// tell writes a line. Should that fail, there is the mark still: a watchdog that
+// has ended is replaced, and is told then.
+func (b *binary) tell(what rune, p podProcess) {
+	_ = b.pipe.SetWriteDeadline(time.Now().Add(time.Second)) // the watchdog may be stopped
+	_, _ = fmt.Fprintf(b.pipe, "%c%d %d\n", what, p.pid, p.start)
 }
 
 func init() {
@@ -216,18 +187,24 @@ func init() {
 func runWatchdog(mark, root string) {
 	spawn.CloseInherited()
 	debug.FreeOSMemory() // what the host's initialization used
-	w := watched{pods: map[podProcess]int{}}
-	k := kin{mark: mark, logs: root, session: sessionOf(os.Getppid())}
+	testBinary, session := parent()
+	k := kin{mark: mark, logs: root, session: session}
 	if real, err := filepath.EvalSymlinks(root); err == nil {
 		k.logs = real // as /proc has it
 	}
-	for w.hear(0) {
+	w := watched{pods: map[podProcess]int{}}
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var what rune
+		var p podProcess
+		_, _ = fmt.Sscanf(lines.Text(), "%c%d %d", &what, &p.pid, &p.start)
+		w.note(what, p)
 	}
 	for p, pidfd := range w.pods {
 		killGroup(p, pidfd)
 	}
 	if w.starts > 0 {
-		k.since = w.since
+		awaitEnds([]int{testBinary}, time.Second) // its descriptors are closed before
+		k.since, k.parent = w.since, os.Getppid() // which has inherited the pods, too
 	}
 	kill(k, time.Now().Add(lastGrace))
 	awaitEnds(slices.Collect(maps.Values(w.pods)), killGrace)
@@ -238,61 +215,39 @@ func runWatchdog(mark, root string) {
 type watched struct {
 	pods   map[podProcess]int // by a pidfd each
 	starts int                // whose process is not known yet
-	since  uint64             // the begin of the first of those
+	since  int64              // the begin of the first of those
 }
 
-// hear takes a message of the test binary, and reports false once that has ended.
-func (w *watched) hear(line int) bool {
-	var text, rights [128]byte
-	n, m, _, _, err := unix.Recvmsg(line, text[:], rights[:], 0)
-	if err == unix.EINTR {
-		return true
-	}
-	if err != nil || n <= 0 {
-		return false
-	}
-	var what rune
-	var p podProcess
-	_, _ = fmt.Sscanf(string(text[:n]), "%c%d %d", &what, &p.pid, &p.start)
-	pidfd := -1
-	if all, err := unix.ParseSocketControlMessage(rights[:m]); err == nil && len(all) == 1 {
-		if fds, err := unix.ParseUnixRights(&all[0]); err == nil && len(fds) == 1 {
-			pidfd = fds[0]
-		}
-	}
-	w.note(what, p, pidfd)
-	return true
-}
-
-func (w *watched) note(what rune, p podProcess, pidfd int) {
-	switch what {
-	case startBegins:
+// note takes what the test binary tells.
+func (w *watched) note(what rune, p podProcess) {
+	pidfd, known := w.pods[p]
+	switch {
+	case what == startBegins:
 		if w.starts++; w.starts == 1 {
 			w.since = p.start
 		}
-	case startEnds:
-		w.starts = max(0, w.starts-1) // a new watchdog is told what it has not seen begin
-	case isLaunched:
-		w.starts = max(0, w.starts-1)
-		w.pods[p] = pidfd
-	case isLetGo:
-		if pidfd, known := w.pods[p]; known {
+	case what == isLaunched:
+		w.starts = max(0, w.starts-1) // a new watchdog has not seen all begin
+		if pidfd, ok := hold(p); ok && !known {
+			w.pods[p] = pidfd
+		} else if ok {
 			_ = unix.Close(pidfd)
-			delete(w.pods, p)
 		}
+	case what == isLetGo && known:
+		_ = unix.Close(pidfd)
+		delete(w.pods, p)
 	}
 }
 
 // kin says which processes are meant: those that have any of these.
 type kin struct {
 	mark  string // a mark that begins so
-	group int    // the process group that this process led; 0 = none
+	group int    // the process group that this process has led; 0 = none
 	logs  string // stderr in a file below this directory; "" = none
-	// An environment that may not be read, a start at or after this time, and the
-	// place in the system that the pods of a dead test binary of this session have,
-	// if this is its watchdog. 0 = none.
-	since   uint64
-	session int
+	// Or all of these: a start at or after this time, this parent, this session, a
+	// group that it leads, and an environment that may not be read; 0 = none.
+	since           int64
+	parent, session int
 }
 
 // A Leak is a process that a pod started and left behind.

@@ -169,7 +169,7 @@ func TestWatchdogIsSmallAndHoldsNothing(t *testing.T) {
 	require.NoError(t, err)
 	for _, fd := range fds {
 		target, _ := os.Readlink(fd)
-		assert.True(t, target == "/dev/null" || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "socket:"), "%s is %s", fd, target)
+		assert.True(t, target == "/dev/null" || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "pipe:"), "%s is %s", fd, target)
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.watchdog))
 	require.NoError(t, err)
@@ -320,6 +320,7 @@ func TestHidingPodDoesNotOutliveTheTestBinary(t *testing.T) {
 		for i := 0; ; i++ {
 			pod := StartPod(t, hiding(t, kind, fmt.Sprint(word, "-", i)))
 			if kind == "leaderless" {
+				require.Eventually(t, func() bool { return pidfds(t, thisBinary.watchdog) >= i+2 }, 10*time.Second, time.Millisecond)
 				pod.Dial()
 				_, _ = pod.TryWait(time.Minute)
 			}
@@ -451,27 +452,17 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *binary) {
 	root := filepath.Join(t.TempDir(), "root")
 	require.NoError(t, os.Mkdir(root, 0o700))
 	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root)
-	ends, err := socketPair()
+	r, w, err := os.Pipe()
 	require.NoError(t, err)
-	stdin := os.NewFile(uintptr(ends[1]), "watchdog")
-	defer stdin.Close()
-	cmd.Stdin = stdin
+	defer r.Close()
+	cmd.Stdin = r
 	require.NoError(t, cmd.Start())
-	b := &binary{line: ends[0], pods: map[podProcess]bool{}}
 	t.Cleanup(func() {
-		b.hangUp()
+		w.Close()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return cmd, b
-}
-
-// hangUp is the end of a test binary.
-func (b *binary) hangUp() {
-	if b.line >= 0 {
-		_ = unix.Close(b.line)
-	}
-	b.line = -1
+	return cmd, &binary{pipe: w, pods: map[podProcess]bool{}}
 }
 
 func hasEnded(t *testing.T, cmd *exec.Cmd, within time.Duration) bool {
@@ -500,15 +491,16 @@ func TestWatchdogHitsNobodyElse(t *testing.T) {
 	orphan := startSleeper(t, pods["ended"].Process.Pid)
 	told := map[string]podProcess{}
 	for _, name := range []string{"told", "ended", "let go"} {
-		b.startBegins()
+		b.starting()
 		told[name] = b.launched(pods[name].Process.Pid)
 	}
 	b.letGo(told["let go"])
 	b.letGo(told["let go"])
 	b.letGo(podProcess{told["told"].pid, told["told"].start - 1}) // an earlier one of that number
+	require.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 3 }, 10*time.Second, time.Millisecond)
 	require.NoError(t, pods["ended"].Process.Kill())
 	require.True(t, hasEnded(t, pods["ended"], 10*time.Second))
-	b.hangUp()
+	b.pipe.Close()
 	assert.True(t, hasEnded(t, watchdog, 10*time.Second))
 	assert.True(t, hasEnded(t, pods["told"], 10*time.Second))
 	assert.True(t, hasEnded(t, member, 10*time.Second), "the whole group")
@@ -521,16 +513,18 @@ func TestWatchdogHitsNobodyElse(t *testing.T) {
 func TestWatchdogHoldsOnePidfdForEachPod(t *testing.T) {
 	t.Parallel()
 	watchdog, b := startWatchdog(t)
-	for range 100 {
+	for range 50 {
 		pod := startSleeper(t, 0)
-		b.startBegins()
-		b.letGo(b.launched(pod.Process.Pid))
+		b.starting()
+		told := b.launched(pod.Process.Pid)
+		b.tell(isLaunched, told)
+		b.letGo(told)
 		require.NoError(t, pod.Process.Kill())
 	}
 	pod := b.launched(startSleeper(t, 0).Process.Pid)
-	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 1 }, 10*time.Second, time.Millisecond)
+	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 2 }, 10*time.Second, time.Millisecond)
 	b.letGo(pod)
-	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 0 }, 10*time.Second, time.Millisecond)
+	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 1 }, 10*time.Second, time.Millisecond)
 }
 
 func TestStoppedWatchdogDoesNotHoldUpAStart(t *testing.T) {
@@ -539,38 +533,52 @@ func TestStoppedWatchdogDoesNotHoldUpAStart(t *testing.T) {
 	require.NoError(t, watchdog.Process.Signal(syscall.SIGSTOP))
 	begin := time.Now()
 	for time.Since(begin) < 500*time.Millisecond { // until the socket is full
-		b.startBegins()
+		b.starting()
 	}
-	b.startBegins()
+	b.starting()
 	assert.Less(t, time.Since(begin), 10*time.Second)
 }
 
 func TestWhatTheWatchdogNotes(t *testing.T) {
 	t.Parallel()
 	w := watched{pods: map[podProcess]int{}}
-	w.note(startEnds, podProcess{}, -1) // of a start that an earlier watchdog has seen begin
-	w.note(startBegins, podProcess{start: 7}, -1)
-	w.note(startBegins, podProcess{start: 8}, -1)
-	w.note(isLaunched, podProcess{1, 9}, -1)
-	assert.Equal(t, watched{pods: map[podProcess]int{{1, 9}: -1}, starts: 1, since: 7}, w)
-	w.note(startEnds, podProcess{}, -1)
-	w.note(startBegins, podProcess{start: 10}, -1)
-	w.note(isLetGo, podProcess{1, 9}, -1)
+	w.note(isLaunched, podProcess{}) // of a start that an earlier watchdog has seen begin
+	w.note(startBegins, podProcess{start: 7})
+	w.note(startBegins, podProcess{start: 8})
+	assert.Equal(t, watched{pods: map[podProcess]int{}, starts: 2, since: 7}, w)
+	self := identifyAny(t, os.Getpid())
+	w.note(isLaunched, podProcess{self.pid, self.start - 1})
+	assert.Empty(t, w.pods, "its number was given away")
+	w.note(isLaunched, self)
+	assert.Len(t, w.pods, 1)
+	w.note(isLetGo, self)
+	w.note(startBegins, podProcess{start: 10})
 	assert.Equal(t, watched{pods: map[podProcess]int{}, starts: 1, since: 10}, w)
 }
 
-// TestOrphanWhoseEnvironmentIsHidden is what a watchdog of an ordinary user finds of
-// a start that it saw begin.
-func TestOrphanWhoseEnvironmentIsHidden(t *testing.T) {
+func identifyAny(t *testing.T, pid int) podProcess {
+	t.Helper()
+	stat := procStat(pid)
+	require.NotNil(t, stat)
+	return podProcess{pid, stat.number(starttime)}
+}
+
+func TestOrphan(t *testing.T) {
 	t.Parallel()
-	sleeper := startSleeper(t, 0)
-	stat := procStat(sleeper.Process.Pid)
-	k := kin{since: stat.start(), session: stat.session()}
-	assert.False(t, k.isOrphan(sleeper.Process.Pid), "its parent is this process")
-	sibling := procStat(os.Getpid())
-	k = kin{since: sibling.start(), session: sibling.session()}
-	if sibling.group() == os.Getpid() {
-		assert.False(t, k.isOrphan(os.Getppid()))
+	leader := startSleeper(t, 0).Process.Pid
+	member := startSleeper(t, leader).Process.Pid
+	k := kin{since: procStat(leader).number(starttime), parent: os.Getpid(), session: int(procStat(os.Getpid()).number(session))}
+	assert.True(t, k.isOrphan(leader))
+	assert.False(t, k.isOrphan(member))
+	for name, change := range map[string]func(*kin){
+		"no start was under way":   func(k *kin) { k.since = 0 },
+		"it is older":              func(k *kin) { k.since++ },
+		"it has another parent":    func(k *kin) { k.parent = os.Getppid() },
+		"it is of another session": func(k *kin) { k.session++ },
+	} {
+		other := k
+		change(&other)
+		assert.False(t, other.isOrphan(leader), name)
 	}
 }
 
@@ -598,19 +606,14 @@ func TestPodIsLetGoAfterItsTeardown(t *testing.T) {
 	assert.False(t, knows(e.PID))
 }
 
-func TestOnlyAChildIsHeld(t *testing.T) {
+func TestOnlyAChildIsIdentified(t *testing.T) {
 	t.Parallel()
 	sleeper := startSleeper(t, 0)
-	p, pidfd, ok := hold(sleeper.Process.Pid)
-	require.True(t, ok)
-	assert.Equal(t, podProcess{sleeper.Process.Pid, procStat(sleeper.Process.Pid).start()}, p)
-	require.NoError(t, unix.Close(pidfd))
-	_, _, ok = hold(os.Getppid())
-	assert.False(t, ok)
+	assert.Equal(t, identifyAny(t, sleeper.Process.Pid), identify(sleeper.Process.Pid))
+	assert.Zero(t, identify(os.Getppid()))
 	require.NoError(t, sleeper.Process.Kill())
 	require.True(t, hasEnded(t, sleeper, 10*time.Second))
-	_, _, ok = hold(sleeper.Process.Pid)
-	assert.False(t, ok, "its number may be somebody else's")
+	assert.Zero(t, identify(sleeper.Process.Pid), "its number may be somebody else's")
 }
 
 // TestGroupOnOldKernels is what Linux before 6.9 gets.
@@ -619,7 +622,8 @@ func TestGroupOnOldKernels(t *testing.T) {
 	pair := func() (leader, member *exec.Cmd, p podProcess, pidfd int) {
 		leader = startSleeper(t, 0)
 		member = startSleeper(t, leader.Process.Pid)
-		p, pidfd, ok := hold(leader.Process.Pid)
+		p = identify(leader.Process.Pid)
+		pidfd, ok := hold(p)
 		require.True(t, ok)
 		t.Cleanup(func() { _ = unix.Close(pidfd) })
 		return leader, member, p, pidfd
@@ -686,7 +690,7 @@ func TestZombiesOfASubreaper(t *testing.T) {
 		t.Cleanup(func() {
 			zombies := func() (all []string) {
 				for _, pid := range allProcesses() {
-					if stat := procStat(pid); stat != nil && stat.parent() == os.Getpid() && stat.state() == "Z" {
+					if stat := procStat(pid); stat != nil && stat.number(ppid) == int64(os.Getpid()) && stat.state() == "Z" {
 						all = append(all, fmt.Sprint(pid))
 					}
 				}

@@ -100,13 +100,16 @@ func withWord(word string) (pids []int) {
 	return pids
 }
 
-// assertSoonGone waits until no process has the word, and kills those that have.
-func assertSoonGone(t *testing.T, word string) {
+// assertSoonGone waits until a watchdog has removed the sandboxes below root, and
+// then no process may have the word.
+func assertSoonGone(t *testing.T, word, root string) {
 	t.Helper()
-	gone := assert.Eventually(t, func() bool { return len(withWord(word)) == 0 }, 5*time.Second, time.Millisecond)
+	assert.Eventually(t, func() bool {
+		_, err := os.Stat(root)
+		return os.IsNotExist(err) && len(withWord(word)) == 0
+	}, 5*time.Second, time.Millisecond)
 	for _, pid := range withWord(word) {
-		t.Logf("left: %d %s", pid, commandLine(pid))
-		assert.False(t, gone)
+		assert.Fail(t, "left", "%d %s", pid, commandLine(pid))
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 }

@@ -316,6 +316,7 @@ func TestHidingPodDoesNotOutliveTheTestBinary(t *testing.T) {
 	if name := os.Getenv(endEnv); name != "" {
 		kind, word, _ := strings.Cut(name, ":")
 		RuntimeDir(t)
+		fmt.Println("root", thisBinary.root)
 		fmt.Println("begin")
 		for i := 0; ; i++ {
 			pod := StartPod(t, hiding(t, kind, fmt.Sprint(word, "-", i)))
@@ -343,11 +344,12 @@ func TestHidingPodDoesNotOutliveTheTestBinary(t *testing.T) {
 			for range rounds {
 				word := uuid.NewString()
 				cmd, lines := startHelper(t, "TestHidingPodDoesNotOutliveTheTestBinary", kind+":"+word)
+				root := strings.TrimPrefix(waitForLine(t, lines, "root "), "root ")
 				waitForLine(t, lines, moment)
 				<-time.After(time.Duration(rand.Int64N(int64(20 * time.Millisecond))))
 				require.NoError(t, cmd.Process.Kill())
 				_ = cmd.Wait()
-				assertSoonGone(t, word)
+				assertSoonGone(t, word, root)
 				if t.Failed() {
 					return
 				}
@@ -402,6 +404,7 @@ func waitForLine(t *testing.T, lines <-chan string, word string) string {
 func TestKilledWatchdogIsReplaced(t *testing.T) {
 	if word := os.Getenv(endEnv); word != "" {
 		StartPod(t, hiding(t, "hidden", word))
+		fmt.Println("root", thisBinary.root)
 		kills, err := strconv.Atoi(os.Getenv("KILLS"))
 		require.NoError(t, err)
 		for range kills {
@@ -424,11 +427,12 @@ func TestKilledWatchdogIsReplaced(t *testing.T) {
 		t.Parallel()
 		word := uuid.NewString()
 		cmd, lines := startHelper(t, "TestKilledWatchdogIsReplaced", word, "KILLS=2")
+		root := strings.TrimPrefix(waitForLine(t, lines, "root "), "root ")
 		assert.Regexp(t, `^harness: the watchdog \(process \d+\), which ends pods when this test binary dies, has ended \(signal: killed\): it is started again$`, waitForLine(t, lines, "harness:"))
 		assert.Equal(t, "up", waitForLine(t, lines, ""), "it is said once")
 		require.Len(t, withWord(word), 2)
 		require.NoError(t, cmd.Process.Kill())
-		assertSoonGone(t, word)
+		assertSoonGone(t, word, root)
 	})
 	t.Run("a few times", func(t *testing.T) {
 		t.Parallel()

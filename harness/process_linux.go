@@ -136,7 +136,7 @@ const (
 )
 
 func (k kin) lookAt(pid int) look {
-	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	env, err := environ(pid)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH):
 		return isGone
@@ -150,11 +150,20 @@ func (k kin) lookAt(pid int) look {
 	}
 	// Threads of the kernel and processes that have ended have no program and no
 	// command line either (proc(5)).
-	if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || commandLine(pid) != "" {
+	if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil {
+		return isOther
+	}
+	if commandLine(pid) == "" {
+		return isStarting
+	}
+	// It may have got both since.
+	if env, err := environ(pid); err == nil && len(env) == 0 {
 		return isOther
 	}
 	return isStarting
 }
+
+func environ(pid int) ([]byte, error) { return os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) }
 
 func (k kin) isMarked(env []byte) bool {
 	entry := []byte(markEnv + "=" + k.mark)

@@ -321,7 +321,13 @@ func TestHidingPodDoesNotOutliveTheTestBinary(t *testing.T) {
 		for i := 0; ; i++ {
 			pod := StartPod(t, hiding(t, kind, fmt.Sprint(word, "-", i)))
 			if kind == "leaderless" {
-				require.Eventually(t, func() bool { return pidfds(t, thisBinary.watchdog) >= i+2 }, 10*time.Second, time.Millisecond)
+				// What is told later is taken later.
+				self := identifyAny(t, os.Getpid())
+				held := func(n int) func() bool { return func() bool { return pidfds(t, thisBinary.watchdog) == n } }
+				thisBinary.tell(isLaunched, self)
+				require.Eventually(t, held(i+3), 10*time.Second, time.Millisecond)
+				thisBinary.tell(isLetGo, self)
+				require.Eventually(t, held(i+2), 10*time.Second, time.Millisecond)
 				pod.Dial()
 				_, _ = pod.TryWait(time.Minute)
 			}

@@ -230,14 +230,14 @@ func age(pid int) time.Duration {
 	return max(0, time.Duration(bootTicks()-stat.number(starttime))*tick)
 }
 
-// parent returns a pidfd of this process's parent, and its session.
-func parent() (pidfd, of int) {
-	pidfd, err := unix.PidfdOpen(os.Getppid(), 0)
-	stat := procStat(os.Getppid())
-	if err != nil || stat == nil {
-		return pidfd, 0
+// parentIn returns a pidfd of this process's parent, if that is of the session:
+// else there is another one already.
+func parentIn(of int) (pidfd []int) {
+	fd, err := unix.PidfdOpen(os.Getppid(), 0)
+	if stat := procStat(os.Getppid()); err == nil && stat != nil && stat.number(session) == int64(of) {
+		return []int{fd}
 	}
-	return pidfd, int(stat.number(session))
+	return nil
 }
 
 // stat holds the fields of /proc/PID/stat (proc(5)) from the third on.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,7 +90,8 @@ func (b *binary) watch() error {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command(self, watchdogArg, b.mark, b.root)
+	session, _ := unix.Getsid(0)
+	cmd := exec.Command(self, watchdogArg, b.mark, b.root, strconv.Itoa(session))
 	cmd.Stdin = r
 	cmd.Dir = "/"
 	// Where this test binary was itself started by a pod, the watchdog must
@@ -175,8 +177,9 @@ func (b *binary) tell(what rune, p podProcess) {
 }
 
 func init() {
-	if len(os.Args) == 4 && os.Args[1] == watchdogArg {
-		runWatchdog(os.Args[2], os.Args[3])
+	if len(os.Args) == 5 && os.Args[1] == watchdogArg {
+		session, _ := strconv.Atoi(os.Args[4])
+		runWatchdog(kin{mark: os.Args[2], session: session}, os.Args[3])
 		// Not os.Exit: in a binary that measures coverage that has hooks.
 		syscall.Exit(0)
 	}
@@ -184,11 +187,11 @@ func init() {
 
 // runWatchdog is what the watchdog does: it waits for the end of the test binary,
 // then ends what its pods have left and removes their sandboxes.
-func runWatchdog(mark, root string) {
+func runWatchdog(k kin, root string) {
 	spawn.CloseInherited()
 	debug.FreeOSMemory() // what the host's initialization used
-	testBinary, session := parent()
-	k := kin{mark: mark, logs: root, session: session}
+	testBinary := parentIn(k.session)
+	k.logs = root
 	if real, err := filepath.EvalSymlinks(root); err == nil {
 		k.logs = real // as /proc has it
 	}
@@ -203,7 +206,7 @@ func runWatchdog(mark, root string) {
 		killGroup(p, pidfd)
 	}
 	if w.starts > 0 {
-		awaitEnds([]int{testBinary}, time.Second) // its descriptors are closed before
+		awaitEnds(testBinary, time.Second) // its descriptors are closed before
 		k.since, k.parent = w.since, os.Getppid() // which has inherited the pods, too
 	}
 	kill(k, time.Now().Add(lastGrace))

@@ -460,7 +460,7 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *binary) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
 	require.NoError(t, os.Mkdir(root, 0o700))
-	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root)
+	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root, fmt.Sprint(procStat(os.Getpid()).number(session)))
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()

@@ -206,7 +206,7 @@ func runWatchdog(k kin, root string) {
 		killGroup(p, pidfd)
 	}
 	if w.starts > 0 {
-		awaitEnds(testBinary, time.Second) // its descriptors are closed before
+		awaitEnds(testBinary, time.Second)        // its descriptors are closed before
 		k.since, k.parent = w.since, os.Getppid() // which has inherited the pods, too
 	}
 	kill(k, time.Now().Add(lastGrace))

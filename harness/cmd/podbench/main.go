@@ -12,6 +12,7 @@ import (
 	"bufio"
 	"bytes"
 	_ "embed"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -47,37 +48,16 @@ func run(short bool, runs int, write bool) error {
 	if _, err := os.Stat("spawn/bench_test.go"); err != nil {
 		return fmt.Errorf("run this at the top of the podharness repository: %w", err)
 	}
-	results := results{values: map[string]map[string][]float64{}}
-	args := []string{"-run", "^$", "-timeout", "1h"}
-	if short {
-		args = append(args, "-short", "-benchtime", "1x", "-count", "1")
-	} else {
-		args = append(args, "-count", strconv.Itoa(runs))
+	r := results{values: map[string]map[string][]float64{}}
+	if err := r.measureAll(short, runs); err != nil {
+		return err
 	}
-	// Large logs come last: a disk is busy with them for a while.
-	const large = "Follow|Flood"
-	for _, which := range [][]string{
-		{"-bench", ".", "-skip", large, "./spawn", "./harness"},
-		{"-bench", large, "./spawn"},
-	} {
-		if err := results.measure(slices.Concat(args, which)); err != nil {
+	if !short {
+		if err := r.timeTests(); err != nil {
 			return err
 		}
 	}
-	if !short {
-		for _, name := range []string{"norace", "race"} {
-			flag := "-race=" + strconv.FormatBool(name == "race")
-			// What is not of this repository is compiled before.
-			for _, args := range [][]string{{"test", flag, "-run", "^$", "./..."}, {"test", flag, "-count", "1", "./..."}} {
-				begin := time.Now()
-				if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-					return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
-				}
-				results.values[name] = map[string][]float64{"s": {time.Since(begin).Seconds()}}
-			}
-		}
-	}
-	page, err := results.page(short)
+	page, err := r.page(short)
 	if err != nil {
 		return err
 	}
@@ -85,22 +65,46 @@ func run(short bool, runs int, write bool) error {
 	if !write {
 		return nil
 	}
-	curve, err := results.curve()
+	curve, err := r.curve()
 	if err != nil {
-		return err
-	}
-	if err := os.WriteFile("harness/growth.svg", []byte(curve), 0o644); err != nil {
 		return err
 	}
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		return err
 	}
-	readme, err = replacePage(readme, page)
-	if err != nil {
+	if readme, err = replacePage(readme, page); err != nil {
 		return err
 	}
-	return os.WriteFile("README.md", readme, 0o644)
+	return errors.Join(os.WriteFile("harness/growth.svg", []byte(curve), 0o644), os.WriteFile("README.md", readme, 0o644))
+}
+
+func (r *results) measureAll(short bool, runs int) error {
+	args := []string{"-run", "^$", "-timeout", "1h", "-count", strconv.Itoa(runs)}
+	if short {
+		args = append(args, "-short", "-benchtime", "1x", "-count", "1")
+	}
+	// Large logs come last: a disk is busy with them for a while.
+	const large = "Follow|Flood"
+	if err := r.measure(slices.Concat(args, []string{"-bench", ".", "-skip", large, "./spawn", "./harness"})); err != nil {
+		return err
+	}
+	return r.measure(slices.Concat(args, []string{"-bench", large, "./spawn"}))
+}
+
+func (r *results) timeTests() error {
+	for _, name := range []string{"norace", "race"} {
+		flag := "-race=" + strconv.FormatBool(name == "race")
+		// What is not of this repository is compiled before.
+		for _, args := range [][]string{{"test", flag, "-run", "^$", "./..."}, {"test", flag, "-count", "1", "./..."}} {
+			begin := time.Now()
+			if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+				return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+			}
+			r.values[name] = map[string][]float64{"s": {time.Since(begin).Seconds()}}
+		}
+	}
+	return nil
 }
 
 // replacePage puts a page between the two comments that enclose it.
@@ -156,6 +160,7 @@ func (r *results) measure(args []string) error {
 
 // benchmarkLine is the benchmark format (go.dev/design/14313-benchmark-format):
 // the name with the number of CPUs, the iterations, then values with their units.
+// golang.org/x/perf/benchfmt reads it, too, but is no dependency for 20 lines.
 var benchmarkLine = regexp.MustCompile(`^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+(.*)$`)
 
 func (r *results) read(from io.Reader) error {
@@ -181,9 +186,9 @@ func (r *results) read(from io.Reader) error {
 }
 
 var (
-	//go:embed page.md
+	//go:embed page.md.tmpl
 	pageText string
-	//go:embed curve.svg
+	//go:embed curve.svg.tmpl
 	curveText string
 )
 
@@ -192,6 +197,15 @@ func (r *results) page(short bool) (string, error) {
 	return r.fill(pageText, map[string]any{
 		"CPU": r.cpu, "CPUs": runtime.NumCPU(), "System": system(), "Go": runtime.Version(), "Short": short, "Live": r.live(),
 	})
+}
+
+// system names the kernel.
+func system() string {
+	name, err := exec.Command("uname", "-sr").Output()
+	if err != nil {
+		return runtime.GOOS
+	}
+	return strings.TrimSpace(string(name))
 }
 
 func (r *results) fill(text string, data any) (string, error) {
@@ -255,29 +269,38 @@ func (r *results) curve() (string, error) {
 		{"parent's KiB for each", []string{"KiB/pod"}},
 		{"parent's µs/s for each", []string{"cpu-µs/s/pod"}},
 	} {
-		values, top := map[string][]float64{}, 0.0
-		for _, unit := range p.units {
-			for _, n := range live {
-				v, err := r.median(fmt.Sprintf("LivePods/%d", n), unit)
-				if err != nil {
-					return "", err
-				}
-				values[unit] = append(values[unit], v)
-				top = max(top, v)
-			}
-		}
-		d := panel{X: 50 + i*apart, Top: int(top) + 1, Title: p.title}
-		for j, unit := range p.units {
-			var points []string
-			var y int
-			for k, v := range values[unit] {
-				y = height + 40 - int(math.Round(max(0, v)/float64(d.Top)*height))
-				points = append(points, fmt.Sprintf("%d,%d", d.X+k*width/(len(live)-1), y))
-			}
-			name, _, _ := strings.Cut(unit, "-")
-			d.Lines = append(d.Lines, line{name, []string{"#0b6e99", "#999"}[j], strings.Join(points, " "), y + []int{-5, 15}[j]})
+		d := panel{X: 50 + i*apart, Title: p.title}
+		if err := r.draw(&d, p.units, live, width, height); err != nil {
+			return "", err
 		}
 		panels = append(panels, d)
 	}
 	return r.fill(curveText, map[string]any{"Panels": panels, "Live": live, "Width": width, "Step": width / (len(live) - 1)})
+}
+
+// draw puts a line into a panel for each unit.
+func (r *results) draw(d *panel, units []string, live []int, width, height int) error {
+	values, top := map[string][]float64{}, 0.0
+	for _, unit := range units {
+		for _, n := range live {
+			v, err := r.median(fmt.Sprintf("LivePods/%d", n), unit)
+			if err != nil {
+				return err
+			}
+			values[unit] = append(values[unit], v)
+			top = max(top, v)
+		}
+	}
+	d.Top = int(top) + 1
+	for j, unit := range units {
+		var points []string
+		var y int
+		for k, v := range values[unit] {
+			y = height + 40 - int(math.Round(max(0, v)/float64(d.Top)*float64(height)))
+			points = append(points, fmt.Sprintf("%d,%d", d.X+k*width/(len(live)-1), y))
+		}
+		name, _, _ := strings.Cut(unit, "-")
+		d.Lines = append(d.Lines, line{name, []string{"#0b6e99", "#999"}[j], strings.Join(points, " "), y + []int{-5, 15}[j]})
+	}
+	return nil
 }

@@ -1,7 +1,0 @@
-//go:build !linux
-
-package main
-
-import "runtime"
-
-func system() string { return runtime.GOOS }

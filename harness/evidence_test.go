@@ -1,13 +1,17 @@
 package harness
 
 import (
+	"context"
 	"encoding/json"
+	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,6 +87,7 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	}
 	assert.Equal(t, map[string]int{"process_name": 1, "thread_name": 3, "launch": 3, "first line": 3, "ready line": 2, "connect": 2, "failed": 1}, steps)
 
+	needProcesses(t)
 	processes := read("processes.txt")
 	assert.NotContains(t, processes, password)
 	assert.Contains(t, processes, "DB_PASSWORD (16 bytes)")
@@ -125,19 +130,24 @@ func TestValuesAreShownByChoiceOnly(t *testing.T) {
 
 func TestStampsAreBoundedAndInOrder(t *testing.T) {
 	t.Parallel()
-	var s stamps
-	begin := time.Now()
-	const lines = 10 * maxStamps
-	for i := range lines {
-		s.add(begin.Add(time.Duration(i)*time.Microsecond), int64(i+1))
+	for apart, fine := range map[time.Duration]time.Duration{
+		time.Microsecond: 2 * time.Millisecond,
+		time.Millisecond: 32 * time.Millisecond,
+	} {
+		var s stamps
+		begin := time.Now()
+		const lines = 10 * maxStamps
+		for i := range lines {
+			s.add(begin.Add(time.Duration(i)*apart), int64(i+1))
+		}
+		assert.LessOrEqual(t, len(s.at), maxStamps)
+		for _, i := range []int64{1, lines / 100, lines / 10, lines / 3, lines / 2, lines} {
+			assert.InDelta(t, float64(time.Duration(i)*apart), float64(s.of(i).Sub(begin)), float64(fine), "line %d", i)
+		}
+		s.add(begin.Add(time.Hour), 5) // truncated
+		assert.Equal(t, begin.Add(time.Hour), s.of(3))
 	}
-	assert.LessOrEqual(t, len(s.at), maxStamps)
-	for _, i := range []int64{1, lines / 3, lines / 2, lines} {
-		got := s.of(i).Sub(begin)
-		assert.InDelta(t, float64(time.Duration(i)*time.Microsecond), float64(got), float64(64*time.Millisecond), "line %d", i)
-	}
-	s.add(begin.Add(time.Hour), 5) // truncated
-	assert.Equal(t, begin.Add(time.Hour), s.of(3))
+	assert.Zero(t, (&stamps{}).of(1))
 }
 
 func TestNamesOfEvidenceFilesDiffer(t *testing.T) {
@@ -178,4 +188,171 @@ func TestLogIsReadToWhereItEndsNow(t *testing.T) {
 	assert.Contains(t, string(text), "first\n")
 	assert.NotContains(t, string(text), "second", "else a pod that never stops writing is read for ever")
 	assert.Contains(t, pod.Log(), "second\n")
+}
+
+// pair starts a pod that ends by itself and one that lives.
+func pair(t *testing.T, tb TB) (dead, alive *Pod) {
+	t.Helper()
+	dead, err := TryStartPod(tb, Config{Name: "dead"})
+	require.NoError(t, err)
+	alive, err = TryStartPod(tb, Config{Name: "alive"})
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(dead.PID, syscall.SIGTERM))
+	select {
+	case <-dead.Done():
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "it did not end")
+	}
+	return dead, alive
+}
+
+func TestSnapshotOfAPodThatDiedShowsThoseThatLive(t *testing.T) {
+	t.Parallel()
+	needProcesses(t)
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	_, alive := pair(t, tb)
+	tb.end()
+	require.True(t, tb.failed)
+	text, err := os.ReadFile(filepath.Join(tb.artifacts, "processes.txt"))
+	require.NoError(t, err)
+	assert.Regexp(t, fmt.Sprintf(`(?m)^%d  .* --pod alive$`, alive.PID), string(text))
+}
+
+// outerTB stands for another T.
+type outerTB struct {
+	TB
+	inner any
+}
+
+func (tb outerTB) Unwrap() any { return tb.inner }
+
+type innerTB struct {
+	failed, verbose bool
+	dir             string
+	out             strings.Builder
+}
+
+func (tb *innerTB) Failed() bool                { return tb.failed }
+func (tb *innerTB) Verbose() bool               { return tb.verbose }
+func (tb *innerTB) ArtifactDir() string         { return tb.dir }
+func (tb *innerTB) Output() io.Writer           { return &tb.out }
+func (tb *innerTB) Deadline() (time.Time, bool) { return time.Now().Add(2 * time.Second), true }
+
+// plainTB has only what TB asks for.
+type plainTB struct{ *recordingTB }
+
+func (plainTB) ArtifactDir() {}
+func (plainTB) Verbose()     {}
+
+func TestTBThatStandsForAnother(t *testing.T) {
+	t.Parallel()
+	inner := &innerTB{failed: true, verbose: true, dir: t.TempDir()}
+	tb := &outerTB{plainTB{&recordingTB{name: t.Name()}}, inner}
+	_, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("never-ready")})
+	require.ErrorContains(t, err, "to end before the test's deadline")
+	tb.TB.(plainTB).end()
+	assert.Contains(t, inner.out.String(), "alpha: loading\n")
+	assert.FileExists(t, filepath.Join(inner.dir, "alpha.log"), "the other one has failed")
+	self := &outerTB{TB: plainTB{&recordingTB{}}}
+	self.inner = self
+	_, ok := optional[interface{ Deadline() (time.Time, bool) }](self)
+	assert.False(t, ok)
+}
+
+func TestStreamToATBWithoutOutput(t *testing.T) {
+	t.Parallel()
+	tb := &outerTB{plainTB{&recordingTB{name: t.Name()}}, verboseTB{}}
+	_, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("log one; exit 7")})
+	require.Error(t, err)
+	tb.TB.(plainTB).end()
+	assert.Equal(t, "alpha: one\n", tb.TB.(plainTB).log)
+}
+
+type verboseTB struct{}
+
+func (verboseTB) Verbose() bool { return true }
+
+func TestArtifactDirOfTestingOutlivesTheTestWithTheFlagOnly(t *testing.T) {
+	t.Parallel()
+	if kept := flag.Lookup("test.artifacts"); kept != nil && kept.Value.String() == "true" {
+		t.Skip("-artifacts is given")
+	}
+	assert.Empty(t, ArtifactDir(t))
+	assert.Empty(t, ArtifactDir(outerTB{t, t}))
+	assert.Equal(t, "kept", ArtifactDir(&innerTB{dir: "kept"}))
+}
+
+func TestNamesOfPods(t *testing.T) {
+	t.Parallel()
+	for test, want := range map[string]string{
+		"a \u00e9\x00/b\t":       "a----b--1",
+		"--x":                    "x-1",
+		".hidden":                "hidden-1",
+		"/":                      "pod-1",
+		"A_z.9":                  "A_z.9-1",
+		strings.Repeat("y", 100): strings.Repeat("y", 32) + "-1",
+	} {
+		box := &sandbox{tb: &recordingTB{name: test}}
+		assert.Equal(t, want, box.newName())
+	}
+}
+
+func TestSandboxThatCannotBeRemovedFailsTheTest(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name()}
+	box, err := sandboxOf(tb)
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(box.root) })
+	box.root += "\x00"
+	tb.end()
+	assert.True(t, tb.failed)
+	assert.Contains(t, tb.log, "harness: the sandbox was not removed: ")
+	box.root = strings.TrimSuffix(box.root, "\x00")
+}
+
+func TestReadOnlyDirectoriesAreRemoved(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	tb := &recordingTB{name: t.Name()}
+	box, err := sandboxOf(tb)
+	require.NoError(t, err)
+	deep := filepath.Join(box.dir("tmp"), "a", "b")
+	require.NoError(t, os.MkdirAll(deep, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(deep, "file"), nil, 0o400))
+	require.NoError(t, os.Chmod(deep, 0o500))
+	require.NoError(t, os.Chmod(filepath.Dir(deep), 0o000))
+	tb.end()
+	assert.False(t, tb.failed, tb.log)
+	assert.NoDirExists(t, box.root)
+}
+
+func TestStartAfterTheEndIsRefused(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name()}
+	box, err := sandboxOf(tb)
+	require.NoError(t, err)
+	box.end()
+	_, err = TryStartPod(tb, Config{})
+	assert.EqualError(t, err, "the test has ended, and nobody would stop the pod")
+	tb.end()
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = TryStartPod(&outerTB{tb, contextTB{over}}, Config{})
+	assert.ErrorIs(t, err, errTestEnded)
+}
+
+type contextTB struct{ ctx context.Context }
+
+func (tb contextTB) Context() context.Context { return tb.ctx }
+
+// TestPlaceOfTheSandboxes is not parallel: it changes what all use.
+func TestPlaceOfTheSandboxes(t *testing.T) {
+	before := tempDir
+	t.Cleanup(func() { tempDir = before })
+	tempDir = "/short"
+	assert.Equal(t, "/short", shortTempDir())
+	tempDir = "/" + strings.Repeat("x", 50)
+	assert.Equal(t, "/tmp", shortTempDir())
 }

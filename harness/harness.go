@@ -314,11 +314,11 @@ func beforeDeadline(tb TB, what string, timeout time.Duration) (cut time.Duratio
 		return timeout, ""
 	}
 	left := time.Until(deadline)
-	left = max(left-min(left/4, 5*time.Second), time.Millisecond)
+	left = max((left - min(left/4, 5*time.Second)).Truncate(time.Millisecond), time.Millisecond)
 	if left >= timeout {
 		return timeout, ""
 	}
-	return left, fmt.Sprintf("\n\tnote: the %s of %v was cut to %v, to end before the test's deadline", what, timeout, left.Round(time.Millisecond))
+	return left, fmt.Sprintf("\n\tnote: the %s of %v was cut to %v, to end before the test's deadline", what, timeout, left)
 }
 
 // optional returns what has the method that TB does not ask for: tb, or what it

@@ -56,7 +56,11 @@ func (tb *fakeTB) run(f func()) string {
 		defer close(done)
 		f()
 	}()
-	<-done
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		panic("a fake test hangs: " + tb.text())
+	}
 	return tb.text()
 }
 
@@ -117,6 +121,17 @@ func (tb *fakeTB) Name() string                { return tb.name }
 func (tb *fakeTB) Verbose() bool               { return false }
 func (tb *fakeTB) ArtifactDir() string         { return tb.artifacts }
 func (tb *fakeTB) Deadline() (time.Time, bool) { return tb.deadline, !tb.deadline.IsZero() }
+
+// waitFor receives, or fails the test.
+func waitFor[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(2 * patience):
+		require.Fail(t, "it did not come")
+	}
+	return v
+}
 
 func fake(program string) harness.Config {
 	return harness.Config{Command: harness.FakePod(program)}
@@ -253,14 +268,76 @@ type noSignal struct{}
 func (noSignal) Signal()        {}
 func (noSignal) String() string { return "no signal" }
 
-func TestStartDeadlineIsBelowTheTestsOwn(t *testing.T) {
+// TestWaitsEndBeforeTheTestsDeadline: go test would panic then, and the evidence
+// would be lost.
+func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		program string
+		wait    func(tb *fakeTB, pod *harness.Pod) string
+		note    string
+	}{
+		"start": {"", func(tb *fakeTB, _ *harness.Pod) string {
+			_, err := harness.TryStartPod(tb, fake("never-ready"))
+			assert.ErrorIs(t, err, spawn.ErrTimeout)
+			return fmt.Sprint(err)
+		}, "the ready timeout of 20s was cut to"},
+		"TryWait": {"ready", func(_ *fakeTB, pod *harness.Pod) string {
+			_, err := pod.TryWait(time.Hour)
+			return fmt.Sprint(err)
+		}, "the timeout of 1h0m0s was cut to"},
+		"TryWaitLog": {"ready", func(_ *fakeTB, pod *harness.Pod) string {
+			_, err := pod.TryWaitLog("nowhere", time.Hour)
+			return fmt.Sprint(err)
+		}, "the timeout of 1h0m0s was cut to"},
+		"Stop": {"stubborn", func(tb *fakeTB, pod *harness.Pod) string {
+			assert.NoError(t, pod.Stop())
+			return tb.text()
+		}, "the stop grace of 1m0s was cut to"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tb := newTB(t)
+			var pod *harness.Pod
+			if tc.program != "" {
+				cfg := fake(tc.program)
+				cfg.StopGrace = time.Minute
+				var err error
+				pod, err = harness.TryStartPod(tb, cfg)
+				require.NoError(t, err)
+			}
+			tb.deadline = time.Now().Add(3 * time.Second)
+			text := tc.wait(tb, pod)
+			assert.True(t, time.Now().Before(tb.deadline))
+			assert.Regexp(t, tc.note+` [0-2]\.?[0-9]*m?s, to end before the test's deadline`, text)
+		})
+	}
+}
+
+// TestTryWaitLogOfALargeLog has logs that nobody can read in time.
+func TestTryWaitLogOfALargeLog(t *testing.T) {
 	t.Parallel()
 	tb := newTB(t)
-	tb.deadline = time.Now().Add(2 * time.Second)
-	_, err := harness.TryStartPod(tb, fake("never-ready"))
-	assert.ErrorIs(t, err, spawn.ErrTimeout)
-	assert.ErrorContains(t, err, "note: the ready timeout of 20s was cut to 1.4")
-	assert.True(t, time.Now().Before(tb.deadline), "the evidence comes before the deadline")
+	alive, dead := harness.StartPod(tb, harness.Config{}), harness.StartPod(tb, harness.Config{})
+	require.NoError(t, dead.Kill())
+	for _, pod := range []*harness.Pod{alive, dead} {
+		require.NoError(t, os.Truncate(pod.LogPath, 8<<30)) // zeros, and no newline
+		begin := time.Now()
+		_, err := pod.TryWaitLog("nowhere", 100*time.Millisecond)
+		assert.ErrorContains(t, err, "within 100ms")
+		assert.Less(t, time.Since(begin), time.Second, "its size is not its limit")
+		require.NoError(t, os.Truncate(pod.LogPath, 0))
+	}
+}
+
+func TestTimeoutOf0LooksAtAllThatIsThere(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, fake("flood 4MiB; log last; bind; ready; serve"))
+	line, err := pod.TryWaitLog("^last$", 0)
+	require.NoError(t, err)
+	assert.Equal(t, "last", line)
+	_, err = pod.TryWaitLog("^nowhere$", 0)
+	assert.ErrorContains(t, err, `matched "^nowhere$" within 0s`)
 }
 
 func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
@@ -269,7 +346,7 @@ func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
 		pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
 		conn := pod.Dial()
 		_, _ = io.WriteString(conn, `{"method":"run","params":{"program":"log 'out of memory'; exit 3"}}`+"\n")
-		<-pod.Done()
+		waitFor(t, pod.Done())
 		return pod
 	}
 	for _, tc := range []struct {
@@ -409,14 +486,14 @@ func TestWaitLog(t *testing.T) {
 		t.Parallel()
 		pod := harness.StartPod(t, fake("log 'step 1'; bind; ready; serve"))
 		assert.Equal(t, "step 1", pod.WaitLog(`^step \d$`, patience))
-		found := make(chan string)
+		found := make(chan string, 1)
 		go func() {
 			line, err := pod.TryWaitLog(`step [2-9]`, patience)
 			assert.NoError(t, err)
 			found <- line
 		}()
 		ask(t, pod, `{"method":"run","params":{"program":"log 'step 2'"}}`, nil)
-		assert.Equal(t, "step 2", <-found)
+		assert.Equal(t, "step 2", waitFor(t, found))
 	})
 	t.Run("shows what there was", func(t *testing.T) {
 		t.Parallel()
@@ -518,7 +595,7 @@ func TestSpawnConfigStartsInTheSandbox(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, filepath.Join(harness.RuntimeDir(t), "alpha"), filepath.Dir(pod.LogPath))
 	require.NoError(t, pod.Signal(syscall.SIGKILL))
-	<-pod.Done()
+	waitFor(t, pod.Done())
 }
 
 // inHelper runs the calling test again as a go test of its own.
@@ -550,8 +627,39 @@ func TestVerboseTestStreamsTheLog(t *testing.T) {
 }
 
 func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
+	calls := []func(*testing.T, *harness.Pod){
+		func(t *testing.T, _ *harness.Pod) {
+			harness.StartPod(t, harness.Config{Name: "beta", Command: harness.FakePod("early-exit")}) // line 0
+		},
+		func(t *testing.T, pod *harness.Pod) {
+			pod.WaitLog("nowhere", time.Millisecond) // line 1
+		},
+		func(t *testing.T, pod *harness.Pod) {
+			pod.Wait(time.Millisecond) // line 2
+		},
+		func(t *testing.T, pod *harness.Pod) {
+			pod.SocketPath += "x"
+			pod.Dial() // line 3
+		},
+		func(t *testing.T, pod *harness.Pod) {
+			_ = pod.Kill()
+			pod.Suspend() // line 4
+		},
+		func(t *testing.T, pod *harness.Pod) {
+			_ = pod.Kill()
+			pod.Resume() // line 5
+		},
+		func(t *testing.T, pod *harness.Pod) {
+			_ = pod.Stop() // line 6
+			t.Fail()
+		},
+	}
 	if isHelper(t) {
-		harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("early-exit")}) // this line
+		for i, call := range calls {
+			t.Run(fmt.Sprint("call ", i), func(t *testing.T) {
+				call(t, harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("stubborn"), StopGrace: 10 * time.Millisecond}))
+			})
+		}
 		return
 	}
 	source, err := os.ReadFile("harness_test.go")
@@ -559,14 +667,21 @@ func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
 		t.Skip("the source is not here")
 	}
 	require.NoError(t, err)
-	line := 1 + strings.Count(string(source[:strings.Index(string(source), "// this line")]), "\n")
-	t.Setenv("TMPDIR", t.TempDir())
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
 	out, err := inHelper(t)
 	require.Error(t, err)
-	assert.Contains(t, out, fmt.Sprintf("harness_test.go:%d: harness: pod exited before becoming ready (exit status 7): cannot open session store", line))
-	path := regexp.MustCompile(`whole log: (.*/podharness-failed-.*/alpha\.log)`).FindStringSubmatch(out)
+	for i, message := range []string{
+		"pod exited before becoming ready \\(exit status 7\\): cannot open session store", "no line of the log", "pod alpha did not end",
+		"could not connect to pod alpha", "stopped .signal.: pod alpha: os: process already finished", "continued: pod alpha: os: process already finished", "pod alpha did not stop within 10ms of SIGINT: killed",
+	} {
+		line := 1 + strings.Count(string(source[:strings.Index(string(source), fmt.Sprint("// line ", i))]), "\n")
+		assert.Regexp(t, fmt.Sprintf(`harness_test\.go:%d: harness: %s`, line, message), out)
+	}
+	path := regexp.MustCompile(`whole log: (.*/podharness-failed-.*/beta\.log)`).FindStringSubmatch(out)
 	require.NotNil(t, path, out)
 	assert.FileExists(t, path[1], "it is kept")
+	assert.True(t, strings.HasPrefix(path[1], temp+"/"), "in TMPDIR: %s", path[1])
 }
 
 func ExampleStartPod() {
@@ -603,7 +718,7 @@ func TestNameIsStartedOnceAtATime(t *testing.T) {
 	}
 	started := 0
 	for range starts {
-		if err := <-errs; err == nil {
+		if err := waitFor(t, errs); err == nil {
 			started++
 		} else {
 			assert.Regexp(t, "pod alpha (is being started already|still runs)", err.Error())
@@ -630,7 +745,7 @@ func TestLogBehindALink(t *testing.T) {
 func TestEndOfTheTestCancelsAStart(t *testing.T) {
 	t.Parallel()
 	tb := newTB(t)
-	started := make(chan error)
+	started := make(chan error, 1)
 	first := harness.StartPod(tb, harness.Config{})
 	go func() {
 		_, err := harness.TryStartPod(tb, fake("log waiting; hang"))
@@ -643,7 +758,7 @@ func TestEndOfTheTestCancelsAStart(t *testing.T) {
 	}, patience, time.Millisecond)
 	assert.Empty(t, tb.end())
 	var e *spawn.Error
-	require.ErrorAs(t, <-started, &e)
+	require.ErrorAs(t, waitFor(t, started), &e)
 	assert.ErrorIs(t, e, context.Canceled)
 	assert.NotNil(t, e.State, "its process was reaped")
 }
@@ -658,9 +773,9 @@ func TestPodsMayEndEachOtherDuringTheTeardown(t *testing.T) {
 	stopLeader := tb.cleanups[len(tb.cleanups)-2]
 	tb.mu.Unlock()
 	stopLeader()
-	<-leader.Done()
+	waitFor(t, leader.Done())
 	require.NoError(t, worker.Signal(syscall.SIGINT), "as the leader might")
-	<-worker.Done()
+	waitFor(t, worker.Done())
 	assert.Empty(t, tb.end())
 	assert.False(t, tb.Failed())
 }

@@ -35,8 +35,10 @@ type Pod struct {
 	expected bool  // the test asked for the pod's end
 	killed   bool  // by the test: it could not clean up
 	verdict  error // that it had ended by itself when the teardown began
-	stopOnce sync.Once
-	stopErr  error
+
+	stopMu  sync.Mutex // held during Stop
+	stopped bool
+	stopErr error
 }
 
 // Dial connects to the pod's socket. The connection is closed at the end of the

@@ -1,6 +1,18 @@
 package harness
 
-import "fmt"
+import (
+	"fmt"
+	"testing"
+)
+
+// needProcesses skips a test, or the rest of it, where the system does not tell
+// which processes live.
+func needProcesses(t *testing.T) {
+	t.Helper()
+	if (takeCensus() == census{}) {
+		t.Skip("this system does not tell which processes live")
+	}
+}
 
 // recordingTB is a test whose failure is not that of the real one.
 type recordingTB struct {

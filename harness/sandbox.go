@@ -97,6 +97,7 @@ type roster struct {
 	pods     []*Pod
 
 	judgeOnce sync.Once
+	fault     bool // one has ended by itself
 }
 
 func newRoster() roster {
@@ -140,15 +141,17 @@ func (r *roster) add(p *Pod) {
 }
 
 // judge notes, once, which pods have ended by themselves before the teardown of
-// the first one began: those of a group of pods may end each other then.
-func (r *roster) judge() {
+// the first one began, and reports whether there are any: those of a group of pods
+// may end each other then.
+func (r *roster) judge() bool {
 	r.judgeOnce.Do(func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for _, p := range r.pods {
-			p.judge()
+			r.fault = p.judge() != nil || r.fault
 		}
 	})
+	return r.fault
 }
 
 // end cancels the starts that are under way, and stops the pods that became

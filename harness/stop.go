@@ -29,14 +29,17 @@ import (
 // logged only.
 func (p *Pod) Stop() error {
 	p.tb.Helper()
-	p.stopOnce.Do(func() {
-		p.tb.Helper()
-		p.stopErr = errors.Join(p.stop(), p.clear())
-		p.log.endFollowing()
-		if _, ended := p.ended(); ended {
-			p.box.binary.letGo(p.process)
-		}
-	})
+	p.stopMu.Lock() // not sync.Once: the test's log would name its line
+	defer p.stopMu.Unlock()
+	if p.stopped {
+		return p.stopErr
+	}
+	p.stopped = true
+	p.stopErr = errors.Join(p.stop(), p.clear())
+	p.log.endFollowing()
+	if _, ended := p.ended(); ended {
+		p.box.binary.letGo(p.process)
+	}
 	return p.stopErr
 }
 
@@ -193,8 +196,8 @@ func (p *Pod) requestShutdown(grace time.Duration) error {
 // cleanup ends the pod at the end of the test.
 func (p *Pod) cleanup() {
 	p.tb.Helper()
-	p.box.judge()
-	if hasFailed(p.tb) || p.judge() != nil {
+	// Not by its own verdict alone: then the pods that are stopped before are gone.
+	if p.box.judge() || hasFailed(p.tb) || p.judge() != nil {
 		p.box.evidence.snapshot(p.box.mark)
 	}
 	if err := p.Stop(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -99,6 +100,8 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, cmd.Start())
 			t.Cleanup(func() { kill(kin{mark: control}, time.Now().Add(10*time.Second)) })
+			hung := time.AfterFunc(time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+			t.Cleanup(func() { hung.Stop() })
 			marks, sandbox := map[string]string{}, ""
 			lines := bufio.NewScanner(out)
 			for sandbox == "" && lines.Scan() {
@@ -202,6 +205,7 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 		{name: "killed by the test", program: "escape", kill: true, says: "harness: pod alpha left processes behind"},
 		// The signal that stops the pod ends its child too, maybe a moment later.
 		{name: "children that end with it", program: "child; child; child; bind; ready; serve"},
+		{name: "process that ends soon after it", program: "escape 'sleep 250ms'; bind; ready; serve"},
 		{name: "no leak", program: "ready"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -215,7 +219,11 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 			require.NoError(t, err)
 			if tc.dies {
 				require.NoError(t, syscall.Kill(pod.PID, syscall.SIGTERM))
-				<-pod.Done()
+				select {
+				case <-pod.Done():
+				case <-time.After(20 * time.Second):
+					require.Fail(t, "it did not end")
+				}
 			}
 			if tc.kill {
 				require.NoError(t, pod.Kill())
@@ -727,4 +735,26 @@ func TestKillHoldsNoDescriptors(t *testing.T) {
 	}
 	tb.end()
 	assert.Eventually(t, func() bool { return pidfds(t, os.Getpid()) <= begin }, 10*time.Second, time.Millisecond)
+}
+
+// TestKillTellsOfAProcessThatStays has a tracer keep the pod's end to itself.
+func TestKillTellsOfAProcessThatStays(t *testing.T) {
+	if pid := os.Getenv(endEnv); pid != "" {
+		runtime.LockOSThread()
+		n, err := strconv.Atoi(pid)
+		require.NoError(t, err)
+		fmt.Println("attached", unix.PtraceSeize(n))
+		await(t)
+	}
+	t.Parallel()
+	pod := StartPod(t, Config{Name: "alpha"})
+	tracer, lines := startHelper(t, "TestKillTellsOfAProcessThatStays", fmt.Sprint(pod.PID))
+	if line := waitForLine(t, lines, "attached"); line != "attached <nil>" {
+		t.Skip("no process may be traced here: " + line)
+	}
+	tb := &innerTB{}
+	other := &Pod{Pod: pod.Pod, tb: &outerTB{plainTB{&recordingTB{}}, tb}, box: pod.box, log: pod.log}
+	assert.ErrorContains(t, other.Kill(), fmt.Sprintf("pod alpha: process %d is still there 1.4", pod.PID))
+	require.NoError(t, tracer.Process.Kill())
+	require.NoError(t, pod.Kill())
 }

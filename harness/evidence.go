@@ -163,7 +163,12 @@ func (e *evidence) reportLog(a *attempt, name string) {
 
 // write writes one file of the evidence; what cannot be written is lost.
 func (e *evidence) write(name string, to func(io.Writer) error) {
-	if err := writeFile(filepath.Join(e.dir, name), to); err != nil {
+	file, err := os.OpenFile(filepath.Join(e.dir, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		buffered := bufio.NewWriter(file)
+		err = errors.Join(to(buffered), buffered.Flush(), file.Close())
+	}
+	if err != nil {
 		e.lost = append(e.lost, err)
 	}
 }
@@ -190,15 +195,6 @@ func fileNames(attempts []*attempt) []string {
 		names[i] = name
 	}
 	return names
-}
-
-func writeFile(path string, to func(io.Writer) error) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	buffered := bufio.NewWriter(file)
-	return errors.Join(to(buffered), buffered.Flush(), file.Close())
 }
 
 // maxStatusFile is how large a file of a pod directory may be to be kept, and

@@ -82,8 +82,7 @@ import (
 // Output, Context and ArtifactDir, as *testing.T has them, and Verbose() bool for
 // whether the pods' logs are streamed (without it, flag.Parse must have been
 // called for that, as testing does). A TB that stands for another T has Unwrap()
-// any, which returns that one: what the TB itself has not is looked for there, and
-// the test has failed if either has.
+// any, which returns that one: what the TB itself has not is looked for there.
 type TB interface {
 	Cleanup(func())
 	Errorf(format string, args ...any)
@@ -335,17 +334,4 @@ func optional[M any](tb any) (m M, ok bool) {
 		tb = t.Unwrap()
 	}
 	return m, false
-}
-
-// hasFailed reports whether a test has failed, or what it stands for.
-func hasFailed(tb TB) bool {
-	if tb.Failed() {
-		return true
-	}
-	t, ok := tb.(interface{ Unwrap() any })
-	if !ok {
-		return false
-	}
-	of, ok := optional[interface{ Failed() bool }](t.Unwrap())
-	return ok && of.Failed()
 }

@@ -395,7 +395,7 @@ func TestTeardownLadder(t *testing.T) {
 		{"another signal", harness.Config{StopSignal: syscall.SIGTERM}, "signal: terminated", ""},
 		{"shutdown request is enough", harness.Config{Shutdown: shutdown}, "exit status 0", ""},
 		{"shutdown request of a pod that ignores signals", harness.Config{Command: harness.FakePod("stubborn"), Shutdown: shutdown}, "exit status 0", ""},
-		{"shutdown request that means nothing to it", harness.Config{Shutdown: []byte("hello\n"), StopGrace: grace}, "exit status 0",
+		{"shutdown request that means nothing to it", harness.Config{Shutdown: []byte("hello\n"), StopGrace: 3 * grace}, "exit status 0",
 			"harness: pod alpha was stopped by SIGINT, not by the shutdown request\n"},
 		{"stubborn", harness.Config{Command: harness.FakePod("stubborn"), StopGrace: grace}, "signal: killed",
 			"harness: pod alpha did not stop within 1s of SIGINT: killed\n"},

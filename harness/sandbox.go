@@ -281,7 +281,7 @@ func (b *sandbox) cleanup() {
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
 		kill(kin{mark: b.mark}, time.Now().Add(grace))
 	}
-	if hasFailed(b.tb) {
+	if b.tb.Failed() {
 		b.evidence.report(b.mark)
 	}
 	b.evidence.close()

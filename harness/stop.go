@@ -197,7 +197,7 @@ func (p *Pod) requestShutdown(grace time.Duration) error {
 func (p *Pod) cleanup() {
 	p.tb.Helper()
 	// Not by its own verdict alone: then the pods that are stopped before are gone.
-	if p.box.judge() || hasFailed(p.tb) || p.judge() != nil {
+	if p.box.judge() || p.tb.Failed() || p.judge() != nil {
 		p.box.evidence.snapshot(p.box.mark)
 	}
 	if err := p.Stop(); err != nil {

@@ -107,7 +107,7 @@ func assertSoonGone(t *testing.T, word, root string) {
 	assert.Eventually(t, func() bool {
 		_, err := os.Stat(root)
 		return os.IsNotExist(err) && len(withWord(word)) == 0
-	}, 5*time.Second, time.Millisecond)
+	}, 20*time.Second, time.Millisecond)
 	for _, pid := range withWord(word) {
 		assert.Fail(t, "left", "%d %s", pid, commandLine(pid))
 		_ = unix.Kill(pid, unix.SIGKILL)

@@ -35,11 +35,11 @@
 // However the test binary ends, by a panic, os.Exit, its timeout or SIGKILL,
 // what its pods have started is gone a moment later, and so are the sandboxes:
 // a watchdog process, started with the first pod, waits for the end of the test
-// binary and kills whatever has that binary's mark in its environment, the
-// variable PODHARNESS_MARK. This, and the finding of leaks, needs Linux, and a
-// process that neither hides nor overwrites its environment: one that does (a
-// daemon that sets its own title, or is not dumpable) and has left the pod's
-// process group is not found.
+// binary and kills the process group of each pod and whatever has that binary's
+// mark in its environment, the variable PODHARNESS_MARK. (One that was killed
+// itself is replaced.) This, and the finding of leaks, needs Linux. A process that
+// has left the pod's process group and hides or overwrites its environment, as a
+// daemon may that sets its own title or is not dumpable, is not found.
 //
 // When the test failed, the last lines of each pod's log are reported, and the
 // evidence is kept in the test's artifact directory (go test -artifacts), or else

@@ -354,16 +354,16 @@ func (a *attempt) trace(row int, begin time.Duration) []traceEvent {
 // evidenceDir returns a directory that is kept: the test's artifact directory
 // if there is one, else a temporary one.
 func evidenceDir(tb TB) (string, error) {
-	if dir := ArtifactDir(tb); dir != "" {
+	if dir := artifactDir(tb); dir != "" {
 		return dir, nil
 	}
 	return os.MkdirTemp(tempDir, "podharness-failed-")
 }
 
-// ArtifactDir returns the artifact directory of a test that has one which
+// artifactDir returns the artifact directory of a test that has one which
 // outlives it, else "": testing's own is removed with the test unless go test was
 // given -artifacts.
-func ArtifactDir(tb any) string {
+func artifactDir(tb any) string {
 	t, ok := optional[interface{ ArtifactDir() string }](tb)
 	if !ok {
 		return ""

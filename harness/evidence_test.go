@@ -277,9 +277,9 @@ func TestArtifactDirOfTestingOutlivesTheTestWithTheFlagOnly(t *testing.T) {
 	if kept := flag.Lookup("test.artifacts"); kept != nil && kept.Value.String() == "true" {
 		t.Skip("-artifacts is given")
 	}
-	assert.Empty(t, ArtifactDir(t))
-	assert.Empty(t, ArtifactDir(outerTB{t, t}))
-	assert.Equal(t, "kept", ArtifactDir(&innerTB{dir: "kept"}))
+	assert.Empty(t, artifactDir(t))
+	assert.Empty(t, artifactDir(outerTB{t, t}))
+	assert.Equal(t, "kept", artifactDir(&innerTB{dir: "kept"}))
 }
 
 func TestNamesOfPods(t *testing.T) {

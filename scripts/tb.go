@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"example.com/podharness/harness"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -84,21 +83,11 @@ func (tb *scriptTB) Failed() bool {
 	return tb.failed
 }
 
+// Unwrap returns the T: package harness asks that for what a TB need not have.
+func (tb *scriptTB) Unwrap() any { return tb.t }
+
 func (tb *scriptTB) Helper() {}
 
 func (tb *scriptTB) Logf(format string, args ...any) { tb.t.Log(fmt.Sprintf(format, args...)) }
 
 func (tb *scriptTB) Name() string { return tb.name }
-
-func (tb *scriptTB) Verbose() bool { return tb.t.Verbose() }
-
-// Deadline and ArtifactDir are those of the T, if it has them.
-
-func (tb *scriptTB) Deadline() (time.Time, bool) {
-	if t, ok := tb.t.(interface{ Deadline() (time.Time, bool) }); ok {
-		return t.Deadline()
-	}
-	return time.Time{}, false
-}
-
-func (tb *scriptTB) ArtifactDir() string { return harness.ArtifactDir(tb.t) }

@@ -116,7 +116,7 @@ func (c *call) do() error {
 	if err == nil || time.Now().Before(end) {
 		return err
 	}
-	if c.timeout < c.asked {
+	if c.timeout < c.asked && !strings.Contains(err.Error(), "was cut to") { // the harness says so itself
 		err = fmt.Errorf("%w\n\tnote: the timeout of %v was cut to %v, to end before the script's deadline", err, c.asked, c.timeout)
 	}
 	return fatalError{err}
@@ -204,7 +204,7 @@ func (c *call) start() error {
 	if c.starting.orphan {
 		c.asked = cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout)
 		c.timeout = harness.BeforeDeadline(c.tb, c.asked)
-		cfg.ReadyTimeout = c.timeout
+		cfg.ReadyTimeout, cfg.StopGrace = c.timeout, harness.BeforeDeadline(c.tb, cfg.StopGrace)
 		o, err := startOrphan(c.tb, cfg)
 		if err != nil {
 			return err
@@ -239,7 +239,6 @@ func (c *call) config() (harness.Config, error) {
 	cfg.Profile, cfg.TicketRole, cfg.ResumeFrom = s.spawn.Profile, s.spawn.TicketRole, s.spawn.ResumeFrom
 	cfg.Workspace, cfg.Dir = c.abs(s.spawn.WorkspaceRoot), c.abs(s.spawn.Dir)
 	cfg.Env, cfg.ReadyTimeout = slices.Concat(c.options.Env, cfg.Env), s.spawn.ReadyTimeout
-	cfg.StopGrace = harness.BeforeDeadline(c.tb, cfg.StopGrace)
 	if s.shutdown != "" {
 		cfg.Shutdown = []byte(s.shutdown + "\n")
 	}
@@ -297,7 +296,11 @@ func (c *call) signal() error {
 }
 
 func (c *call) wait() error {
-	end, ok, err := c.pod.wait(c.timeout)
+	timeout := c.asked
+	if c.pod.child() == nil {
+		timeout = c.timeout // the harness does not cut that
+	}
+	end, ok, err := c.pod.wait(timeout)
 	if err != nil {
 		return fatalError{err} // no end is not another end
 	}
@@ -336,7 +339,7 @@ func (c *call) waitLog() error {
 	if err != nil {
 		return err
 	}
-	line, err := p.TryWaitLog(c.args[1], c.timeout)
+	line, err := p.TryWaitLog(c.args[1], c.asked)
 	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
 		return c.usagef("%v", err)
 	}

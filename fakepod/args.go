@@ -15,7 +15,7 @@ import (
 // -program argument does: for clients that can only be told which pod to start.
 const ProgramEnv = "FAKEPOD_PROGRAM"
 
-const usage = `usage: fakepod [pod] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]
+const usage = `usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]
        fakepod -help | -list
 `
 
@@ -52,7 +52,9 @@ func Command(program string) (name string, args []string) {
 // Its arguments are the word pod, which is optional, then -program PROGRAM, then
 // the handshake's. Without -program, the environment variable FAKEPOD_PROGRAM
 // says what to do, and without that it is a healthy pod. With -list or -help
-// alone it prints the modes, or how it is used.
+// alone it prints the modes, or how it is used. With -trace FILE before -program it
+// appends a line to FILE as each step begins: the step's index, CLOCK_MONOTONIC in
+// ns and the process.
 func Main(args []string) int {
 	if len(args) == 1 {
 		switch args[0] {
@@ -76,6 +78,14 @@ func Main(args []string) int {
 			role.daemon = true
 		}
 	}
+	var trace *os.File // writing to nil is an error that nobody looks at
+	if len(args) > 1 && args[0] == "-trace" {
+		var err error
+		if trace, err = os.OpenFile(args[1], os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+			return fail(err)
+		}
+		args = args[2:]
+	}
 	steps, told, err := parseArgs(args)
 	if err != nil {
 		fail(err)
@@ -86,7 +96,7 @@ func Main(args []string) int {
 	if err != nil {
 		return fail(err)
 	}
-	return fail(act(role, told, dir, steps))
+	return fail(act(role, told, dir, steps, trace))
 }
 
 // fail says what went wrong, if anything, and returns the exit status.
@@ -138,6 +148,9 @@ func parseArgs(args []string) ([]step, handshake, error) {
 			return nil, nil, errors.New("-program needs a value")
 		}
 		program, args = args[1], args[2:]
+		if len(args) > 0 && args[0] == "pod" { // of a client
+			args = args[1:]
+		}
 	} else if program == "" {
 		program = "ready"
 	}

@@ -1,6 +1,9 @@
 package fakepod
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // A Mode is a program with a name.
 type Mode struct {
@@ -9,7 +12,10 @@ type Mode struct {
 	Doc     string // one line
 }
 
-func (m Mode) row() string { return m.Name + "\t" + m.Program + "\t# " + m.Doc }
+func (m Mode) row() string {
+	outcome, _ := Expect(m.Program+";", 20*time.Second) // each mode has one
+	return m.Name + "\t" + m.Program + "\t# " + m.Doc + ": " + outcome.String()
+}
 
 // Modes returns all modes, in the order in which they are best read.
 func Modes() []Mode { return slices.Clone(modes) }
@@ -48,7 +54,12 @@ var modes = []Mode{
 	{"stopped", `log loading; kill STOP; bind; ready; serve`, "stops itself before it is ready"},
 	{"child", `child 'ignore INT TERM; hang'; bind; ready; serve`, "leaves a child of its process group behind"},
 	{"escape", `escape 'ignore INT TERM; hang'; bind; ready; serve`, "leaves a child in a session of its own behind"},
+	{"failed-child", `child 'ignore INT TERM; hang'; log 'no memory'; exit 1`, "fails, and leaves a child of its process group behind"},
+	{"failed-escape", `escape 'ignore INT TERM; hang'; log 'no memory'; exit 1`, "fails, and leaves a child in a session of its own behind"},
 	{"daemon", `daemonize; bind; ready; serve`, "forks twice and goes on in the background"},
 	{"truncate-log", `flood 4KiB; sleep 50ms; truncate; bind; ready; serve`, "truncates its log before the ready line"},
 	{"remove-log", `unlink log; bind; ready; serve`, "removes its log before the ready line"},
+	{"stops", `bind; ready; serve; sleep 5s; stop`, "stops gracefully while it is connected to"},
+	{"pieces", `bind; ready; stall 50ms; serve`, "answers in pieces"},
+	{"reset", `bind; ready; reset; serve`, "resets a connection that asks for something"},
 }

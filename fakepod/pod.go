@@ -30,7 +30,13 @@
 //	bind                 socket and listen: what a healthy pod does
 //	fill                 connect to the own socket until its backlog is full
 //	ready [NAME [PATH]]  write the ready line
-//	serve                accept connections and answer, for ever
+//	serve                accept connections and answer: for ever, or beside the steps that follow
+//	answer METHOD JSON   from now on, answer a method with a line of JSON
+//	event JSON           send a line to all connections, to later ones after their snapshot
+//	garbage BYTES        the same with bytes as they are
+//	stall DURATION       from now on, hold every line up in its middle
+//	close                close all connections, later ones when they were sent what comes first
+//	reset                from now on, reset a connection that asks for something
 //	stop                 stop gracefully, as on SIGINT
 //	exit STATUS          exit at once and leave everything
 //	kill SIGNAL          send itself a signal; nothing follows a deadly one
@@ -76,6 +82,7 @@ package fakepod
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -97,10 +104,12 @@ type pod struct {
 	mu      sync.Mutex
 	state   string
 	ignored []string // signals, as ignore was given them
+
+	habits habits // of serve
 }
 
 // act acts the steps out. A pod whose steps are over leaves everything.
-func act(role role, told handshake, dir string, steps []step) error {
+func act(role role, told handshake, dir string, steps []step, trace *os.File) error {
 	p := &pod{role: role, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting"}
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, syscall.SIGINT)
@@ -113,7 +122,7 @@ func act(role role, told handshake, dir string, steps []step) error {
 		err = p.begin(steps)
 	}
 	if err == nil {
-		err = p.run(steps)
+		err = p.run(steps, func(i int) { _, _ = fmt.Fprintf(trace, "%d %d %d\n", i, monotonic(), os.Getpid()) })
 	}
 	return err
 }

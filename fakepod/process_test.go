@@ -353,7 +353,11 @@ func TestListIsThePrograms(t *testing.T) {
 			assert.Equal(t, m.Name, name)
 			program, doc, _ := strings.Cut(strings.TrimLeft(rest, " "), "  # ")
 			assert.Equal(t, m.Program, strings.TrimRight(program, " "))
+			doc, outcome, _ := strings.Cut(doc, ": ")
 			assert.Equal(t, m.Doc, doc)
+			want, err := fakepod.Expect(m.Name, 20*time.Second)
+			assert.NoError(t, err)
+			assert.Equal(t, want.String(), outcome)
 		}
 	}
 	for _, flag := range []string{"-h", "-help", "--help"} {
@@ -363,6 +367,6 @@ func TestListIsThePrograms(t *testing.T) {
 		assert.Regexp(t, `(?m)^ready \[NAME \[PATH\]\]  +write the ready line$`, stdout)
 		assert.Regexp(t, `(?m)^shutdown  +\{"event":"shutdown"\}, then a graceful stop$`, stdout)
 		assert.Contains(t, stdout, "\n       fakepod -help | -list\n")
-		assert.True(t, strings.HasPrefix(stdout, "usage: fakepod [pod] [-program PROGRAM|MODE] --workspace W --pod NAME "), stdout)
+		assert.True(t, strings.HasPrefix(stdout, "usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME "), stdout)
 	}
 }

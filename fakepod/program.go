@@ -1,6 +1,7 @@
 package fakepod
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -221,6 +222,11 @@ func check(kind, arg string) (err error) {
 	case "WHAT":
 		if !slices.Contains([]string{"sock", "log", "dir"}, arg) {
 			err = fmt.Errorf("unknown %q, want sock, log or dir", arg)
+		}
+	case "METHOD", "BYTES":
+	case "JSON":
+		if !json.Valid([]byte(arg)) || strings.ContainsAny(arg, "\r\n") {
+			err = fmt.Errorf("%q is not JSON on one line", arg)
 		}
 	default:
 		panic("fakepod: no check of " + kind)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -22,6 +21,8 @@ type verb struct {
 	usage string // its arguments: [ before those that may be missing, ... after one that goes on
 	doc   string
 	act   func(p *pod, args []string) error
+	// expect is what it comes to for a client: see Expect.
+	expect func(e *expectation, args []string)
 }
 
 // verbs returns the language: what is parsed, acted out and documented. It is a
@@ -29,28 +30,34 @@ type verb struct {
 // mean to parse a program.
 func verbs() []verb {
 	return []verb{
-		{"log", "TEXT", "write a line to stderr", (*pod).log},
-		{"out", "TEXT", "write a line to stdout", (*pod).out},
-		{"raw", "TEXT", "write to stderr, with no newline added", (*pod).raw},
-		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, (*pod).clock},
-		{"sleep", "DURATION", "wait", (*pod).sleep},
-		{"hang", "", "wait for ever", (*pod).hang},
-		{"socket", "", "make the socket and bind it, without listening", (*pod).socket},
-		{"listen", "[BACKLOG]", "listen on it (128); again to change the backlog", (*pod).listen},
-		{"bind", "", "socket and listen: what a healthy pod does", (*pod).bind},
-		{"fill", "", "connect to the own socket until its backlog is full", (*pod).fill},
-		{"ready", "[NAME [PATH]]", "write the ready line", (*pod).ready},
-		{"serve", "", "accept connections and answer, for ever", (*pod).serve},
-		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop},
-		{"exit", "STATUS", "exit at once and leave everything", (*pod).exit},
-		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill},
-		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore},
-		{"child", "[PROGRAM]", "start a process of the same process group (hang)", (*pod).child},
-		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", (*pod).escape},
-		{"daemonize", "", "fork twice and exit: the next steps are the daemon's, in its own session", nil}, // see run
-		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood},
-		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink},
-		{"truncate", "", "truncate the log", (*pod).truncate},
+		{"log", "TEXT", "write a line to stderr", (*pod).log, (*expectation).log},
+		{"out", "TEXT", "write a line to stdout", (*pod).out, (*expectation).nothing},
+		{"raw", "TEXT", "write to stderr, with no newline added", (*pod).raw, (*expectation).raw},
+		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, (*pod).clock, (*expectation).clock},
+		{"sleep", "DURATION", "wait", (*pod).sleep, (*expectation).sleep},
+		{"hang", "", "wait for ever", (*pod).hang, (*expectation).hang},
+		{"socket", "", "make the socket and bind it, without listening", (*pod).socket, (*expectation).socket},
+		{"listen", "[BACKLOG]", "listen on it (128); again to change the backlog", (*pod).listen, (*expectation).listen},
+		{"bind", "", "socket and listen: what a healthy pod does", (*pod).bind, (*expectation).bind},
+		{"fill", "", "connect to the own socket until its backlog is full", (*pod).fill, (*expectation).fill},
+		{"ready", "[NAME [PATH]]", "write the ready line", (*pod).ready, (*expectation).ready},
+		{"serve", "", "accept connections and answer: for ever, or beside the steps that follow", (*pod).serve, (*expectation).serve},
+		{"answer", "METHOD JSON", "from now on, answer a method with a line of JSON", (*pod).answerWith, (*expectation).nothing},
+		{"event", "JSON", "send a line to all connections, to later ones after their snapshot", (*pod).event, (*expectation).nothing},
+		{"garbage", "BYTES", "the same with bytes as they are", (*pod).garbage, (*expectation).nothing},
+		{"stall", "DURATION", "from now on, hold every line up in its middle", (*pod).stall, (*expectation).nothing},
+		{"close", "", "close all connections, later ones when they were sent what comes first", (*pod).closeAll, (*expectation).nothing},
+		{"reset", "", "from now on, reset a connection that asks for something", (*pod).reset, (*expectation).nothing},
+		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop, (*expectation).stop},
+		{"exit", "STATUS", "exit at once and leave everything", (*pod).exit, (*expectation).exit},
+		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill, (*expectation).kill},
+		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore, (*expectation).ignore},
+		{"child", "[PROGRAM]", "start a process of the same process group (hang)", (*pod).child, (*expectation).child},
+		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", (*pod).escape, (*expectation).child},
+		{"daemonize", "", "fork twice and exit: the next steps are the daemon's, in its own session", nil, (*expectation).daemonize}, // see run
+		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood, (*expectation).flood},
+		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink, (*expectation).unlink},
+		{"truncate", "", "truncate the log", (*pod).truncate, (*expectation).truncate},
 	}
 }
 
@@ -66,12 +73,19 @@ func findVerb(name string) (verb, bool) {
 	return verb{}, false
 }
 
-func (p *pod) run(steps []step) error {
+// run acts the steps out; began, unless it is nil, is told of each.
+func (p *pod) run(steps []step, began func(i int)) error {
 	for i, s := range steps {
+		if began != nil {
+			began(i)
+		}
 		v, _ := findVerb(s.verb)
-		act := v.act
-		if s.verb == "daemonize" {
-			act = func(p *pod, _ []string) error { return p.daemonize(steps[i+1:]) }
+		act, rest := v.act, steps[i+1:]
+		switch {
+		case s.verb == "daemonize":
+			act = func(p *pod, _ []string) error { return p.daemonize(rest) }
+		case s.verb == "serve" && len(rest) > 0:
+			act = (*pod).serveBeside
 		}
 		if err := act(p, s.args); err != nil {
 			return fmt.Errorf("%s: %w", s.verb, err)
@@ -105,16 +119,19 @@ func (p *pod) expand(text string) string {
 }
 
 func (p *pod) clock([]string) error {
+	return write(os.Stderr, fmt.Sprintf("monotonic %d\n", monotonic()))
+}
+
+// monotonic returns the time in ns by the clock that all processes share.
+func monotonic() int64 {
 	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return err
-	}
-	return write(os.Stderr, fmt.Sprintf("monotonic %d\n", now.Nano()))
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // every system has it
+	return now.Nano()
 }
 
 func (p *pod) sleep(args []string) error {
 	d, _ := time.ParseDuration(args[0])
-	time.Sleep(d)
+	<-time.After(d)
 	return nil
 }
 
@@ -124,7 +141,7 @@ func (p *pod) socket([]string) error {
 	p.fs.Lock()
 	defer p.fs.Unlock()
 	if p.listener >= 0 {
-		return errors.New("there is a socket already")
+		return errSocketThere
 	}
 	if err := os.Remove(p.path("sock")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -138,7 +155,10 @@ func (p *pod) socket([]string) error {
 	})
 }
 
-var errNoSocket = errors.New("there is no socket yet: the step bind, or socket, comes before")
+var (
+	errNoSocket    = errors.New("there is no socket yet: the step bind, or socket, comes before")
+	errSocketThere = errors.New("there is a socket already")
+)
 
 func (p *pod) listen(args []string) error {
 	p.fs.Lock()
@@ -206,28 +226,6 @@ func (p *pod) ready(args []string) error {
 		return err
 	}
 	return write(os.Stderr, p.expand("YOI-READY\t"+argument(args, 0, "{name}")+"\t"+argument(args, 1, "{socket}")+"\n"))
-}
-
-func (p *pod) serve([]string) error {
-	p.fs.Lock()
-	fd := p.listener
-	p.fs.Unlock()
-	if fd < 0 {
-		return errNoSocket
-	}
-	file := os.NewFile(uintptr(fd), p.path("sock"))
-	defer file.Close() // and not by the garbage collector: listen still uses it
-	listener, err := net.FileListener(file)
-	if err != nil {
-		return err
-	}
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return err
-		}
-		go p.answer(conn)
-	}
 }
 
 // stop is the graceful stop of real pods: everything goes, the log too. A child

@@ -1,0 +1,519 @@
+package fakepod
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Verdict is how a start ends.
+type Verdict string
+
+// The verdicts of the contract on a pod that was launched.
+const (
+	Ready       Verdict = "ready"
+	Exited      Verdict = "exited"
+	Malformed   Verdict = "malformed"
+	WrongName   Verdict = "wrong name"
+	TimedOut    Verdict = "timed out"
+	SocketError Verdict = "socket error"
+)
+
+// An Outcome is what a client must conclude of a pod that acts out a program. In
+// its texts {name}, {dir}, {pid} and {clock} stand for what only the pod itself
+// knows: see [Outcome.For].
+type Outcome struct {
+	Verdict Verdict
+	// Step is the index of the step after which all is known that the verdict
+	// needs; -1 for TimedOut, which only the timeout decides.
+	Step int
+	// Status says how the process ended, as os.ProcessState does; "" unless the
+	// verdict is Exited.
+	Status string
+	// Tail holds the last lines before the verdict, 8 at most and not the ready
+	// line, each at most 64 KiB of it; nil if the verdict is Ready.
+	Tail []string
+	// Unfinished is what the pod has written after its last newline, as Tail is.
+	Unfinished string
+	// Line is the ready line if the verdict is Malformed; Name is the name in it
+	// if that is WrongName; Socket the path in it once there was a right one.
+	Line, Name, Socket string
+	// Missing says what a start that TimedOut was waiting for: "the ready line",
+	// or why the socket could not be connected to: "it does not exist", "nobody
+	// listens on it", "its backlog is full" or "it is not a socket".
+	Missing string
+}
+
+// String returns the outcome in a few words.
+func (o Outcome) String() string {
+	last := ""
+	if len(o.Tail) > 0 {
+		last = fmt.Sprintf(": %.60q", o.Tail[len(o.Tail)-1])
+	}
+	switch o.Verdict {
+	case Exited:
+		return fmt.Sprintf("%s (%s)%s", o.Verdict, o.Status, last)
+	case Malformed:
+		return fmt.Sprintf("%s: %.60q", o.Verdict, o.Line)
+	case WrongName:
+		return fmt.Sprintf("%s: %q", o.Verdict, o.Name)
+	case TimedOut:
+		if o.Socket != "" {
+			return fmt.Sprintf("%s, waiting for its socket (%s)", o.Verdict, o.Missing)
+		}
+		return fmt.Sprintf("%s, waiting for %s", o.Verdict, o.Missing)
+	}
+	return string(o.Verdict)
+}
+
+// For returns the outcome for the pod of a name with a pod directory: {name} and
+// {dir} are replaced in its texts. {pid} and {clock}, a number each, stay.
+func (o Outcome) For(name, dir string) Outcome {
+	r := strings.NewReplacer("{name}", name, "{dir}", dir)
+	o.Unfinished, o.Line, o.Name, o.Socket = r.Replace(o.Unfinished), r.Replace(o.Line), r.Replace(o.Name), r.Replace(o.Socket)
+	o.Tail = slices.Clone(o.Tail)
+	for i := range o.Tail {
+		o.Tail[i] = r.Replace(o.Tail[i])
+	}
+	return o
+}
+
+// noticed is how long a situation must last for a client to have looked at it for
+// certain, on a busy machine, too.
+const noticed = 250 * time.Millisecond
+
+// Expect returns what the contract says that a client with a ready timeout must
+// conclude of a fake pod which acts out a program, or a mode: on Linux, in a pod
+// directory of its own, and of a pod whose name the program does not spell out. It
+// is worked out from the steps.
+//
+// The error is that of a bad program, or says why there is no single right
+// outcome: the program changes faster than a client must look, comes close to the
+// timeout, or depends on what only the machine knows.
+func Expect(program string, timeout time.Duration) (Outcome, error) {
+	steps, err := parse(program)
+	if err != nil {
+		return Outcome{}, err
+	}
+	e := &expectation{latest: noticed, listening: -1, full: -1}
+	past := []situation{e.look(-1)}
+	for i, s := range steps {
+		if s.verb == "sleep" {
+			e.sleep(s.args)
+			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
+			continue
+		}
+		e.rest = steps[i+1:]
+		v, _ := findVerb(s.verb)
+		v.expect(e, s.args)
+		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
+		past = append(past, e.look(i))
+		if e.over {
+			return judge(past, timeout)
+		}
+	}
+	e.end("exit status 0")
+	return judge(append(past, e.look(len(steps)-1)), timeout)
+}
+
+// situation is what there is to see after a step, until the next one changes it.
+type situation struct {
+	Outcome                       // TimedOut if it is not decided yet
+	soonest, latest time.Duration // when it begins
+	lasts           time.Duration // at the least
+	unclear         error         // why nobody can tell
+}
+
+// judge finds the first situation that decides. The last one lasts for ever.
+func judge(all []situation, timeout time.Duration) (Outcome, error) {
+	unclear := func(format string, args ...any) (Outcome, error) {
+		return Outcome{}, fmt.Errorf("it has no single outcome: "+format, args...)
+	}
+	for i := 0; i < len(all); i++ {
+		s := all[i]
+		if s.latest+noticed > timeout {
+			return unclear("step %d comes close to the timeout of %v", s.Step+1, timeout)
+		}
+		for i+1 < len(all) && s.decides(all[i+1]) {
+			i++
+			s.lasts += all[i].lasts
+		}
+		last := i+1 == len(all)
+		switch transient := s.Verdict != TimedOut && s.lasts < noticed && !last; {
+		case transient && all[i+1].unclear != nil:
+			return unclear("%w", all[i+1].unclear)
+		case transient:
+			return unclear("whoever looks at once after step %d concludes: %v; whoever does not: %v", s.Step+1, s.Outcome, all[i+1].Outcome)
+		case s.Verdict == TimedOut && !last && all[i+1].soonest < timeout+noticed:
+			continue // the next one begins before the timeout, or too close to it
+		case s.unclear != nil:
+			return unclear("%w", s.unclear)
+		}
+		if s.Verdict == TimedOut {
+			s.Step = -1
+		}
+		return s.Outcome, nil
+	}
+	panic("the last situation decides")
+}
+
+// decides reports whether a later situation changes nothing for a client which
+// has not looked at this one.
+func (s situation) decides(later situation) bool {
+	words := s.Verdict != SocketError || s.Unfinished == later.Unfinished && slices.Equal(s.Tail, later.Tail)
+	return s.Verdict != TimedOut && s.Verdict == later.Verdict && words && later.unclear == nil
+}
+
+// expectation is a fake pod as its client sees it. Where it is not the pod itself
+// that counts its texts are those of Outcome.
+type expectation struct {
+	soonest, latest time.Duration // how much time may have passed
+	rest            []step        // what follows
+
+	tail    []string
+	pending string
+	cut     bool // pending was longer
+	told    *announcement
+
+	size    int64         // of the log
+	unread  int           // writes that a client may not have read
+	fresh   bool          // the ready line is in them
+	wrote   time.Duration // when the last one was, at the soonest
+	former  int64         // the size of the log before it was truncated
+	unclear error         // since then
+	unsure  int           // how many more lines it takes until the tail is sure
+
+	bound, serving   bool // the process has its socket, and accepts connections
+	atPath           bool // a socket is at the path
+	listening        int  // the backlog; -1 = it is not listened on
+	full             int  // the backlog that was filled
+	logGone, dirGone bool
+	ignored          []syscall.Signal
+	over             bool
+	status           string
+}
+
+// announcement is a ready line.
+type announcement struct {
+	line, name, socket string
+	malformed          bool
+	tail               []string // before it
+}
+
+const (
+	readyPrefix = "YOI-READY\t"
+	longestLine = 64 << 10
+	tailLines   = 8
+	longestPath = 4095
+)
+
+// look is what a client that looks now can know.
+func (e *expectation) look(step int) situation {
+	o := Outcome{Verdict: TimedOut, Step: step, Tail: slices.Clone(e.tail), Unfinished: e.pending, Missing: "the ready line"}
+	s := situation{soonest: e.soonest, latest: e.latest, unclear: e.unclear}
+	if e.unsure > 0 && s.unclear == nil {
+		s.unclear = errors.New("lines that were written just before the log was truncated may or may not be read")
+	}
+	switch t := e.told; {
+	case t != nil && t.malformed:
+		o = Outcome{Verdict: Malformed, Step: step, Tail: t.tail, Line: t.line}
+	case t != nil && t.name != "{name}":
+		o = Outcome{Verdict: WrongName, Step: step, Tail: t.tail, Name: t.name}
+	case e.status != "":
+		o.Verdict, o.Status, o.Missing = Exited, e.status, ""
+	case t != nil:
+		var err error
+		o.Socket = t.socket
+		if o.Verdict, o.Missing, err = e.connect(t.socket); err != nil {
+			s.unclear = err
+		}
+		if o.Verdict == Ready {
+			o.Tail, o.Unfinished, s.unclear = nil, "", e.unclear
+		}
+	}
+	s.Outcome = o
+	return s
+}
+
+// connect says what comes of a connection to a path.
+func (e *expectation) connect(path string) (verdict Verdict, missing string, err error) {
+	below, own := strings.CutPrefix(path, "{dir}")
+	own = own && (below == "" || below[0] == '/') && !strings.Contains(below, "//") && !slices.Contains(strings.Split(below, "/"), "..")
+	name, inside, deeper := strings.Cut(strings.TrimPrefix(below, "/"), "/")
+	isFile := name == "pid" || name == "status.json" || name == "stderr.log" && !e.logGone
+	isSocket := name == "sock" && e.atPath
+	switch {
+	case !own:
+		return TimedOut, "", fmt.Errorf("it depends on what is at %q", path)
+	case e.dirGone || !isFile && !isSocket && name != "":
+		return TimedOut, "it does not exist", nil
+	case deeper && inside != "":
+		return SocketError, "", nil // part of the path is not a directory
+	case !isSocket:
+		return TimedOut, "it is not a socket", nil
+	case e.listening < 0:
+		return TimedOut, "nobody listens on it", nil
+	case e.listening <= e.full:
+		return TimedOut, "its backlog is full", nil
+	}
+	return Ready, "", nil
+}
+
+// write appends to the log.
+func (e *expectation) write(text string) {
+	if text == "" {
+		return
+	}
+	e.size += int64(len(text))
+	e.wasRead()
+	e.unread, e.wrote = e.unread+1, e.soonest
+	if e.former > 0 && e.size >= e.former {
+		e.unclear = errors.New("a log that was truncated and has grown as large again looks as if it had only grown")
+	}
+	for {
+		line, rest, whole := strings.Cut(text, "\n")
+		e.keep(line)
+		if !whole {
+			return
+		}
+		text = rest
+		line, cut := e.pending, e.cut
+		e.pending, e.cut = "", false
+		if !cut {
+			line = strings.TrimSuffix(line, "\r")
+		}
+		e.line(line, cut)
+	}
+}
+
+// keep keeps as much of an unfinished line as counts: one byte more for a CR.
+func (e *expectation) keep(text string) {
+	e.pending += text
+	if len(e.pending) > longestLine+1 {
+		e.pending, e.cut = e.pending[:longestLine+1], true
+	}
+}
+
+func (e *expectation) line(line string, cut bool) {
+	cut = cut || len(line) > longestLine
+	line = line[:min(len(line), longestLine)]
+	if rest, isReady := strings.CutPrefix(line, readyPrefix); isReady && e.told == nil {
+		name, socket, _ := strings.Cut(rest, "\t")
+		malformed := cut || name == "" || socket == "" || strings.Contains(socket, "\x00") || len(socket) > longestPath
+		e.fresh = true
+		e.told = &announcement{line, name, socket, malformed, slices.Clone(e.tail)}
+		return
+	}
+	e.tail = append(e.tail, strings.ToValidUTF8(line, "\uFFFD"))
+	e.tail = e.tail[max(0, len(e.tail)-tailLines):]
+	e.unsure = max(0, e.unsure-1)
+}
+
+// end is the end of the process.
+func (e *expectation) end(status string) { e.over, e.status = true, status }
+
+// fail is a step that fails: the fake pod says so and ends.
+func (e *expectation) fail(verb, format string, args ...any) {
+	e.write(fmt.Sprintf("fakepod: "+verb+": "+format+"\n", args...))
+	e.end("exit status 1")
+}
+
+func (e *expectation) expand(text string) string {
+	return strings.NewReplacer("{{", "{", "{socket}", "{dir}/sock").Replace(text)
+}
+
+// What the steps come to: see verbs.
+
+func (e *expectation) log(args []string) { e.write(e.expand(args[0]) + "\n") }
+func (e *expectation) raw(args []string) { e.write(e.expand(args[0])) }
+func (e *expectation) clock([]string)    { e.write("monotonic {clock}\n") }
+func (e *expectation) hang([]string)     { e.over = true }
+func (e *expectation) nothing([]string)  {}
+func (e *expectation) stop([]string)     { e.end("exit status 0") }
+func (e *expectation) exit(args []string) {
+	status, _ := strconv.Atoi(args[0])
+	e.end(fmt.Sprint("exit status ", status))
+}
+
+func (e *expectation) sleep(args []string) {
+	d, _ := time.ParseDuration(args[0])
+	e.soonest, e.latest = e.soonest+d, e.latest+d
+}
+
+func (e *expectation) socket([]string) { e.makeSocket("socket") }
+
+func (e *expectation) makeSocket(verb string) {
+	switch {
+	case e.bound:
+		e.fail(verb, "%v", errSocketThere)
+	case e.dirGone:
+		e.fail(verb, "bind {dir}/sock: %v", unix.ENOENT)
+	default:
+		e.bound, e.atPath = true, true
+	}
+}
+
+func (e *expectation) bind([]string) {
+	if e.makeSocket("bind"); !e.over {
+		e.listen(nil)
+	}
+}
+
+func (e *expectation) listen(args []string) {
+	if !e.bound {
+		e.fail("listen", "%v", errNoSocket)
+		return
+	}
+	e.listening, _ = strconv.Atoi(argument(args, 0, "128"))
+}
+
+func (e *expectation) fill([]string) {
+	switch {
+	case !e.atPath || e.dirGone:
+		e.fail("fill", "connection 1: %v", unix.ENOENT)
+	case e.listening < 0:
+		e.fail("fill", "connection 1: %v", unix.ECONNREFUSED)
+	case e.serving:
+		e.unclear = errors.New("how fast connections are accepted is chance")
+	default:
+		e.full = max(e.full, e.listening)
+	}
+}
+
+func (e *expectation) ready(args []string) {
+	e.write(e.expand(readyPrefix + argument(args, 0, "{name}") + "\t" + argument(args, 1, "{socket}") + "\n"))
+}
+
+func (e *expectation) serve([]string) {
+	switch {
+	case !e.bound:
+		e.fail("serve", "%v", errNoSocket)
+	case e.listening < 0 && len(e.rest) > 0:
+		e.unclear = errors.New("when it fails beside the steps that follow is chance")
+	case e.listening < 0:
+		e.fail("serve", "accept unix {dir}/sock: accept4: %v", unix.EINVAL)
+	default:
+		e.full, e.serving, e.over = -1, true, len(e.rest) == 0
+	}
+}
+
+func (e *expectation) kill(args []string) {
+	switch sig := parseSignal(args[0]); sig {
+	case syscall.SIGKILL:
+		e.end("signal: killed")
+	case syscall.SIGSTOP:
+		e.over = true
+	case syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH:
+	default:
+		switch {
+		case slices.Contains(e.ignored, sig):
+		case sig == syscall.SIGINT:
+			e.stop(nil)
+		case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
+			e.unclear = fmt.Errorf("whether %v stops a process depends on its session", unix.SignalName(sig))
+			e.over = true
+		default:
+			e.end("signal: " + sig.String())
+		}
+	}
+}
+
+func (e *expectation) ignore(args []string) {
+	for _, arg := range args {
+		e.ignored = append(e.ignored, parseSignal(arg))
+	}
+}
+
+// child is a process that is started beside the pod. What it does at the same time
+// is worked out only if nobody can see it.
+func (e *expectation) child(args []string) {
+	steps, _ := parse(argument(args, 0, "hang"))
+	if i := slices.IndexFunc(steps, func(s step) bool { return !slices.Contains(unseen, s.verb) }); i >= 0 {
+		e.unclear = fmt.Errorf("%s is done by a child at the same time", steps[i].verb)
+	}
+	e.latest += noticed
+}
+
+// unseen are the steps that leave neither words nor files.
+var unseen = []string{"hang", "sleep", "ignore", "exit", "out"}
+
+// daemonize ends the process, while another one goes on. Whether a client reads
+// what that writes at once is chance.
+func (e *expectation) daemonize([]string) {
+	e.latest += noticed
+	daemon := *e
+	daemon.tail = slices.Clone(e.tail)
+	daemon.bound, daemon.listening, daemon.full = false, -1, -1 // it is another program
+	for i, s := range e.rest {
+		if daemon.over || daemon.soonest-e.soonest >= noticed {
+			break
+		}
+		daemon.rest = e.rest[i+1:]
+		v, _ := findVerb(s.verb)
+		v.expect(&daemon, s.args)
+	}
+	t := daemon.told
+	if daemon.pending != e.pending || !slices.Equal(daemon.tail, e.tail) || t != nil && (t.malformed || t.name != "{name}") {
+		e.unclear = errors.New("a client may or may not read what the daemon writes when the pod has just ended")
+	}
+	e.end("exit status 0")
+}
+
+func (e *expectation) flood(args []string) {
+	size, _ := parseSize(args[0])
+	length, _ := strconv.ParseInt(argument(args, 1, "80"), 10, 64)
+	e.latest += time.Duration(size) * time.Second / (32 << 20) // on a slow disk
+	if length == 0 {
+		e.write(strings.Repeat(".", int(min(size, longestLine+2))))
+		e.size += size - min(size, longestLine+2)
+		return
+	}
+	// The first line ends one that was unfinished; of the others the last count.
+	const last = tailLines + 1
+	lines, unread := (size+length-1)/length, e.unread
+	for i := range lines {
+		if i > 0 && i < lines-last {
+			continue
+		}
+		n := min(length, size-i*length)
+		e.write(strings.Repeat(".", int(n-1)) + "\n")
+	}
+	e.unread, e.size = unread+1, max(e.size, size) // it writes them in one piece, or nearly
+}
+
+func (e *expectation) unlink(args []string) {
+	switch what := args[0]; {
+	case what == "dir":
+		e.dirGone, e.atPath, e.logGone = true, false, true
+	case what == "sock" && e.atPath:
+		e.atPath = false
+	case what == "log" && !e.logGone:
+		e.logGone = true
+	default:
+		e.fail("unlink", "remove {dir}/%s: %v", map[string]string{"sock": "sock", "log": "stderr.log"}[what], unix.ENOENT)
+	}
+}
+
+func (e *expectation) truncate([]string) {
+	e.wasRead()
+	if e.unread > 1 || e.fresh {
+		e.unclear = errors.New("how much of the log was read before it was truncated is chance")
+	}
+	if e.unread > 0 {
+		e.unsure = tailLines
+	}
+	e.former, e.size, e.pending, e.cut, e.unread = e.size, 0, "", false, 0
+}
+
+// wasRead forgets what a client has read by now for certain.
+func (e *expectation) wasRead() {
+	if e.soonest-e.wrote >= noticed {
+		e.unread, e.fresh = 0, false
+	}
+}

@@ -1,0 +1,109 @@
+package fakepod
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestExpect(t *testing.T) {
+	t.Parallel()
+	exited := func(step int, status string, tail ...string) Outcome {
+		return Outcome{Verdict: Exited, Step: step, Status: status, Tail: tail}
+	}
+	waiting := func(missing string, tail ...string) Outcome {
+		return Outcome{Verdict: TimedOut, Step: -1, Missing: missing, Tail: tail}
+	}
+	atSocket := func(missing, socket string) Outcome {
+		return Outcome{Verdict: TimedOut, Step: -1, Missing: missing, Socket: socket}
+	}
+	ready := func(step int) Outcome { return Outcome{Verdict: Ready, Step: step, Socket: "{dir}/sock"} }
+	for program, want := range map[string]Outcome{
+		"ready":                                ready(1),
+		"slow-bind":                            ready(2),
+		"torn-ready":                           ready(3),
+		"crlf":                                 ready(1),
+		"duplicate-ready":                      ready(1),
+		"truncate-log":                         ready(4),
+		"bind; ready; unlink log; hang":        ready(1),
+		"ready; bind; hang":                    ready(1),
+		"bind; listen 0; fill; ready; serve":   ready(4),
+		"bind; serve; ready; sleep 1s; exit 3": ready(2),
+		"early-exit":                           exited(1, "exit status 7", "cannot open session store"),
+		"early-exit-signal":                    exited(1, "signal: killed", "about to crash"),
+		"exit-after-ready":                     exited(3, "exit status 3", "migrating", "migration failed"),
+		"log a":                                exited(0, "exit status 0", "a"),
+		"ignore TERM; kill TERM; kill STOP":    waiting("the ready line"),
+		"kill INT":                             exited(0, "exit status 0"),
+		"log 1; log 2; log 3; log 4; log 5; log 6; log 7; log 8; log 9; exit 1": exited(9, "exit status 1", "2", "3", "4", "5", "6", "7", "8", "9"),
+		"serve; exit 3":            exited(0, "exit status 1", "fakepod: serve: there is no socket yet: the step bind, or socket, comes before"),
+		"bind; socket":             exited(1, "exit status 1", "fakepod: socket: there is a socket already"),
+		"unlink sock":              exited(0, "exit status 1", "fakepod: unlink: remove {dir}/sock: no such file or directory"),
+		"raw 'no newline'; exit 1": {Verdict: Exited, Step: 1, Status: "exit status 1", Unfinished: "no newline"},
+		"daemon":                   exited(0, "exit status 0"),
+		"flood 100 40; exit 1":     exited(1, "exit status 1", dots(39), dots(39), dots(19)),
+		"malformed-no-socket":      {Verdict: Malformed, Step: 1, Line: "YOI-READY\t{name}"},
+		"log hm; raw \"YOI-READY\\t\\n\"; exit 1": {Verdict: Malformed, Step: 1, Line: "YOI-READY\t", Tail: []string{"hm"}},
+		"wrong-name":                            {Verdict: WrongName, Step: 1, Name: "{name}-other"},
+		"never-ready":                           waiting("the ready line", "loading"),
+		"stopped":                               waiting("the ready line", "loading"),
+		"never-binds":                           atSocket("it does not exist", "{dir}/sock"),
+		"dead-socket":                           atSocket("nobody listens on it", "{dir}/sock"),
+		"deaf":                                  atSocket("its backlog is full", "{dir}/sock"),
+		"file-socket":                           atSocket("it is not a socket", "{dir}/pid"),
+		"ready '{name}' '{dir}'; hang":          atSocket("it is not a socket", "{dir}"),
+		"ready '{name}' '{dir}/pid/sock'; hang": {Verdict: SocketError, Step: 0, Socket: "{dir}/pid/sock"},
+	} {
+		got, err := Expect(program, 5*time.Second)
+		require.NoError(t, err, program)
+		assert.Equal(t, want, got, program)
+	}
+}
+
+func dots(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = '.'
+	}
+	return string(b)
+}
+
+func TestExpectSaysWhyThereIsNoSingleOutcome(t *testing.T) {
+	t.Parallel()
+	for program, why := range map[string]string{
+		"no-such-mode":                            `unknown verb "no-such-mode"`,
+		"bind; ready; exit 3":                     "whoever looks at once after step 2 concludes: ready; whoever does not: exited (exit status 3)",
+		"bind; ready; unlink sock; hang":          "whoever looks at once after step 2 concludes: ready; whoever does not: timed out",
+		"sleep 5s; bind; ready; serve":            "comes close to the timeout of 5s",
+		"sleep 4900ms; log x; hang":               "comes close to the timeout of 5s",
+		"ready; truncate; bind; serve":            "how much of the log was read before it was truncated is chance",
+		"ready '{name}' sock; hang":               `it depends on what is at "sock"`,
+		"ready '{name}' /run/x; hang":             `it depends on what is at "/run/x"`,
+		"child 'bind; ready; serve'; hang":        "bind is done by a child at the same time",
+		"daemonize; log x; hang":                  "may or may not read what the daemon writes",
+		"kill TSTP; hang":                         "whether SIGTSTP stops a process depends on its session",
+		"log x; sleep 1s; truncate; log yy; hang": "looks as if it had only grown",
+	} {
+		_, err := Expect(program, 5*time.Second)
+		assert.ErrorContains(t, err, why, program)
+	}
+}
+
+func TestEveryModeHasAnOutcome(t *testing.T) {
+	t.Parallel()
+	for _, m := range Modes() {
+		_, err := Expect(m.Name, 3*time.Second)
+		assert.NoError(t, err, m.Name)
+	}
+}
+
+func TestOutcomeForAPod(t *testing.T) {
+	t.Parallel()
+	o, err := Expect("log 'in {dir} as {pid}'; ready '{name}-other'; hang", 5*time.Second)
+	require.NoError(t, err)
+	o = o.For("alpha", "/run/alpha")
+	assert.Equal(t, Outcome{Verdict: WrongName, Step: 1, Name: "alpha-other", Tail: []string{"in /run/alpha as {pid}"}}, o)
+	assert.Equal(t, `wrong name: "alpha-other"`, o.String())
+}

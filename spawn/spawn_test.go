@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		testPods[pod]()
 	}
 	flag.Parse()
+	_ = flag.Set("rapid.nofailfile", "true") // a failure is a line to paste
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		// The tests wait for pods most of the time.
 		_ = flag.Set("test.parallel", "8")
@@ -54,9 +55,10 @@ func shortDir(t testing.TB) string {
 }
 
 // fake returns the config of a fake pod alpha in a runtime directory of its own.
-func fake(t testing.TB, program string) spawn.Config {
+func fake(t testing.TB, program string) spawn.Config { return fakeIn(shortDir(t), program) }
+
+func fakeIn(dir, program string) spawn.Config {
 	name, args := fakepod.Command(program)
-	dir := shortDir(t)
 	return spawn.Config{
 		Command:       spawn.Command{Program: name, PrefixArgs: args},
 		PodName:       "alpha",

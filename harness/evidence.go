@@ -26,11 +26,26 @@ type evidence struct {
 
 	mu       sync.Mutex
 	attempts []*attempt
+	outputs  []output
 
 	once      sync.Once // of the snapshot
 	dir       string    // where all of it is kept; "" = nowhere
 	processes string    // that lived when the first pod of the failed test was about to be stopped
 	lost      []error
+}
+
+// output is what a client writes to its stdout or stderr.
+type output struct {
+	name string // of the file in the evidence
+	log  *podLog
+}
+
+func (e *evidence) output(name string) *podLog {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	o := output{name, newPodLog(e.tb, name)}
+	e.outputs = append(e.outputs, o)
+	return o.log
 }
 
 // attempt is one start of a pod: what is known of it when the test has failed.
@@ -40,10 +55,12 @@ type attempt struct {
 	log   *podLog
 	begin time.Time
 
-	// Since it has ended.
+	// Since it has ended, or of a client's pod as it is seen.
+	mu       sync.Mutex
 	pid      int
 	timeline spawn.Timeline
-	err      error // why the pod did not become ready
+	socket   string // that a client's pod has announced
+	err      error  // why the pod did not become ready
 }
 
 // attempt records a start that is about to begin.
@@ -75,8 +92,46 @@ func (a *attempt) start(ctx context.Context, sc spawn.Config, launched func(pid 
 	return pod, err
 }
 
+// attemptOfClient records a start that a client has begun: its log is there.
+func (e *evidence) attemptOfClient(pod, log string) (*attempt, error) {
+	a := e.attempt(pod, Config{})
+	a.timeline.Start = a.begin
+	stream := a.log.stream
+	a.log.stream = func(line string) {
+		a.see(line)
+		if stream != nil {
+			stream(line)
+		}
+	}
+	return a, a.log.capture(log)
+}
+
+// see notes what a line of a client's pod tells of its start.
+func (a *attempt) see(line string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since := max(1, time.Since(a.begin))
+	if a.timeline.FirstLine == 0 {
+		a.timeline.FirstLine = since
+	}
+	fields := strings.SplitN(line, "\t", 3)
+	if a.timeline.ReadyLine == 0 && len(fields) == 3 && fields[0] == "YOI-READY" {
+		a.timeline.ReadyLine, a.socket = since, fields[2]
+	}
+}
+
+// seen returns what a client's pod has told of its start so far.
+func (a *attempt) seen() (spawn.Timeline, string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.timeline, a.socket
+}
+
 // close closes the logs, after which they are empty.
 func (e *evidence) close() {
+	for _, o := range e.outputs {
+		o.log.close()
+	}
 	for _, a := range e.attempts {
 		a.log.close()
 	}
@@ -128,7 +183,7 @@ func (c Config) describeEnv(w io.Writer, pod string) {
 // called once the test has failed and its pods are gone.
 func (e *evidence) report(mark string) {
 	e.tb.Helper()
-	if len(e.attempts) == 0 {
+	if len(e.attempts)+len(e.outputs) == 0 {
 		return
 	}
 	e.snapshot(mark) // of a test in which no pod became ready
@@ -137,7 +192,11 @@ func (e *evidence) report(mark string) {
 		return
 	}
 	for i, name := range fileNames(e.attempts) {
-		e.reportLog(e.attempts[i], name+".log")
+		e.reportLog("pod "+spawn.Printable(e.attempts[i].pod), e.attempts[i].log, name+".log")
+	}
+	for _, o := range e.outputs {
+		o.log.endFollowing()
+		e.reportLog(o.name, o.log, o.name)
 	}
 	e.write("merged.log", e.writeMerged)
 	e.write("processes.txt", func(w io.Writer) error {
@@ -152,13 +211,13 @@ func (e *evidence) report(mark string) {
 	}
 }
 
-func (e *evidence) reportLog(a *attempt, name string) {
+func (e *evidence) reportLog(who string, log *podLog, name string) {
 	e.tb.Helper()
 	e.write(name, func(w io.Writer) error {
-		_, err := io.Copy(w, a.log.reader())
+		_, err := io.Copy(w, log.reader())
 		return err
 	})
-	e.tb.Logf("harness: pod %s\n\twhole log: %s\n\tlast lines:%s", spawn.Printable(a.pod), filepath.Join(e.dir, name), a.log.tail())
+	e.tb.Logf("harness: %s\n\twhole log: %s\n\tlast lines:%s", who, filepath.Join(e.dir, name), log.tail())
 }
 
 // write writes one file of the evidence; what cannot be written is lost.
@@ -230,6 +289,14 @@ func copyStatusFiles(from, to string) error {
 	return err
 }
 
+// first is the start with which the clock of the evidence begins.
+func (e *evidence) first() *attempt {
+	if len(e.attempts) == 0 {
+		return &attempt{}
+	}
+	return e.attempts[0]
+}
+
 // mergedLog is one of the logs that are merged.
 type mergedLog struct {
 	*attempt
@@ -254,7 +321,7 @@ func (e *evidence) writeMerged(w io.Writer) error {
 		m.advance()
 		logs = append(logs, m)
 	}
-	begin := e.attempts[0].begin
+	begin := e.first().begin
 	for {
 		var first *mergedLog
 		for _, m := range logs {
@@ -291,7 +358,7 @@ func (e *evidence) writeTimelines(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "begun\tlaunched\tfirst line\tready line\tconnected\tfailed\t  pod\n")
 	for _, a := range e.attempts {
-		fmt.Fprintf(table, "%+.3fms\t", float64(a.timeline.Start.Sub(e.attempts[0].timeline.Start))/1e6)
+		fmt.Fprintf(table, "%+.3fms\t", float64(a.timeline.Start.Sub(e.first().timeline.Start))/1e6)
 		for _, phase := range phases(a.timeline) {
 			if phase.until == 0 {
 				fmt.Fprint(table, "-\t")
@@ -326,7 +393,7 @@ type traceEvent struct {
 func (e *evidence) writeTrace(w io.Writer) error {
 	events := []traceEvent{{Name: "process_name", Phase: "M", Process: 1, Args: map[string]any{"name": e.tb.Name()}}}
 	for i, a := range e.attempts {
-		events = append(events, a.trace(i+1, a.timeline.Start.Sub(e.attempts[0].timeline.Start))...)
+		events = append(events, a.trace(i+1, a.timeline.Start.Sub(e.first().timeline.Start))...)
 	}
 	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
 }

@@ -174,26 +174,6 @@ func TryStartPod(tb TB, cfg Config) (*Pod, error) {
 	return start(tb, cfg)
 }
 
-// SpawnConfig returns the config with which StartPod would start a pod now, its
-// name, its directories in the sandbox and its environment filled in: for tests
-// of programs that start pods themselves. Such pods are killed at the end of the
-// test.
-func SpawnConfig(tb TB, cfg Config) (spawn.Config, error) {
-	tb.Helper()
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return spawn.Config{}, err
-	}
-	box, err := sandboxOf(tb)
-	if err != nil {
-		return spawn.Config{}, err
-	}
-	box.mu.Lock()
-	box.lent = true
-	box.mu.Unlock()
-	return box.spawnConfig(cfg, box.newMark()), nil
-}
-
 // RuntimeDir returns the runtime directory that the pods of a test share: the
 // directory of the pod NAME is RuntimeDir(tb)/NAME. It fails the test if the
 // sandbox cannot be made.

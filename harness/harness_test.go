@@ -589,17 +589,6 @@ func TestUncomparableTBIsRefused(t *testing.T) {
 	assert.ErrorContains(t, err, "pass a pointer")
 }
 
-func TestSpawnConfigStartsInTheSandbox(t *testing.T) {
-	t.Parallel()
-	cfg, err := harness.SpawnConfig(t, harness.Config{Name: "alpha"})
-	require.NoError(t, err)
-	pod, err := spawn.Start(context.Background(), cfg)
-	require.NoError(t, err)
-	assert.Equal(t, filepath.Join(harness.RuntimeDir(t), "alpha"), filepath.Dir(pod.LogPath))
-	require.NoError(t, pod.Signal(syscall.SIGKILL))
-	waitFor(t, pod.Done())
-}
-
 // inHelper runs the calling test again as a go test of its own.
 func inHelper(t *testing.T, args ...string) (out string, err error) {
 	t.Helper()

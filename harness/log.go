@@ -24,9 +24,10 @@ import (
 type podLog struct {
 	stream func(line string) // to the test; nil = nobody wants to know
 
-	mu     sync.Mutex
-	log    *spawn.Log // nil until the start has made it, and after the test
-	stamps stamps
+	mu      sync.Mutex
+	log     *spawn.Log // nil until the start has made it, and after the test
+	stamps  stamps
+	changed chan struct{} // closed when it grows; nil = nobody waits
 
 	stop      context.CancelFunc // of following
 	following sync.WaitGroup
@@ -67,6 +68,31 @@ func (l *podLog) grown(size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stamps.add(time.Now(), size)
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+}
+
+// next returns a channel that is closed when the log has grown again.
+func (l *podLog) next() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.changed
+}
+
+// capture takes a log that is there, and follows it.
+func (l *podLog) capture(path string) error {
+	log, err := spawn.OpenLog(path, l.grown)
+	if err != nil {
+		return err
+	}
+	l.take(log)
+	l.follow()
+	return nil
 }
 
 // follow goes on where the start has stopped to read, until endFollowing.
@@ -104,16 +130,38 @@ func (l *podLog) close() {
 	}
 }
 
-// dir returns the pod directory; "" if none was made.
-func (l *podLog) dir() string {
+// path returns where the log was made; "" if it was not.
+func (l *podLog) path() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.log == nil {
 		return ""
 	}
+	return l.log.File().Name()
+}
+
+// dir returns the pod directory; "" if none was made.
+func (l *podLog) dir() string {
 	// Not filepath.Dir, which would remove a .. behind a symbolic link.
-	path := l.log.File().Name()
-	return path[:strings.LastIndexByte(path, '/')]
+	path := l.path()
+	return path[:max(0, strings.LastIndexByte(path, '/'))]
+}
+
+// is reports whether a file is this log.
+func (l *podLog) is(info os.FileInfo) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.log == nil {
+		return false
+	}
+	own, err := l.log.File().Stat()
+	return err == nil && os.SameFile(own, info)
+}
+
+// text returns all of the log that is there now.
+func (l *podLog) text() string {
+	all, _ := io.ReadAll(l.reader())
+	return string(all)
 }
 
 // open returns the log opened once more: it outlives close.

@@ -30,6 +30,7 @@ type Pod struct {
 	mark    string // of whatever it starts
 	process podProcess
 	born    census // before it was started
+	adopted bool   // a client has started it
 
 	mu       sync.Mutex
 	expected bool  // the test asked for the pod's end
@@ -200,13 +201,17 @@ func (p *Pod) mustSignal(sig syscall.Signal) {
 	}
 }
 
-// ended reports whether the pod has ended, and how.
-func (p *Pod) ended() (how string, ok bool) {
+// Ended reports whether the pod has ended, and how in words: its status, or why
+// that is not known.
+func (p *Pod) Ended() (how string, ok bool) {
 	if state := p.State(); state != nil {
 		return state.String(), true
 	}
 	select {
 	case <-p.Done():
+		if p.adopted {
+			return "its status is not known: only its parent is told that", true
+		}
 		return "its status is lost: something else in this process waits for any child", true
 	default:
 		return "", false
@@ -227,7 +232,7 @@ func (p *Pod) endsWithin(d time.Duration) bool {
 		return true
 	case <-timer.C:
 		// Both may have come: the pod counts.
-		_, ended := p.ended()
+		_, ended := p.Ended()
 		return ended
 	}
 }
@@ -236,7 +241,7 @@ func (p *Pod) endsWithin(d time.Duration) bool {
 // last lines and where the whole log is.
 func (p *Pod) condition() string {
 	life := fmt.Sprintf("it still runs (process %d)", p.PID)
-	if how, ended := p.ended(); ended {
+	if how, ended := p.Ended(); ended {
 		life = fmt.Sprintf("it has ended (%s)", how)
 	}
 	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, p.LogPath, p.log.tail())

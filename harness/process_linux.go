@@ -167,7 +167,7 @@ func environ(pid int) ([]byte, error) { return os.ReadFile(fmt.Sprintf("/proc/%d
 
 func (k kin) isMarked(env []byte) bool {
 	entry := []byte(markEnv + "=" + k.mark)
-	return bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...))
+	return k.mark != "" && (bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...)))
 }
 
 // isMember reports whether a process that has not ended is in the group. The
@@ -382,13 +382,20 @@ func lasting(k kin, since census, d time.Duration) []Leak {
 	return search(k, since.younger)
 }
 
-// stopsWithin waits until a child was stopped by a signal, or has ended: a
+// stopsWithin waits until a process was stopped by a signal, or has ended: a
 // signal is sent before it takes effect.
 func stopsWithin(pid int, d time.Duration) bool {
 	stopped := make(chan struct{})
+	end := time.Now().Add(d)
 	go func() {
 		defer close(stopped)
-		for unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		err := unix.EINTR
+		for err == unix.EINTR {
+			err, _ = unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil).(unix.Errno)
+		}
+		// Nothing tells of one that is not a child.
+		for stat := procStat(pid); err == unix.ECHILD && stat != nil && !strings.Contains("TZ", stat.state()) && time.Now().Before(end); stat = procStat(pid) {
+			<-time.After(time.Millisecond)
 		}
 	}()
 	timer := time.NewTimer(d)

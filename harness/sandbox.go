@@ -24,11 +24,11 @@ type sandbox struct {
 	mark     string // what the marks of its pods begin with
 	evidence *evidence
 	roster
+	foreign foreign
 
 	// Under the roster's lock.
 	named int
 	marks int
-	lent  bool // a config was handed out: what was started with it is not stopped by a pod's cleanup
 }
 
 // dirs are the directories of a sandbox.
@@ -120,7 +120,7 @@ func (r *roster) begin(name string) (end func(), err error) {
 		if p.Name != name {
 			continue
 		}
-		if _, ended := p.ended(); !ended {
+		if _, ended := p.Ended(); !ended {
 			return nil, fmt.Errorf("pod %s still runs (process %d): stop it first, or choose another name", name, p.PID)
 		}
 	}
@@ -276,8 +276,9 @@ func (b *sandbox) cleanup() {
 	sandboxesMu.Lock()
 	delete(sandboxes, b.tb)
 	sandboxesMu.Unlock()
+	b.endForeign()
 	b.end()
-	if b.lent {
+	if b.foreign.cancel != nil { // what is in nobody's pod
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
 		kill(kin{mark: b.mark}, time.Now().Add(grace))
 	}

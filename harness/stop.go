@@ -37,7 +37,7 @@ func (p *Pod) Stop() error {
 	p.stopped = true
 	p.stopErr = errors.Join(p.stop(), p.clear())
 	p.log.endFollowing()
-	if _, ended := p.ended(); ended {
+	if _, ended := p.Ended(); ended {
 		p.box.binary.letGo(p.process)
 	}
 	return p.stopErr
@@ -46,7 +46,7 @@ func (p *Pod) Stop() error {
 // Kill sends SIGKILL to the pod's process group and waits until the pod has
 // ended. It is nil for a pod that has ended before.
 func (p *Pod) Kill() error {
-	_, ended := p.ended()
+	_, ended := p.Ended()
 	p.mu.Lock()
 	p.expected, p.killed = true, p.killed || !ended
 	p.mu.Unlock()
@@ -160,7 +160,7 @@ func (p *Pod) clear() error {
 func (p *Pod) judge() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if how, ended := p.ended(); ended && !p.expected {
+	if how, ended := p.Ended(); ended && !p.expected {
 		p.verdict = fmt.Errorf("pod %s ended by itself during the test (%s)%s", p.Name, how, p.condition())
 	}
 	p.expected = true

@@ -244,7 +244,7 @@ func (w *watched) note(what rune, p podProcess) {
 
 // kin says which processes are meant: those that have any of these.
 type kin struct {
-	mark  string // a mark that begins so
+	mark  string // a mark that begins so; "" = none
 	group int    // the process group that this process has led; 0 = none
 	logs  string // stderr in a file below this directory; "" = none
 	// Or all of these: a start at or after this time, this parent, this session, a

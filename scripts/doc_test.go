@@ -40,7 +40,7 @@ func verbTable() string {
 			usage, help = "[!] "+usage, help+"; ! "+v.not
 		}
 		row(&b, usage, help)
-		if !strings.HasPrefix(v.usage, "[flags]") {
+		if v.flags == nil || !strings.HasPrefix(v.usage, "[flags]") {
 			continue
 		}
 		flags := flag.NewFlagSet(v.name, flag.ContinueOnError)

@@ -14,7 +14,6 @@
 //	    -env NAME=VALUE             its NAME=VALUE, or a NAME to pass on
 //	    -fake PROGRAM               the fake pod, with a PROGRAM or mode
 //	    -grace DURATION             the DURATION of each step of podstop (5s)
-//	    -orphan                     its parent exits at once, see below
 //	    -pod PROGRAM                the pod's PROGRAM
 //	    -pod-arg ARG                a prefix ARG of it; repeatable
 //	    -profile PROFILE            the pod's PROFILE
@@ -25,6 +24,15 @@
 //	    -timeout DURATION           the DURATION that becoming ready may take
 //	                                (20s)
 //	    -workspace DIR              the pod's workspace DIR
+//	podcommand [-fake PROGRAM | -pod PROGRAM [-pod-arg ARG]...]
+//	                                what clients start from here on; without flags
+//	                                the pod under test
+//	[!] podspawn [flags] NAME       run the client podspawn, a process of its own,
+//	                                with its flags; ! if its status must not be 0
+//	[!] podadopt [-timeout DURATION] NAME
+//	                                wait until a client has started the pod, and
+//	                                treat it as one of the script's; ! if none is
+//	                                there before the timeout
 //	[!] podstop NAME                stop it; ! if it had ended by itself, but see
 //	                                below
 //	podkill NAME                    kill its process group
@@ -60,20 +68,27 @@
 // podwait before that tells that its end is expected, podstart -allow-leaks that
 // it may leave some.
 //
-// An orphan is not a child of the script's: its status is not known, so that
-// podwait only waits, its log is not captured or kept as evidence, and what it
-// leaves behind is killed at the end of the script without a word.
+// # Clients
+//
+// A client is a program that starts pods itself: whatever the script runs by exec,
+// and the command podspawn. Its pods live in the script's sandbox; they are
+// captured as those of podstart are, and stopped at the end of the script.
+// podadopt makes one of them the script's, so that the other verbs take it. Only
+// the parent of a pod is told its status: podwait of an adopted one always ends as
+// with another status than 0, and says that it is not known.
 //
 // # Environment
 //
 // A script has the environment variable RUNTIME_DIR: the directory of the pod
-// NAME is $RUNTIME_DIR/NAME. Its own environment is that of what it starts by
-// exec, and of the $NAME in its lines, alone: pods get one that is built (see
-// package harness), which env does not reach, and podstart -env, podscript -env
-// and [Options] do.
+// NAME is $RUNTIME_DIR/NAME. Its own environment is that of a client
+// (harness.ClientEnv): what it starts by exec has HOME, TMPDIR and the runtime
+// directory in the sandbox, and starts the pod under test by
+// YOI_POD_RUNTIME_COMMAND, or what podcommand sets. The pods of podstart get one
+// that is built for them, which the script's env does not reach, and podstart
+// -env, podscript -env and [Options] do.
 //
-// What a script starts by exec carries a mark, PODHARNESS_MARK, by which it is
-// killed (on Linux) at the end of the script at the latest, however that ends.
+// Whatever a script starts is killed (on Linux) at the end of the script at the
+// latest, however that ends.
 //
 // The condition [fakepod] tells whether the pod under test is the built-in fake
 // pod.
@@ -108,9 +123,10 @@ func Params(o Options) testscript.Params {
 	return testscript.Params{
 		Dir: o.Dir,
 		Setup: func(env *testscript.Env) error {
-			s := &script{options: o, tb: newScriptTB(env), pods: map[string]pod{}}
+			s := &script{options: o, tb: newScriptTB(env), pods: map[string]*harness.Pod{}}
 			env.Values[scriptKey{}] = s
-			env.Vars = append(env.Vars, "RUNTIME_DIR="+harness.RuntimeDir(s.tb), harness.MarkEntry(s.tb))
+			env.Vars = append(env.Vars, "RUNTIME_DIR="+harness.RuntimeDir(s.tb))
+			env.Vars = append(env.Vars, harness.ClientEnv(s.tb, o.Command)...)
 			return nil
 		},
 		Cmds: commands(),

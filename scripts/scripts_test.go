@@ -2,6 +2,7 @@ package scripts_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,15 +120,12 @@ func TestVerbs(t *testing.T) {
 		{"session", "podstart -session 00000000-0000-0000-0000-000000000000 alpha\npodsend alpha\nstdout '\"session\":\"00000000-0000-0000-0000-000000000000\"'"},
 		{"environment", "env A=3\nenv C=3\npodstart alpha\npodsend alpha '{\"method\":\"env\"}'\nstdout '\"A\":\"0\"'\n! stdout '\"C\"'"},
 		{"environment of a pod", "podstart -env A=1 -env B=2 alpha\npodsend alpha '{\"method\":\"env\"}'\nstdout '\"A\":\"1\",\"B\":\"2\"'"},
-		{"orphan", "podstart -orphan alpha\npodalive alpha\npodsignal alpha STOP\npodsignal alpha CONT\npodsend alpha\nstdout snapshot\npodstop alpha\nstdout '^it has ended$'\n! podalive alpha"},
-		{"orphan that is waited for", "podstart -orphan alpha\npodkill alpha\npodwait alpha"},
-		{"orphan that does not start", "! podstart -orphan -fake early-exit alpha\nstderr '^pod exited before becoming ready \\(exit status 7\\)'"},
-		{"orphan that is gone", "podstart -orphan alpha\npodkill alpha\nstdout '^it has ended$'\n! podstop alpha\nstderr '^pod alpha: os: process already finished$'\n! podalive alpha\nstderr '^pod alpha has ended$'\npodkill alpha"},
-		{"orphan that is stubborn", "podstart -orphan -fake stubborn -grace 50ms alpha\npodstop alpha\nstdout '^it did not stop within 50ms and was killed$'"},
-		{"orphan that is stopped by another signal", "podstart -orphan -fake 'ignore INT; bind; ready; serve' -signal TERM alpha\npodstop alpha\nstdout '^it has ended$'"},
-		{"orphan of a bad config", "! podstart -orphan -pod-arg x -pod sh -timeout -1s alpha\nstderr '^invalid pod config: ReadyTimeout -1s is negative'"},
-		{"a second pod of a name, after the first", "podstart -orphan alpha\npodstop alpha\npodstart alpha\npodalive alpha\npodstop alpha\npodstart -orphan alpha"},
-		{"orphan that is left to the end", "podstart -orphan -fake stubborn alpha"},
+		{"a client's pod", "podspawn alpha\nstdout '^pod alpha is ready'\npodadopt alpha\nstdout '^alpha is ready: process'\npodalive alpha\npodsignal alpha STOP\npodsignal alpha CONT\npodsend alpha\nstdout snapshot\npodlog alpha ^YOI-READY\npodstop alpha\nstdout '^its status is not known'\n! podalive alpha"},
+		{"a client's pod that is waited for", "podspawn alpha\npodadopt alpha\npodkill alpha\n! podwait alpha\nstdout 'not known'"},
+		{"a client that fails", "podcommand -fake early-exit\n! podspawn alpha\nstderr 'pod exited before becoming ready .exit status 7.: cannot open session store'\n! podadopt -timeout 50ms alpha\nstderr 'no pod alpha to adopt within 50ms: it has written no ready line'\nstderr 'cannot open session store'\npodcommand\npodspawn alpha\npodadopt alpha"},
+		{"a client's pod that is left to the end", "podcommand -fake stubborn\npodspawn alpha"},
+		{"a pod that is started and adopted", "podstart alpha\npodadopt alpha\npodstop alpha\nstdout '^exit status 0$'"},
+		{"a second pod of a name, after the first", "podspawn alpha\npodadopt alpha\npodstop alpha\npodstart alpha\npodalive alpha\npodstop alpha\npodspawn alpha\npodadopt alpha\npodalive alpha"},
 		{"a misspelt mode", "! podstart -fake erly-exit alpha\nstderr '^invalid pod config: '\n! stderr 'pod exited'"},
 		{"condition", "[fakepod] podstart alpha\n[!fakepod] nonsense"},
 	} {
@@ -158,16 +157,17 @@ func TestScriptsThatFail(t *testing.T) {
 		{"unknown signal", "podstart alpha\npodsignal alpha NONSENSE", []string{`podsignal: unknown signal "NONSENSE"`, "usage: podsignal NAME SIGNAL"}},
 		{"! without meaning", "podstart alpha\n! podkill alpha", []string{"podkill: ! has no meaning here"}},
 		{"two commands", "podstart -fake ready -pod x alpha", []string{"podstart: -fake and -pod exclude each other"}},
+		{"a client's pod that never comes", "podadopt -timeout 10ms alpha", []string{"no pod alpha to adopt within 10ms: nobody has made /"}},
+		{"! of podcommand", "! podcommand", []string{"podcommand: ! has no meaning here"}},
+		{"a client that should fail", "! podspawn alpha", []string{"podspawn alpha did not fail"}},
 		{"bad pattern", "podstart alpha\npodlog alpha (", []string{"podlog: error parsing regexp"}},
 		{"bad pattern to wait for", "podstart alpha\n! podwaitlog alpha (", []string{"podwaitlog: log of pod alpha: bad pattern: error parsing regexp", "usage: podwaitlog [-timeout DURATION] NAME PATTERN"}},
 		{"empty name", "! podstart ''", []string{"podstart: the pod's name is empty"}},
-		{"request to an orphan", "podstart -orphan -shutdown stop alpha", []string{"podstart: -orphan and -shutdown exclude each other"}},
 		{"log without a match", "podstart -fake 'log hello; bind; ready; serve' alpha\npodlog alpha goodbye", []string{`no match for "goodbye" in the log of pod alpha:`, "hello"}},
 		{"log with a match", "podstart -fake 'log hello; bind; ready; serve' alpha\n! podlog alpha hello", []string{`"hello" matches in the log of pod alpha:`}},
 		{"log line that never comes", "podstart alpha\npodwaitlog -timeout 10ms alpha nowhere", []string{`no line of the log of pod alpha matched "nowhere" within 10ms`, "it still runs"}},
 		{"end that never comes", "podstart alpha\n! podwait -timeout 10ms alpha", []string{"pod alpha did not end within 10ms"}},
 		{"pod that still runs", "podstart alpha\npodstart alpha", []string{`podstart: pod "alpha" still runs: stop it first`}},
-		{"log of an orphan", "podstart -orphan alpha\npodlog alpha", []string{"the log of an orphan is not captured: look at $RUNTIME_DIR/alpha/stderr.log"}},
 		{"unknown condition", "[nonsense] podstart alpha", []string{`unknown condition "nonsense"`}},
 		{"process left behind", "[!linux] podstop\npodstart -fake escape alpha\n! podstop alpha\nstderr 'pod alpha left processes behind'",
 			[]string{"pod alpha left processes behind, which were killed:", "Config.AllowLeaks", "! podstop alpha passes, but what it found fails the script at its end"}},
@@ -212,13 +212,10 @@ func TestDeadline(t *testing.T) {
 		log          []string
 	}{
 		{"podstart", "! podstart -timeout 1h -fake hang alpha", []string{"podstart: pod did not become ready within ", "the ready timeout of 1h0m0s was cut to "}},
-		{"podstart -orphan", "! podstart -timeout 1h -orphan -fake hang alpha", []string{"podstart: pod did not become ready within ", "the timeout of 1h0m0s was cut to "}},
 		{"podwait", "podstart alpha\npodwait -timeout 1h alpha", []string{"podwait: pod alpha did not end within ", "cut to "}},
-		{"podwait of an orphan", "podstart -orphan alpha\n! podwait -timeout 1h alpha", []string{"podwait: pod alpha did not end within ", "the timeout of 1h0m0s was cut to "}},
 		{"podwaitlog", "podstart alpha\n! podwaitlog -timeout 1h alpha nowhere", []string{`podwaitlog: no line of the log of pod alpha matched "nowhere" within `, "cut to "}},
 		{"podsend", "podstart -fake 'bind; ready; hang' alpha\n! podsend -timeout 1h alpha", []string{"podsend: pod alpha sent no snapshot line: nothing within ", "the timeout of 1h0m0s was cut to "}},
 		{"podstop", "podstart -fake stubborn -grace 1h alpha\npodstop alpha\nstdout killed\nnonsense", []string{"pod alpha did not stop within ", "unknown command"}},
-		{"podstop of an orphan", "podstart -orphan -fake stubborn -grace 1h alpha\npodstop alpha\nstdout 'it did not stop within .* and was killed'\nnonsense", []string{"unknown command"}},
 		{"end of the script", "podstart -fake stubborn -grace 1h alpha\nnonsense", []string{"pod alpha did not stop within "}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -259,27 +256,47 @@ func TestExecIsEndedWithTheScript(t *testing.T) {
 	}
 }
 
-// TestParentOfAnOrphanIsMarked looks while it waits for its pod: the watchdog
-// must find it before it forks.
-func TestParentOfAnOrphanIsMarked(t *testing.T) {
+// TestClientIsMarked looks while a client waits for its pod: the watchdog must find
+// it before it forks.
+func TestClientIsMarked(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("marks are found on Linux only")
 	}
 	t.Parallel()
 	found := make(chan bool, 1)
 	go func() {
-		end := time.Now().Add(patience)
-		for time.Now().Before(end) {
-			if slices.ContainsFunc(harness.Leaks(), func(l harness.Leak) bool { return strings.HasSuffix(l.Command, " podharness-start-and-exit") }) {
+		for end := time.Now().Add(patience); time.Now().Before(end); {
+			if slices.ContainsFunc(harness.Leaks(), func(l harness.Leak) bool { return strings.Contains(l.Command, " podharness-podspawn ") }) {
 				found <- true
 				return
 			}
 		}
 		found <- false
 	}()
-	log, failed := runScript(t, "! podstart -orphan -timeout 1s -fake hang alpha")
+	log, failed := runScript(t, "podcommand -fake hang\n! podspawn -timeout 1s alpha")
 	assert.False(t, failed, log)
 	assert.True(t, <-found)
+}
+
+// TestPodOfAClientDoesNotOutliveTheScript starts it by exec, as any client may be.
+func TestPodOfAClientDoesNotOutliveTheScript(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	program := filepath.Join(dir, "client")
+	self, err := os.Executable()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\nexec '"+self+"' podharness-podspawn \"$@\"\n"), 0o700))
+	log, failed := runScript(t, "exec "+program+" -json alpha\ncp stdout "+dir+"/pod\nexec cat $RUNTIME_DIR/alpha/pid")
+	assert.False(t, failed, log)
+	text, err := os.ReadFile(filepath.Join(dir, "pod"))
+	require.NoError(t, err)
+	var pod struct {
+		PID int
+		Log string
+	}
+	require.NoError(t, json.Unmarshal(text, &pod))
+	assert.Eventually(t, func() bool { return syscall.Kill(pod.PID, 0) == syscall.ESRCH }, patience, time.Millisecond)
+	assert.NoFileExists(t, pod.Log)
 }
 
 // closingPod is the first argument of a pod that sends its snapshot and hears

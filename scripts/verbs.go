@@ -2,7 +2,6 @@ package scripts
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -41,6 +40,9 @@ type verb struct {
 
 var verbs = []verb{
 	{"podstart", "[flags] NAME", 1, 1, (*call).startFlags, (*call).start, "start a pod and wait until it is ready", "if it must not"},
+	{"podcommand", "[-fake PROGRAM | -pod PROGRAM [-pod-arg ARG]...]", 0, 0, (*call).commandFlags, (*call).setCommand, "what clients start from here on; without flags the pod under test", ""},
+	{"podspawn", "[flags] NAME", 0, anyArgs, nil, (*call).spawn, "run the client podspawn, a process of its own, with its flags", "if its status must not be 0"},
+	{"podadopt", "[-timeout DURATION] NAME", 1, 1, (*call).waitFlags, (*call).adopt, "wait until a client has started the pod, and treat it as one of the script's", "if none is there before the timeout"},
 	{"podstop", "NAME", 1, 1, nil, (*call).stop, "stop it", "if it had ended by itself, but see below"},
 	{"podkill", "NAME", 1, 1, nil, (*call).kill, "kill its process group", ""},
 	{"podsignal", "NAME SIGNAL", 2, 2, nil, (*call).signal, "send a signal to its process group", ""},
@@ -51,6 +53,9 @@ var verbs = []verb{
 	{"podsend", "[-timeout DURATION] NAME [LINE]", 1, 2, (*call).waitFlags, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot", "if there is none"},
 }
 
+// anyArgs is the most for a verb whose arguments are not its own.
+const anyArgs = 1000
+
 // scriptKey finds the script in the values of its testscript.
 type scriptKey struct{}
 
@@ -58,19 +63,7 @@ type scriptKey struct{}
 type script struct {
 	options Options
 	tb      *scriptTB
-	pods    map[string]pod // the latest of each name
-}
-
-// pod is what the verbs need of a pod: a child of this process, or an orphan.
-type pod interface {
-	Stop() error
-	Kill() error
-	Signal(os.Signal) error
-	alive() bool
-	wait(time.Duration) (end string, ok bool, err error)
-	end() string
-	socket() string
-	child() *harness.Pod // nil for an orphan
+	pods    map[string]*harness.Pod // the latest of each name
 }
 
 // call is one use of a verb in a script.
@@ -81,7 +74,7 @@ type call struct {
 	neg            bool
 	line           string        // as the script has it
 	args           []string      // of line, without flags
-	pod            pod           // the latest one of the name args[0]; nil = none
+	pod            *harness.Pod  // the latest one of the name args[0]; nil = none
 	asked, timeout time.Duration // the timeout, and what the deadline leaves of it
 	starting       starting
 }
@@ -145,20 +138,25 @@ func (c *call) parse() error {
 	}
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
+	args := c.args
 	if c.flags != nil {
 		c.flags(c, flags)
 	}
-	if err := flags.Parse(c.args); err != nil {
-		return c.usagef("%v", err)
+	if c.max < anyArgs { // else they are somebody else's
+		if err := flags.Parse(c.args); err != nil {
+			return c.usagef("%v", err)
+		}
+		args = flags.Args()
 	}
-	args := flags.Args()
 	if len(args) < c.min || len(args) > c.max {
 		return c.usagef("got %d arguments %q", len(args), args)
 	}
-	c.args, c.pod = args, c.pods[args[0]]
-	c.asked, c.timeout = c.timeout, harness.BeforeDeadline(c.tb, c.timeout)
-	if c.pod == nil && c.name != "podstart" {
-		return c.usagef("no pod %q was started in this script", args[0])
+	c.args, c.asked, c.timeout = args, c.timeout, harness.BeforeDeadline(c.tb, c.timeout)
+	if len(args) > 0 {
+		c.pod = c.pods[args[0]]
+	}
+	if c.pod == nil && !slices.Contains([]string{"podstart", "podcommand", "podspawn", "podadopt"}, c.name) {
+		return c.usagef("no pod %q was started in this script, or adopted", args[0])
 	}
 	return nil
 }
@@ -172,12 +170,11 @@ type starting struct {
 	spawn          spawn.Config
 	config         harness.Config
 	fake, shutdown string
-	orphan         bool
 }
 
 func (c *call) startFlags(flags *flag.FlagSet) {
 	s := &c.starting
-	flags.StringVar(&s.fake, "fake", "", "the fake pod, with a `PROGRAM` or mode")
+	c.fakeFlag(flags)
 	s.spawn.Flags(flags)
 	flags.Func("env", "its `NAME=VALUE`, or a NAME to pass on", func(entry string) error {
 		s.config.Env = append(s.config.Env, entry)
@@ -191,7 +188,15 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	})
 	flags.DurationVar(&s.config.StopGrace, "grace", harness.DefaultStopGrace, "the `DURATION` of each step of podstop")
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", false, "it may leave processes behind")
-	flags.BoolVar(&s.orphan, "orphan", false, "its parent exits at once, see below")
+}
+
+func (c *call) fakeFlag(flags *flag.FlagSet) {
+	flags.StringVar(&c.starting.fake, "fake", "", "the fake pod, with a `PROGRAM` or mode")
+}
+
+func (c *call) commandFlags(flags *flag.FlagSet) {
+	c.fakeFlag(flags)
+	c.starting.spawn.Command.Flags(flags)
 }
 
 func (c *call) start() error {
@@ -199,27 +204,18 @@ func (c *call) start() error {
 	if err != nil {
 		return err
 	}
-	var started pod
-	var pid int
-	if c.starting.orphan {
-		c.asked = cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout)
-		c.timeout = harness.BeforeDeadline(c.tb, c.asked)
-		cfg.ReadyTimeout, cfg.StopGrace = c.timeout, harness.BeforeDeadline(c.tb, cfg.StopGrace)
-		o, err := startOrphan(c.tb, cfg)
-		if err != nil {
-			return err
-		}
-		started, pid = o, o.PID
-	} else {
-		p, err := harness.TryStartPod(c.tb, cfg)
-		if err != nil {
-			return err
-		}
-		started, pid = child{p}, p.PID
+	p, err := harness.TryStartPod(c.tb, cfg)
+	if err != nil {
+		return err
 	}
-	c.pods[cfg.Name] = started
-	fmt.Fprintf(c.ts.Stdout(), "%s is ready: process %d, socket %s\n", cfg.Name, pid, started.socket())
+	c.keep(p)
 	return nil
+}
+
+// keep makes a pod the latest one of its name.
+func (c *call) keep(p *harness.Pod) {
+	c.pods[p.Name] = p
+	fmt.Fprintf(c.ts.Stdout(), "%s is ready: process %d, socket %s\n", p.Name, p.PID, p.SocketPath)
 }
 
 // config returns what podstart starts.
@@ -228,14 +224,14 @@ func (c *call) config() (harness.Config, error) {
 	switch {
 	case c.args[0] == "":
 		return cfg, c.usagef("the pod's name is empty")
-	case c.pod != nil && c.pod.alive():
+	case c.pod != nil && runs(c.pod):
 		return cfg, c.usagef("pod %q still runs: stop it first", c.args[0])
-	case s.fake != "" && s.spawn.Command.Program != "":
-		return cfg, c.usagef("-fake and -pod exclude each other")
-	case s.orphan && s.shutdown != "":
-		return cfg, c.usagef("-orphan and -shutdown exclude each other: podstop sends an orphan its signal alone")
 	}
-	cfg.Name, cfg.Command = c.args[0], c.command()
+	var err error
+	if cfg.Command, err = c.command(); err != nil {
+		return cfg, err
+	}
+	cfg.Name = c.args[0]
 	cfg.Profile, cfg.TicketRole, cfg.ResumeFrom = s.spawn.Profile, s.spawn.TicketRole, s.spawn.ResumeFrom
 	cfg.Workspace, cfg.Dir = c.abs(s.spawn.WorkspaceRoot), c.abs(s.spawn.Dir)
 	cfg.Env, cfg.ReadyTimeout = slices.Concat(c.options.Env, cfg.Env), s.spawn.ReadyTimeout
@@ -245,10 +241,12 @@ func (c *call) config() (harness.Config, error) {
 	return cfg, nil
 }
 
-// command returns the command that podstart's flags choose.
-func (c *call) command() spawn.Command {
+// command returns the command that flags choose.
+func (c *call) command() (spawn.Command, error) {
 	s, command := &c.starting, c.options.Command
 	switch {
+	case s.fake != "" && s.spawn.Command.Program != "":
+		return command, c.usagef("-fake and -pod exclude each other")
 	case s.fake != "":
 		command = harness.FakePod(s.fake)
 	case strings.Contains(s.spawn.Command.Program, "/"):
@@ -259,7 +257,53 @@ func (c *call) command() spawn.Command {
 		command = harness.FakePod("ready")
 	}
 	command.PrefixArgs = slices.Concat(command.PrefixArgs, s.spawn.Command.PrefixArgs)
-	return command
+	return command, nil
+}
+
+// setCommand sets the variable that clients go by.
+func (c *call) setCommand() error {
+	command, err := c.command()
+	if err != nil {
+		return err
+	}
+	for _, entry := range harness.ClientEnv(c.tb, command) {
+		if value, ok := strings.CutPrefix(entry, spawn.RuntimeCommandEnv+"="); ok {
+			c.ts.Setenv(spawn.RuntimeCommandEnv, value)
+		}
+	}
+	return nil
+}
+
+// podspawnArg is the first argument that makes the binary in which scripts run the
+// command podspawn.
+const podspawnArg = "podharness-podspawn"
+
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == podspawnArg {
+		// Not os.Exit: in a binary that measures coverage that writes to stderr.
+		syscall.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
+	}
+}
+
+func (c *call) spawn() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	err = c.ts.Exec(self, append([]string{podspawnArg}, c.args...)...)
+	// What a verb writes stands in their place: it would be judge's word alone.
+	fmt.Fprint(c.ts.Stdout(), c.ts.ReadFile("stdout"))
+	fmt.Fprint(c.ts.Stderr(), c.ts.ReadFile("stderr"))
+	return err
+}
+
+func (c *call) adopt() error {
+	p, err := harness.TryAdopt(c.tb, c.args[0], c.asked)
+	if err != nil {
+		return err
+	}
+	c.keep(p)
+	return nil
 }
 
 // abs returns a path as the script means it; "" for "".
@@ -272,7 +316,7 @@ func (c *call) abs(path string) string {
 
 func (c *call) stop() error {
 	err := c.pod.Stop()
-	if err != nil && c.neg && c.pod.child() != nil {
+	if err != nil && c.neg {
 		c.tb.Logf("! podstop %s passes, but what it found fails the script at its end: expect a pod's own end with podwait, what it leaves behind with podstart -allow-leaks", c.args[0])
 	}
 	return c.printEnd(err)
@@ -282,7 +326,7 @@ func (c *call) kill() error { return c.printEnd(c.pod.Kill()) }
 
 func (c *call) printEnd(err error) error {
 	if err == nil {
-		fmt.Fprintln(c.ts.Stdout(), c.pod.end())
+		fmt.Fprintln(c.ts.Stdout(), end(c.pod))
 	}
 	return err
 }
@@ -296,27 +340,19 @@ func (c *call) signal() error {
 }
 
 func (c *call) wait() error {
-	timeout := c.asked
-	if c.pod.child() == nil {
-		timeout = c.timeout // the harness does not cut that
-	}
-	end, ok, err := c.pod.wait(timeout)
+	state, err := c.pod.TryWait(c.asked)
 	if err != nil {
 		return fatalError{err} // no end is not another end
 	}
-	fmt.Fprintln(c.ts.Stdout(), end)
-	if !ok {
-		return fmt.Errorf("pod %s ended with %s", c.args[0], end)
+	fmt.Fprintln(c.ts.Stdout(), end(c.pod))
+	if state == nil || !state.Success() {
+		return fmt.Errorf("pod %s ended with %s", c.args[0], end(c.pod))
 	}
 	return nil
 }
 
 func (c *call) log() error {
-	p, err := c.captured()
-	if err != nil {
-		return err
-	}
-	all := p.Log()
+	all := c.pod.Log()
 	if len(c.args) == 1 {
 		_, err := io.WriteString(c.ts.Stdout(), all)
 		return err
@@ -335,11 +371,7 @@ func (c *call) log() error {
 }
 
 func (c *call) waitLog() error {
-	p, err := c.captured()
-	if err != nil {
-		return err
-	}
-	line, err := p.TryWaitLog(c.args[1], c.asked)
+	line, err := c.pod.TryWaitLog(c.args[1], c.asked)
 	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
 		return c.usagef("%v", err)
 	}
@@ -350,30 +382,19 @@ func (c *call) waitLog() error {
 	return nil
 }
 
-// captured returns the pod for verbs that need its log.
-func (c *call) captured() (*harness.Pod, error) {
-	if c.pod.child() == nil {
-		return nil, c.usagef("the log of an orphan is not captured: look at $RUNTIME_DIR/%s/stderr.log", c.args[0])
-	}
-	return c.pod.child(), nil
-}
-
 func (c *call) alive() error {
-	switch {
-	case c.pod.alive():
+	if runs(c.pod) {
 		return nil
-	case c.pod.child() == nil:
-		return fmt.Errorf("pod %s has ended", c.args[0])
 	}
-	return fmt.Errorf("pod %s has ended: %s", c.args[0], c.pod.end())
+	return fmt.Errorf("pod %s has ended: %s", c.args[0], end(c.pod))
 }
 
 func (c *call) send() error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
-	conn, err := spawn.Dial(ctx, c.pod.socket())
+	conn, err := spawn.Dial(ctx, c.pod.SocketPath)
 	if err != nil {
-		return fmt.Errorf("could not connect to pod %s at %s: %w", c.args[0], c.pod.socket(), err)
+		return fmt.Errorf("could not connect to pod %s at %s: %w", c.args[0], c.pod.SocketPath, err)
 	}
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
@@ -405,42 +426,18 @@ func timedOut(err error, timeout time.Duration) error {
 	return err
 }
 
-// child is a pod that the harness started.
-type child struct{ *harness.Pod }
-
-func (p child) child() *harness.Pod { return p.Pod }
-func (p child) socket() string      { return p.SocketPath }
-
-func (p child) alive() bool {
-	select {
-	case <-p.Done():
-		return false
-	default:
-		return p.State() == nil
-	}
+func runs(p *harness.Pod) bool {
+	_, ended := p.Ended()
+	return !ended
 }
 
-func (p child) end() string {
-	if p.alive() {
+// end says how a pod has ended.
+func end(p *harness.Pod) string {
+	how, ended := p.Ended()
+	if !ended {
 		return "it still runs"
 	}
-	return end(p.State())
-}
-
-// end says how a pod has ended; nil = something in this process has reaped it.
-func end(state *os.ProcessState) string {
-	if state == nil {
-		return "its status is lost"
-	}
-	return state.String()
-}
-
-func (p child) wait(timeout time.Duration) (string, bool, error) {
-	state, err := p.TryWait(timeout)
-	if err != nil {
-		return "", false, err
-	}
-	return end(state), state != nil && state.Success(), nil
+	return how
 }
 
 // parseSignal reads the name of a signal, with or without SIG.

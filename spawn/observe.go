@@ -2,8 +2,11 @@ package spawn
 
 import (
 	"context"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +40,50 @@ func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 	s := &start{observer: o}
 	return s.run(ctx, cfg)
 }
+
+// Adopt returns the pod with a process that somebody else has started, as if Start
+// had: its end is seen (through a pidfd on Linux), its status is not known. The
+// caller sees to it that the number is that process's; the other fields of the
+// pod are the caller's, too.
+func Adopt(pid int) *Pod {
+	p := &process{pid: pid, adopted: true, done: make(chan struct{})}
+	go p.reap(watchEnd(pid))
+	return &Pod{PID: pid, process: p}
+}
+
+// OpenLog opens a log that somebody else has made. Its Grown is as an Observer's.
+func OpenLog(path string, grown func(size int64)) (*Log, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	l := watchLog(file)
+	l.grown = grown
+	return l, nil
+}
+
+// WatchDir calls look when something may have appeared in a directory, at first
+// and now and then without that, until ctx ends.
+func WatchDir(ctx context.Context, dir string, look func()) {
+	wake := make(chan struct{}, 1)
+	stop, watched := watchPath(dir, socketEvents, wake)
+	defer stop()
+	pace := newPace(time.Time{})
+	defer pace.stop()
+	for ctx.Err() == nil {
+		look()
+		select {
+		case <-wake:
+			pace.woken()
+		case <-pace.next(watched):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Listener returns the process that listens on a socket; 0 where the system does
+// not tell. It connects once.
+func Listener(path string) (pid int, err error) { return connectOnce(path) }
 
 // CloseInherited closes every descriptor above 2 that is not close-on-exec: at
 // the beginning of a process, those that it has inherited. It is for helper

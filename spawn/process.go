@@ -21,8 +21,9 @@ const killGrace = 5 * time.Second
 
 // process is a child that leads its own process group.
 type process struct {
-	pid  int
-	done chan struct{} // closed once it has ended and was reaped
+	pid     int
+	adopted bool          // it is not a child: its parent reaps it
+	done    chan struct{} // closed once it has ended and, a child, was reaped
 
 	mu     sync.Mutex // held while the process is reaped and while its group is signalled
 	reaped bool       // by this package or, though it should not, by somebody else
@@ -106,6 +107,9 @@ func (p *process) wasKilled() bool {
 // for any child: how the process ended is lost then. A handle on the process is
 // made only now: each is a descriptor where there are pidfds.
 func (p *process) wait() *os.ProcessState {
+	if p.adopted {
+		return nil
+	}
 	child, err := os.FindProcess(p.pid)
 	if err != nil {
 		return nil
@@ -136,7 +140,7 @@ func (p *process) signal(sig syscall.Signal) error {
 	if p.reaped && !p.reapGroup() {
 		return os.ErrProcessDone
 	}
-	err := syscall.Kill(-p.pid, sig)
+	err := p.signalGroup(sig)
 	if !p.reaped && (err != nil || sig == syscall.SIGKILL) {
 		// It may have left its group for another one. If it has not, it may be
 		// gone by now where something else reaps it.
@@ -157,6 +161,15 @@ func (p *process) signal(sig syscall.Signal) error {
 		return fmt.Errorf("send %v to process group %d: %w", sig, p.pid, err)
 	}
 	return nil
+}
+
+// signalGroup spares the group of an adopted process that does not lead it: it is
+// somebody else's, such as the client's.
+func (p *process) signalGroup(sig syscall.Signal) error {
+	if group, err := syscall.Getpgid(p.pid); p.adopted && err == nil && group != p.pid {
+		return syscall.Kill(p.pid, sig)
+	}
+	return syscall.Kill(-p.pid, sig)
 }
 
 // reapGroup reaps what the group has left to this process, if that inherits
@@ -216,6 +229,15 @@ func (p *process) kill() error {
 		return err
 	}
 	return nil
+}
+
+// pollEnd waits until no process has a number.
+func pollEnd(pid int) {
+	pace := newPace(time.Time{})
+	defer pace.stop()
+	for syscall.Kill(pid, 0) != syscall.ESRCH {
+		<-pace.next(false)
+	}
 }
 
 // closingInheritable returns the descriptors for a child so that it inherits no

@@ -89,6 +89,15 @@ func watchExit(pid int) func() {
 	}
 }
 
+// watchEnd is watchExit for a process that is not a child: without a pidfd it looks
+// now and then.
+func watchEnd(pid int) func() {
+	if ended := watchExit(pid); ended != nil {
+		return ended
+	}
+	return func() { pollEnd(pid) }
+}
+
 // hasEnded reports whether a child that was not reaped has ended.
 func hasEnded(pid int) bool {
 	var info unix.Siginfo

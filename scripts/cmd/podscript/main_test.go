@@ -157,7 +157,7 @@ func busy(t *testing.T) (dir, begun string) {
 	begun = filepath.Join(t.TempDir(), "begun")
 	lines := []string{"exec sh -c 'trap \"\" INT; sleep 1000' &", "exec touch " + begun}
 	for i := range 5 {
-		lines = append(lines, fmt.Sprintf("podstart -fake escape p%d", i), fmt.Sprintf("podstart -orphan -fake escape o%d", i), "exec sleep 1000 &")
+		lines = append(lines, fmt.Sprintf("podstart -fake escape p%d", i), "podcommand -fake escape", fmt.Sprintf("podspawn o%d", i), "exec sleep 1000 &")
 	}
 	lines = append(lines, "podstart -fake hang alpha")
 	return scenarioDir(t, map[string]string{"hangs.txtar": strings.Join(lines, "\n")}), begun

@@ -42,7 +42,7 @@ func podspawn(t *testing.T, program string, args ...string) (stdout, stderr stri
 		all = append(all, "-pod-arg", arg)
 	}
 	var out, errs bytes.Buffer
-	status = run(append(all, args...), &out, &errs)
+	status = spawn.Main(append(all, args...), &out, &errs)
 	return out.String(), errs.String(), status
 }
 
@@ -180,14 +180,14 @@ func TestReportThatIsLostIsAFailure(t *testing.T) {
 	for _, name := range []string{"alpha", "beta"} {
 		var errs bytes.Buffer
 		flags := map[string][]string{"alpha": nil, "beta": {"-json"}}[name]
-		assert.Equal(t, 1, run(slices.Concat(args, flags, []string{name}), full{}, &errs))
+		assert.Equal(t, 1, spawn.Main(slices.Concat(args, flags, []string{name}), full{}, &errs))
 		assert.Equal(t, "podspawn: no space left on device\n", errs.String())
 	}
 }
 
 func TestHelp(t *testing.T) {
 	var out, errs bytes.Buffer
-	assert.Zero(t, run([]string{"-help"}, &out, &errs))
+	assert.Zero(t, spawn.Main([]string{"-help"}, &out, &errs))
 	assert.Empty(t, out.String())
 	assert.Contains(t, errs.String(), "usage: podspawn [flags] NAME\n\nStarts the pod NAME")
 	for _, flag := range []string{"pod PROGRAM", "pod-arg ARG", "workspace DIR", "dir DIR", "profile PROFILE", "ticket-role ROLE", "session UUID", "timeout DURATION", "json"} {
@@ -225,7 +225,7 @@ func TestWrongUsage(t *testing.T) {
 		"(podspawn -help tells the usage)":                  {"-pod", "x"},
 	} {
 		var out, errs bytes.Buffer
-		assert.Equal(t, 2, run(args, &out, &errs), want)
+		assert.Equal(t, 2, spawn.Main(args, &out, &errs), want)
 		assert.Contains(t, errs.String(), want)
 	}
 }
@@ -234,6 +234,6 @@ func TestDefaultCommandIsTakenFromTheEnvironment(t *testing.T) {
 	runtimeDir(t)
 	t.Setenv(spawn.RuntimeCommandEnv, "/nowhere/agent")
 	var out, errs bytes.Buffer
-	assert.Equal(t, 1, run([]string{"-pod-arg", "more", "alpha"}, &out, &errs))
+	assert.Equal(t, 1, spawn.Main([]string{"-pod-arg", "more", "alpha"}, &out, &errs))
 	assert.Contains(t, errs.String(), "failed to launch pod runtime command `/nowhere/agent pod more`")
 }

@@ -1,0 +1,682 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"example.com/podharness/spawn"
+	"github.com/creack/pty"
+)
+
+// ClientEnv returns the environment for a program that starts pods itself, a
+// client: built like a pod's, in the sandbox of the test. YOI_POD_RUNTIME_COMMAND
+// in it is an executable that starts pod with the arguments it is given; the zero
+// Command is a healthy fake pod. It also serves tests that call a client library in
+// their own process (t.Setenv).
+//
+// Whatever is started with it has the test's mark. The pods that make a directory
+// in the sandbox's runtime directory are captured, and stopped gracefully at the
+// end of the test; whatever else is left then is killed. It fails the test if the
+// sandbox cannot be made.
+func ClientEnv(tb TB, pod spawn.Command) []string {
+	tb.Helper()
+	box, err := sandboxOf(tb)
+	var env []string
+	if err == nil {
+		env, err = box.clientEnv(nil, pod, box.newMark())
+	}
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+		return nil
+	}
+	return env
+}
+
+func (b *sandbox) clientEnv(extra []string, pod spawn.Command, mark string) ([]string, error) {
+	cfg, err := Config{Command: pod}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	program, err := b.standIn(cfg.Command)
+	if err != nil {
+		return nil, fmt.Errorf("make a program that starts the pod: %w", err)
+	}
+	b.foreign.once.Do(func() { b.watchForeign() })
+	return append(b.environ(append([]string{spawn.RuntimeCommandEnv + "=" + program}, extra...)), markEnv+"="+mark), nil
+}
+
+// standIn returns an executable that starts a command with the arguments that it is
+// given: the variable that names it is a path, never a command line.
+func (b *sandbox) standIn(command spawn.Command) (string, error) {
+	if strings.Contains(command.Program, "/") {
+		var err error
+		if command.Program, err = filepath.Abs(command.Program); err != nil {
+			return "", err
+		}
+	}
+	dir, err := os.MkdirTemp(b.root, "client")
+	if err != nil {
+		return "", err
+	}
+	var words []string
+	for _, word := range append([]string{command.Program}, command.PrefixArgs...) {
+		words = append(words, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
+	}
+	path := filepath.Join(dir, "pod")
+	script := "#!/bin/sh\n# Starts the pod of this test with the arguments that a client gives.\n"
+	if n := len(words); n > 1 {
+		// The contract's prefix argument may be one of the command's, too.
+		script += "[ \"$1\" = " + words[n-1] + " ] && shift\n"
+	}
+	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
+	// Renamed, not written in place: nobody has it open for writing then.
+	if err := os.WriteFile(path+".tmp", []byte(script), 0o700); err != nil {
+		return "", err
+	}
+	return path, os.Rename(path+".tmp", path)
+}
+
+// A ClientConfig says which client to start, and how. Only Program must be there.
+type ClientConfig struct {
+	// Program is the client: a path, or a name to be found in PATH.
+	Program string
+	// Args are its arguments, as they stand: this is no template.
+	Args []string
+	// Dir is its working directory; "" = the sandbox's workspace.
+	Dir string
+	// Env is added to its environment, as Config.Env is to a pod's.
+	Env []string
+	// Stdin is what it reads; nil = nothing. With TTY it must be nil: see
+	// [Client.Write].
+	Stdin io.Reader
+	// Pod is what the client starts: see ClientEnv.
+	Pod spawn.Command
+	// TTY runs it on a pseudo terminal of its own, of 80 by 24 characters.
+	TTY bool
+	// StopGrace is how long Stop waits after SIGINT; 0 = DefaultStopGrace.
+	StopGrace time.Duration
+}
+
+// A Client is a program of a test that starts pods itself, in a process group of
+// its own. Its methods are safe for concurrent use; those that fail the test must
+// be called from the test's goroutine.
+type Client struct {
+	// PID is the number of its process and of its process group.
+	PID int
+
+	tb      TB
+	cfg     ClientConfig
+	box     *sandbox
+	mark    string
+	cmd     *exec.Cmd
+	process podProcess
+	done    chan struct{} // closed once it has ended and was reaped
+
+	terminal       *os.File // nil without TTY
+	stdout, stderr *podLog  // with TTY stderr is nil
+
+	mu       sync.Mutex
+	stopped  bool // by the test
+	stopOnce sync.Once
+	stopErr  error
+}
+
+// StartClient starts a client. It fails the test if that cannot be. The client is
+// stopped when the test ends, before the pods that it has started.
+func StartClient(tb TB, cfg ClientConfig) *Client {
+	tb.Helper()
+	c, err := TryStartClient(tb, cfg)
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+	}
+	return c
+}
+
+// TryStartClient is StartClient with an error in place of a failed test. It may be
+// called from any goroutine.
+func TryStartClient(tb TB, cfg ClientConfig) (*Client, error) {
+	tb.Helper()
+	switch {
+	case cfg.Program == "":
+		return nil, errors.New("ClientConfig.Program is empty")
+	case cfg.TTY && cfg.Stdin != nil:
+		return nil, errors.New("ClientConfig.Stdin and TTY exclude each other: write to the terminal with Client.Write")
+	case cfg.StopGrace < 0:
+		return nil, fmt.Errorf("ClientConfig.StopGrace %v is negative", cfg.StopGrace)
+	case cfg.StopGrace == 0:
+		cfg.StopGrace = DefaultStopGrace
+	}
+	box, err := sandboxOf(tb)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{tb: tb, cfg: cfg, box: box, mark: box.newMark(), done: make(chan struct{})}
+	if err := c.start(); err != nil {
+		return nil, fmt.Errorf("start client %s: %w", spawn.Command{Program: cfg.Program, PrefixArgs: cfg.Args}, err)
+	}
+	tb.Cleanup(c.cleanup)
+	return c, nil
+}
+
+func (c *Client) start() error {
+	env, err := c.box.clientEnv(c.cfg.Env, c.cfg.Pod, c.mark)
+	if err != nil {
+		return err
+	}
+	c.cmd = exec.Command(c.cfg.Program, c.cfg.Args...)
+	c.cmd.Env, c.cmd.Dir, c.cmd.Stdin = env, c.cfg.Dir, c.cfg.Stdin
+	if c.cmd.Dir == "" {
+		c.cmd.Dir = c.box.dir("workspace")
+	}
+	stdout, err := c.capture("stdout")
+	if err != nil {
+		return err
+	}
+	defer stdout.Close()
+	if c.cfg.TTY {
+		return c.launch(func() (err error) {
+			c.terminal, err = pty.StartWithSize(c.cmd, &pty.Winsize{Rows: 24, Cols: 80})
+			if err == nil {
+				err = c.copyTerminal(stdout)
+			}
+			return err
+		})
+	}
+	stderr, err := c.capture("stderr")
+	if err != nil {
+		return err
+	}
+	defer stderr.Close()
+	c.cmd.Stdout, c.cmd.Stderr = stdout, stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.cmd.WaitDelay = time.Second // for a Stdin that goes on
+	return c.launch(c.cmd.Start)
+}
+
+// launch starts the process, of which the watchdog is told.
+func (c *Client) launch(start func() error) error {
+	c.box.binary.starting()
+	err := start()
+	if err != nil {
+		c.box.binary.launched(0)
+		return err
+	}
+	c.PID = c.cmd.Process.Pid
+	c.process = c.box.binary.launched(c.PID)
+	go func() {
+		defer close(c.done)
+		_ = c.cmd.Wait()
+	}()
+	return nil
+}
+
+// capture opens a file that one of the client's outputs goes to. It is no pipe:
+// what the client has started may hold it open.
+func (c *Client) capture(name string) (*os.File, error) {
+	path := filepath.Join(c.box.dir("tmp"), fmt.Sprintf("client-%s.%s", filepath.Base(strings.TrimSuffix(c.mark, "/")), name))
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	log := c.box.evidence.output(filepath.Base(path))
+	if err := log.capture(path); err != nil {
+		file.Close()
+		return nil, err
+	}
+	*map[string]**podLog{"stdout": &c.stdout, "stderr": &c.stderr}[name] = log
+	return file, nil
+}
+
+// copyTerminal has what the client writes to its terminal captured.
+func (c *Client) copyTerminal(to *os.File) error {
+	file, err := os.OpenFile(to.Name(), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer file.Close()
+		_, _ = io.Copy(file, c.terminal) // ends with an error when the last process of the terminal has
+	}()
+	return nil
+}
+
+// Stdout returns all that the client has written to its stdout so far, or with TTY
+// to its terminal.
+func (c *Client) Stdout() string { return c.stdout.text() }
+
+// Stderr returns all that the client has written to its stderr so far; "" with TTY.
+func (c *Client) Stderr() string {
+	if c.stderr == nil {
+		return ""
+	}
+	return c.stderr.text()
+}
+
+// maxOutput is how much of an output WaitOutput looks at: the last of it.
+const maxOutput = 1 << 20
+
+// WaitOutput waits until the regular expression pattern matches in what the client
+// has written, to stdout or stderr, from its start on, and returns the match. Lines
+// need not be whole, so that a prompt is found; ^ and $ match at lines' ends. It
+// fails the test if there is none within timeout, or before the client ends.
+func (c *Client) WaitOutput(pattern string, timeout time.Duration) string {
+	c.tb.Helper()
+	match, err := c.TryWaitOutput(pattern, timeout)
+	if err != nil {
+		c.tb.Fatalf("harness: %v", err)
+	}
+	return match
+}
+
+// TryWaitOutput is WaitOutput with an error in place of a failed test. It may be
+// called from any goroutine.
+func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, error) {
+	re, err := regexp.Compile("(?m)" + pattern)
+	if err != nil {
+		return "", fmt.Errorf("output of client %s: bad pattern: %w", c.cfg.Program, err)
+	}
+	timeout, note := beforeDeadline(c.tb, "timeout", timeout)
+	late := time.NewTimer(timeout)
+	defer late.Stop()
+	for over := false; ; {
+		changed := c.changed()
+		for _, output := range []string{c.Stdout(), c.Stderr()} {
+			if match := re.FindString(output[max(0, len(output)-maxOutput):]); match != "" {
+				return match, nil
+			}
+		}
+		if over {
+			return "", fmt.Errorf("no output of client %s matched %q within %v%s%s", c.cfg.Program, pattern, timeout, note, c.condition())
+		}
+		select {
+		case <-changed:
+		case <-c.done:
+			over = true
+		case <-late.C:
+			over = true
+		}
+	}
+}
+
+// changed returns a channel that is closed when one of the outputs has grown.
+func (c *Client) changed() <-chan struct{} {
+	if c.stderr == nil {
+		return c.stdout.next()
+	}
+	either := make(chan struct{})
+	out, err := c.stdout.next(), c.stderr.next()
+	go func() {
+		defer close(either)
+		select {
+		case <-out:
+		case <-err:
+		case <-c.done:
+		}
+	}()
+	return either
+}
+
+// Write writes to the client's terminal, as a person who types does. Without TTY it
+// is an error.
+func (c *Client) Write(p []byte) (int, error) {
+	if c.terminal == nil {
+		return 0, errors.New("the client has no terminal: set ClientConfig.TTY")
+	}
+	return c.terminal.Write(p)
+}
+
+// Done is closed after the client has ended and was reaped.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// State tells how the client ended; nil while it runs.
+func (c *Client) State() *os.ProcessState {
+	select {
+	case <-c.done:
+		return c.cmd.ProcessState
+	default:
+		return nil
+	}
+}
+
+// Wait waits until the client has ended, and returns how. It fails the test if it
+// is still there after timeout.
+func (c *Client) Wait(timeout time.Duration) *os.ProcessState {
+	c.tb.Helper()
+	state, err := c.TryWait(timeout)
+	if err != nil {
+		c.tb.Fatalf("harness: %v", err)
+	}
+	return state
+}
+
+// TryWait is Wait with an error in place of a failed test. It may be called from
+// any goroutine.
+func (c *Client) TryWait(timeout time.Duration) (*os.ProcessState, error) {
+	timeout, note := beforeDeadline(c.tb, "timeout", timeout)
+	if !c.endsWithin(timeout) {
+		return nil, fmt.Errorf("client %s did not end within %v%s%s", c.cfg.Program, timeout, note, c.condition())
+	}
+	return c.State(), nil
+}
+
+func (c *Client) endsWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return true
+	case <-timer.C:
+		return c.State() != nil
+	}
+}
+
+// condition is what every message about a client ends with.
+func (c *Client) condition() string {
+	life := fmt.Sprintf("it still runs (process %d)", c.PID)
+	if state := c.State(); state != nil {
+		life = fmt.Sprintf("it has ended (%v)", state)
+	}
+	text := "\n\tclient: " + life + "\n\tstdout:" + c.stdout.tail()
+	if c.stderr != nil {
+		text += "\n\tstderr:" + c.stderr.tail()
+	}
+	return text
+}
+
+// Stop stops the client, if it runs: it sends SIGINT to its process group, then
+// SIGKILL when ClientConfig.StopGrace is over. Its pods live on until the end of
+// the test. But a pod, or another process, that is left by a client which has
+// failed by itself, with a status other than 0, is a leak of the client: the error,
+// which fails the test, too, names it, and it is killed. Stop may be called any
+// number of times, from any goroutine, with the same result.
+func (c *Client) Stop() error {
+	c.tb.Helper()
+	c.stopOnce.Do(func() {
+		c.tb.Helper()
+		c.stopErr = c.stop()
+	})
+	return c.stopErr
+}
+
+func (c *Client) stop() error {
+	if c.State() != nil {
+		return c.clear()
+	}
+	c.markStopped()
+	grace, note := beforeDeadline(c.tb, "stop grace", c.cfg.StopGrace)
+	_ = syscall.Kill(-c.PID, syscall.SIGCONT)
+	_ = syscall.Kill(-c.PID, syscall.SIGINT)
+	if c.endsWithin(grace) {
+		return nil
+	}
+	c.tb.Logf("harness: client %s did not stop within %v of SIGINT: killed%s", c.cfg.Program, grace, note)
+	return c.Kill()
+}
+
+func (c *Client) markStopped() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+}
+
+// Kill sends SIGKILL to the client's process group and waits until it has ended.
+// It is nil for a client that has ended before.
+func (c *Client) Kill() error {
+	if c.State() != nil {
+		return nil
+	}
+	c.markStopped()
+	// Not reaped by now, or a moment ago: the number is its own.
+	_ = syscall.Kill(-c.PID, syscall.SIGKILL)
+	if !c.endsWithin(killGrace) {
+		return fmt.Errorf("client %s: process %d is still there %v after SIGKILL", c.cfg.Program, c.PID, killGrace)
+	}
+	return nil
+}
+
+// clear kills what a client has left that failed by itself, and names it.
+func (c *Client) clear() error {
+	c.mu.Lock()
+	stopped := c.stopped
+	c.mu.Unlock()
+	if stopped || c.State().Success() {
+		return nil
+	}
+	leaks := lasting(kin{mark: c.mark}, census{}, leakGrace)
+	if len(leaks) == 0 {
+		return nil
+	}
+	c.box.evidence.snapshot(c.box.mark)
+	kill(kin{mark: c.mark}, time.Now().Add(killGrace))
+	names := make([]string, len(leaks))
+	for i, leak := range leaks {
+		names[i] = leak.String()
+	}
+	return fmt.Errorf("client %s failed (%v) and left processes behind, which were killed:\n\t\t%s", c.cfg.Program, c.State(), strings.Join(names, "\n\t\t"))
+}
+
+// cleanup ends the client at the end of the test.
+func (c *Client) cleanup() {
+	c.tb.Helper()
+	if c.tb.Failed() {
+		c.box.evidence.snapshot(c.box.mark)
+	}
+	if err := c.Stop(); err != nil {
+		c.tb.Errorf("harness: %v", err)
+	}
+	if c.State() != nil {
+		c.box.binary.letGo(c.process)
+	}
+	if c.terminal != nil {
+		c.terminal.Close()
+	}
+}
+
+// foreign are the pods of a sandbox that its clients have started.
+type foreign struct {
+	once   sync.Once
+	cancel context.CancelFunc // of watching
+	done   chan struct{}      // closed when that is over
+
+	mu       sync.Mutex
+	attempts map[string]*attempt // the latest by name
+}
+
+// watchForeign captures each log that appears in the runtime directory and is not
+// that of a pod which the harness starts.
+func (b *sandbox) watchForeign() {
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &b.foreign
+	f.cancel, f.done, f.attempts = cancel, make(chan struct{}), map[string]*attempt{}
+	go func() {
+		defer close(f.done)
+		watched := map[string]bool{}
+		var dirs sync.WaitGroup
+		defer dirs.Wait()
+		spawn.WatchDir(ctx, b.dir("run"), func() {
+			entries, _ := os.ReadDir(b.dir("run"))
+			for _, entry := range entries {
+				name := entry.Name()
+				b.captureForeign(name)
+				// A log that is not there yet is noticed in its own directory.
+				if info, err := os.Stat(filepath.Join(b.dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
+					watched[inode(info)] = true
+					dirs.Add(1)
+					go func() {
+						defer dirs.Done()
+						spawn.WatchDir(ctx, filepath.Join(b.dir("run"), name), func() { b.captureForeign(name) })
+					}()
+				}
+			}
+		})
+	}()
+}
+
+func inode(info os.FileInfo) string {
+	return strconv.FormatUint(info.Sys().(*syscall.Stat_t).Ino, 10)
+}
+
+// captureForeign captures the log of a pod, if it has one that was not captured
+// yet, and returns what is known of it; nil = nothing.
+func (b *sandbox) captureForeign(name string) *attempt {
+	path := filepath.Join(b.dir("run"), name, "stderr.log")
+	f := &b.foreign
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := f.attempts[name]
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || b.isOwn(name) || known != nil && known.log.is(info) {
+		return known
+	}
+	a, err := b.evidence.attemptOfClient(name, path)
+	if err != nil {
+		return known
+	}
+	f.attempts[name] = a
+	return a
+}
+
+// isOwn reports whether the harness starts, or has started, the pod of a name.
+func (b *sandbox) isOwn(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.starting[name] || slices.ContainsFunc(b.pods, func(p *Pod) bool { return p.Name == name && !p.adopted })
+}
+
+// Adopt returns the pod of a name in the test's runtime directory, whoever has
+// started it, once it is there: its ready line, and whoever listens on the socket
+// in that. It is then a Pod like any other, but for its exit status, which only its
+// parent is told: State stays nil. Where the socket does not tell the process, the
+// pod directory's file pid does. Adopt fails the test if there is none within
+// timeout.
+func Adopt(tb TB, name string, timeout time.Duration) *Pod {
+	tb.Helper()
+	p, err := TryAdopt(tb, name, timeout)
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+	}
+	return p
+}
+
+// TryAdopt is Adopt with an error in place of a failed test. It may be called from
+// any goroutine.
+func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
+	tb.Helper()
+	box, err := sandboxOf(tb)
+	if err != nil {
+		return nil, err
+	}
+	if p := box.running(name); p != nil {
+		return p, nil
+	}
+	box.foreign.once.Do(func() { box.watchForeign() })
+	timeout, note := beforeDeadline(tb, "timeout", timeout)
+	late := time.NewTimer(timeout)
+	defer late.Stop()
+	tick := time.NewTicker(5 * time.Millisecond) // nothing tells that a socket is listened on
+	defer tick.Stop()
+	for {
+		a := box.captureForeign(name)
+		p, err := box.adopt(name, a)
+		if err == nil {
+			return p, nil
+		}
+		select {
+		case <-tick.C:
+		case <-late.C:
+			if a != nil {
+				note += "\n\tlog: " + a.log.path() + "\n\tlast lines:" + a.log.tail()
+			}
+			return nil, fmt.Errorf("no pod %s to adopt within %v: %w%s", name, timeout, err, note)
+		}
+	}
+}
+
+// running returns the pod of a name that the test has and that runs; nil = none.
+func (b *sandbox) running(name string) *Pod {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.pods {
+		if _, ended := p.Ended(); p.Name == name && !ended {
+			return p
+		}
+	}
+	return nil
+}
+
+// adopt makes a Pod of what a client has started, if that is ready.
+func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
+	if a == nil {
+		return nil, fmt.Errorf("nobody has made %s", filepath.Join(b.dir("run"), name, "stderr.log"))
+	}
+	timeline, socket := a.seen()
+	if socket == "" {
+		return nil, errors.New("it has written no ready line")
+	}
+	if !filepath.IsAbs(socket) {
+		socket = filepath.Join(b.dir("workspace"), socket) // where a client is, unless it was told otherwise
+	}
+	pid, err := spawn.Listener(socket)
+	if err != nil {
+		return nil, fmt.Errorf("its socket %s: %w", socket, err)
+	}
+	if pid == 0 || syscall.Kill(pid, 0) == syscall.ESRCH {
+		if pid, err = pidFile(filepath.Join(b.dir("run"), name, "pid")); err != nil {
+			return nil, err
+		}
+	}
+	p := &Pod{Pod: spawn.Adopt(pid), tb: b.tb, box: b, log: a.log, adopted: true}
+	p.cfg, _ = Config{Name: name}.withDefaults()
+	p.Name, p.SocketPath, p.LogPath, p.Timeline = name, socket, a.log.path(), timeline
+	a.pid = pid
+	b.add(p)
+	return p, nil
+}
+
+func pidFile(path string) (int, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("whoever listens on its socket is not known, and neither is its process: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 || syscall.Kill(pid, 0) == syscall.ESRCH {
+		return 0, fmt.Errorf("%s names no process: %q", path, text)
+	}
+	return pid, nil
+}
+
+// endForeign stops the pods that clients have left, as pods are, and lets go of
+// what captures them.
+func (b *sandbox) endForeign() {
+	f := &b.foreign
+	if f.cancel == nil {
+		return
+	}
+	f.cancel()
+	<-f.done
+	for name, a := range f.attempts {
+		if b.running(name) == nil {
+			_, _ = b.adopt(name, a) // else there is none that could be stopped
+		}
+	}
+	for _, p := range slices.Clone(b.pods) {
+		if p.adopted {
+			p.cleanup()
+		}
+	}
+	for _, a := range f.attempts {
+		a.log.endFollowing()
+	}
+}

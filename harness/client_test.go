@@ -1,0 +1,246 @@
+package harness_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/podharness/harness"
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// clientArg is the first argument that makes the test binary podspawn, a client.
+const clientArg = "client-of-harness"
+
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == clientArg {
+		os.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
+	}
+}
+
+// podspawn returns a client that starts the pod alpha.
+func podspawn(program string) harness.ClientConfig {
+	cfg := harness.ClientConfig{Program: os.Args[0], Args: []string{clientArg, "-timeout", "10s", "alpha"}}
+	if program != "" {
+		cfg.Pod = harness.FakePod(program)
+	}
+	return cfg
+}
+
+func TestClientStartsItsPodInTheSandbox(t *testing.T) {
+	t.Parallel()
+	var pid int
+	var log string
+	t.Run("test", func(t *testing.T) {
+		c := harness.StartClient(t, podspawn(""))
+		assert.Equal(t, "exit status 0", c.Wait(patience).String())
+		assert.Contains(t, c.Stdout(), "pod alpha is ready after ")
+		assert.Empty(t, c.Stderr())
+		pod := harness.Adopt(t, "alpha", patience)
+		assert.Equal(t, filepath.Join(harness.RuntimeDir(t), "alpha", "sock"), pod.SocketPath)
+		pid, log = pod.PID, pod.LogPath
+		var env map[string]string
+		ask(t, pod, `{"method":"env"}`, &env)
+		assert.Equal(t, harness.RuntimeDir(t), env["YOI_RUNTIME_DIR"])
+		assert.Nil(t, pod.State())
+	})
+	assert.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, patience, time.Millisecond, "it does not outlive the test")
+	assert.NoFileExists(t, log)
+}
+
+func TestAdoptedPodIsAPod(t *testing.T) {
+	t.Parallel()
+	t.Run("Stop", func(t *testing.T) {
+		t.Parallel()
+		harness.StartClient(t, podspawn("bind; ready; log later; serve")).Wait(patience)
+		pod := harness.Adopt(t, "alpha", patience)
+		assert.Equal(t, "later", pod.WaitLog("^lat", patience))
+		assert.Contains(t, pod.Log(), "YOI-READY\talpha\t")
+		pod.Suspend()
+		pod.Resume()
+		pod.Dial()
+		assert.Same(t, pod, harness.Adopt(t, "alpha", 0), "it is one pod")
+		require.NoError(t, pod.Stop())
+		how, ended := pod.Ended()
+		assert.True(t, ended)
+		assert.Equal(t, "its status is not known: only its parent is told that", how)
+		assert.Nil(t, pod.State())
+		assert.NoDirExists(t, filepath.Dir(pod.LogPath), "it was stopped gracefully")
+	})
+	t.Run("Kill", func(t *testing.T) {
+		t.Parallel()
+		harness.StartClient(t, podspawn("stubborn")).Wait(patience)
+		pod := harness.Adopt(t, "alpha", patience)
+		require.NoError(t, pod.Kill())
+		assert.Eventually(t, func() bool { return syscall.Kill(pod.PID, 0) == syscall.ESRCH }, patience, time.Millisecond)
+		_, err := pod.TryWaitLog("never", patience)
+		assert.ErrorContains(t, err, "it has ended (its status is not known")
+	})
+	t.Run("one that dies by itself", func(t *testing.T) {
+		t.Parallel()
+		tb := newTB(t)
+		tb.run(func() {
+			harness.StartClient(tb, podspawn("bind; ready; sleep 50ms; log 'no memory'; exit 3")).Wait(patience)
+			<-harness.Adopt(tb, "alpha", patience).Done()
+		})
+		text := tb.end()
+		assert.True(t, tb.Failed())
+		assert.Contains(t, text, "pod alpha ended by itself during the test (its status is not known")
+		assert.Contains(t, text, "no memory")
+	})
+}
+
+func TestAdoptSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	_, err := harness.TryAdopt(t, "alpha", 10*time.Millisecond)
+	assert.ErrorContains(t, err, fmt.Sprintf("no pod alpha to adopt within 10ms: nobody has made %s/alpha/stderr.log", harness.RuntimeDir(t)))
+	tb := newTB(t)
+	tb.run(func() {
+		harness.StartClient(tb, podspawn("log loading; hang")).TryWaitOutput("loading", patience)
+	})
+	_, err = harness.TryAdopt(tb, "alpha", 10*time.Millisecond)
+	assert.ErrorContains(t, err, "no pod alpha to adopt within 10ms: it has written no ready line\n\tlog: ")
+	assert.ErrorContains(t, err, "\n\t\tloading")
+}
+
+func TestPodThatIsLeftIsStoppedGracefully(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	var dir string
+	tb.run(func() {
+		harness.StartClient(tb, podspawn("ignore TERM; bind; ready; serve")).Wait(patience)
+		dir = filepath.Join(harness.RuntimeDir(tb), "alpha")
+	})
+	assert.DirExists(t, dir)
+	assert.Empty(t, tb.end())
+	assert.False(t, tb.Failed())
+}
+
+func TestPodThatOutlivesAFailedStartIsALeakOfItsClient(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("leaks are found on Linux only")
+	}
+	t.Parallel()
+	tb := newTB(t)
+	tb.run(func() {
+		// It gives up, and leaves the pod.
+		script := `"$YOI_POD_RUNTIME_COMMAND" pod --workspace . --pod alpha < /dev/null > /dev/null 2>&1 & exit 1`
+		c := harness.StartClient(tb, harness.ClientConfig{Program: "/bin/sh", Args: []string{"-c", script}, Pod: harness.FakePod("hang")})
+		assert.Equal(t, "exit status 1", c.Wait(patience).String())
+	})
+	text := tb.end()
+	assert.True(t, tb.Failed())
+	assert.Contains(t, text, "harness: client /bin/sh failed (exit status 1) and left processes behind, which were killed:\n\t\tprocess ")
+}
+
+func TestEvidenceOfAClient(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	tb.run(func() {
+		harness.StartClient(tb, podspawn("early-exit")).Wait(patience)
+		tb.Fatalf("it did not start")
+	})
+	text := tb.end()
+	assert.Contains(t, text, "harness: pod alpha\n\twhole log: ")
+	for file, want := range map[string]string{
+		"alpha.log": "cannot open session store\n", "client-1.stderr": "pod exited before becoming ready (exit status 7)",
+		"merged.log": "alpha  cannot open session store", "timelines.txt": "alpha",
+	} {
+		kept, err := os.ReadFile(filepath.Join(tb.artifacts, file))
+		require.NoError(t, err)
+		assert.Contains(t, string(kept), want, file)
+	}
+}
+
+func TestClientOnATerminal(t *testing.T) {
+	t.Parallel()
+	script := `test -t 0 && test -t 1 && test -t 2 && stty size; printf 'name? '; read name; echo "hello $name"; read more`
+	c := harness.StartClient(t, harness.ClientConfig{Program: "/bin/sh", Args: []string{"-c", script}, TTY: true})
+	assert.Equal(t, "name? ", c.WaitOutput("name\\? $", patience), "a prompt is no line")
+	_, err := c.Write([]byte("alpha\n"))
+	require.NoError(t, err)
+	c.WaitOutput("^hello alpha", patience)
+	assert.Contains(t, c.Stdout(), "24 80\r\n")
+	assert.Empty(t, c.Stderr())
+	require.NoError(t, c.Stop())
+	assert.NotNil(t, c.State())
+}
+
+func TestClientThatIsStubborn(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	tb.run(func() {
+		c := harness.StartClient(tb, harness.ClientConfig{Program: "/bin/sh", Args: []string{"-c", `trap "" INT; echo ready; while :; do read x; done`}, TTY: true, StopGrace: 50 * time.Millisecond})
+		c.WaitOutput("ready", patience)
+		assert.NoError(t, c.Stop())
+		assert.Equal(t, "signal: killed", c.State().String())
+		assert.NoError(t, c.Kill(), "it has ended")
+	})
+	assert.Contains(t, tb.end(), "harness: client /bin/sh did not stop within 50ms of SIGINT: killed\n")
+}
+
+// TestClientWhosePodHoldsItsOutput ends although its output stays open.
+func TestClientWhosePodHoldsItsOutput(t *testing.T) {
+	t.Parallel()
+	c := harness.StartClient(t, harness.ClientConfig{Program: "/bin/sh", Args: []string{"-c", "sleep 100 & cat; echo done"}, Stdin: strings.NewReader("hello\n")})
+	assert.True(t, c.Wait(patience).Success())
+	assert.Equal(t, "hello\ndone\n", c.Stdout())
+}
+
+func TestClientsThatCannotBeStarted(t *testing.T) {
+	t.Parallel()
+	for want, cfg := range map[string]harness.ClientConfig{
+		"ClientConfig.Program is empty":                                               {},
+		"start client /no/such/client 'a b': fork/exec /no/such/client: no such file": {Program: "/no/such/client", Args: []string{"a b"}},
+		"ClientConfig.Stdin and TTY exclude each other":                               {Program: "cat", TTY: true, Stdin: strings.NewReader("")},
+		"ClientConfig.StopGrace -1ns is negative":                                     {Program: "cat", StopGrace: -1},
+		"bad program: column 1":                                                       {Program: "cat", Pod: harness.FakePod("redy")},
+	} {
+		_, err := harness.TryStartClient(t, cfg)
+		assert.ErrorContains(t, err, want)
+	}
+	c := harness.StartClient(t, harness.ClientConfig{Program: "cat"})
+	_, err := c.Write(nil)
+	assert.EqualError(t, err, "the client has no terminal: set ClientConfig.TTY")
+	c.Wait(patience)
+	_, err = c.TryWaitOutput("never", patience)
+	assert.ErrorContains(t, err, "no output of client cat matched \"never\"")
+	assert.ErrorContains(t, err, "it has ended (exit status 0)")
+}
+
+// TestClientEnvServesALibraryInThisProcess starts a pod with spawn itself.
+func TestClientEnvServesALibraryInThisProcess(t *testing.T) {
+	for _, entry := range harness.ClientEnv(t, spawn.Command{}) {
+		name, value, _ := strings.Cut(entry, "=")
+		t.Setenv(name, value)
+	}
+	command, err := spawn.ResolveCommand()
+	require.NoError(t, err)
+	text, err := os.ReadFile(command.Program)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "#!/bin/sh\n# Starts the pod of this test", "a person can read what it does")
+	pod, err := spawn.Start(context.Background(), spawn.Config{Command: command, PodName: "alpha", WorkspaceRoot: "."})
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Join(harness.RuntimeDir(t), "alpha"), filepath.Dir(pod.LogPath))
+	adopted := harness.Adopt(t, "alpha", patience)
+	assert.Equal(t, pod.PID, adopted.PID)
+	require.NoError(t, adopted.Stop())
+	<-pod.Done()
+	assert.True(t, pod.State().Success())
+}
+
+// TestArgumentsWithQuotesReachThePod goes through the program that stands in for it.
+func TestArgumentsWithQuotesReachThePod(t *testing.T) {
+	t.Parallel()
+	c := harness.StartClient(t, podspawn(`log 'it''s $HOME "quoted"'; exit 7`))
+	assert.Equal(t, "exit status 1", c.Wait(patience).String())
+	assert.Contains(t, c.Stderr(), `it's $HOME "quoted"`)
+}

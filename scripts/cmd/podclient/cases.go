@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"example.com/podharness/fakepod"
+)
+
+// testCase is one start that the client is put to.
+type testCase struct {
+	name, doc string
+	program   string // of the fake pod
+	want      fakepod.Outcome
+
+	pod     string                      // its name; "" = alpha
+	env     []string                    // for the client
+	dir     func(box box) string        // where the pod directory must be; nil = in the runtime directory
+	prepare func(box box) error         // before the client is started
+	refused string                      // what a message must hold of a start that begins no process; "" = one is begun
+	touched func(box box) (path string) // what must not have been made
+	steps   []string                    // of a random program
+}
+
+// box is what a case knows of its sandbox.
+type box struct{ runtime string }
+
+func (b box) root() string { return filepath.Dir(b.runtime) }
+
+// cases returns the cases that are asked for.
+func (s *settings) cases() (chosen []testCase, err error) {
+	all := launchCases()
+	for _, m := range fakepod.Modes() {
+		all = append(all, testCase{name: m.Name, doc: m.Doc, program: m.Name})
+	}
+	if s.random > 0 {
+		all = s.randomCases()
+	}
+	for _, c := range all {
+		if !s.only.MatchString(c.name) || s.skip != nil && s.skip.MatchString(c.name) {
+			continue
+		}
+		if c.refused == "" {
+			if c.want, err = fakepod.Expect(c.program, s.timeout); err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+		} else {
+			c.want = fakepod.Outcome{Verdict: "refused"}
+		}
+		chosen = append(chosen, c)
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no case matches -run %q", s.only)
+	}
+	return chosen, nil
+}
+
+// launchCases are about what the contract asks of a launch, beyond the modes.
+func launchCases() []testCase {
+	unset := func(names ...string) (env []string) {
+		for _, name := range names {
+			env = append(env, name+"=") // an empty variable counts as unset
+		}
+		return env
+	}
+	below := func(dir string) func(box) string { return func(b box) string { return filepath.Join(b.root(), dir) } }
+	long := filepath.Join("run", strings.Repeat("d", 120))
+	return []testCase{
+		{name: "dir-yoi-home", doc: "the runtime directory is $YOI_HOME/run", program: "ready", env: unset("YOI_RUNTIME_DIR"), dir: below("yoi/run")},
+		{name: "dir-xdg", doc: "the runtime directory is $XDG_RUNTIME_DIR/yoi", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME"), dir: below("xdg/yoi")},
+		{name: "dir-home", doc: "the runtime directory is $HOME/.yoi/run", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR"), dir: below("home/.yoi/run")},
+		{name: "dir-none", doc: "no variable names a runtime directory", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR", "HOME"), refused: "YOI_RUNTIME_DIR"},
+		{name: "dir-long", doc: "the socket's path is too long for a socket address", program: "ready", env: []string{"YOI_RUNTIME_DIR={root}/" + long}, dir: below(long)},
+		{name: "no-program", doc: "the pod's program is missing", program: "ready", env: []string{"YOI_POD_RUNTIME_COMMAND=/no/such/pod"}, refused: "/no/such/pod"},
+		{name: "bad-name", doc: "the pod's name would lead out of the runtime directory", program: "ready", pod: "../outside", refused: "outside",
+			touched: func(b box) string { return filepath.Join(b.root(), "outside") }},
+		{name: "old-log", doc: "an earlier pod has left its log, with a ready line", program: "log loading; hang", prepare: func(b box) error {
+			dir := filepath.Join(b.runtime, "alpha")
+			listener, err := net.Listen("unix", filepath.Join(b.root(), "old"))
+			if err == nil {
+				listener.(*net.UnixListener).SetUnlinkOnClose(false)
+				err = listener.Close()
+			}
+			if err == nil {
+				err = os.MkdirAll(dir, 0o700)
+			}
+			if err == nil {
+				err = os.Rename(filepath.Join(b.root(), "old"), filepath.Join(dir, "sock"))
+			}
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(dir, "stderr.log"), []byte("YOI-READY\talpha\t"+dir+"/sock\n"), 0o600)
+		}},
+	}
+}
+
+// podName returns the name of the pod that the client is to start.
+func (c testCase) podName() string {
+	if c.pod != "" {
+		return c.pod
+	}
+	return "alpha"
+}
+
+// waits reports whether the case takes as long as the client's timeout.
+func (c testCase) waits() bool { return c.want.Verdict == fakepod.TimedOut }
+
+// randomCases returns programs, each with a single outcome.
+func (s *settings) randomCases() (cases []testCase) {
+	r := rand.New(rand.NewPCG(s.seed, 0))
+	pick := func(words ...string) string { return words[r.IntN(len(words))] }
+	for len(cases) < s.random {
+		var steps []string
+		for range r.IntN(6) {
+			steps = append(steps, pick(
+				"log loading", `log "caf\xe9"`, `raw "half a line"`, `raw "\n"`, `raw "YOI-READY\t"`, `raw "{name}\t{socket}\n"`, "flood 100KiB", "flood 200KiB 0",
+				"bind", "bind", "bind", "socket", "listen", "unlink log", "unlink sock", "ready", "ready", "ready", "ready '{name}-other'", "ready '{name}' '{dir}/pid'",
+				"sleep 1ms", "sleep 400ms", "child", "ignore INT TERM", "out hello"))
+		}
+		steps = append(steps, pick("serve", "serve", "hang", "exit 0", "exit 7", "kill KILL", "kill TERM", "stop"))
+		c := testCase{name: fmt.Sprint("random-", len(cases)+1), steps: steps, program: strings.Join(steps, "; ") + ";"}
+		c.doc = c.program
+		if _, err := fakepod.Expect(c.program, s.timeout); err == nil {
+			cases = append(cases, c)
+		}
+	}
+	return cases
+}
+
+// smaller returns a random case without one of its steps each, as far as such have
+// a single outcome.
+func (s *settings) smaller(c testCase) (all []testCase) {
+	for i := range c.steps {
+		d := c
+		d.steps = append(append([]string{}, c.steps[:i]...), c.steps[i+1:]...)
+		d.program = strings.Join(d.steps, "; ") + ";"
+		if want, err := fakepod.Expect(d.program, s.timeout); err == nil && len(d.steps) > 0 {
+			d.want = want
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// longest returns how long a case may take until its client is given up.
+func (s *settings) longest() time.Duration { return s.timeout + 5*time.Second }

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"example.com/podharness/fakepod"
+	"example.com/podharness/scripts"
+)
+
+const (
+	// prompt is how long after it could be known a client may end.
+	prompt = 2 * time.Second
+	// gone is how long a killed process may take to be gone.
+	gone = 500 * time.Millisecond
+)
+
+// judge returns what is found of each requirement.
+func (s *sweepCase) judge() []scripts.Check {
+	dir := filepath.Join(s.runtime, s.podName())
+	if s.dir != nil {
+		dir = filepath.Join(s.dir(s.box), s.podName())
+	}
+	want := s.want.For(s.podName(), dir)
+	events := s.events()
+	if len(events) > 0 {
+		s.pid = events[0].pid
+	}
+	var checks []scripts.Check
+	check := func(requirement, level, why string) {
+		c := scripts.Check{Case: s.name, Requirement: requirement, Level: level, Result: scripts.Pass, Why: why, Seconds: time.Since(s.begun).Seconds()}
+		if why != "" {
+			c.Result = map[string]string{scripts.Must: scripts.Fail, scripts.Should: scripts.Warn}[level]
+		}
+		checks = append(checks, c)
+	}
+	verdict := s.verdict(want)
+	check("verdict", scripts.Must, verdict)
+	if s.pid != 0 && verdict == "" {
+		check("prompt", scripts.Must, s.prompt(want, events))
+	}
+	switch {
+	case want.Verdict == fakepod.Ready && verdict == "":
+		check("independent", scripts.Must, s.independent(dir))
+		check("arguments", scripts.Must, s.arguments())
+	case want.Verdict != fakepod.Ready:
+		check("clean", scripts.Must, s.clean())
+		if verdict == "" {
+			check("reason", scripts.Should, s.reason(want))
+		}
+	}
+	check("terminal", scripts.Should, s.terminal())
+	return checks
+}
+
+// output is all that the client has said.
+func (s *sweepCase) output() string { return s.client.Stderr() + s.client.Stdout() }
+
+// firstWords are enough of what the client has said to find it again.
+func (s *sweepCase) firstWords() string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s.output()), "\n")
+	if line == "" {
+		return "nothing"
+	}
+	return fmt.Sprintf("%.200q", line)
+}
+
+func (s *sweepCase) verdict(want fakepod.Outcome) string {
+	state := s.client.State()
+	switch {
+	case s.late:
+		return fmt.Sprintf("the client did not end within %v, and said %s; it must end when the start has (4)", s.timeout+5*time.Second, s.firstWords())
+	case want.Verdict == fakepod.Ready && s.pid == 0:
+		return fmt.Sprintf("the client ended with %v without starting the pod, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names (1)", state, s.firstWords())
+	case want.Verdict == fakepod.Ready && !state.Success():
+		return fmt.Sprintf("the client ended with %v and said %s; the pod became ready, so it must end with status 0 (2, 3)", state, s.firstWords())
+	case want.Verdict != fakepod.Ready && state.Success():
+		return fmt.Sprintf("the client ended with status 0; it must end with another one, since the pod's start was: %v (4)", want)
+	case want.Verdict != fakepod.Ready && strings.TrimSpace(s.output()) == "":
+		return fmt.Sprintf("the client ended with %v without a word; it must say why the pod did not start: %v (4)", state, want)
+	}
+	return ""
+}
+
+// prompt measures from the pod's own event, or from its begin where only the
+// timeout decides.
+func (s *sweepCase) prompt(want fakepod.Outcome, events []event) string {
+	since, what := events[0].at+int64(s.timeout), fmt.Sprintf("the timeout of %v was over", s.timeout)
+	if want.Step >= 0 {
+		since, what = events[len(events)-1].at, "it could be known: "+want.String()
+		for _, e := range events {
+			if e.step == want.Step+1 { // that step is over
+				since = e.at
+			}
+		}
+	}
+	if late := time.Duration(s.ended - since); late > prompt {
+		return fmt.Sprintf("the client ended %v after %s; it must within %v (3, 4)", late.Round(10*time.Millisecond), what, prompt)
+	}
+	return ""
+}
+
+// clean looks for what is left of a pod whose start has failed.
+func (s *sweepCase) clean() string {
+	if s.touched != nil {
+		if path := s.touched(s.box); exists(path) {
+			return fmt.Sprintf("the client has made %s; a name that is no path element must be refused before anything is touched (1)", path)
+		}
+	}
+	if s.pid == 0 {
+		return ""
+	}
+	for end := time.Now().Add(gone); len(members(s.pid)) > 0; <-time.After(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return fmt.Sprintf("the client has left processes of the pod's group: %s; after a failed start the whole group must be killed (4)", strings.Join(members(s.pid), ", "))
+		}
+	}
+	return ""
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// reason looks for what explains the failure in what the client has said.
+func (s *sweepCase) reason(want fakepod.Outcome) string {
+	says := func(words ...string) string {
+		for _, w := range words {
+			if !strings.Contains(s.output(), w) {
+				return fmt.Sprintf("the client said %s; it should say %q, which explains the failure (4)", s.firstWords(), w)
+			}
+		}
+		return ""
+	}
+	switch want.Verdict {
+	case fakepod.Exited:
+		if len(want.Tail) > 0 {
+			return says(words(want.Tail[len(want.Tail)-1])...)
+		}
+		return says(words(want.Unfinished)...)
+	case fakepod.WrongName:
+		return says(want.Name)
+	case fakepod.Malformed:
+		return says("YOI-READY")
+	case fakepod.TimedOut:
+		if want.Socket != "" {
+			return says(filepath.Base(want.Socket))
+		}
+		return says("ready")
+	case "refused":
+		return says(s.refused)
+	}
+	return ""
+}
+
+var word = regexp.MustCompile(`[A-Za-z][A-Za-z ]{2,39}`)
+
+// words returns the parts of a line that no client has to escape.
+func words(line string) []string {
+	found := word.FindAllString(line, 3)
+	// After an escape, letters may be part of that.
+	if strings.Contains(line, "\x1b") && len(found) > 0 {
+		found = found[len(found)-1:]
+		found[0] = found[0][len(found[0])-3:]
+	}
+	return found
+}
+
+// terminal looks for what would rule a terminal.
+func (s *sweepCase) terminal() string {
+	for text := s.output(); text != ""; {
+		r, size := utf8.DecodeRuneInString(text)
+		if unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) || r == utf8.RuneError && size == 1 {
+			return fmt.Sprintf("the client wrote the raw bytes %.20q; control characters of a pod, and what is no UTF-8, should be escaped (2, 5)", text[:min(len(text), 12)])
+		}
+		text = text[size:]
+	}
+	return ""
+}
+
+// independent looks at the pod that is ready, when its client has ended.
+func (s *sweepCase) independent(dir string) string {
+	if syscall.Kill(s.pid, 0) != nil {
+		return "the pod has ended with its client; it must live on (1)"
+	}
+	if group, err := syscall.Getpgid(s.pid); err == nil && group != s.pid {
+		return fmt.Sprintf("the pod (process %d) is in process group %d; it must lead one of its own (1)", s.pid, group)
+	}
+	if len(members(s.pid)) == 0 {
+		return "" // this system does not tell more
+	}
+	log := filepath.Join(dir, "stderr.log")
+	for fd, want := range map[int]string{0: os.DevNull, 1: os.DevNull, 2: log} {
+		got, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", s.pid, fd))
+		got = strings.TrimSuffix(got, " (deleted)")
+		if real, evalErr := filepath.EvalSymlinks(dir); evalErr == nil && fd == 2 {
+			want = filepath.Join(real, "stderr.log")
+		}
+		if err == nil && got != want {
+			return fmt.Sprintf("descriptor %d of the pod is %s; it must be %s (1)", fd, got, want)
+		}
+	}
+	if stray := inherited(s.pid); len(stray) > 0 {
+		return fmt.Sprintf("the pod has inherited %s; it must inherit no other descriptor than 0, 1 and 2, not even a stray one (1)", strings.Join(stray, ", "))
+	}
+	return s.files(dir, log)
+}
+
+// files looks at the directory and the log of the pod.
+func (s *sweepCase) files(dir, log string) string {
+	for path, want := range map[string]os.FileMode{dir: 0o700, log: 0o600} {
+		info, err := os.Lstat(path)
+		if err == nil && info.Mode().Perm() != want {
+			return fmt.Sprintf("%s has the mode %#o; it must be %#o (1)", path, info.Mode().Perm(), want)
+		}
+	}
+	// Through the pod's own descriptor: it may have removed the log.
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/fd/2", s.pid))
+	if err == nil && !strings.Contains(string(text), "YOI-READY\t") {
+		return "the pod's log does not hold its ready line; the log must be the pod's stderr itself (1)"
+	}
+	return ""
+}
+
+// inherited returns the descriptors above 2 that a fake pod, which opens its own
+// close-on-exec, was given.
+func inherited(pid int) (stray []string) {
+	dir := fmt.Sprintf("/proc/%d", pid)
+	entries, _ := os.ReadDir(dir + "/fd")
+	for _, entry := range entries {
+		info, err := os.ReadFile(dir + "/fdinfo/" + entry.Name())
+		_, flags, ok := strings.Cut(string(info), "flags:\t")
+		bits, parseErr := strconv.ParseUint(strings.Fields(flags + " x")[0], 8, 64)
+		if fd, _ := strconv.Atoi(entry.Name()); fd <= 2 || err != nil || !ok || parseErr != nil || bits&syscall.O_CLOEXEC != 0 {
+			continue
+		}
+		target, _ := os.Readlink(dir + "/fd/" + entry.Name())
+		stray = append(stray, fmt.Sprintf("descriptor %s (%s)", entry.Name(), target))
+	}
+	return stray
+}
+
+// arguments looks at what the pod was told on its command line.
+func (s *sweepCase) arguments() string {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", s.pid))
+	if err != nil {
+		return ""
+	}
+	given := strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
+	if i := slices.Index(given, "-program"); i >= 0 && i+2 <= len(given) {
+		given = given[i+2:]
+	}
+	shown := strings.Join(given, " ")
+	if len(given) == 0 || given[0] != "pod" {
+		return fmt.Sprintf("the pod was given: %s; the prefix argument pod must come first, since YOI_POD_RUNTIME_COMMAND replaces the program only (1)", shown)
+	}
+	workspace, name := value(given, "--workspace"), value(given, "--pod")
+	switch info, err := os.Stat(workspace); {
+	case name != s.podName():
+		return fmt.Sprintf("the pod was given: %s; it must be given --pod %s (1)", shown, s.podName())
+	case workspace == "" || filepath.IsAbs(workspace) && (err != nil || !info.IsDir()):
+		return fmt.Sprintf("the pod was given: %s; it must be given --workspace with a directory that is there (1)", shown)
+	}
+	return ""
+}
+
+func value(args []string, flag string) string {
+	if i := slices.Index(args, flag); i >= 0 && i+1 < len(args) {
+		return args[i+1]
+	}
+	return ""
+}
+
+// members returns the processes of a group that have not ended, as a message names
+// them; where the system does not show them, the group alone.
+func members(group int) (found []string) {
+	if syscall.Kill(-group, 0) == syscall.ESRCH {
+		return nil
+	}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		stat, _ := os.ReadFile(path)
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if len(fields) > 2 && fields[0] != "Z" && fields[2] == strconv.Itoa(group) {
+			found = append(found, "process "+filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return found
+}

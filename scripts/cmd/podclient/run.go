@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/podharness/fakepod"
+	"example.com/podharness/harness"
+	"example.com/podharness/scripts"
+	"example.com/podharness/spawn"
+	"golang.org/x/sys/unix"
+)
+
+// runner runs cases side by side.
+type runner struct {
+	settings
+	report   *scripts.Report
+	total    int
+	progress io.Writer // nil = no terminal
+
+	mu  sync.Mutex
+	now []string // the cases that run
+	n   int      // that have ended
+}
+
+// runAll runs the cases that wait first: beside them there is time for the others.
+// An error tells which cases have not ended.
+func (r *runner) runAll(ctx context.Context, cases []testCase) error {
+	slots := make(chan struct{}, r.parallel)
+	var all sync.WaitGroup
+	for _, waiting := range []bool{true, false} {
+		for _, c := range cases {
+			if c.waits() == waiting {
+				all.Add(1)
+				go func() {
+					defer all.Done()
+					r.runOne(ctx, slots, c)
+				}()
+			}
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		all.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Errorf("interrupted while these cases ran: %s", strings.Join(r.now, ", "))
+}
+
+func (r *runner) runOne(ctx context.Context, slots chan struct{}, c testCase) {
+	slots <- struct{}{}
+	give := sync.OnceFunc(func() { <-slots })
+	defer give()
+	if ctx.Err() != nil {
+		return
+	}
+	r.mu.Lock()
+	r.now = append(r.now, c.name)
+	r.mu.Unlock()
+	begin := time.Now()
+	checks := r.try(c, give)
+	if len(c.steps) > 0 {
+		checks = r.minimize(c, checks)
+	}
+	r.ended(c, time.Since(begin), checks)
+}
+
+func (r *runner) ended(c testCase, took time.Duration, checks []scripts.Check) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, name := range r.now {
+		if name == c.name {
+			r.now = append(r.now[:i], r.now[i+1:]...)
+			break
+		}
+	}
+	r.n++
+	if r.progress != nil {
+		fmt.Fprint(r.progress, "\r\x1b[K")
+	}
+	_ = r.report.Case(c.name, took, checks)
+	if r.progress != nil && r.n < r.total {
+		fmt.Fprintf(r.progress, "%d of %d cases", r.n, r.total)
+	}
+}
+
+// minimize leaves steps out of a program as long as what was found stays.
+func (r *runner) minimize(c testCase, checks []scripts.Check) []scripts.Check {
+	for again := true; again && failed(checks); {
+		again = false
+		for _, d := range r.smaller(c) {
+			if found := r.try(d, func() {}); failed(found) {
+				c, checks, again = d, found, true
+				break
+			}
+		}
+	}
+	for i := range checks {
+		if checks[i].Result != scripts.Pass {
+			checks[i].Why += "\nprogram: " + c.program
+		}
+	}
+	return checks
+}
+
+func failed(checks []scripts.Check) bool {
+	for _, c := range checks {
+		if c.Result == scripts.Fail || c.Result == scripts.Warn {
+			return true
+		}
+	}
+	return false
+}
+
+// try runs the client once in a sandbox of its own. launched is called when it no
+// longer computes: when it waits, if it is one that waits, or it is judged.
+func (r *runner) try(c testCase, launched func()) []scripts.Check {
+	tb := &caseTB{name: c.name, evidence: r.evidence}
+	defer tb.finish()
+	s, err := r.start(tb, c)
+	if err != nil {
+		return []scripts.Check{{Case: c.name, Requirement: "verdict", Level: scripts.Must, Result: scripts.Skip, Why: err.Error()}}
+	}
+	if c.waits() {
+		go s.onLaunch(launched)
+	}
+	if _, err := s.client.TryWait(r.longest()); err != nil {
+		s.late = true
+		_ = s.client.Kill()
+	}
+	s.ended = monotonic()
+	checks := s.judge()
+	launched()
+	tb.failed = failed(checks)
+	s.stop()
+	return checks
+}
+
+// sweepCase is a case on its way: the client and its pod.
+type sweepCase struct {
+	testCase
+	box
+	tb      *caseTB
+	client  *harness.Client
+	timeout time.Duration
+	begun   time.Time
+	trace   string
+	late    bool  // the client had to be killed
+	ended   int64 // when the client had, in ns of CLOCK_MONOTONIC
+	pid     int   // of the pod; 0 = none was started
+}
+
+func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
+	dir, err := harness.TempDir()
+	if err != nil {
+		return nil, err
+	}
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	s := &sweepCase{testCase: c, tb: tb, box: box{harness.RuntimeDir(tb)}, timeout: r.timeout, trace: filepath.Join(dir, "trace"), begun: time.Now()}
+	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {
+		return nil, err
+	}
+	if c.prepare != nil {
+		if err := c.prepare(s.box); err != nil {
+			return nil, err
+		}
+	}
+	program, args := fakepod.Command(c.program)
+	pod := spawn.Command{Program: program, PrefixArgs: append([]string{args[0], "-trace", s.trace}, args[1:]...)}
+	env := append([]string{}, r.env...)
+	for _, entry := range c.env {
+		env = append(env, strings.ReplaceAll(entry, "{root}", s.root()))
+	}
+	// The client inherits a descriptor that it must not pass on.
+	words := append([]string{"-c", `exec "$@" 9< /dev/null`, "sh"}, r.client...)
+	for i := range words[3:] {
+		words[3+i] = strings.ReplaceAll(words[3+i], "{name}", c.podName())
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	s.client, err = harness.TryStartClient(tb, harness.ClientConfig{Program: "/bin/sh", Args: words, Dir: cwd, Env: env, Pod: pod})
+	return s, err
+}
+
+// onLaunch calls launched once the pod has begun, or never will.
+func (s *sweepCase) onLaunch(launched func()) {
+	defer launched()
+	begun, cancel := context.WithTimeout(context.Background(), s.timeout)
+	defer cancel()
+	log, err := spawn.OpenLog(s.trace, func(size int64) {
+		if size > 0 {
+			cancel()
+		}
+	})
+	if err != nil {
+		return
+	}
+	defer log.Close()
+	go func() {
+		select {
+		case <-s.client.Done():
+			cancel()
+		case <-begun.Done():
+		}
+	}()
+	_ = log.Follow(begun, nil)
+}
+
+// stop ends the pod at once: how it would stop is not what is asked.
+func (s *sweepCase) stop() {
+	if p, err := harness.TryAdopt(s.tb, s.podName(), 0); err == nil {
+		_ = p.Kill()
+	}
+}
+
+// event is a step of the pod that has begun.
+type event struct {
+	step int
+	at   int64
+	pid  int
+}
+
+// events reads what the pod has told of itself.
+func (s *sweepCase) events() (events []event) {
+	text, _ := os.ReadFile(s.trace)
+	for _, line := range strings.Split(string(text), "\n") {
+		var e event
+		if n, _ := fmt.Sscanf(line, "%d %d %d", &e.step, &e.at, &e.pid); n == 3 {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+func monotonic() int64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return now.Nano()
+}
+
+// caseTB is a case as the harness's TB. What the harness finds fault with beyond
+// the checks is in its evidence.
+type caseTB struct {
+	name, evidence string
+
+	mu       sync.Mutex
+	failed   bool
+	cleanups []func()
+}
+
+func (tb *caseTB) Cleanup(f func()) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.cleanups = append(tb.cleanups, f)
+}
+
+func (tb *caseTB) finish() {
+	for i := len(tb.cleanups) - 1; i >= 0; i-- {
+		tb.cleanups[i]()
+	}
+}
+
+func (tb *caseTB) Failed() bool              { return tb.failed && tb.evidence != "" }
+func (tb *caseTB) Helper()                   {}
+func (tb *caseTB) Name() string              { return tb.name }
+func (tb *caseTB) Verbose() bool             { return false }
+func (tb *caseTB) Errorf(string, ...any)     {}
+func (tb *caseTB) Logf(string, ...any)       {}
+func (tb *caseTB) Fatalf(f string, a ...any) { panic("podclient: " + fmt.Sprintf(f, a...)) }
+
+// ArtifactDir is where the evidence of the case goes.
+func (tb *caseTB) ArtifactDir() string {
+	dir := filepath.Join(tb.evidence, tb.name)
+	_ = os.MkdirAll(dir, 0o700) // what cannot be written there is told
+	return dir
+}

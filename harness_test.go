@@ -98,7 +98,7 @@ func TestReadmeCommands(t *testing.T) {
 			}
 			block = strings.ReplaceAll(block, "/podbench", "/podbench -short") // the figures themselves take minutes
 		}
-		if strings.Contains(block, "pod.py") {
+		if strings.Contains(block, ".py") {
 			if _, err := exec.LookPath("python3"); err != nil {
 				t.Logf("not run, for want of python3:\n%s", block)
 				continue

@@ -68,6 +68,24 @@ func BenchmarkStartAndStop(b *testing.B) {
 	b.ReportMetric(median(harnesses)/median(spawns), "harness/spawn")
 }
 
+// BenchmarkStartClient compares a client in a test with a bare command.
+func BenchmarkStartClient(b *testing.B) {
+	StartClient(b, ClientConfig{Program: "true"}).Wait(time.Minute) // the watchdog starts with the first one
+	var clients, bare []time.Duration
+	for range b.N {
+		begin := time.Now()
+		StartClient(b, ClientConfig{Program: "true"}).Wait(time.Minute)
+		clients = append(clients, time.Since(begin))
+
+		begin = time.Now()
+		require.NoError(b, exec.Command("true").Run())
+		bare = append(bare, time.Since(begin))
+	}
+	b.ReportMetric(median(clients)/ms, "client-ms")
+	b.ReportMetric(median(bare)/ms, "bare-ms")
+	b.ReportMetric((median(clients)-median(bare))/ms, "added-ms")
+}
+
 // BenchmarkFirstPod measures the first and the second start of a test binary:
 // the first one starts the watchdog, too.
 func BenchmarkFirstPod(b *testing.B) {

@@ -537,7 +537,7 @@ func (b *sandbox) captureForeign(name string) *attempt {
 	defer f.mu.Unlock()
 	known := f.attempts[name]
 	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || b.isOwn(name) || known != nil && known.log.is(info) {
+	if err != nil || !info.Mode().IsRegular() || b.isStarting(name) || b.evidence.has(info) {
 		return known
 	}
 	a, err := b.evidence.attemptOfClient(name, path)
@@ -548,11 +548,11 @@ func (b *sandbox) captureForeign(name string) *attempt {
 	return a
 }
 
-// isOwn reports whether the harness starts, or has started, the pod of a name.
-func (b *sandbox) isOwn(name string) bool {
+// isStarting reports whether the harness starts a pod of a name, whose log is its own.
+func (b *sandbox) isStarting(name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.starting[name] || slices.ContainsFunc(b.pods, func(p *Pod) bool { return p.Name == name && !p.adopted })
+	return b.starting[name]
 }
 
 // Adopt returns the pod of a name in the test's runtime directory, whoever has

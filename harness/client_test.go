@@ -3,6 +3,7 @@ package harness_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -88,14 +89,29 @@ func TestAdoptedPodIsAPod(t *testing.T) {
 		t.Parallel()
 		tb := newTB(t)
 		tb.run(func() {
-			harness.StartClient(tb, podspawn("bind; ready; sleep 50ms; log 'no memory'; exit 3")).Wait(patience)
-			<-harness.Adopt(tb, "alpha", patience).Done()
+			harness.StartClient(tb, podspawn("")).Wait(patience)
+			pod := harness.Adopt(tb, "alpha", patience)
+			_, _ = io.WriteString(pod.Dial(), `{"method":"run","params":{"program":"log 'no memory'; exit 3"}}`+"\n")
+			waitFor(t, pod.Done())
 		})
 		text := tb.end()
 		assert.True(t, tb.Failed())
 		assert.Contains(t, text, "pod alpha ended by itself during the test (its status is not known")
 		assert.Contains(t, text, "no memory")
 	})
+}
+
+func TestLivesOfANameAreToldApart(t *testing.T) {
+	t.Parallel()
+	for round, program := range []string{"log one; bind; ready; serve", "log two; bind; ready; serve"} {
+		own := harness.StartPod(t, harness.Config{Name: "alpha"})
+		require.NoError(t, own.Stop())
+		harness.StartClient(t, podspawn(program)).Wait(patience)
+		pod := harness.Adopt(t, "alpha", patience)
+		assert.NotEqual(t, own.PID, pod.PID)
+		assert.True(t, strings.HasPrefix(pod.Log(), []string{"one", "two"}[round]), pod.Log())
+		require.NoError(t, pod.Stop())
+	}
 }
 
 func TestAdoptSaysWhatIsMissing(t *testing.T) {

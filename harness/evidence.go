@@ -120,6 +120,13 @@ func (a *attempt) see(line string) {
 	}
 }
 
+// has reports whether a file is one of the logs.
+func (e *evidence) has(log os.FileInfo) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.ContainsFunc(e.attempts, func(a *attempt) bool { return a.log.is(log) })
+}
+
 // seen returns what a client's pod has told of its start so far.
 func (a *attempt) seen() (spawn.Timeline, string) {
 	a.mu.Lock()

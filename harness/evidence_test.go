@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -355,4 +356,55 @@ func TestPlaceOfTheSandboxes(t *testing.T) {
 	assert.Equal(t, "/short", shortTempDir())
 	tempDir = "/" + strings.Repeat("x", 50)
 	assert.Equal(t, "/tmp", shortTempDir())
+}
+
+// countingTB streams to a counter.
+type countingTB struct{ lines atomic.Int64 }
+
+func (tb *countingTB) Verbose() bool     { return true }
+func (tb *countingTB) Output() io.Writer { return tb }
+func (tb *countingTB) Write(line []byte) (int, error) {
+	tb.lines.Add(1)
+	return len(line), nil
+}
+
+func TestStreamIsWholeWhenThePodWasStopped(t *testing.T) {
+	t.Parallel()
+	counter := &countingTB{}
+	tb := &outerTB{plainTB{&recordingTB{name: t.Name()}}, counter}
+	pod, err := TryStartPod(tb, Config{AllowLeaks: true})
+	require.NoError(t, err)
+	stderr, err := os.OpenFile(pod.LogPath, os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	defer stderr.Close()
+	const lines = 100_000
+	_, err = io.WriteString(stderr, strings.Repeat("x\n", lines))
+	require.NoError(t, err)
+	require.NoError(t, pod.Stop())
+	assert.EqualValues(t, lines+1, counter.lines.Load())
+	tb.TB.(plainTB).end()
+}
+
+func TestEndOfTheTestWaitsForItsStarts(t *testing.T) {
+	t.Parallel()
+	r := newRoster()
+	done, err := r.begin("alpha")
+	require.NoError(t, err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.end()
+	}()
+	select {
+	case <-ended:
+		assert.Fail(t, "it did not wait")
+	case <-time.After(50 * time.Millisecond):
+	}
+	assert.Error(t, r.ctx.Err(), "the start is cancelled")
+	done()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		assert.Fail(t, "it did not end")
+	}
 }

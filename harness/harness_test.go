@@ -390,6 +390,9 @@ func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
 
 func TestTeardownLadder(t *testing.T) {
 	t.Parallel()
+	if signal.Ignored(syscall.SIGINT) {
+		t.Skip("this process ignores SIGINT, as in the background of a script, and so do its pods")
+	}
 	const grace = time.Second
 	shutdown := []byte(`{"method":"shutdown"}` + "\n")
 	for _, tc := range []struct {
@@ -592,6 +595,23 @@ func TestUncomparableTBIsRefused(t *testing.T) {
 	t.Parallel()
 	_, err := harness.TryStartPod(uncomparableTB{fakeTB: newTB(t)}, harness.Config{})
 	assert.ErrorContains(t, err, "pass a pointer")
+}
+
+func TestConnectionIsClosedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	conn := harness.StartPod(tb, harness.Config{}).Dial()
+	tb.end()
+	_, err := conn.Write([]byte("x"))
+	assert.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestMessageShowsTheLastLines(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, fake("bind; ready; log 1; log 2; log 3; log 4; log 5; log 6; log 7; log 8; log 9; log 10; serve"))
+	pod.WaitLog("^10$", patience)
+	_, err := pod.TryWait(0)
+	assert.Regexp(t, `last lines:\n\t\t3\n\t\t4\n(.*\n)*\t\t10$`, fmt.Sprint(err))
 }
 
 // inHelper runs the calling test again as a go test of its own.

@@ -5,6 +5,7 @@ package harness
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -654,7 +655,67 @@ func TestGroupOnOldKernels(t *testing.T) {
 	require.NoError(t, leader.Process.Kill())
 	require.True(t, hasEnded(t, leader, 10*time.Second))
 	killLedGroup(p, pidfd)
-	assert.NotEqual(t, "Z", procStat(member.Process.Pid).state(), "whose number it is now is not known")
+	assert.False(t, hasEnded(t, member, 100*time.Millisecond), "whose number it is now is not known")
+}
+
+func TestPodThatHasLeftItsGroupIsKilled(t *testing.T) {
+	t.Parallel()
+	leader := startSleeper(t, 0)
+	pod := startSleeper(t, leader.Process.Pid)
+	p := identify(pod.Process.Pid)
+	pidfd, ok := hold(p)
+	require.True(t, ok)
+	defer unix.Close(pidfd)
+	killGroup(p, pidfd)
+	assert.True(t, hasEnded(t, pod, 10*time.Second))
+	assert.False(t, hasEnded(t, leader, 100*time.Millisecond))
+}
+
+func TestProcessWithALogAsStderrIsKin(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log, err := os.Create(filepath.Join(dir, "stderr.log"))
+	require.NoError(t, err)
+	defer log.Close()
+	cmd := exec.Command(os.Args[0], testPodArg, "child", "--pod", "sleeper")
+	cmd.Stderr = log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	k := kin{mark: "none", logs: dir}
+	if os.Geteuid() == 0 {
+		found := find(k)
+		require.Len(t, found, 1)
+		assert.Equal(t, cmd.Process.Pid, found[0].PID)
+	}
+	assert.False(t, kin{logs: dir[:len(dir)-1]}.hasLog(cmd.Process.Pid), "its directory is another one")
+}
+
+// TestWhatTheWatchdogIsTold: each start that begins is launched or not, and each
+// pod is let go.
+func TestWhatTheWatchdogIsTold(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name()}
+	box, err := sandboxOf(tb)
+	require.NoError(t, err)
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	box.binary = &binary{pipe: w, pods: map[podProcess]bool{}}
+	_, err = TryStartPod(tb, Config{Command: spawn.Command{Program: "/nowhere"}})
+	require.Error(t, err)
+	_, err = TryStartPod(tb, Config{Command: FakePod("never-ready"), ReadyTimeout: 100 * time.Millisecond})
+	require.Error(t, err)
+	pod, err := TryStartPod(tb, Config{})
+	require.NoError(t, err)
+	tb.end()
+	require.NoError(t, w.Close())
+	text, err := io.ReadAll(r)
+	require.NoError(t, err)
+	assert.Regexp(t, `^\*0 [1-9]\d*\n\+0 0\n\*0 \d+\n\+[1-9]\d* [1-9]\d*\n-[1-9]\d* [1-9]\d*\n\*0 \d+\n`+
+		fmt.Sprintf(`\+%[1]d %[2]d\n-%[1]d %[2]d\n$`, pod.PID, pod.process.start), string(text))
 }
 
 func TestGroupMembersAreKin(t *testing.T) {

@@ -260,6 +260,9 @@ func TestTBThatStandsForAnother(t *testing.T) {
 	assert.False(t, ok)
 }
 
+// Before the flags are parsed, testing.Verbose would panic.
+var _ = verbose(plainTB{})
+
 func TestStreamToATBWithoutOutput(t *testing.T) {
 	t.Parallel()
 	tb := &outerTB{plainTB{&recordingTB{name: t.Name()}}, verboseTB{}}

@@ -293,7 +293,7 @@ func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
 		"Stop": {"stubborn", func(tb *fakeTB, pod *harness.Pod) string {
 			assert.NoError(t, pod.Stop())
 			return tb.text()
-		}, "the stop grace of 1m0s was cut to"},
+		}, "the stop grace of 20s was cut to"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -301,7 +301,7 @@ func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
 			var pod *harness.Pod
 			if tc.program != "" {
 				cfg := fake(tc.program)
-				cfg.StopGrace = time.Minute
+				cfg.StopGrace = patience
 				var err error
 				pod, err = harness.TryStartPod(tb, cfg)
 				require.NoError(t, err)
@@ -309,7 +309,12 @@ func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
 			tb.deadline = time.Now().Add(3 * time.Second)
 			waited := make(chan string, 1)
 			go func() { waited <- tc.wait(tb, pod) }()
-			text := waitFor(t, waited)
+			var text string
+			select {
+			case text = <-waited:
+			case <-time.After(10 * time.Second):
+				require.Fail(t, "it waits on")
+			}
 			assert.True(t, time.Now().Before(tb.deadline))
 			assert.Regexp(t, tc.note+` [0-2]\.?[0-9]*m?s, to end before the test's deadline`, text)
 		})

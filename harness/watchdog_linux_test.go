@@ -202,6 +202,7 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 		{name: "daemon", program: "escape 'daemonize; hang'; bind; ready; serve", fails: true},
 		{name: "escape of a pod that ended by itself", program: "escape; bind; ready; serve", dies: true, fails: true},
 		{name: "child in its group without environment", program: "leaky", fails: true},
+		{name: "escape of a pod that was killed when it had ended", program: "escape; bind; ready; serve", dies: true, kill: true, fails: true},
 		{name: "allowed", program: "escape", cfg: Config{AllowLeaks: true}},
 		{name: "killed by the test", program: "escape", kill: true, says: "harness: pod alpha left processes behind"},
 		// The signal that stops the pod ends its child too, maybe a moment later.
@@ -483,18 +484,17 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *binary) {
 	return cmd, &binary{pipe: w, pods: map[podProcess]bool{}}
 }
 
+// hasEnded waits for the end of a child of the test, and reports whether it came.
 func hasEnded(t *testing.T, cmd *exec.Cmd, within time.Duration) bool {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = cmd.Wait()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(within):
-		return false
+	for begin := time.Now(); ; <-time.After(time.Millisecond) {
+		if stat := procStat(cmd.Process.Pid); stat == nil || stat.state() == "Z" {
+			_ = cmd.Wait()
+			return true
+		}
+		if time.Since(begin) > within {
+			return false
+		}
 	}
 }
 

@@ -41,11 +41,28 @@
 // has left the pod's process group and hides or overwrites its environment, as a
 // daemon may that sets its own title or is not dumpable, is not found.
 //
+// # Clients
+//
+// A client is a program that starts pods itself. [StartClient] runs one in the
+// test's sandbox, on a terminal if it wants one, and [Adopt] makes a Pod of what it
+// has started:
+//
+//	client := harness.StartClient(t, harness.ClientConfig{Program: "my-client", Args: []string{"start", "alpha"}})
+//	client.WaitOutput("alpha is ready", 10*time.Second)
+//	pod := harness.Adopt(t, "alpha", 10*time.Second)
+//
+// What its pods log is captured, adopted or not. At the end of the test the client
+// is stopped first, then its pods: living on without their client is what pods do.
+// [ClientEnv] is for clients that are started in another way.
+//
+// # Evidence
+//
 // When the test failed, the last lines of each pod's log are reported, and the
 // evidence is kept in the test's artifact directory (go test -artifacts), or else
 // in a temporary one, which one line names:
 //
 //	NAME.log        the whole log of a pod, as it wrote it
+//	client-N.stdout what a client wrote to its stdout, or stderr
 //	NAME.dir/       the small files of the pod's directory, such as status.json
 //	merged.log      the logs of all pods of the test on one clock
 //	processes.txt   what lived when the test failed, before it was stopped: the

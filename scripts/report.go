@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ type Check struct {
 	Requirement string  `json:"requirement"`
 	Level       string  `json:"level"`
 	Result      string  `json:"result"`
-	Why         string  `json:"why"` // what was found, what should have been, and where that is said; "" for a pass
+	Why         string  `json:"why"` // what was found; what should have been, and where that is said; "" for a pass
 	Seconds     float64 `json:"seconds"`
 }
 
@@ -68,22 +69,27 @@ func (r *Report) Case(name string, took time.Duration, checks []Check) error {
 	return err
 }
 
-// words tells of a finding in full once: many cases may have one cause.
+// words tells of a finding in full once: many cases may have one cause. That is
+// what was found, whatever the numbers in it. Further lines are told always.
 func (r *Report) words(c Check) string {
-	key := c.Requirement + ": " + c.Why
-	if first := r.told[key]; first != "" {
-		return fmt.Sprintf("      %s (%s): as in %s\n", c.Requirement, c.Level, first)
-	}
+	found, _, _ := strings.Cut(c.Why, ";")
+	key := c.Requirement + ": " + number.ReplaceAllString(found, "0")
+	lines := strings.Split(c.Why, "\n")
 	if r.told == nil {
 		r.told = map[string]string{}
 	}
-	r.told[key] = c.Case
-	lines := strings.Split(c.Why, "\n")
+	if first := r.told[key]; first != "" {
+		lines[0] = "as in " + first
+	} else {
+		r.told[key] = c.Case
+	}
 	for i := range lines {
 		lines[i] = spawn.Printable(lines[i])
 	}
 	return fmt.Sprintf("      %s (%s): %s\n", c.Requirement, c.Level, strings.Join(lines, "\n        "))
 }
+
+var number = regexp.MustCompile(`\d+`)
 
 // worst returns the result of a case: that of its worst check.
 func worst(checks []Check) string {

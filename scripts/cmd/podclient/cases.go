@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,23 +78,12 @@ func launchCases() []testCase {
 		{name: "no-program", doc: "the pod's program is missing", program: "ready", env: []string{"YOI_POD_RUNTIME_COMMAND=/no/such/pod"}, refused: "/no/such/pod"},
 		{name: "bad-name", doc: "the pod's name would lead out of the runtime directory", program: "ready", pod: "../outside", refused: "outside",
 			touched: func(b box) string { return filepath.Join(b.root(), "outside") }},
-		{name: "old-log", doc: "an earlier pod has left its log, with a ready line", program: "log loading; hang", prepare: func(b box) error {
+		{name: "old-log", doc: "an earlier pod has left its log, with a ready line", program: "log loading; sleep 300ms; bind; ready; serve", prepare: func(b box) error {
 			dir := filepath.Join(b.runtime, "alpha")
-			listener, err := net.Listen("unix", filepath.Join(b.root(), "old"))
-			if err == nil {
-				listener.(*net.UnixListener).SetUnlinkOnClose(false)
-				err = listener.Close()
-			}
-			if err == nil {
-				err = os.MkdirAll(dir, 0o700)
-			}
-			if err == nil {
-				err = os.Rename(filepath.Join(b.root(), "old"), filepath.Join(dir, "sock"))
-			}
-			if err != nil {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(dir, "stderr.log"), []byte("YOI-READY\talpha\t"+dir+"/sock\n"), 0o600)
+			return os.WriteFile(filepath.Join(dir, "stderr.log"), []byte("YOI-READY\tearlier\t"+dir+"/sock\n"), 0o600)
 		}},
 	}
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/scripts"
@@ -20,12 +18,15 @@ import (
 const (
 	// prompt is how long after it could be known a client may end.
 	prompt = 2 * time.Second
+	// early is how much too soon a timeout may come: clocks are coarse.
+	early = 100 * time.Millisecond
 	// gone is how long a killed process may take to be gone.
 	gone = 500 * time.Millisecond
 )
 
 // judge returns what is found of each requirement.
 func (s *sweepCase) judge() []scripts.Check {
+	s.readOutput()
 	dir := filepath.Join(s.runtime, s.podName())
 	if s.dir != nil {
 		dir = filepath.Join(s.dir(s.box), s.podName())
@@ -43,31 +44,46 @@ func (s *sweepCase) judge() []scripts.Check {
 		}
 		checks = append(checks, c)
 	}
-	verdict := s.verdict(want)
-	check("verdict", scripts.Must, verdict)
+	arguments, verdict := s.arguments(), s.verdict(want)
+	if s.given != nil {
+		check("arguments", scripts.Must, arguments)
+	}
+	// A pod that was told something else proves nothing.
+	if verdict == "" || arguments == "" {
+		check("verdict", scripts.Must, verdict)
+	}
 	if s.pid != 0 && verdict == "" {
 		check("prompt", scripts.Must, s.prompt(want, events))
 	}
-	switch {
-	case want.Verdict == fakepod.Ready && verdict == "":
+	if want.Verdict == fakepod.Ready && verdict == "" {
 		check("independent", scripts.Must, s.independent(dir))
-		check("arguments", scripts.Must, s.arguments())
-	case want.Verdict != fakepod.Ready:
-		check("clean", scripts.Must, s.clean())
-		if verdict == "" {
-			check("reason", scripts.Should, s.reason(want))
-		}
 	}
-	check("terminal", scripts.Should, s.terminal())
+	if !s.late && !s.client.State().Success() {
+		check("clean", scripts.Must, s.clean())
+	}
+	if want.Verdict != fakepod.Ready && verdict == "" {
+		check("reason", scripts.Should, s.reason(want))
+	}
+	check("terminal", scripts.Should, s.terminal(want))
 	return checks
 }
 
-// output is all that the client has said.
-func (s *sweepCase) output() string { return s.client.Stderr() + s.client.Stdout() }
+// maxOutput is how much of each output is looked at: of its begin, and of its end.
+const maxOutput = 256 << 10
+
+// readOutput reads what the client has said.
+func (s *sweepCase) readOutput() {
+	for _, text := range []string{s.client.Stderr(), s.client.Stdout()} {
+		if len(text) > 2*maxOutput {
+			text = strings.ToValidUTF8(text[:maxOutput], "") + "\n" + strings.ToValidUTF8(text[len(text)-maxOutput:], "")
+		}
+		s.output += text
+	}
+}
 
 // firstWords are enough of what the client has said to find it again.
 func (s *sweepCase) firstWords() string {
-	line, _, _ := strings.Cut(strings.TrimSpace(s.output()), "\n")
+	line, _, _ := strings.Cut(strings.TrimSpace(s.output), "\n")
 	if line == "" {
 		return "nothing"
 	}
@@ -78,15 +94,17 @@ func (s *sweepCase) verdict(want fakepod.Outcome) string {
 	state := s.client.State()
 	switch {
 	case s.late:
-		return fmt.Sprintf("the client did not end within %v, and said %s; it must end when the start has (4)", s.timeout+5*time.Second, s.firstWords())
-	case want.Verdict == fakepod.Ready && s.pid == 0:
+		return fmt.Sprintf("the client did not end within %v, and said %s; it must end when the start has (4)", s.longest, s.firstWords())
+	case s.refused == "" && s.given == nil:
 		return fmt.Sprintf("the client ended with %v without starting the pod, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names (1)", state, s.firstWords())
 	case want.Verdict == fakepod.Ready && !state.Success():
 		return fmt.Sprintf("the client ended with %v and said %s; the pod became ready, so it must end with status 0 (2, 3)", state, s.firstWords())
 	case want.Verdict != fakepod.Ready && state.Success():
-		return fmt.Sprintf("the client ended with status 0; it must end with another one, since the pod's start was: %v (4)", want)
-	case want.Verdict != fakepod.Ready && strings.TrimSpace(s.output()) == "":
+		return fmt.Sprintf("the client ended with status 0 where the start is: %v; it must end with another status (2, 3, 4)", want)
+	case want.Verdict != fakepod.Ready && strings.TrimSpace(s.output) == "":
 		return fmt.Sprintf("the client ended with %v without a word; it must say why the pod did not start: %v (4)", state, want)
+	case want.Verdict == fakepod.TimedOut && s.took < s.timeout-early:
+		return fmt.Sprintf("the client gave up after %v and said %s; it must wait for the whole timeout, %v (-timeout), since the pod may become ready until then (3, 4)", s.took.Round(time.Millisecond), s.firstWords(), s.timeout)
 	}
 	return ""
 }
@@ -136,7 +154,8 @@ func exists(path string) bool {
 func (s *sweepCase) reason(want fakepod.Outcome) string {
 	says := func(words ...string) string {
 		for _, w := range words {
-			if !strings.Contains(s.output(), w) {
+			// Wherever its lines are wrapped.
+			if !strings.Contains(strings.ToLower(strings.Join(strings.Fields(s.output), " ")), strings.ToLower(strings.TrimSpace(w))) {
 				return fmt.Sprintf("the client said %s; it should say %q, which explains the failure (4)", s.firstWords(), w)
 			}
 		}
@@ -176,22 +195,29 @@ func words(line string) []string {
 	return found
 }
 
-// terminal looks for what would rule a terminal.
-func (s *sweepCase) terminal() string {
-	for text := s.output(); text != ""; {
-		r, size := utf8.DecodeRuneInString(text)
-		if unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) || r == utf8.RuneError && size == 1 {
-			return fmt.Sprintf("the client wrote the raw bytes %.20q; control characters of a pod, and what is no UTF-8, should be escaped (2, 5)", text[:min(len(text), 12)])
+// terminal looks for what the pod wrote and would rule a terminal. Colours of its
+// own are the client's business.
+func (s *sweepCase) terminal(want fakepod.Outcome) string {
+	const should = "the client wrote the raw bytes %.20q; control characters of a pod, and what is no UTF-8, should be escaped (2)"
+	if valid := strings.ToValidUTF8(s.output, "\xff"); strings.Contains(valid, "\xff") {
+		return fmt.Sprintf(should, valid[max(0, strings.Index(valid, "\xff")-4):])
+	}
+	said := strings.Join(append([]string{want.Line, want.Name, want.Unfinished}, want.Tail...), "\n")
+	for _, sequence := range control.FindAllString(said, -1) {
+		if strings.Contains(s.output, sequence) {
+			return fmt.Sprintf(should, sequence)
 		}
-		text = text[size:]
 	}
 	return ""
 }
 
+// control matches a control character with what gives it a meaning.
+var control = regexp.MustCompile(`[\x00-\x08\x0b-\x1f\x7f-\x{9f}][^\x00-\x1f\x7f-\x{9f}]+`)
+
 // independent looks at the pod that is ready, when its client has ended.
 func (s *sweepCase) independent(dir string) string {
 	if syscall.Kill(s.pid, 0) != nil {
-		return "the pod has ended with its client; it must live on (1)"
+		return "the client has left no pod that lives; it must live on without its client (1)"
 	}
 	if group, err := syscall.Getpgid(s.pid); err == nil && group != s.pid {
 		return fmt.Sprintf("the pod (process %d) is in process group %d; it must lead one of its own (1)", s.pid, group)
@@ -221,7 +247,7 @@ func (s *sweepCase) files(dir, log string) string {
 	for path, want := range map[string]os.FileMode{dir: 0o700, log: 0o600} {
 		info, err := os.Lstat(path)
 		if err == nil && info.Mode().Perm() != want {
-			return fmt.Sprintf("%s has the mode %#o; it must be %#o (1)", path, info.Mode().Perm(), want)
+			return fmt.Sprintf("%s has the mode %#o; it must be %#o (1)", "the pod's "+map[bool]string{true: "directory", false: "stderr.log"}[path == dir], info.Mode().Perm(), want)
 		}
 	}
 	// Through the pod's own descriptor: it may have removed the log.
@@ -252,16 +278,14 @@ func inherited(pid int) (stray []string) {
 
 // arguments looks at what the pod was told on its command line.
 func (s *sweepCase) arguments() string {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", s.pid))
+	line, err := os.ReadFile(s.trace + argsSuffix)
 	if err != nil {
-		return ""
+		return "" // it was not started
 	}
-	given := strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
-	if i := slices.Index(given, "-program"); i >= 0 && i+2 <= len(given) {
-		given = given[i+2:]
-	}
+	given := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	s.given = given
 	shown := strings.Join(given, " ")
-	if len(given) == 0 || given[0] != "pod" {
+	if given[0] != "pod" {
 		return fmt.Sprintf("the pod was given: %s; the prefix argument pod must come first, since YOI_POD_RUNTIME_COMMAND replaces the program only (1)", shown)
 	}
 	workspace, name := value(given, "--workspace"), value(given, "--pod")

@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"example.com/podharness/scripts"
+	"golang.org/x/sys/unix"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -93,11 +94,25 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if s.random > 0 {
 		fmt.Fprintf(stdout, "random programs: -seed %d\n", s.seed)
 	}
-	if err := r.runAll(ctx, cases); err != nil {
+	// The client inherits a descriptor that it must not pass on.
+	stray, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
+	if err != nil {
+		return fail(2, err)
+	}
+	defer unix.Close(stray)
+	ctx, r.abort = context.WithCancelCause(ctx)
+	defer r.abort(nil)
+	switch err := r.runAll(ctx, cases); {
+	case errors.As(err, new(usageError)):
+		return fail(2, err)
+	case err != nil:
 		return fail(130, err)
 	}
 	summary := r.report.Summary(time.Since(begin))
 	fmt.Fprintln(stdout, summary)
+	if len(summary.Findings) > 0 {
+		fmt.Fprintln(stdout, s.evidenceLine())
+	}
 	if err := r.write(summary); err != nil {
 		return fail(1, err)
 	}
@@ -105,6 +120,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+func (s *settings) evidenceLine() string {
+	if s.evidence == "" {
+		return "evidence was not kept: -o DIR keeps it, by case"
+	}
+	return "evidence of the findings, by case: " + s.evidence
 }
 
 // parse returns the settings; usage goes to stderr if it is asked for.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type runner struct {
 	report   *scripts.Report
 	total    int
 	progress io.Writer // nil = no terminal
+	abort    context.CancelCauseFunc
 
 	mu  sync.Mutex
 	now []string // the cases that run
@@ -57,7 +59,20 @@ func (r *runner) runAll(ctx context.Context, cases []testCase) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.clearProgress()
+	if err := context.Cause(ctx); err != ctx.Err() {
+		return usageError{err}
+	}
 	return fmt.Errorf("interrupted while these cases ran: %s", strings.Join(r.now, ", "))
+}
+
+// usageError is one that no case can be run with.
+type usageError struct{ error }
+
+func (r *runner) clearProgress() {
+	if r.progress != nil {
+		fmt.Fprint(r.progress, "\r\x1b[K")
+	}
 }
 
 func (r *runner) runOne(ctx context.Context, slots chan struct{}, c testCase) {
@@ -75,7 +90,9 @@ func (r *runner) runOne(ctx context.Context, slots chan struct{}, c testCase) {
 	if len(c.steps) > 0 {
 		checks = r.minimize(c, checks)
 	}
-	r.ended(c, time.Since(begin), checks)
+	if ctx.Err() == nil {
+		r.ended(c, time.Since(begin), checks)
+	}
 }
 
 func (r *runner) ended(c testCase, took time.Duration, checks []scripts.Check) {
@@ -88,21 +105,21 @@ func (r *runner) ended(c testCase, took time.Duration, checks []scripts.Check) {
 		}
 	}
 	r.n++
-	if r.progress != nil {
-		fmt.Fprint(r.progress, "\r\x1b[K")
-	}
+	r.clearProgress()
 	_ = r.report.Case(c.name, took, checks)
 	if r.progress != nil && r.n < r.total {
 		fmt.Fprintf(r.progress, "%d of %d cases", r.n, r.total)
 	}
 }
 
-// minimize leaves steps out of a program as long as what was found stays.
+// minimize leaves steps out of a program as long as what was found stays: the
+// requirement, whatever its words.
 func (r *runner) minimize(c testCase, checks []scripts.Check) []scripts.Check {
-	for again := true; again && failed(checks); {
+	first := finding(checks)
+	for again := first != ""; again; {
 		again = false
 		for _, d := range r.smaller(c) {
-			if found := r.try(d, func() {}); failed(found) {
+			if found := r.try(d, func() {}); finding(found) == first {
 				c, checks, again = d, found, true
 				break
 			}
@@ -116,13 +133,14 @@ func (r *runner) minimize(c testCase, checks []scripts.Check) []scripts.Check {
 	return checks
 }
 
-func failed(checks []scripts.Check) bool {
+// finding returns the first requirement that was not met; "" = none.
+func finding(checks []scripts.Check) string {
 	for _, c := range checks {
 		if c.Result == scripts.Fail || c.Result == scripts.Warn {
-			return true
+			return c.Requirement
 		}
 	}
-	return false
+	return ""
 }
 
 // try runs the client once in a sandbox of its own. launched is called when it no
@@ -132,19 +150,21 @@ func (r *runner) try(c testCase, launched func()) []scripts.Check {
 	defer tb.finish()
 	s, err := r.start(tb, c)
 	if err != nil {
+		r.abort(err)
 		return []scripts.Check{{Case: c.name, Requirement: "verdict", Level: scripts.Must, Result: scripts.Skip, Why: err.Error()}}
 	}
 	if c.waits() {
 		go s.onLaunch(launched)
 	}
-	if _, err := s.client.TryWait(r.longest()); err != nil {
+	defer time.AfterFunc(prompt, launched).Stop() // one that hangs must not hold up the others
+	if _, err := s.client.TryWait(s.longest); err != nil {
 		s.late = true
 		_ = s.client.Kill()
 	}
-	s.ended = monotonic()
+	s.ended, s.took = monotonic(), time.Since(s.begun)
 	checks := s.judge()
 	launched()
-	tb.failed = failed(checks)
+	tb.failed = finding(checks) != ""
 	s.stop()
 	return checks
 }
@@ -158,10 +178,18 @@ type sweepCase struct {
 	timeout time.Duration
 	begun   time.Time
 	trace   string
-	late    bool  // the client had to be killed
-	ended   int64 // when the client had, in ns of CLOCK_MONOTONIC
-	pid     int   // of the pod; 0 = none was started
+	longest time.Duration
+	late    bool          // the client had to be killed
+	ended   int64         // when the client had, in ns of CLOCK_MONOTONIC
+	took    time.Duration // the client
+	output  string        // all that the client has said
+	given   []string      // the arguments of the pod; nil = it was not started
+	pid     int           // of the pod; 0 = it has not begun
 }
+
+// argsSuffix names the file, beside the trace, of the arguments that the pod was
+// given, also of those that it refuses.
+const argsSuffix = ".args"
 
 func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 	dir, err := harness.TempDir()
@@ -169,7 +197,7 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 		return nil, err
 	}
 	tb.Cleanup(func() { os.RemoveAll(dir) })
-	s := &sweepCase{testCase: c, tb: tb, box: box{harness.RuntimeDir(tb)}, timeout: r.timeout, trace: filepath.Join(dir, "trace"), begun: time.Now()}
+	s := &sweepCase{testCase: c, tb: tb, box: box{harness.RuntimeDir(tb)}, timeout: r.timeout, longest: r.longest(), trace: filepath.Join(dir, "trace")}
 	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {
 		return nil, err
 	}
@@ -178,24 +206,39 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 			return nil, err
 		}
 	}
-	program, args := fakepod.Command(c.program)
-	pod := spawn.Command{Program: program, PrefixArgs: append([]string{args[0], "-trace", s.trace}, args[1:]...)}
 	env := append([]string{}, r.env...)
 	for _, entry := range c.env {
 		env = append(env, strings.ReplaceAll(entry, "{root}", s.root()))
 	}
-	// The client inherits a descriptor that it must not pass on.
-	words := append([]string{"-c", `exec "$@" 9< /dev/null`, "sh"}, r.client...)
-	for i := range words[3:] {
-		words[3+i] = strings.ReplaceAll(words[3+i], "{name}", c.podName())
+	words := slices.Clone(r.client)
+	for i := range words[1:] {
+		words[1+i] = strings.ReplaceAll(words[1+i], "{name}", c.podName())
 	}
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, err
 	}
-	s.client, err = harness.TryStartClient(tb, harness.ClientConfig{Program: "/bin/sh", Args: words, Dir: cwd, Env: env, Pod: pod})
+	stdin, err := os.Create(filepath.Join(dir, "stdin")) // empty, and not the null device
+	if err != nil {
+		return nil, err
+	}
+	defer stdin.Close()
+	s.begun = time.Now()
+	s.client, err = harness.TryStartClient(tb, harness.ClientConfig{Program: words[0], Args: words[1:], Dir: cwd, Env: env, Stdin: stdin, Pod: s.command()})
 	return s, err
 }
+
+// command returns what starts the fake pod, and notes its arguments.
+func (s *sweepCase) command() spawn.Command {
+	program, args := fakepod.Command(s.program)
+	script := "printf '%s\\0' \"$@\" >" + quote(s.trace+argsSuffix) + "; exec"
+	for _, word := range append([]string{program, args[0], "-trace", s.trace}, args[1:]...) {
+		script += " " + quote(word)
+	}
+	return spawn.Command{Program: "/bin/sh", PrefixArgs: []string{"-c", script + ` "$@"`, "fakepod"}}
+}
+
+func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
 // onLaunch calls launched once the pod has begun, or never will.
 func (s *sweepCase) onLaunch(launched func()) {

@@ -216,7 +216,7 @@ var control = regexp.MustCompile(`[\x00-\x08\x0b-\x1f\x7f-\x{9f}][^\x00-\x1f\x7f
 
 // independent looks at the pod that is ready, when its client has ended.
 func (s *sweepCase) independent(dir string) string {
-	if syscall.Kill(s.pid, 0) != nil {
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid)); syscall.Kill(s.pid, 0) != nil || err == nil && strings.Contains(string(stat), ") Z ") {
 		return "the client has left no pod that lives; it must live on without its client (1)"
 	}
 	if group, err := syscall.Getpgid(s.pid); err == nil && group != s.pid {
@@ -226,14 +226,14 @@ func (s *sweepCase) independent(dir string) string {
 		return "" // this system does not tell more
 	}
 	log := filepath.Join(dir, "stderr.log")
-	for fd, want := range map[int]string{0: os.DevNull, 1: os.DevNull, 2: log} {
+	for fd, want := range []string{os.DevNull, os.DevNull, log} {
 		got, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", s.pid, fd))
 		got = strings.TrimSuffix(got, " (deleted)")
 		if real, evalErr := filepath.EvalSymlinks(dir); evalErr == nil && fd == 2 {
 			want = filepath.Join(real, "stderr.log")
 		}
 		if err == nil && got != want {
-			return fmt.Sprintf("descriptor %d of the pod is %s; it must be %s (1)", fd, got, want)
+			return fmt.Sprintf("the pod's %s is %s; it must be %s (1)", []string{"stdin", "stdout", "stderr"}[fd], got, want)
 		}
 	}
 	if stray := inherited(s.pid); len(stray) > 0 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -60,8 +61,8 @@ func (r *runner) runAll(ctx context.Context, cases []testCase) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clearProgress()
-	if err := context.Cause(ctx); err != ctx.Err() {
-		return usageError{err}
+	if err := context.Cause(ctx); errors.As(err, new(usageError)) {
+		return err
 	}
 	return fmt.Errorf("interrupted while these cases ran: %s", strings.Join(r.now, ", "))
 }
@@ -150,7 +151,7 @@ func (r *runner) try(c testCase, launched func()) []scripts.Check {
 	defer tb.finish()
 	s, err := r.start(tb, c)
 	if err != nil {
-		r.abort(err)
+		r.abort(usageError{err})
 		return []scripts.Check{{Case: c.name, Requirement: "verdict", Level: scripts.Must, Result: scripts.Skip, Why: err.Error()}}
 	}
 	if c.waits() {
@@ -197,6 +198,7 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 		return nil, err
 	}
 	tb.Cleanup(func() { os.RemoveAll(dir) })
+	tb.scrap = dir
 	s := &sweepCase{testCase: c, tb: tb, box: box{harness.RuntimeDir(tb)}, timeout: r.timeout, longest: r.longest(), trace: filepath.Join(dir, "trace")}
 	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {
 		return nil, err
@@ -300,6 +302,7 @@ func monotonic() int64 {
 // the checks is in its evidence.
 type caseTB struct {
 	name, evidence string
+	scrap          string // a directory that is removed with the case
 
 	mu       sync.Mutex
 	failed   bool
@@ -326,8 +329,12 @@ func (tb *caseTB) Errorf(string, ...any)     {}
 func (tb *caseTB) Logf(string, ...any)       {}
 func (tb *caseTB) Fatalf(f string, a ...any) { panic("podclient: " + fmt.Sprintf(f, a...)) }
 
-// ArtifactDir is where the evidence of the case goes.
+// ArtifactDir is where the evidence of the case goes. The harness takes some of a
+// client that leaves processes, which may be right.
 func (tb *caseTB) ArtifactDir() string {
+	if !tb.Failed() {
+		return tb.scrap
+	}
 	dir := filepath.Join(tb.evidence, tb.name)
 	_ = os.MkdirAll(dir, 0o700) // what cannot be written there is told
 	return dir

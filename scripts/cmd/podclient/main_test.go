@@ -1,0 +1,555 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/podharness/scripts"
+	"example.com/podharness/spawn"
+	"github.com/creack/pty"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// What the test binary is when it is started with one of these in its environment
+// or, for clients, as its first argument.
+const (
+	asPodclient = "TEST_AS_PODCLIENT"
+	asPodspawn  = "podspawn-of-podclient"
+)
+
+// patience bounds what takes a moment only.
+const patience = 30 * time.Second
+
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(asPodclient) != "":
+		main()
+	case len(os.Args) > 1 && os.Args[1] == asPodspawn:
+		os.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
+	}
+	os.Setenv("PODCLIENT_TEST", "passed on")
+	os.Exit(m.Run())
+}
+
+// podclient runs the command in this process.
+func podclient(t *testing.T, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	ended := make(chan int, 1)
+	go func() { ended <- run(args, &out, &errs) }()
+	select {
+	case status = <-ended:
+	case <-time.After(2 * patience):
+		require.Fail(t, "podclient has not ended", args)
+	}
+	return out.String(), errs.String(), status
+}
+
+// checks runs podclient with a client and returns what it reports, by JSON.
+func checks(t *testing.T, flags []string, client ...string) (all []scripts.Check, stdout string, status int) {
+	t.Helper()
+	report := filepath.Join(t.TempDir(), "report.json")
+	stdout, stderr, status := podclient(t, append(append([]string{"-json", report, "-timeout", "2s"}, flags...), client...)...)
+	require.Empty(t, stderr)
+	text, err := os.ReadFile(report)
+	require.NoError(t, err)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	for _, line := range lines[:len(lines)-1] {
+		var c scripts.Check
+		strict := json.NewDecoder(strings.NewReader(line))
+		strict.DisallowUnknownFields()
+		require.NoError(t, strict.Decode(&c), line)
+		all = append(all, c)
+	}
+	var summary scripts.Summary
+	require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &summary))
+	assert.Equal(t, status == 0, summary.OK, stdout)
+	return all, stdout, status
+}
+
+// found returns the requirements that were not met, each once.
+func found(all []scripts.Check) (requirements []string) {
+	for _, c := range all {
+		if c.Result != scripts.Pass && !slices.Contains(requirements, c.Requirement) {
+			requirements = append(requirements, c.Requirement)
+		}
+	}
+	slices.Sort(requirements)
+	return requirements
+}
+
+// shell returns a client that is a script for /bin/sh; $1 is the pod's name.
+func shell(script string) []string { return []string{"/bin/sh", "-c", script, "sh", "{name}"} }
+
+// starts is how a shell starts the pod.
+const starts = `"$YOI_POD_RUNTIME_COMMAND" pod --workspace "$PWD" --pod "$1"`
+
+func podspawn() []string { return []string{os.Args[0], asPodspawn, "-timeout", "2s", "{name}"} }
+
+func TestPodspawnPassesTheWholeSweep(t *testing.T) {
+	evidence, here := t.TempDir(), names(t, ".")
+	begin := time.Now()
+	out, stderr, status := podclient(t, append([]string{"-timeout", "2s", "-strict", "-o", evidence}, podspawn()...)...)
+	took := time.Since(begin)
+	assert.Empty(t, names(t, evidence))
+	assert.Equal(t, here, names(t, "."), "it leaves nothing in the working directory")
+	assert.Equal(t, 0, status, out)
+	assert.Empty(t, stderr)
+	assert.Regexp(t, `\n[1-9]\d+ passed, 0 failed, 0 warned, 0 skipped in \d+\.\ds\n$`, out)
+	assert.Regexp(t, `(?m)^PASS  deaf +\d+\.\d{3}s$`, out)
+	if took > 7*time.Second {
+		t.Logf("the sweep took %v: more than its longest timeout and 5 s, on a busy machine", took)
+	}
+	assert.Less(t, took, 30*time.Second)
+}
+
+func names(t *testing.T, dir string) (all []string) {
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, entry := range entries {
+		all = append(all, entry.Name())
+	}
+	return all
+}
+
+// clientDir is where the clients of other languages are.
+const clientDir = "../../../testdata/clients"
+
+// python returns the interpreter itself: what is found in PATH may be a slow script
+// that looks for it.
+var python = sync.OnceValues(func() (string, error) {
+	path, err := exec.Command("python3", "-c", "import sys; assert sys.version_info >= (3, 8); print(sys.executable)").Output()
+	return strings.TrimSpace(string(path)), err
+})
+
+func clientPy(t *testing.T) (program, source string) {
+	t.Helper()
+	program, err := python()
+	if err != nil {
+		t.Skipf("no Python: %v", err)
+	}
+	text, err := os.ReadFile(filepath.Join(clientDir, "client.py"))
+	require.NoError(t, err)
+	return program, string(text)
+}
+
+func TestClientsOfOtherLanguagesPass(t *testing.T) {
+	t.Parallel()
+	source := func(name string) string {
+		path, err := filepath.Abs(filepath.Join(clientDir, name))
+		require.NoError(t, err)
+		return path
+	}
+	for language, command := range map[string]func(t *testing.T) []string{
+		"Python": func(t *testing.T) []string {
+			program, _ := clientPy(t)
+			return []string{program, source("client.py")}
+		},
+		"Node": func(t *testing.T) []string {
+			if out, err := exec.Command("node", "-e", "process.exit(parseInt(process.versions.node) < 19 ? 1 : 0)").CombinedOutput(); err != nil {
+				t.Skipf("no Node 19 or newer: %v %s", err, out)
+			}
+			return []string{"node", source("client.js")}
+		},
+		"Rust": func(t *testing.T) []string {
+			if err := exec.Command("rustc", "--version").Run(); err != nil {
+				t.Skipf("no rustc: %v", err)
+			}
+			program := filepath.Join(t.TempDir(), "client")
+			out, err := exec.Command("rustc", "-o", program, source("client.rs")).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			return []string{program}
+		},
+	} {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			client := append(command(t), "--timeout", "2", "{name}")
+			out, stderr, status := podclient(t, append([]string{"-timeout", "2s", "-strict"}, client...)...)
+			assert.Equal(t, 0, status, out+stderr)
+		})
+	}
+}
+
+func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]struct {
+		old, new    string // in the right client
+		cases       string // that matter, beside ready
+		requirement string
+		follow      []string // that may be found, too
+	}{
+		"takes an unterminated ready line": {
+			"        self.unfinished = rest[", "        if rest.count(b'\\t') == 2: self.line(rest)\n        self.unfinished = rest[",
+			"unterminated-ready", "verdict", nil},
+		"takes a torn line for a whole one": {
+			"        self.unfinished = rest[", "        if rest: self.line(rest)\n        self.unfinished = rest[", "torn-ready", "verdict", nil},
+		"takes another pod for its own":     {"if name != os.fsencode(self.name):", "if False:", "wrong-name", "verdict", nil},
+		"takes a full backlog for an error": {"errno.ECONNREFUSED, errno.EAGAIN)", "errno.ECONNREFUSED)", "deaf", "verdict", nil},
+		"takes a socket that is not there yet for an error": {
+			"NOT_YET = (errno.ENOENT, ", "NOT_YET = (", "slow-bind", "verdict", nil},
+		"believes the ready line without connecting": {"if self.socket and self.connect() and", "if self.socket and", "never-binds", "verdict", nil},
+		"reads the log by its path": {
+			"os.pread(self.log.fileno(), BLOCK,", "os.pread(os.open(self.log.name, os.O_RDONLY), BLOCK,", "remove-log", "verdict", nil},
+		"reads the log of an earlier pod": {"os.O_CREAT | os.O_TRUNC | ", "os.O_CREAT | ", "old-log", "verdict", nil},
+		"does not notice a truncated log": {"if not block.startswith(self.before):", "if False:", "truncate-log", "verdict", nil},
+		"fails at what is not UTF-8":      {"    def line(self, line):\n", "    def line(self, line):\n        line.decode()\n", "^invalid-utf8$", "verdict", nil},
+		"keeps the carriage return":       {`if line.endswith(b"\r") and`, "if False and", "crlf", "verdict", nil},
+		"cannot connect to a long path":   {"if len(address) > 107 and", "if False and", "dir-long", "verdict", nil},
+		"takes the variables in a wrong order": {
+			`"YOI_HOME": "run", "XDG_RUNTIME_DIR": "yoi",`, `"XDG_RUNTIME_DIR": "yoi", "YOI_HOME": "run",`, "dir-yoi-home", "independent", nil},
+		"takes an empty variable for a directory": {"if os.environ.get(variable):", "if variable in os.environ:", "dir-xdg", "independent", nil},
+		"does not wait for the whole timeout":     {"time.monotonic() + args.timeout", "time.monotonic() + args.timeout / 2", "never-ready", "verdict", nil},
+
+		"looks every three seconds": {"POLL = 0.005", "POLL = 3", "", "prompt", nil},
+		"waits on after the pod has died": {
+			"            if ended:\n", "            if ended: time.sleep(2.5)\n            if ended:\n", "early-exit$", "prompt", nil},
+
+		"kills the process alone":         {"os.killpg(process.pid, signal.SIGKILL)", "process.kill()", "failed-child", "clean", nil},
+		"kills nothing":                   {"            kill(process)  # whatever", "            pass  # whatever", "never-ready", "clean", nil},
+		"takes any name":                  {`if args.name in ("", ".", "..") or`, `if args.name == "" and`, "bad-name", "clean", nil},
+		"leaves the pod in its own group": {"start_new_session=True", "start_new_session=False", "", "independent", nil},
+		"gives the pod its own stdin":     {"stdin=subprocess.DEVNULL", "stdin=None", "", "independent", nil},
+		"gives the pod its own stdout":    {"stdout=subprocess.DEVNULL", "stdout=None", "", "independent", nil},
+		"passes on a stray descriptor":    {"close_fds=True", "close_fds=False", "", "independent", nil},
+		"lets others read the log":        {"os.fchmod(writer.fileno(), 0o600)", "os.fchmod(writer.fileno(), 0o644)", "", "independent", nil},
+		"lets others into the directory":  {"os.umask(0o077)", "os.umask(0o022)", "", "independent", nil},
+		"kills a pod that is ready":       {"        print(start(args, caught), flush=True)", "        print(start(args, caught)); os.system('kill -9 $(cat $YOI_RUNTIME_DIR/alpha/pid)')", "", "independent", nil},
+		"leaves out the argument pod":     {`argv = [args.program, "pod", `, "argv = [args.program, ", "", "arguments", nil},
+		"names another pod":               {`["--pod", args.name]`, `["--pod", args.name + "x"]`, "", "arguments", nil},
+		"has another flag for the name":   {`["--pod", args.name]`, `["--name", args.name]`, "", "arguments", nil},
+		"leaves out the workspace":        {`"pod", "--workspace", workspace]`, `"pod"]`, "", "arguments", nil},
+		"does not tell the last words":    {"        if self.tail:\n", "        if False:\n", "early-exit$", "reason", nil},
+		"does not tell the name it got":   {"got {quoted(name)}, ", "", "wrong-name", "reason", nil},
+		"loses words that are not UTF-8":  {`text.decode(errors="replace")`, `text.decode()`, "invalid-utf8-exit", "reason", nil},
+		"writes control characters as is": {"c if c.isprintable() else c.encode(\"unicode_escape\").decode() for", "c for", "control-characters", "terminal", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			program, source := clientPy(t)
+			require.Equal(t, 1, strings.Count(source, fault.old), "%q must be in client.py once", fault.old)
+			path := filepath.Join(t.TempDir(), "client.py")
+			require.NoError(t, os.WriteFile(path, []byte(strings.Replace(source, fault.old, fault.new, 1)), 0o600))
+			pattern := "^ready$"
+			if fault.cases != "" {
+				pattern += "|" + fault.cases
+			}
+			all, out, status := checks(t, []string{"-strict", "-run", pattern}, "/bin/sh", "-c", `cd "$TMPDIR" && exec "$@"`, "sh", program, path, "--timeout", "2", "{name}")
+			assert.Equal(t, 1, status, out)
+			assert.Contains(t, found(all), fault.requirement, out)
+			assert.Subset(t, append(fault.follow, fault.requirement), found(all), out)
+			for _, c := range all {
+				if fault.cases != "" && c.Case == "ready" {
+					assert.Equal(t, scripts.Pass, c.Result, "%+v", c)
+				}
+				if c.Result != scripts.Pass {
+					assert.Regexp(t, `^the (client|pod).*; .* (must|should) .* \(\d(, \d)*\)$`, c.Why, "it says what was, what should have been, and where that is said")
+				}
+			}
+		})
+	}
+}
+
+func TestWrongClientsInShell(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		script, cases string
+		want          []string // requirements
+		says          string
+	}{
+		"starts nothing and says so":         {"echo no; exit 1", "^(ready|early-exit)$", []string{"verdict"}, "without starting the pod, and said \"no\"; it must start"},
+		"starts nothing and is content":      {"exit 0", "^(ready|early-exit)$", []string{"verdict"}, "ended with exit status 0 without starting the pod"},
+		"does not wait":                      {starts + ` </dev/null >/dev/null 2>&1 & until [ -e "$YOI_RUNTIME_DIR/$1/pid" ]; do sleep 0.01; done`, "^wrong-name$", []string{"verdict"}, "status 0 where the start is: wrong name"},
+		"fails without a word":               {starts + " 2>/dev/null; exit 1", "^early-exit$", []string{"verdict"}, "exit status 1 without a word"},
+		"is the pod":                         {"exec " + starts, "^ready$", []string{"verdict"}, "did not end within 7s"},
+		"gives it arguments that it refuses": {`exec "$YOI_POD_RUNTIME_COMMAND" pod --name "$1"`, "^ready$", []string{"arguments"}, "the pod was given: pod --name alpha; it must be given --pod alpha (1)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all, out, status := checks(t, []string{"-run", c.cases}, shell(c.script)...)
+			assert.Equal(t, 1, status, out)
+			assert.Equal(t, c.want, found(all), out)
+			assert.Contains(t, out, c.says)
+		})
+	}
+}
+
+// A right client may be of any manners.
+func TestMannersOfARightClient(t *testing.T) {
+	t.Parallel()
+	spawns := "'" + os.Args[0] + "' " + asPodspawn + ` -timeout 2s "$1"`
+	for name, script := range map[string]string{
+		"shows progress and colours":    `printf '\033[33mstarting\033[0m 10%%\r\033[K20%%\r\n'; ` + spawns,
+		"says why on stdout":            spawns + " 2>&1",
+		"has Windows line ends":         spawns + ` 2>err; status=$?; sed "s/\$/$(printf '\r')/" err; exit $status`,
+		"wraps its lines":               spawns + ` 2>err; status=$?; fold -s -w 78 err; exit $status`,
+		"writes a lot":                  `head -c 20000000 /dev/zero | tr '\0' x; ` + spawns,
+		"leaves a child at its outputs": "sleep 1000 & " + spawns,
+		"reads its stdin to the end":    "cat; " + spawns,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			flags := []string{"-strict", "-run", "^(ready|early-exit|control-characters|wrong-name)$"}
+			if strings.Contains(name, "child") { // which is one that a failed start leaves, but not in the pod's group
+				flags[2] = "^ready$"
+			}
+			client := shell("cd \"$TMPDIR\"; " + script)
+			begin := time.Now()
+			out, stderr, status := podclient(t, append(append(flags, "-timeout", "2s"), client...)...)
+			assert.Equal(t, 0, status, out+stderr)
+			assert.Less(t, time.Since(begin), patience)
+		})
+	}
+}
+
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	missing := filepath.Join(t.TempDir(), "missing")
+	for want, args := range map[string][]string{
+		"flag provided but not defined: -nonesuch": {"-nonesuch"},
+		"which client?":                          {"-strict"},
+		"no argument of the client holds {name}": {"--", "true", "name"},
+		"the client cannot be started: ":         {missing, "{name}"},
+		"no case matches -run \"^nonesuch$\"":    {"-run", "^nonesuch$", "true", "{name}"},
+		"error parsing regexp":                   {"-run", "(", "true", "{name}"},
+		"-timeout 10ms is too short":             {"-timeout", "10ms", "true", "{name}"},
+		"-parallel 0 runs nothing":               {"-parallel", "0", "true", "{name}"},
+		"-random -1 is negative":                 {"-random", "-1", "true", "{name}"},
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			out, stderr, status := podclient(t, args...)
+			assert.Equal(t, 2, status)
+			assert.Empty(t, out)
+			assert.Contains(t, stderr, "podclient: ")
+			assert.Contains(t, stderr, want)
+			assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+		})
+	}
+	out, stderr, status := podclient(t, "-help")
+	assert.Equal(t, 0, status)
+	assert.Empty(t, out)
+	assert.Contains(t, stderr, "usage: podclient [flags] [--] CLIENT [ARG]...")
+	assert.Contains(t, stderr, "-strict")
+}
+
+func TestAClientThatCannotBeStartedIsStatus2AtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "client")
+	require.NoError(t, os.WriteFile(path, []byte("#!/no/such/interpreter\n"), 0o700))
+	out, stderr, status := podclient(t, path, "{name}")
+	assert.Equal(t, 2, status)
+	assert.Empty(t, out)
+	assert.Contains(t, stderr, "podclient: start client "+path)
+}
+
+func TestListRunAndSkip(t *testing.T) {
+	t.Parallel()
+	out, _, status := podclient(t, "-list")
+	assert.Equal(t, 0, status)
+	assert.Regexp(t, `(?m)^wrong-name +announces itself under another name: wrong name: "\{name\}-other"$`, out)
+	assert.Contains(t, out, "dir-xdg")
+	out, _, status = podclient(t, "-list", "-run", "^malformed", "-skip", "socket$")
+	assert.Equal(t, 0, status)
+	assert.Equal(t, []string{"malformed-empty-name", "malformed-no-fields"}, sortedNames(out))
+	out, _, status = podclient(t, append([]string{"-run", "^malformed", "-skip", "socket$", "-v"}, podspawn()...)...)
+	assert.Equal(t, 0, status)
+	assert.Contains(t, out, "\n2 passed, 0 failed")
+	assert.Contains(t, out, "      reason: passed\n")
+}
+
+func sortedNames(list string) (names []string) {
+	for _, line := range strings.Split(strings.TrimSpace(list), "\n") {
+		names = append(names, strings.Fields(line)[0])
+	}
+	slices.Sort(names)
+	return names
+}
+
+func TestStrictMakesAShouldAMust(t *testing.T) {
+	t.Parallel()
+	client := shell(starts + " >/dev/null 2>&1; echo it failed; exit 1")
+	all, out, status := checks(t, []string{"-run", "^early-exit$"}, client...)
+	assert.Equal(t, 0, status)
+	assert.Equal(t, []string{"reason"}, found(all))
+	assert.Regexp(t, `(?m)^WARN  early-exit `, out)
+	assert.Contains(t, out, `reason (should): the client said "it failed"; it should say "cannot open session store", which explains the failure (4)`)
+	assert.Contains(t, out, "0 passed, 0 failed, 1 warned, 0 skipped")
+	_, _, status = checks(t, []string{"-strict", "-run", "^early-exit$"}, client...)
+	assert.Equal(t, 1, status)
+}
+
+func TestEnvIsTheClients(t *testing.T) {
+	t.Parallel()
+	client := shell(`echo "$GREETING $PODCLIENT_TEST"; exit 1`)
+	_, out, _ := checks(t, []string{"-run", "^ready$", "-env", "GREETING=hello", "-env", "PODCLIENT_TEST"}, client...)
+	assert.Contains(t, out, `said "hello passed on";`)
+}
+
+func TestJUnit(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "report.xml")
+	_, _, status := podclient(t, append([]string{"-junit", path, "-timeout", "2s", "-run", "^(ready|early-exit)$"}, shell("echo '<no>'; exit 1")...)...)
+	assert.Equal(t, 1, status)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var suites struct {
+		Suites []struct {
+			Name     string `xml:"name,attr"`
+			Tests    int    `xml:"tests,attr"`
+			Failures int    `xml:"failures,attr"`
+			Cases    []struct {
+				Name    string `xml:"name,attr"`
+				Failure *struct {
+					Message string `xml:"message,attr"`
+				} `xml:"failure"`
+			} `xml:"testcase"`
+		} `xml:"testsuite"`
+	}
+	require.NoError(t, xml.Unmarshal(text, &suites))
+	require.Len(t, suites.Suites, 1)
+	suite := suites.Suites[0]
+	assert.Equal(t, "podclient", suite.Name)
+	assert.Equal(t, len(suite.Cases), suite.Tests)
+	assert.Equal(t, 2, suite.Failures)
+	for _, c := range suite.Cases {
+		if strings.HasSuffix(c.Name, "/verdict") {
+			require.NotNil(t, c.Failure)
+			assert.Contains(t, c.Failure.Message, `said "<no>"`)
+		}
+	}
+}
+
+func TestEvidenceOfAFindingIsKeptAndNamed(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "evidence")
+	client := shell(starts + " >/dev/null 2>&1; exit 1")
+	_, out, _ := checks(t, []string{"-o", dir, "-run", "^(early-exit|early-exit-silent)$", "-strict"}, client...)
+	assert.Contains(t, out, "\nevidence of the findings, by case: "+dir+"\n")
+	assert.Equal(t, []string{"early-exit", "early-exit-silent"}, names(t, dir))
+	assert.Greater(t, len(names(t, filepath.Join(dir, "early-exit"))), 2, "files of a case with a finding")
+	_, out, _ = checks(t, []string{"-run", "^early-exit$", "-strict"}, shell("exit 1")...)
+	assert.Contains(t, out, "\nevidence was not kept: -o DIR keeps it, by case\n")
+}
+
+func TestRandomPrograms(t *testing.T) {
+	t.Parallel()
+	list := func(seed string) string {
+		out, _, status := podclient(t, "-list", "-random", "30", "-seed", seed, "-timeout", "2s")
+		assert.Equal(t, 0, status)
+		return out
+	}
+	assert.Equal(t, list("7"), list("7"))
+	assert.NotEqual(t, list("7"), list("8"))
+
+	out, _, status := podclient(t, append([]string{"-random", "10", "-seed", "7", "-timeout", "2s", "-strict"}, podspawn()...)...)
+	assert.Equal(t, 0, status, out)
+	assert.Contains(t, out, "random programs: -seed 7\n")
+
+	// Takes each pod that lives for a pod that is ready.
+	wrong := shell(starts + ` </dev/null >/dev/null 2>"$TMPDIR/log" & sleep 0.1; kill -0 $! && exit 0; cat "$TMPDIR/log"; echo exited; exit 1`)
+	all, out, status := checks(t, []string{"-random", "12", "-seed", "7", "-run", `random-\d$`}, wrong...)
+	assert.Equal(t, 1, status, out)
+	assert.Contains(t, found(all), "verdict")
+	assert.Regexp(t, `(?m)^ +verdict \(must\): .*\n        program: [^;]+;$`, out, "the shortest program that shows it")
+}
+
+// process is podclient as a process of its own.
+func process(t *testing.T, args ...string) (cmd *exec.Cmd, temp string) {
+	t.Helper()
+	temp, err := os.MkdirTemp("/tmp", "pc") // not longer than the harness takes
+	require.NoError(t, err)
+	cmd = exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asPodclient+"=1", "TMPDIR="+temp, "TERM=xterm")
+	cmd.WaitDelay = patience
+	t.Cleanup(func() {
+		if cmd.Process != nil {
+			_ = cmd.Process.Kill()
+		}
+		for _, pid := range processesWith(temp) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_ = os.RemoveAll(temp)
+	})
+	return cmd, temp
+}
+
+// processesWith returns the processes with a text in their environment; none
+// where that is not shown.
+func processesWith(text string) (pids []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range files {
+		env, _ := os.ReadFile(file)
+		if bytes.Contains(env, []byte(text)) {
+			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	begun := filepath.Join(t.TempDir(), "begun")
+	client := shell(fmt.Sprintf("trap '' INT; sleep 1000 & %s </dev/null >/dev/null 2>&1 & sleep 0.2; echo >'%s'; sleep 1000", starts, begun))
+	cmd, temp := process(t, append([]string{"-run", "^(ready|escape)$"}, client...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { _, err := os.Stat(begun); return err == nil }, patience, time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	assert.EqualError(t, cmd.Wait(), "exit status 130")
+	assert.Regexp(t, `^podclient: interrupted while these cases ran: [a-z, ]*(ready|escape)\n$`, stderr.String())
+	assert.Empty(t, stdout.String())
+	assert.Eventually(t, func() bool {
+		files, err := os.ReadDir(temp)
+		return err == nil && len(files) == 0 && len(processesWith(temp)) == 0
+	}, patience, 5*time.Millisecond, "nothing is left")
+}
+
+func TestProgressIsForTerminals(t *testing.T) {
+	t.Parallel()
+	args := append([]string{"-run", "^(ready|early-exit|wrong-name)$"}, podspawn()...)
+	cmd, _ := process(t, args...)
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	terminal, tty, err := pty.Open()
+	require.NoError(t, err)
+	defer terminal.Close()
+	cmd.Stderr = tty
+	require.NoError(t, cmd.Start())
+	tty.Close()
+	shown := make(chan string, 1)
+	go func() {
+		text, _ := io.ReadAll(terminal) // ends with an error when nobody has the terminal open
+		shown <- string(text)
+	}()
+	require.NoError(t, cmd.Wait(), stdout.String())
+	select {
+	case text := <-shown:
+		assert.Contains(t, text, "\r\x1b[K1 of 3 cases\r\x1b[K2 of 3 cases\r\x1b[K")
+		assert.NotContains(t, text, "3 of 3")
+	case <-time.After(patience):
+		assert.Fail(t, "the terminal is still open")
+	}
+	assert.NotContains(t, stdout.String(), "\r")
+
+	cmd, _ = process(t, args...)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err)
+	assert.NotContains(t, string(out), "\r")
+	assert.NotContains(t, string(out), " of 3 cases")
+}

@@ -31,14 +31,14 @@ type Observer struct {
 	// not truncated, so that whoever reads it keeps it.
 	Log *Log
 
-	fresh bool // an older log is replaced
+	fresh bool   // an older log is replaced
+	idle  func() // if not nil, is called when the start begins to wait for more lines
 }
 
 // StartObserved is [Start] for package harness.
 func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 	o.fresh = true
-	s := &start{observer: o}
-	return s.run(ctx, cfg)
+	return (&start{observer: o}).run(ctx, cfg)
 }
 
 // Adopt returns the pod with a process that somebody else has started, as if Start

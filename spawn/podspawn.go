@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,10 +38,18 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		return fail(2, fmt.Errorf("%w (podspawn -help tells the usage)", err))
 	}
-	cfg.Progress = func(line string) { fmt.Fprintf(stderr, "%s: %s\n", cfg.PodName, Printable(line)) }
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A write for each line of a flood would hold up the start.
+	progress := bufio.NewWriterSize(stderr, 64<<10)
+	cfg.Progress = func(line string) { fmt.Fprintf(progress, "%s: %s\n", cfg.PodName, Printable(line)) }
+	// SIGPIPE: whoever read the progress has gone.
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}
+	if !signal.Ignored(syscall.SIGHUP) { // as by nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
-	pod, err := Start(ctx, cfg)
+	pod, err := startAlone(ctx, cfg, &Observer{idle: func() { _ = progress.Flush() }})
+	_ = progress.Flush()
 	switch {
 	case errors.Is(err, ErrInvalidConfig):
 		return fail(2, err)

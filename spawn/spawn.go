@@ -50,13 +50,17 @@ import (
 // first is an error that wraps the context's; a context that ends later does
 // not concern the pod.
 func Start(ctx context.Context, cfg Config) (*Pod, error) {
-	s := &start{observer: &Observer{}}
+	return startAlone(ctx, cfg, &Observer{})
+}
+
+// startAlone is Start for an observer that does not want the log.
+func startAlone(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 	defer func() {
-		if s.log != nil {
-			s.log.Close()
+		if o.Log != nil {
+			o.Log.Close()
 		}
 	}()
-	return s.run(ctx, cfg)
+	return (&start{observer: o}).run(ctx, cfg)
 }
 
 // start is one start on its way.
@@ -252,6 +256,9 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 func (s *start) wait(ctx context.Context) {
 	if s.more {
 		return
+	}
+	if s.observer.idle != nil {
+		s.observer.idle()
 	}
 	if s.socket != "" && s.unwatchSocket == nil {
 		dir := s.socket[:strings.LastIndexByte(s.socket, '/')+1]

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -36,14 +37,19 @@ func TestMain(m *testing.M) {
 // podspawn runs the command with the fake pod.
 func podspawn(t *testing.T, program string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	name, prefix := fakepod.Command(program)
-	all := []string{"-pod", name}
-	for _, arg := range prefix {
-		all = append(all, "-pod-arg", arg)
-	}
 	var out, errs bytes.Buffer
-	status = spawn.Main(append(all, args...), &out, &errs)
+	status = spawn.Main(append(fake(program), args...), &out, &errs)
 	return out.String(), errs.String(), status
+}
+
+// fake returns the flags for a fake pod.
+func fake(program string) []string {
+	name, prefix := fakepod.Command(program)
+	args := []string{"-pod", name}
+	for _, arg := range prefix {
+		args = append(args, "-pod-arg", arg)
+	}
+	return args
 }
 
 func runtimeDir(t *testing.T) string {
@@ -136,33 +142,80 @@ func TestTimeout(t *testing.T) {
 	assert.Less(t, time.Since(start), 10*time.Second)
 }
 
-// TestInterruptEndsTheStart runs podspawn as a process of its own, which is
-// interrupted.
-func TestInterruptEndsTheStart(t *testing.T) {
+// begun starts podspawn as a process of its own, and waits until its pod logs a
+// line that is followed by others when there is a file go in its directory.
+func begun(t *testing.T, wrap ...string) (cmd *exec.Cmd, pod int, stderr *bufio.Scanner, pipe io.Closer) {
+	t.Helper()
 	dir := runtimeDir(t)
-	name, prefix := fakepod.Command("log begun; hang")
-	args := []string{"-timeout", "1h", "-pod", name}
-	for _, arg := range prefix {
-		args = append(args, "-pod-arg", arg)
-	}
-	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, os.Args[0], append(args, "alpha")...)
-		cmd.Env = append(os.Environ(), asPodspawn+"=1", "YOI_RUNTIME_DIR="+dir)
-		stderr, err := cmd.StderrPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		lines := bufio.NewScanner(stderr)
-		require.True(t, lines.Scan())
-		assert.Equal(t, "alpha: begun", lines.Text())
+	script := `echo $$ >&2; until [ -e "$YOI_RUNTIME_DIR/go" ]; do :; done; while :; do echo more >&2; done`
+	args := append(wrap, os.Args[0], "-timeout", "1h", "-pod", "/bin/sh", "-pod-arg", "-c", "-pod-arg", script, "-pod-arg", "sh", "alpha")
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	cmd = exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), asPodspawn+"=1", "YOI_RUNTIME_DIR="+dir)
+	r, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	stderr = bufio.NewScanner(r)
+	require.True(t, stderr.Scan())
+	_, err = fmt.Sscanf(stderr.Text(), "alpha: %d", &pod)
+	require.NoError(t, err, stderr.Text())
+	t.Cleanup(func() { _ = syscall.Kill(-pod, syscall.SIGKILL) })
+	return cmd, pod, stderr, r
+}
+
+func TestInterruptEndsTheStart(t *testing.T) {
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		cmd, pod, stderr, _ := begun(t)
 		require.NoError(t, cmd.Process.Signal(sig))
-		require.True(t, lines.Scan())
-		assert.Contains(t, lines.Text(), "podspawn: start of the pod was cancelled")
-		for lines.Scan() {
+		require.True(t, stderr.Scan(), "%v", sig)
+		assert.Contains(t, stderr.Text(), "podspawn: start of the pod was cancelled")
+		for stderr.Scan() {
 		}
 		assert.EqualError(t, cmd.Wait(), "exit status 1")
+		assert.Equal(t, syscall.ESRCH, syscall.Kill(pod, 0), "the pod of a start that %v ended", sig)
 	}
+}
+
+func TestProgressThatNobodyReadsEndsTheStart(t *testing.T) {
+	cmd, pod, _, pipe := begun(t)
+	require.NoError(t, pipe.Close())
+	require.NoError(t, os.WriteFile(os.Getenv("YOI_RUNTIME_DIR")+"/go", nil, 0o600))
+	assert.EqualError(t, cmd.Wait(), "exit status 1")
+	assert.Equal(t, syscall.ESRCH, syscall.Kill(pod, 0), "the pod is gone")
+}
+
+func TestNohupCounts(t *testing.T) {
+	cmd, pod, stderr, _ := begun(t, "sh", "-c", `trap '' HUP; exec "$@"`, "sh")
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	require.NoError(t, os.WriteFile(os.Getenv("YOI_RUNTIME_DIR")+"/go", nil, 0o600))
+	for range 1000 {
+		require.True(t, stderr.Scan())
+		require.Equal(t, "alpha: more", stderr.Text())
+	}
+	assert.NoError(t, syscall.Kill(pod, 0))
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	for stderr.Scan() {
+	}
+	assert.EqualError(t, cmd.Wait(), "exit status 1")
+}
+
+// writes counts what it is written.
+type writes struct{ n, lines int }
+
+func (w *writes) Write(p []byte) (int, error) {
+	w.n++
+	w.lines += bytes.Count(p, []byte("\n"))
+	return len(p), nil
+}
+
+func TestFloodIsNotWrittenLineByLine(t *testing.T) {
+	runtimeDir(t)
+	var stdout bytes.Buffer
+	var stderr writes
+	require.Zero(t, spawn.Main(append(fake("flood 4MiB; bind; ready; serve"), "alpha"), &stdout, &stderr))
+	assert.Greater(t, stderr.lines, 10_000)
+	assert.Less(t, stderr.n, stderr.lines/10)
 }
 
 // full is an output that cannot be written.
@@ -172,15 +225,10 @@ func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 func TestReportThatIsLostIsAFailure(t *testing.T) {
 	runtimeDir(t)
-	name, prefix := fakepod.Command("ready")
-	args := []string{"-pod", name}
-	for _, arg := range prefix {
-		args = append(args, "-pod-arg", arg)
-	}
 	for _, name := range []string{"alpha", "beta"} {
 		var errs bytes.Buffer
 		flags := map[string][]string{"alpha": nil, "beta": {"-json"}}[name]
-		assert.Equal(t, 1, spawn.Main(slices.Concat(args, flags, []string{name}), full{}, &errs))
+		assert.Equal(t, 1, spawn.Main(slices.Concat(fake("ready"), flags, []string{name}), full{}, &errs))
 		assert.Equal(t, "podspawn: no space left on device\n", errs.String())
 	}
 }

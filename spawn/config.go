@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 )
 
 // DefaultReadyTimeout is how long a pod may take to become ready if
@@ -51,7 +51,8 @@ type Config struct {
 	// Progress is called, from the goroutine of Start, with every line that the
 	// pod logs before it is ready, but not with the ready line: in order, once
 	// each, invalid UTF-8 shown as U+FFFD, a line longer than 64 KiB cut and
-	// marked. nil = nobody wants to know.
+	// marked. Of a log that an ended pod has left too long to be read in time, the
+	// middle is missing. nil = nobody wants to know.
 	Progress func(line string)
 }
 
@@ -167,12 +168,12 @@ func (c Config) plan() (plan, error) {
 	return p, nil
 }
 
-// checkDir tells a missing working directory from a missing program: the system
-// gives one error for both.
+// checkDir tells a missing or closed working directory from such a program: the
+// system gives one error for both.
 func checkDir(dir string) error {
-	info, err := os.Stat(dir)
-	if err == nil && !info.IsDir() {
-		err = &fs.PathError{Op: "chdir", Path: dir, Err: syscall.ENOTDIR}
+	_, err := os.Stat(dir)
+	if no := unix.Access(dir+"/.", unix.X_OK); err == nil && no != nil {
+		err = &fs.PathError{Op: "chdir", Path: dir, Err: no}
 	}
 	if err != nil {
 		return fmt.Errorf("working directory: %w", err)

@@ -197,8 +197,8 @@ func (r *logReader) read(emit func(line []byte, cut bool) error) (more bool, err
 }
 
 // drain reads to where the log ends now; what is written meanwhile does not
-// make it longer.
-func (r *logReader) drain(emit func(line []byte, cut bool) error) error {
+// make it longer. Once late reports true, only the end is read.
+func (r *logReader) drain(emit func(line []byte, cut bool) error, late func() bool) error {
 	info, err := r.file.Stat()
 	if err != nil {
 		return fmt.Errorf("read pod log: %w", err)
@@ -208,8 +208,15 @@ func (r *logReader) drain(emit func(line []byte, cut bool) error) error {
 		if err != nil || !more || r.offset >= info.Size() {
 			return err
 		}
+		if end := info.Size() - lastWords; r.offset < end && late() {
+			r.offset, r.before = end, nil
+			r.reset()
+		}
 	}
 }
+
+// lastWords is how much of a log too long to be read in time is read.
+const lastWords = 64 << 10
 
 // createLog makes the pod directory and the log, and opens it twice: for the
 // pod, which appends to it, and for a reader. fresh has an older log replaced,
@@ -338,7 +345,7 @@ func (l *Log) Follow(ctx context.Context, fn func(line string) bool) error {
 		case fn == nil:
 			err = l.look()
 		case errors.Is(over, context.Canceled):
-			err = l.drain(emit)
+			err = l.drain(emit, func() bool { return false })
 		default:
 			more, err = l.read(emit)
 		}

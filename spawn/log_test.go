@@ -251,7 +251,7 @@ func TestRewrittenLogIsReadFromItsStart(t *testing.T) {
 				require.NoError(t, r.drain(func(line []byte, cut bool) error {
 					lines = append(lines, lineText(line, cut))
 					return nil
-				}))
+				}, nil))
 			}
 			read()
 			assert.False(t, r.truncated)

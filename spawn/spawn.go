@@ -232,7 +232,7 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 	}
 	switch {
 	case ended:
-		return false, s.exited()
+		return false, s.exited(ctx)
 	case cancelled != nil:
 		return false, fmt.Errorf("start of the pod was cancelled while waiting for %s: %w", s.missing(), cancelled)
 	}
@@ -279,10 +279,11 @@ func (s *start) wait(ctx context.Context) {
 }
 
 // exited returns the verdict on a pod whose process has ended.
-func (s *start) exited() error {
+func (s *start) exited(ctx context.Context) error {
 	// Whatever it left in its group must not go on writing.
 	_ = s.process.signal(syscall.SIGKILL)
-	if err := s.log.drain(s.line); err != nil {
+	late := func() bool { return ctx.Err() != nil || time.Now().After(s.deadline) }
+	if err := s.log.drain(s.line, late); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", ErrExited, howItEnded(s.process.exitState()))

@@ -438,6 +438,13 @@ func TestLaunchFailures(t *testing.T) {
 			"working directory: stat /nowhere/dir: no such file or directory", fs.ErrNotExist},
 		{"working directory is a file", func(t *testing.T, c *spawn.Config) { c.Dir = write(t, c.WorkspaceRoot, "file", "", 0o600) },
 			"/file: not a directory", syscall.ENOTDIR},
+		{"working directory that is closed", func(t *testing.T, c *spawn.Config) {
+			if os.Geteuid() == 0 {
+				t.Skip("nothing is closed to root")
+			}
+			c.Dir = filepath.Join(c.WorkspaceRoot, "closed")
+			require.NoError(t, os.Mkdir(c.Dir, 0o600))
+		}, "working directory: chdir ", fs.ErrPermission},
 		{"runtime directory is a file", func(t *testing.T, c *spawn.Config) { write(t, c.WorkspaceRoot, "run", "", 0o600) },
 			"create pod directory: mkdir ", syscall.ENOTDIR},
 		{"pod directory is a link", func(t *testing.T, c *spawn.Config) {
@@ -616,6 +623,32 @@ func TestLogIsReadToItsEndBeforeTheVerdict(t *testing.T) {
 	assert.ErrorIs(t, e, spawn.ErrExited)
 	require.NotEmpty(t, e.Tail)
 	assert.Equal(t, "the reason", e.Tail[len(e.Tail)-1])
+}
+
+// TestLogTooLongToBeReadInTime has a hole of 4 TiB.
+func TestLogTooLongToBeReadInTime(t *testing.T) {
+	t.Parallel()
+	for name, timeout := range map[string]time.Duration{"the deadline": time.Second, "a context": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := shell(t, "echo first >&2; until [ -e go ]; do :; done; echo >&2; echo last >&2; exit 7")
+			cfg.ReadyTimeout = timeout
+			cfg.Progress = func(line string) {
+				if line == "first" {
+					assert.NoError(t, os.Truncate(cfg.WorkspaceRoot+"/run/alpha/stderr.log", 4<<40))
+					assert.NoError(t, os.WriteFile(cfg.WorkspaceRoot+"/go", nil, 0o600))
+				}
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			defer cancel()
+			e := mustFail(t, ctx, cfg)
+			assert.ErrorIs(t, e, spawn.ErrExited)
+			assert.Contains(t, e.Error(), "(exit status 7): first | ")
+			require.Len(t, e.Tail, 3)
+			assert.Equal(t, "last", e.Tail[2])
+			assert.Less(t, e.Timeline.Ended, patience)
+		})
+	}
 }
 
 func TestOneDeadlineCoversTheReadyLineAndTheSocket(t *testing.T) {

@@ -94,7 +94,7 @@ func (s *sweepCase) verdict(want fakepod.Outcome) string {
 	state := s.client.State()
 	switch {
 	case s.late:
-		return fmt.Sprintf("the client did not end within %v, and said %s; it must end when the start has (4)", s.longest, s.firstWords())
+		return fmt.Sprintf("the client did not end within %v, and said %s; it must end when the start has, within its timeout of %v (-timeout) at the latest (4)", s.longest, s.firstWords(), s.timeout)
 	case s.refused == "" && s.given == nil:
 		return fmt.Sprintf("the client ended with %v without starting the pod, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names (1)", state, s.firstWords())
 	case want.Verdict == fakepod.Ready && !state.Success():

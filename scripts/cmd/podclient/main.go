@@ -84,42 +84,46 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
+	switch ok, err := s.sweep(cases, stdout, stderr); {
+	case errors.As(err, new(usageError)):
+		return fail(2, err)
+	case errors.As(err, new(interrupted)):
+		return fail(130, err)
+	case err != nil:
+		return fail(1, err)
+	case !ok:
+		return 1
+	}
+	return 0
+}
+
+// sweep runs the cases, tells of them, and reports whether the client is right.
+func (s *settings) sweep(cases []testCase, stdout, stderr io.Writer) (ok bool, err error) {
+	// The client inherits a descriptor that it must not pass on.
+	stray, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(stray)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	begin := time.Now()
-	r := &runner{settings: s, report: &scripts.Report{Name: "podclient", Out: stdout, Verbose: s.verbose, Strict: s.strict}, total: len(cases)}
+	r := &runner{settings: *s, report: &scripts.Report{Name: "podclient", Out: stdout, Verbose: s.verbose, Strict: s.strict}, total: len(cases)}
 	if isTerminal(stderr) {
 		r.progress = stderr
 	}
 	if s.random > 0 {
 		fmt.Fprintf(stdout, "random programs: -seed %d\n", s.seed)
 	}
-	// The client inherits a descriptor that it must not pass on.
-	stray, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
-	if err != nil {
-		return fail(2, err)
-	}
-	defer unix.Close(stray)
-	ctx, r.abort = context.WithCancelCause(ctx)
-	defer r.abort(nil)
-	switch err := r.runAll(ctx, cases); {
-	case errors.As(err, new(usageError)):
-		return fail(2, err)
-	case err != nil:
-		return fail(130, err)
+	if err := r.runAll(ctx, cases); err != nil {
+		return false, err
 	}
 	summary := r.report.Summary(time.Since(begin))
 	fmt.Fprintln(stdout, summary)
 	if len(summary.Findings) > 0 {
 		fmt.Fprintln(stdout, s.evidenceLine())
 	}
-	if err := r.write(summary); err != nil {
-		return fail(1, err)
-	}
-	if !summary.OK {
-		return 1
-	}
-	return 0
+	return summary.OK, r.write(summary)
 }
 
 func (s *settings) evidenceLine() string {

@@ -35,6 +35,8 @@ type runner struct {
 // runAll runs the cases that wait first: beside them there is time for the others.
 // An error tells which cases have not ended.
 func (r *runner) runAll(ctx context.Context, cases []testCase) error {
+	ctx, r.abort = context.WithCancelCause(ctx)
+	defer r.abort(nil)
 	slots := make(chan struct{}, r.parallel)
 	var all sync.WaitGroup
 	for _, waiting := range []bool{true, false} {
@@ -64,11 +66,16 @@ func (r *runner) runAll(ctx context.Context, cases []testCase) error {
 	if err := context.Cause(ctx); errors.As(err, new(usageError)) {
 		return err
 	}
-	return fmt.Errorf("interrupted while these cases ran: %s", strings.Join(r.now, ", "))
+	return interrupted("interrupted while these cases ran: " + strings.Join(r.now, ", "))
 }
 
 // usageError is one that no case can be run with.
 type usageError struct{ error }
+
+// interrupted is what a signal has made of a sweep.
+type interrupted string
+
+func (i interrupted) Error() string { return string(i) }
 
 func (r *runner) clearProgress() {
 	if r.progress != nil {

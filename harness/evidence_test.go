@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -88,19 +87,17 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	}
 	assert.Equal(t, map[string]int{"process_name": 1, "thread_name": 3, "launch": 3, "first line": 3, "ready line": 2, "connect": 2, "failed": 1}, steps)
 
-	needProcesses(t)
+	NeedProcesses(t)
 	processes := read("processes.txt")
 	assert.NotContains(t, processes, password)
 	assert.Contains(t, processes, "DB_PASSWORD (16 bytes)")
 	assert.Contains(t, processes, "URL (32 bytes)")
 	assert.Contains(t, processes, `COLOR=blue\x1b[2J`)
-	if runtime.GOOS == "linux" {
-		assert.Contains(t, processes, "3 processes alive\n")
-		assert.Regexp(t, `(?m)^\d+  \w+, group \d+, session \d+, \S+ old: .*child; log first;.*\n(    fd .*\n)+  \d+  \w+, .*-role child`, processes, "a child stands below its parent")
-		assert.Regexp(t, `(?m)^\d+  stopped by a signal, .*log second`, processes)
-		assert.Regexp(t, `(?m)^    fd 2: .*/alpha/stderr\.log$`, processes)
-		assert.Regexp(t, `(?m)^    fd \d+: socket:\[\d+\] listening at .*/alpha/sock$`, processes)
-	}
+	assert.Contains(t, processes, "3 processes alive\n")
+	assert.Regexp(t, `(?m)^\d+  \w+, group \d+, session \d+, \S+ old: .*child; log first;.*\n(    fd .*\n)+  \d+  \w+, .*-role child`, processes, "a child stands below its parent")
+	assert.Regexp(t, `(?m)^\d+  stopped by a signal, .*log second`, processes)
+	assert.Regexp(t, `(?m)^    fd 2: .*/alpha/stderr\.log$`, processes)
+	assert.Regexp(t, `(?m)^    fd \d+: socket:\[\d+\] listening at .*/alpha/sock$`, processes)
 }
 
 func TestEvidenceOfManyPodsHasATraceOfAll(t *testing.T) {
@@ -209,7 +206,7 @@ func pair(t *testing.T, tb TB) (dead, alive *Pod) {
 
 func TestSnapshotOfAPodThatDiedShowsThoseThatLive(t *testing.T) {
 	t.Parallel()
-	needProcesses(t)
+	NeedProcesses(t)
 	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
 	_, alive := pair(t, tb)
 	tb.end()

@@ -76,18 +76,17 @@ type census struct {
 
 // takeCensus returns a census with last = 0 where it cannot be taken.
 func takeCensus() census {
-	var c census
 	// Both are in proc(5): the fifth field, and the line "processes".
 	load, _ := os.ReadFile("/proc/loadavg")
-	fields := strings.Fields(string(load))
 	all, _ := os.ReadFile("/proc/stat")
+	fields := strings.Fields(string(load))
 	_, forks, ok := strings.Cut(string(all), "\nprocesses ")
 	if len(fields) < 5 || !ok {
 		return census{}
 	}
-	forks, _, _ = strings.Cut(forks, "\n")
-	c.last, _ = strconv.Atoi(fields[4])
-	c.forks, _ = strconv.ParseUint(forks, 10, 64)
+	var c census
+	_, _ = fmt.Sscan(fields[4], &c.last)
+	_, _ = fmt.Sscan(forks, &c.forks)
 	return c
 }
 
@@ -141,7 +140,8 @@ func (k kin) lookAt(pid int) look {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH):
 		return isGone
 	case k.isMarked(env) || k.isMember(pid) || k.hasLog(pid) || err != nil && k.isOrphan(pid):
-		if isThread(pid) {
+		// A thread that is not the first one has files in /proc, too.
+		if leader := status(pid, "Tgid"); leader != "" && leader != strconv.Itoa(pid) {
 			return isOther
 		}
 		return isKin
@@ -189,19 +189,21 @@ func (k kin) hasLog(pid int) bool {
 	return strings.HasPrefix(stderr, k.logs+"/")
 }
 
-// isOrphan reports whether a process is in the place of a pod that a test binary
-// has left.
+// isOrphan reports whether a process is in the place of a pod whose start the test
+// binary did not survive: one that leads a group, but no session, and that whoever
+// has inherited the watchdog has inherited, too.
 func (k kin) isOrphan(pid int) bool {
 	stat := procStat(pid)
-	return k.since > 0 && stat != nil && stat.number(pgrp) == int64(pid) && stat.number(session) == int64(k.session) &&
-		stat.number(ppid) == int64(k.parent) && stat.number(starttime) >= k.since
+	return k.since > 0 && stat != nil && stat.number(pgrp) == int64(pid) && stat.number(session) != int64(pid) &&
+		stat.number(ppid) == int64(os.Getppid()) && stat.number(starttime) >= k.since
 }
 
-// isThread reports whether a number is that of a thread which is not its process's
-// first one. Such have files in /proc, too, but are not listed there.
-func isThread(pid int) bool {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	return bytes.Contains(status, []byte("\nTgid:")) && !bytes.Contains(status, []byte(fmt.Sprintf("\nTgid:\t%d\n", pid)))
+// status returns a field of /proc/PID/status (proc(5)); "" if there is none.
+func status(pid int, field string) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, value, _ := strings.Cut(string(text), "\n"+field+":\t")
+	value, _, _ = strings.Cut(value, "\n")
+	return value
 }
 
 func commandLine(pid int) string {
@@ -228,16 +230,6 @@ func age(pid int) time.Duration {
 		return 0
 	}
 	return max(0, time.Duration(bootTicks()-stat.number(starttime))*tick)
-}
-
-// parentIn returns a pidfd of this process's parent, if that is of the session:
-// else there is another one already.
-func parentIn(of int) (pidfd []int) {
-	fd, err := unix.PidfdOpen(os.Getppid(), 0)
-	if stat := procStat(os.Getppid()); err == nil && stat != nil && stat.number(session) == int64(of) {
-		return []int{fd}
-	}
-	return nil
 }
 
 // stat holds the fields of /proc/PID/stat (proc(5)) from the third on.
@@ -313,28 +305,32 @@ func killLedGroup(p podProcess, pidfd int) {
 	}
 }
 
-// kill kills kin until there is none left, or the deadline has passed. Each is
-// looked at again once it is held by a pidfd, so that a number that was given away
-// meanwhile is never hit.
+// kill kills kin until there is none left, or the deadline has passed.
 func kill(k kin, deadline time.Time) {
 	for {
 		found := find(k)
 		if len(found) == 0 || time.Now().After(deadline) {
 			return
 		}
-		var held []int
-		for _, p := range found {
-			fd, err := unix.PidfdOpen(p.PID, 0)
-			if err != nil {
-				continue
-			}
-			if k.lookAt(p.PID) == isKin {
-				_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-			}
-			held = append(held, fd)
-		}
-		awaitEnds(held, min(time.Until(deadline), 100*time.Millisecond))
+		awaitEnds(k.signal(found, unix.SIGKILL), min(time.Until(deadline), 100*time.Millisecond))
 	}
+}
+
+// signal sends a signal, 0 = none, to those that still are kin, and returns pidfds
+// of all. Each is looked at again once it is held, so that a number that was given
+// away meanwhile is never hit.
+func (k kin) signal(found []Leak, sig unix.Signal) (pidfds []int) {
+	for _, p := range found {
+		fd, err := unix.PidfdOpen(p.PID, 0)
+		if err != nil {
+			continue
+		}
+		if k.lookAt(p.PID) == isKin {
+			_ = unix.PidfdSendSignal(fd, sig, nil, 0)
+		}
+		pidfds = append(pidfds, fd)
+	}
+	return pidfds
 }
 
 // awaitEnds waits until all processes have ended, or for at most d, reaps those
@@ -372,39 +368,20 @@ func lasting(k kin, since census, d time.Duration) []Leak {
 	if len(found) == 0 {
 		return nil
 	}
-	var held []int
-	for _, p := range found {
-		if fd, err := unix.PidfdOpen(p.PID, 0); err == nil {
-			held = append(held, fd)
-		}
-	}
-	awaitEnds(held, d)
+	awaitEnds(k.signal(found, 0), d)
 	return search(k, since.younger)
 }
 
 // stopsWithin waits until a process was stopped by a signal, or has ended: a
-// signal is sent before it takes effect.
+// signal is sent before it takes effect. Nothing tells of one that is not a child.
 func stopsWithin(pid int, d time.Duration) bool {
-	stopped := make(chan struct{})
-	end := time.Now().Add(d)
-	go func() {
-		defer close(stopped)
-		err := unix.EINTR
-		for err == unix.EINTR {
-			err, _ = unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil).(unix.Errno)
+	for end := time.Now().Add(d); ; <-time.After(time.Millisecond) {
+		if stat := procStat(pid); stat == nil || strings.Contains("TZ", stat.state()) {
+			return true
 		}
-		// Nothing tells of one that is not a child.
-		for stat := procStat(pid); err == unix.ECHILD && stat != nil && !strings.Contains("TZ", stat.state()) && time.Now().Before(end); stat = procStat(pid) {
-			<-time.After(time.Millisecond)
+		if time.Now().After(end) {
+			return false
 		}
-	}()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-stopped:
-		return true
-	case <-timer.C:
-		return false
 	}
 }
 
@@ -442,7 +419,7 @@ func (t processTree) describe(w io.Writer, parent int, indent string) {
 	for _, p := range t.children[parent] {
 		state := "ended"
 		if stat := procStat(p.PID); stat != nil {
-			state = fmt.Sprintf("%s, group %d, session %d", stateName(stat.state()), stat.number(pgrp), stat.number(session))
+			state = fmt.Sprintf("%s, group %d, session %d", status(p.PID, "State"), stat.number(pgrp), stat.number(session))
 		}
 		fmt.Fprintf(w, "%s%d  %s, %v old: %s\n", indent, p.PID, state, p.Age, spawn.Printable(p.Command))
 		for _, file := range openFiles(p.PID, t.sockets) {
@@ -450,14 +427,6 @@ func (t processTree) describe(w io.Writer, parent int, indent string) {
 		}
 		t.describe(w, p.PID, indent+"  ")
 	}
-}
-
-// stateName says the state of a process in words: proc(5).
-func stateName(state string) string {
-	if name := map[string]string{"R": "running", "S": "sleeping", "D": "in an uninterruptible wait", "T": "stopped by a signal", "t": "stopped by a tracer", "Z": "ended, not reaped"}[state]; name != "" {
-		return name
-	}
-	return "in state " + state
 }
 
 // openFiles lists the descriptors of a process, sockets by their path.

@@ -32,8 +32,6 @@ func awaitEnds([]int, time.Duration) {}
 
 func bootTicks() int64 { return 0 }
 
-func parentIn(int) (pidfd []int) { return nil }
-
 func describeProcesses(w io.Writer, _ []Leak) {
 	fmt.Fprintln(w, "this system does not tell which processes are alive")
 }

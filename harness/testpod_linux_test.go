@@ -117,8 +117,13 @@ func assertSoonGone(t *testing.T, word, root string) {
 // startSleeper starts a process of the test's own.
 func startSleeper(t *testing.T, group int) *exec.Cmd {
 	t.Helper()
+	return startSleeperWith(t, &syscall.SysProcAttr{Setpgid: true, Pgid: group})
+}
+
+func startSleeperWith(t *testing.T, attr *syscall.SysProcAttr) *exec.Cmd {
+	t.Helper()
 	cmd := exec.Command(os.Args[0], testPodArg, "child", "--pod", "sleeper")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: group}
+	cmd.SysProcAttr = attr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

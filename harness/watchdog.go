@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -90,8 +89,7 @@ func (b *binary) watch() error {
 		return err
 	}
 	defer r.Close()
-	session, _ := unix.Getsid(0)
-	cmd := exec.Command(self, watchdogArg, b.mark, b.root, strconv.Itoa(session))
+	cmd := exec.Command(self, watchdogArg, b.mark, b.root)
 	cmd.Stdin = r
 	cmd.Dir = "/"
 	// Where this test binary was itself started by a pod, the watchdog must
@@ -177,9 +175,8 @@ func (b *binary) tell(what rune, p podProcess) {
 }
 
 func init() {
-	if len(os.Args) == 5 && os.Args[1] == watchdogArg {
-		session, _ := strconv.Atoi(os.Args[4])
-		runWatchdog(kin{mark: os.Args[2], session: session}, os.Args[3])
+	if len(os.Args) == 4 && os.Args[1] == watchdogArg {
+		runWatchdog(os.Args[2], os.Args[3])
 		// Not os.Exit: in a binary that measures coverage that has hooks.
 		syscall.Exit(0)
 	}
@@ -187,14 +184,11 @@ func init() {
 
 // runWatchdog is what the watchdog does: it waits for the end of the test binary,
 // then ends what its pods have left and removes their sandboxes.
-func runWatchdog(k kin, root string) {
+func runWatchdog(mark, root string) {
 	spawn.CloseInherited()
 	debug.FreeOSMemory() // what the host's initialization used
-	testBinary := parentIn(k.session)
-	k.logs = root
-	if real, err := filepath.EvalSymlinks(root); err == nil {
-		k.logs = real // as /proc has it
-	}
+	k := kin{mark: mark}
+	k.logs, _ = filepath.EvalSymlinks(root) // as /proc has it
 	w := watched{pods: map[podProcess]int{}}
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var what rune
@@ -206,8 +200,7 @@ func runWatchdog(k kin, root string) {
 		killGroup(p, pidfd)
 	}
 	if w.starts > 0 {
-		awaitEnds(testBinary, time.Second)        // its descriptors are closed before
-		k.since, k.parent = w.since, os.Getppid() // which has inherited the pods, too
+		k.since = w.since
 	}
 	kill(k, time.Now().Add(lastGrace))
 	awaitEnds(slices.Collect(maps.Values(w.pods)), killGrace)
@@ -231,10 +224,8 @@ func (w *watched) note(what rune, p podProcess) {
 		}
 	case what == isLaunched:
 		w.starts = max(0, w.starts-1) // a new watchdog has not seen all begin
-		if pidfd, ok := hold(p); ok && !known {
+		if pidfd, ok := hold(p); ok {
 			w.pods[p] = pidfd
-		} else if ok {
-			_ = unix.Close(pidfd)
 		}
 	case what == isLetGo && known:
 		_ = unix.Close(pidfd)
@@ -247,10 +238,7 @@ type kin struct {
 	mark  string // a mark that begins so; "" = none
 	group int    // the process group that this process has led; 0 = none
 	logs  string // stderr in a file below this directory; "" = none
-	// Or all of these: a start at or after this time, this parent, this session, a
-	// group that it leads, and an environment that may not be read; 0 = none.
-	since           int64
-	parent, session int
+	since int64  // an orphan of a start that began then: see isOrphan; 0 = none
 }
 
 // A Leak is a process that a pod started and left behind.

@@ -183,7 +183,7 @@ func TestWatchdogIsSmallAndHoldsNothing(t *testing.T) {
 		}
 		var kib int
 		if _, err := fmt.Sscanf(line, "RssAnon: %d kB", &kib); err == nil {
-			assert.Less(t, kib, 16<<10)
+			assert.Less(t, kib, 32<<10, "half of it is the race detector's")
 		}
 	}
 }
@@ -335,9 +335,9 @@ func TestHidingPodDoesNotOutliveTheTestBinary(t *testing.T) {
 				self := identifyAny(t, os.Getpid())
 				held := func(n int) func() bool { return func() bool { return pidfds(t, thisBinary.watchdog) == n } }
 				thisBinary.tell(isLaunched, self)
-				require.Eventually(t, held(i+3), 10*time.Second, time.Millisecond)
-				thisBinary.tell(isLetGo, self)
 				require.Eventually(t, held(i+2), 10*time.Second, time.Millisecond)
+				thisBinary.tell(isLetGo, self)
+				require.Eventually(t, held(i+1), 10*time.Second, time.Millisecond)
 				pod.Dial()
 				_, _ = pod.TryWait(time.Minute)
 			}
@@ -470,7 +470,7 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *binary) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
 	require.NoError(t, os.Mkdir(root, 0o700))
-	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root, fmt.Sprint(procStat(os.Getpid()).number(session)))
+	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root)
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
@@ -515,7 +515,7 @@ func TestWatchdogHitsNobodyElse(t *testing.T) {
 	b.letGo(told["let go"])
 	b.letGo(told["let go"])
 	b.letGo(podProcess{told["told"].pid, told["told"].start - 1}) // an earlier one of that number
-	require.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 3 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 2 }, 10*time.Second, time.Millisecond)
 	require.NoError(t, pods["ended"].Process.Kill())
 	require.True(t, hasEnded(t, pods["ended"], 10*time.Second))
 	b.pipe.Close()
@@ -535,14 +535,13 @@ func TestWatchdogHoldsOnePidfdForEachPod(t *testing.T) {
 		pod := startSleeper(t, 0)
 		b.starting()
 		told := b.launched(pod.Process.Pid)
-		b.tell(isLaunched, told)
 		b.letGo(told)
 		require.NoError(t, pod.Process.Kill())
 	}
 	pod := b.launched(startSleeper(t, 0).Process.Pid)
-	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 2 }, 10*time.Second, time.Millisecond)
-	b.letGo(pod)
 	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 1 }, 10*time.Second, time.Millisecond)
+	b.letGo(pod)
+	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 0 }, 10*time.Second, time.Millisecond)
 }
 
 func TestStoppedWatchdogDoesNotHoldUpAStart(t *testing.T) {
@@ -582,22 +581,23 @@ func identifyAny(t *testing.T, pid int) podProcess {
 }
 
 func TestOrphan(t *testing.T) {
+	if pids := os.Getenv(endEnv); pids != "" {
+		var leader, member, sessionLeader int
+		_, err := fmt.Sscan(pids, &leader, &member, &sessionLeader)
+		require.NoError(t, err)
+		k := kin{since: procStat(leader).number(starttime)}
+		own := startSleeper(t, 0).Process.Pid
+		fmt.Println("orphans", k.isOrphan(leader), k.isOrphan(member), k.isOrphan(sessionLeader), k.isOrphan(own),
+			kin{since: k.since + 1}.isOrphan(leader), kin{}.isOrphan(leader))
+		return
+	}
 	t.Parallel()
 	leader := startSleeper(t, 0).Process.Pid
 	member := startSleeper(t, leader).Process.Pid
-	k := kin{since: procStat(leader).number(starttime), parent: os.Getpid(), session: int(procStat(os.Getpid()).number(session))}
-	assert.True(t, k.isOrphan(leader))
-	assert.False(t, k.isOrphan(member))
-	for name, change := range map[string]func(*kin){
-		"no start was under way":   func(k *kin) { k.since = 0 },
-		"it is older":              func(k *kin) { k.since++ },
-		"it has another parent":    func(k *kin) { k.parent = os.Getppid() },
-		"it is of another session": func(k *kin) { k.session++ },
-	} {
-		other := k
-		change(&other)
-		assert.False(t, other.isOrphan(leader), name)
-	}
+	daemon := startSleeperWith(t, &syscall.SysProcAttr{Setsid: true}).Process.Pid
+	_, lines := startHelper(t, t.Name(), fmt.Sprint(leader, member, daemon))
+	assert.Equal(t, "orphans true false false false false false", waitForLine(t, lines, "orphans"),
+		"not: a member of its group, the leader of a session, the child of another, an older one, any while no start is under way")
 }
 
 func TestPodIsLetGoAfterItsTeardown(t *testing.T) {

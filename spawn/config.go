@@ -193,15 +193,12 @@ func (c Config) launchError(err error) error {
 func RuntimeDir(env []string) (string, error) {
 	for _, place := range []struct{ variable, below string }{
 		{"YOI_RUNTIME_DIR", ""},
-		{"YOI_HOME", "run"},
-		{"XDG_RUNTIME_DIR", "yoi"},
-		{"HOME", ".yoi/run"},
+		{"YOI_HOME", "/run"},
+		{"XDG_RUNTIME_DIR", "/yoi"},
+		{"HOME", "/.yoi/run"},
 	} {
 		if base := lookupEnv(env, place.variable); base != "" {
-			if place.below != "" {
-				base += "/" + place.below
-			}
-			return clean(base), nil
+			return clean(base + place.below), nil
 		}
 	}
 	return "", ErrRuntimeDirUnavailable

@@ -92,24 +92,22 @@ func lineText(line []byte, cut bool) string {
 
 // tail keeps the last lines. It reuses its memory: a pod may write millions.
 type tail struct {
-	lines [tailLines]struct {
-		text []byte
-		cut  bool
-	}
-	n int
+	lines [tailLines][]byte
+	n     int
 }
 
 func (t *tail) add(line []byte, cut bool) {
 	slot := &t.lines[t.n%tailLines]
-	slot.text, slot.cut = append(slot.text[:0], line...), cut
+	*slot = append((*slot)[:0], line...)
+	if cut {
+		*slot = append(*slot, cutMark...)
+	}
 	t.n++
 }
 
-func (t *tail) strings() []string {
-	var lines []string
+func (t *tail) strings() (lines []string) {
 	for i := max(0, t.n-tailLines); i < t.n; i++ {
-		slot := t.lines[i%tailLines]
-		lines = append(lines, lineText(slot.text, slot.cut))
+		lines = append(lines, lineText(t.lines[i%tailLines], false))
 	}
 	return lines
 }
@@ -119,17 +117,10 @@ func (t *tail) strings() []string {
 // split a flood of lines.
 func beforeTail(p []byte) int {
 	end := len(p)
-	for from := 0; from < end; {
-		i := bytes.Index(p[from:], []byte(readyPrefix))
-		if i < 0 {
-			break
-		}
-		from += i
-		if from == 0 || p[from-1] == '\n' {
-			end = from
-			break
-		}
-		from++
+	if isReadyLine(p) {
+		end = 0
+	} else if i := bytes.Index(p, []byte("\n"+readyPrefix)); i >= 0 {
+		end = i + 1
 	}
 	// Forward from shortly before the end: LastIndexByte goes byte by byte.
 	for size := 1 << 10; ; size *= 4 {
@@ -254,18 +245,18 @@ func createLog(podDir string, fresh bool) (stderr, reader *os.File, err error) {
 }
 
 func createPodDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("create pod directory: %w", err)
+	err := os.MkdirAll(dir, 0o700)
+	var info fs.FileInfo
+	if err == nil {
+		info, err = os.Lstat(dir)
 	}
-	info, err := os.Lstat(dir)
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("create pod directory: %w", err)
-	}
-	if !info.IsDir() {
+	case !info.IsDir():
 		return fmt.Errorf("pod directory %s is a %s, not a directory of its own: remove it", dir, fileKind(info))
-	}
-	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
-		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", dir, owner, os.Geteuid())
+	case int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid():
+		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", dir, info.Sys().(*syscall.Stat_t).Uid, os.Geteuid())
 	}
 	return nil
 }

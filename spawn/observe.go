@@ -47,7 +47,11 @@ func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 // pod are the caller's, too.
 func Adopt(pid int) *Pod {
 	p := &process{pid: pid, adopted: true, done: make(chan struct{})}
-	go p.reap(watchEnd(pid))
+	ended := watchExit(pid)
+	if ended == nil {
+		ended = func() { pollEnd(pid) }
+	}
+	go p.reap(ended)
 	return &Pod{PID: pid, process: p}
 }
 
@@ -104,12 +108,11 @@ func Printable(s string) string {
 	}
 	var b strings.Builder
 	for _, r := range s {
+		text := string(r)
 		if hidden(r) {
-			q := strconv.QuoteRune(r)
-			b.WriteString(q[1 : len(q)-1])
-		} else {
-			b.WriteRune(r)
+			text = strings.Trim(strconv.QuoteRune(r), "'")
 		}
+		b.WriteString(text)
 	}
 	return b.String()
 }

@@ -72,35 +72,36 @@ func explainExec(program string, err error) error {
 // reap is the only one that waits for the process. ended, if it is not nil,
 // returns when that will not block.
 func (p *process) reap(ended func()) {
-	p.reapLeader(ended)
+	killed := p.reapLeader(ended)
 	close(p.done)
-	if p.wasKilled() {
+	if killed {
 		p.awaitGroup()
 	}
 }
 
-func (p *process) reapLeader(ended func()) {
+func (p *process) reapLeader(ended func()) (killed bool) {
+	var state *os.ProcessState
 	if ended != nil {
-		// It has ended but still holds its number: reaping it under the lock
-		// leaves no moment at which a signal could hit somebody else.
 		ended()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.state = p.wait()
 	} else {
-		state := p.wait()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.state = state
+		state = p.wait()
 	}
-	p.reaped = true
-	p.reapGroup()
-}
-
-func (p *process) wasKilled() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if ended != nil {
+		// It still holds its number: reaping it under the lock leaves no moment
+		// at which a signal could hit somebody else.
+		state = p.wait()
+	}
+	p.state, p.reaped = state, true
+	p.reapGroup()
 	return p.killed
+}
+
+func (p *process) isDone() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reaped
 }
 
 // wait reaps the process. It returns nil if its host has done that, which waits

@@ -89,15 +89,6 @@ func watchExit(pid int) func() {
 	}
 }
 
-// watchEnd is watchExit for a process that is not a child: without a pidfd it looks
-// now and then.
-func watchEnd(pid int) func() {
-	if ended := watchExit(pid); ended != nil {
-		return ended
-	}
-	return func() { pollEnd(pid) }
-}
-
 // hasEnded reports whether a child that was not reaped has ended.
 func hasEnded(pid int) bool {
 	var info unix.Siginfo
@@ -107,34 +98,22 @@ func hasEnded(pid int) bool {
 
 // isStopped reports whether a process was stopped by a signal.
 func isStopped(pid int) bool {
-	stat := procStat(pid)
-	return stat != nil && stat.state() == "T"
+	state, _ := procStat(pid)
+	return state == "T"
 }
 
-// stat holds the fields of /proc/PID/stat (proc(5)) from the third on.
-type stat [][]byte
-
-// procStat returns nil for a process that is not there.
-func procStat(pid int) stat {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil
-	}
+// procStat returns the fields 3 and 22 of /proc/PID/stat (proc(5)): the state, and
+// when the process started, in clock ticks since boot; "" and 0 for one that the
+// system does not show.
+func procStat(pid int) (state string, started uint64) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	// The command's name, field 2, may hold spaces and parentheses.
 	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(fields) < 20 {
-		return nil
+		return "", 0
 	}
-	return fields
-}
-
-// state is field 3: R, S, D, Z (ended, not reaped), T (stopped), …
-func (s stat) state() string { return string(s[0]) }
-
-// startTime is field 22: when the process started, in clock ticks since boot.
-func (s stat) startTime() uint64 {
-	t, _ := strconv.ParseUint(string(s[19]), 10, 64)
-	return t
+	started, _ = strconv.ParseUint(string(fields[19]), 10, 64)
+	return string(fields[0]), started
 }
 
 // workingDir returns the directory that a process is in: started, if it is still

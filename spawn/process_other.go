@@ -13,9 +13,6 @@ func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, e
 // watchExit returns nil: there is no way to wait without reaping here.
 func watchExit(int) func() { return nil }
 
-// watchEnd looks now and then: there is no event for that here.
-func watchEnd(pid int) func() { return func() { pollEnd(pid) } }
-
 // hasEnded cannot tell without reaping here: done tells soon.
 func hasEnded(int) bool { return false }
 

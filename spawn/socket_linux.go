@@ -54,8 +54,8 @@ func connectOnce(path string) (listener int, err error) {
 // than the pod with the process pid. Where one of them is gone, or the system does
 // not show them, that is not known.
 func checkListener(listener, pid int) error {
-	ours, theirs := procStat(pid), procStat(listener)
-	if ours != nil && theirs != nil && theirs.startTime() < ours.startTime() {
+	_, ours := procStat(pid)
+	if _, theirs := procStat(listener); 0 < theirs && theirs < ours {
 		return fmt.Errorf("process %d answers there, which is older than this pod (process %d): a stale pod of the same name?", listener, pid)
 	}
 	return nil

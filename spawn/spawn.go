@@ -222,7 +222,7 @@ func (s *start) await(ctx context.Context) error {
 // another verdict, or neither yet.
 func (s *start) look(ctx context.Context) (ready bool, err error) {
 	// What is over by now is judged by all that it has left in the log.
-	ended, late, cancelled := isClosed(s.process.done), !time.Now().Before(s.deadline), ctx.Err()
+	ended, late, cancelled := s.process.isDone(), !time.Now().Before(s.deadline), ctx.Err()
 	offset := s.log.offset
 	if s.more, err = s.log.read(s.line); err != nil {
 		return false, err
@@ -286,7 +286,10 @@ func (s *start) exited(ctx context.Context) error {
 	if err := s.log.drain(s.line, late); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w (%s)", ErrExited, howItEnded(s.process.exitState()))
+	if state := s.process.exitState(); state != nil {
+		return fmt.Errorf("%w (%s)", ErrExited, state)
+	}
+	return fmt.Errorf("%w (its status is lost: this program, or a library in it, waits for any child)", ErrExited)
 }
 
 // line takes one line of the log; its error is a verdict.
@@ -338,21 +341,4 @@ func (s *start) missing() string {
 		missing += "; the process is stopped, as by SIGSTOP"
 	}
 	return missing
-}
-
-// howItEnded says in words what State tells of a pod that has ended.
-func howItEnded(state *os.ProcessState) string {
-	if state == nil {
-		return "its status is lost: this program, or a library in it, waits for any child"
-	}
-	return state.String()
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }

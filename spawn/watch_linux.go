@@ -5,6 +5,7 @@ package spawn
 import (
 	"encoding/binary"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -68,14 +69,8 @@ func (in *inotify) add(path string, events uint32, wake chan<- struct{}) (int32,
 func (in *inotify) remove(wd int32, wake chan<- struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	var others []chan<- struct{}
-	for _, w := range in.wakes[wd] {
-		if w != wake {
-			others = append(others, w)
-		}
-	}
-	if len(others) > 0 {
-		in.wakes[wd] = others
+	in.wakes[wd] = slices.DeleteFunc(in.wakes[wd], func(w chan<- struct{}) bool { return w == wake })
+	if len(in.wakes[wd]) > 0 {
 		return
 	}
 	delete(in.wakes, wd)
@@ -87,41 +82,34 @@ func (in *inotify) remove(wd int32, wake chan<- struct{}) {
 // read wakes whoever waits for an event until nothing is watched any more.
 func (in *inotify) read() {
 	var buf [4096]byte
-	for {
+	for more := true; more; {
 		n, err := in.file.Read(buf[:])
-		in.mu.Lock()
-		if err != nil {
-			// Nobody is woken again: the callers' own timers take over.
-			in.reading = false
-			in.mu.Unlock()
-			return
-		}
-		for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
-			// struct inotify_event: wd, mask, cookie and the length of the name.
-			field := func(i int) uint32 { return binary.NativeEndian.Uint32(b[4*i:]) }
-			in.dispatch(int32(field(0)), field(1))
-			b = b[unix.SizeofInotifyEvent+int(field(3)):]
-		}
-		if len(in.wakes) == 0 {
-			in.reading = false
-			in.mu.Unlock()
-			return
-		}
-		in.mu.Unlock()
+		more = in.dispatch(buf[:max(0, n)], err)
 	}
 }
 
-func (in *inotify) dispatch(wd int32, mask uint32) {
-	if mask&unix.IN_Q_OVERFLOW != 0 {
-		for wd := range in.wakes {
-			wakeAll(in.wakes[wd])
+// dispatch reports whether there is more to read. After an error nobody is woken
+// again: the callers' own timers take over.
+func (in *inotify) dispatch(events []byte, err error) (more bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for len(events) >= unix.SizeofInotifyEvent {
+		// struct inotify_event: wd, mask, cookie and the length of the name.
+		field := func(i int) uint32 { return binary.NativeEndian.Uint32(events[4*i:]) }
+		wd, mask := int32(field(0)), field(1)
+		if mask&unix.IN_Q_OVERFLOW != 0 {
+			for _, wakes := range in.wakes {
+				wakeAll(wakes)
+			}
 		}
-		return
+		wakeAll(in.wakes[wd])
+		if mask&unix.IN_IGNORED != 0 {
+			delete(in.wakes, wd)
+		}
+		events = events[unix.SizeofInotifyEvent+int(field(3)):]
 	}
-	wakeAll(in.wakes[wd])
-	if mask&unix.IN_IGNORED != 0 {
-		delete(in.wakes, wd)
-	}
+	in.reading = err == nil && len(in.wakes) > 0
+	return in.reading
 }
 
 func wakeAll(wakes []chan<- struct{}) {

@@ -52,6 +52,10 @@ func (s *sweepCase) judge() []scripts.Check {
 	if verdict == "" || arguments == "" {
 		check("verdict", scripts.Must, verdict)
 	}
+	if verdict != "" && s.tooSlow(want, events) {
+		checks[len(checks)-1].Result = scripts.Skip
+		checks[len(checks)-1].Why = fmt.Sprintf("the pod itself took longer than three quarters of the timeout of %v; on a machine this busy that must be longer (-timeout)", s.timeout)
+	}
 	if s.pid != 0 && verdict == "" {
 		check("prompt", scripts.Must, s.prompt(want, events))
 	}
@@ -96,7 +100,7 @@ func (s *sweepCase) verdict(want fakepod.Outcome) string {
 	case s.late:
 		return fmt.Sprintf("the client did not end within %v, and said %s; it must end when the start has, within its timeout of %v (-timeout) at the latest (4)", s.longest, s.firstWords(), s.timeout)
 	case s.refused == "" && s.given == nil:
-		return fmt.Sprintf("the client ended with %v without starting the pod, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names (1)", state, s.firstWords())
+		return fmt.Sprintf("the client ended with %v before a pod had begun, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names, and wait for it (1)", state, s.firstWords())
 	case want.Verdict == fakepod.Ready && !state.Success():
 		return fmt.Sprintf("the client ended with %v and said %s; the pod became ready, so it must end with status 0 (2, 3)", state, s.firstWords())
 	case want.Verdict != fakepod.Ready && state.Success():
@@ -115,16 +119,35 @@ func (s *sweepCase) prompt(want fakepod.Outcome, events []event) string {
 	since, what := events[0].at+int64(s.timeout), fmt.Sprintf("the timeout of %v was over", s.timeout)
 	if want.Step >= 0 {
 		since, what = events[len(events)-1].at, "it could be known: "+want.String()
-		for _, e := range events {
-			if e.step == want.Step+1 { // that step is over
-				since = e.at
-			}
+		if e := decided(want, events); e != nil {
+			since = e.at
 		}
 	}
 	if late := time.Duration(s.ended - since); late > prompt {
 		return fmt.Sprintf("the client ended %v after %s; it must within %v (3, 4)", late.Round(10*time.Millisecond), what, prompt)
 	}
 	return ""
+}
+
+// decided returns the event at which the outcome could be known; nil = it has not
+// come to that.
+func decided(want fakepod.Outcome, events []event) (at *event) {
+	for i, e := range events {
+		if e.step == want.Step || e.step == want.Step+1 { // the step, or what follows it
+			at = &events[i]
+		}
+	}
+	return at
+}
+
+// tooSlow reports whether the client has waited for its whole timeout, in which
+// the pod has hardly come to what decides: that proves nothing against the client.
+func (s *sweepCase) tooSlow(want fakepod.Outcome, events []event) bool {
+	if s.late || want.Step < 0 || s.refused != "" || s.took < s.timeout-early || len(events) == 0 {
+		return false
+	}
+	e := decided(want, events)
+	return e == nil || time.Duration(e.at-s.ended)+s.took > s.timeout*3/4
 }
 
 // clean looks for what is left of a pod whose start has failed.
@@ -137,12 +160,23 @@ func (s *sweepCase) clean() string {
 	if s.pid == 0 {
 		return ""
 	}
-	for end := time.Now().Add(gone); len(members(s.pid)) > 0; <-time.After(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			return fmt.Sprintf("the client has left processes of the pod's group: %s; after a failed start the whole group must be killed (4)", strings.Join(members(s.pid), ", "))
+	for end := time.Now().Add(gone); ; <-time.After(5 * time.Millisecond) {
+		left := members(s.pid)
+		switch over := time.Now().After(end); {
+		case len(left) == 0 && !lives(s.pid):
+			return ""
+		case over && len(left) == 0:
+			return fmt.Sprintf("the client has left the pod, process %d; after a failed start it must be killed, with its whole group (4)", s.pid)
+		case over:
+			return fmt.Sprintf("the client has left processes of the pod's group: %s; after a failed start the whole group must be killed (4)", strings.Join(left, ", "))
 		}
 	}
-	return ""
+}
+
+// lives reports whether a process has not ended, reaped or not.
+func lives(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return syscall.Kill(pid, 0) == nil && (err != nil || !strings.Contains(string(stat), ") Z "))
 }
 
 func exists(path string) bool {
@@ -216,7 +250,7 @@ var control = regexp.MustCompile(`[\x00-\x08\x0b-\x1f\x7f-\x{9f}][^\x00-\x1f\x7f
 
 // independent looks at the pod that is ready, when its client has ended.
 func (s *sweepCase) independent(dir string) string {
-	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid)); syscall.Kill(s.pid, 0) != nil || err == nil && strings.Contains(string(stat), ") Z ") {
+	if !lives(s.pid) {
 		return "the client has left no pod that lives; it must live on without its client (1)"
 	}
 	if group, err := syscall.Getpgid(s.pid); err == nil && group != s.pid {

@@ -4,7 +4,7 @@
 //	podclient -- my-client start {name}
 //	podclient -timeout 3s -json report.json -- ./podspawn -timeout 3s {name}
 //
-// The client is run once for each case, in a sandbox of its own, with {name}
+// The client is run once for each case, here but in a sandbox of its own, with {name}
 // replaced. It must start the pod of that name by YOI_POD_RUNTIME_COMMAND, end with
 // status 0 when the pod is ready, and with another status and a message on stdout
 // or stderr when it is not. The pods are fake ones, which act out every way in which

@@ -54,7 +54,7 @@ func (s *sweepCase) judge() []scripts.Check {
 	}
 	if verdict != "" && s.tooSlow(want, events) {
 		checks[len(checks)-1].Result = scripts.Skip
-		checks[len(checks)-1].Why = fmt.Sprintf("the pod itself took longer than three quarters of the timeout of %v; on a machine this busy that must be longer (-timeout)", s.timeout)
+		checks[len(checks)-1].Why = fmt.Sprintf("the pod itself took longer than half of the timeout of %v; on a machine this busy that must be longer (-timeout)", s.timeout)
 	}
 	if s.pid != 0 && verdict == "" {
 		check("prompt", scripts.Must, s.prompt(want, events))
@@ -147,7 +147,7 @@ func (s *sweepCase) tooSlow(want fakepod.Outcome, events []event) bool {
 		return false
 	}
 	e := decided(want, events)
-	return e == nil || time.Duration(e.at-s.ended)+s.took > s.timeout*3/4
+	return e == nil || time.Duration(e.at-s.ended)+s.took > s.timeout/2
 }
 
 // clean looks for what is left of a pod whose start has failed.

@@ -302,11 +302,11 @@ func TestASlowPodProvesNothing(t *testing.T) {
 	s := sweepCase{testCase: slow, timeout: 2 * time.Second, took: 2 * time.Second, ended: int64(2 * time.Second)}
 	for want, events := range map[bool][]event{
 		true:  {{step: 0, at: 1}},
-		false: {{step: 0, at: 1}, {step: 3, at: int64(time.Second)}},
+		false: {{step: 0, at: 1}, {step: 3, at: int64(900 * time.Millisecond)}},
 	} {
 		assert.Equal(t, want, s.tooSlow(slow.want, events))
 	}
-	assert.True(t, s.tooSlow(slow.want, []event{{step: 3, at: int64(1900 * time.Millisecond)}}))
+	assert.True(t, s.tooSlow(slow.want, []event{{step: 3, at: int64(1100 * time.Millisecond)}}))
 }
 
 // A right client may be of any manners.

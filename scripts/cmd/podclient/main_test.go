@@ -85,7 +85,7 @@ func checks(t *testing.T, flags []string, client ...string) (all []scripts.Check
 // found returns the requirements that were not met, each once.
 func found(all []scripts.Check) (requirements []string) {
 	for _, c := range all {
-		if c.Result != scripts.Pass && !slices.Contains(requirements, c.Requirement) {
+		if (c.Result == scripts.Fail || c.Result == scripts.Warn) && !slices.Contains(requirements, c.Requirement) {
 			requirements = append(requirements, c.Requirement)
 		}
 	}
@@ -252,6 +252,9 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 				pattern += "|" + fault.cases
 			}
 			all, out, status := checks(t, []string{"-strict", "-run", pattern}, "/bin/sh", "-c", `cd "$TMPDIR" && exec "$@"`, "sh", program, path, "--timeout", "2", "{name}")
+			if slices.ContainsFunc(all, func(c scripts.Check) bool { return c.Result == scripts.Skip }) {
+				t.Skipf("the machine is too busy:\n%s", out)
+			}
 			assert.Equal(t, 1, status, out)
 			assert.Contains(t, found(all), fault.requirement, out)
 			assert.Subset(t, append(fault.follow, fault.requirement), found(all), out)

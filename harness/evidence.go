@@ -206,10 +206,7 @@ func (e *evidence) report(mark string) {
 		e.reportLog(o.name, o.log, o.name)
 	}
 	e.write("merged.log", e.writeMerged)
-	e.write("processes.txt", func(w io.Writer) error {
-		_, err := io.WriteString(w, e.processes)
-		return err
-	})
+	e.write("processes.txt", func(w io.Writer) error { return second(io.WriteString(w, e.processes)) })
 	e.write("timelines.txt", e.writeTimelines)
 	e.write("trace.json", e.writeTrace)
 	e.tb.Logf("harness: all evidence of this failure: %s", e.dir)
@@ -220,12 +217,11 @@ func (e *evidence) report(mark string) {
 
 func (e *evidence) reportLog(who string, log *podLog, name string) {
 	e.tb.Helper()
-	e.write(name, func(w io.Writer) error {
-		_, err := io.Copy(w, log.reader())
-		return err
-	})
+	e.write(name, func(w io.Writer) error { return second(io.Copy(w, log.reader())) })
 	e.tb.Logf("harness: %s\n\twhole log: %s\n\tlast lines:%s", who, filepath.Join(e.dir, name), log.tail())
 }
+
+func second[T any](_ T, err error) error { return err }
 
 // write writes one file of the evidence; what cannot be written is lost.
 func (e *evidence) write(name string, to func(io.Writer) error) {
@@ -263,15 +259,9 @@ func fileNames(attempts []*attempt) []string {
 	return names
 }
 
-// maxStatusFile is how large a file of a pod directory may be to be kept, and
-// maxStatusFiles how many.
-const (
-	maxStatusFile  = 64 << 10
-	maxStatusFiles = 20
-)
-
 // copyStatusFiles keeps the small files of a pod directory, but not the log.
 func copyStatusFiles(from, to string) error {
+	const most, largest = 20, 64 << 10
 	entries, err := os.ReadDir(from)
 	if from == "" || errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -279,30 +269,22 @@ func copyStatusFiles(from, to string) error {
 	kept := 0
 	for _, entry := range entries {
 		info, infoErr := entry.Info()
-		if infoErr != nil || !info.Mode().IsRegular() || info.Size() > maxStatusFile || entry.Name() == "stderr.log" || kept == maxStatusFiles {
+		if infoErr != nil || !info.Mode().IsRegular() || info.Size() > largest || entry.Name() == "stderr.log" || kept == most {
 			continue
 		}
 		text, readErr := os.ReadFile(filepath.Join(from, entry.Name()))
 		if readErr == nil {
-			if kept++; kept == 1 {
-				readErr = os.MkdirAll(to, 0o700)
-			}
-			if readErr == nil {
-				readErr = os.WriteFile(filepath.Join(to, entry.Name()), text, 0o600)
-			}
+			kept++
+			readErr = errors.Join(os.MkdirAll(to, 0o700), os.WriteFile(filepath.Join(to, entry.Name()), text, 0o600))
 		}
 		err = errors.Join(err, readErr)
 	}
 	return err
 }
 
-// first is the start with which the clock of the evidence begins.
-func (e *evidence) first() *attempt {
-	if len(e.attempts) == 0 {
-		return &attempt{}
-	}
-	return e.attempts[0]
-}
+// since tells how long after the first start of the test a moment was: the clock of
+// the evidence.
+func (e *evidence) since(t time.Time) time.Duration { return t.Sub(e.attempts[0].begin) }
 
 // mergedLog is one of the logs that are merged.
 type mergedLog struct {
@@ -328,49 +310,44 @@ func (e *evidence) writeMerged(w io.Writer) error {
 		m.advance()
 		logs = append(logs, m)
 	}
-	begin := e.first().begin
 	for {
 		var first *mergedLog
 		for _, m := range logs {
-			switch {
-			case m.end == nil && (first == nil || m.at.Before(first.at)):
+			if m.end == nil && (first == nil || m.at.Before(first.at)) {
 				first = m
-			case m.end != nil && m.end != io.EOF:
+			} else if m.end != nil && m.end != io.EOF {
 				return m.end
 			}
 		}
 		if first == nil {
 			return nil
 		}
-		if _, err := fmt.Fprintf(w, "%+11.6f  %s  %s\n", first.at.Sub(begin).Seconds(), spawn.Printable(first.pod), first.line); err != nil {
+		if _, err := fmt.Fprintf(w, "%+11.6f  %s  %s\n", e.since(first.at).Seconds(), spawn.Printable(first.pod), first.line); err != nil {
 			return err
 		}
 		first.advance()
 	}
 }
 
-// phase is a step of a start, until its moment; 0 = it did not come to it.
-type phase struct {
-	name  string
-	until time.Duration
+var phaseNames = []string{"launch", "first line", "ready line", "connect", "failed"}
+
+// phases are the steps of a start, each until its moment; 0 = it did not come to it.
+func phases(t spawn.Timeline) []time.Duration {
+	return []time.Duration{t.Launched, t.FirstLine, t.ReadyLine, t.Connected, t.Ended}
 }
 
-func phases(t spawn.Timeline) []phase {
-	return []phase{
-		{"launch", t.Launched}, {"first line", t.FirstLine}, {"ready line", t.ReadyLine}, {"connect", t.Connected}, {"failed", t.Ended},
-	}
-}
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func (e *evidence) writeTimelines(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "begun\tlaunched\tfirst line\tready line\tconnected\tfailed\t  pod\n")
 	for _, a := range e.attempts {
-		fmt.Fprintf(table, "%+.3fms\t", float64(a.timeline.Start.Sub(e.first().timeline.Start))/1e6)
-		for _, phase := range phases(a.timeline) {
-			if phase.until == 0 {
+		fmt.Fprintf(table, "%+.3fms\t", millis(a.timeline.Start.Sub(e.attempts[0].timeline.Start)))
+		for _, until := range phases(a.timeline) {
+			if until == 0 {
 				fmt.Fprint(table, "-\t")
 			} else {
-				fmt.Fprintf(table, "%.3fms\t", float64(phase.until)/1e6)
+				fmt.Fprintf(table, "%.3fms\t", millis(until))
 			}
 		}
 		fmt.Fprintf(table, "  %s", spawn.Printable(a.pod))
@@ -400,29 +377,23 @@ type traceEvent struct {
 func (e *evidence) writeTrace(w io.Writer) error {
 	events := []traceEvent{{Name: "process_name", Phase: "M", Process: 1, Args: map[string]any{"name": e.tb.Name()}}}
 	for i, a := range e.attempts {
-		events = append(events, a.trace(i+1, a.timeline.Start.Sub(e.first().timeline.Start))...)
+		events = append(events, traceEvent{Name: "thread_name", Phase: "M", Process: 1, Thread: i + 1,
+			Args: map[string]any{"name": fmt.Sprintf("%s (process %d)", a.pod, a.pid)}})
+		begin := a.timeline.Start.Sub(e.attempts[0].timeline.Start)
+		from := time.Duration(0)
+		for j, until := range phases(a.timeline) {
+			if until == 0 {
+				continue
+			}
+			event := traceEvent{Name: phaseNames[j], Phase: "X", Time: 1000 * millis(begin+from), Duration: 1000 * millis(until-from), Process: 1, Thread: i + 1}
+			if event.Name == "failed" && a.err != nil {
+				event.Args = map[string]any{"error": a.err.Error()}
+			}
+			events = append(events, event)
+			from = until
+		}
 	}
 	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
-}
-
-// trace returns the row of one start that began after a while.
-func (a *attempt) trace(row int, begin time.Duration) []traceEvent {
-	micros := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	events := []traceEvent{{Name: "thread_name", Phase: "M", Process: 1, Thread: row,
-		Args: map[string]any{"name": fmt.Sprintf("%s (process %d)", a.pod, a.pid)}}}
-	from := time.Duration(0)
-	for _, step := range phases(a.timeline) {
-		if step.until == 0 {
-			continue
-		}
-		event := traceEvent{Name: step.name, Phase: "X", Time: micros(begin + from), Duration: micros(step.until - from), Process: 1, Thread: row}
-		if step.name == "failed" && a.err != nil {
-			event.Args = map[string]any{"error": a.err.Error()}
-		}
-		events = append(events, event)
-		from = step.until
-	}
-	return events
 }
 
 // evidenceDir returns a directory that is kept: the test's artifact directory
@@ -434,18 +405,16 @@ func evidenceDir(tb TB) (string, error) {
 	return os.MkdirTemp(tempDir, "podharness-failed-")
 }
 
-// artifactDir returns the artifact directory of a test that has one which
-// outlives it, else "": testing's own is removed with the test unless go test was
-// given -artifacts.
+// artifactDir returns the artifact directory of a test; "" = it does not outlive the
+// test, as testing's own does only with go test -artifacts.
 func artifactDir(tb any) string {
 	t, ok := optional[interface{ ArtifactDir() string }](tb)
 	if !ok {
 		return ""
 	}
-	if _, ok := t.(testing.TB); ok {
-		if kept := flag.Lookup("test.artifacts"); kept == nil || kept.Value.String() != "true" {
-			return ""
-		}
+	kept := flag.Lookup("test.artifacts")
+	if _, ok := t.(testing.TB); ok && (kept == nil || kept.Value.String() != "true") {
+		return ""
 	}
 	return t.ArtifactDir()
 }

@@ -130,14 +130,22 @@ func (l *podLog) close() {
 	}
 }
 
-// path returns where the log was made; "" if it was not.
-func (l *podLog) path() string {
+// file returns the open log; nil if there is none.
+func (l *podLog) file() *os.File {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.log == nil {
-		return ""
+		return nil
 	}
-	return l.log.File().Name()
+	return l.log.File()
+}
+
+// path returns where the log was made; "" if it was not.
+func (l *podLog) path() string {
+	if file := l.file(); file != nil {
+		return file.Name()
+	}
+	return ""
 }
 
 // dir returns the pod directory; "" if none was made.
@@ -149,12 +157,11 @@ func (l *podLog) dir() string {
 
 // is reports whether a file is this log.
 func (l *podLog) is(info os.FileInfo) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.log == nil {
+	file := l.file()
+	if file == nil {
 		return false
 	}
-	own, err := l.log.File().Stat()
+	own, err := file.Stat()
 	return err == nil && os.SameFile(own, info)
 }
 
@@ -179,16 +186,12 @@ func (l *podLog) open() (*os.File, error) {
 // reader returns the log from its start to where it ends now, however fast it
 // grows; nothing after close.
 func (l *podLog) reader() *io.SectionReader {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.log == nil {
-		return io.NewSectionReader(strings.NewReader(""), 0, 0)
+	if file := l.file(); file != nil {
+		if info, err := file.Stat(); err == nil {
+			return io.NewSectionReader(file, 0, info.Size())
+		}
 	}
-	size := int64(0)
-	if info, err := l.log.File().Stat(); err == nil {
-		size = info.Size()
-	}
-	return io.NewSectionReader(l.log.File(), 0, size)
+	return io.NewSectionReader(strings.NewReader(""), 0, 0)
 }
 
 // tail returns the last lines of the log for a message, an unfinished one

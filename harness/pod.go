@@ -114,15 +114,14 @@ func (p *Pod) search(re *regexp.Regexp, timeout time.Duration) (line string, fou
 	abandoned, abandon := context.WithCancel(context.Background())
 	defer abandon()
 	ctx, toEnd := context.WithCancel(context.Background())
-	defer toEnd()
 	var late <-chan time.Time // never, for one look at all that is there
 	if timeout > 0 {
 		ctx, toEnd = context.WithTimeout(context.Background(), timeout)
-		defer toEnd()
 		late = time.After(timeout)
 	} else {
 		toEnd()
 	}
+	defer toEnd()
 	matched, read := make(chan string, 1), make(chan error, 1)
 	go func() {
 		defer log.Close()
@@ -143,15 +142,15 @@ func (p *Pod) search(re *regexp.Regexp, timeout time.Duration) (line string, fou
 		case <-late:
 		}
 	}
+	if ctx.Err() != nil {
+		err = nil
+	}
 	select {
 	case line = <-matched:
 		return line, true, nil
 	default:
+		return "", false, err
 	}
-	if ctx.Err() != nil {
-		err = nil
-	}
-	return "", false, err
 }
 
 // Wait tells that the test expects the pod to end by itself, waits until it

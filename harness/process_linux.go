@@ -66,42 +66,34 @@ func search(k kin, list func() []int) []Leak {
 	return slices.SortedFunc(maps.Values(found), func(a, b Leak) int { return cmp.Compare(a.PID, b.PID) })
 }
 
-// census is a moment in the numbering of processes and threads, which goes up
-// and at the largest number begins anew (pid_namespaces(7)).
+// census is a moment in the numbering of processes and threads, which goes up and
+// at the largest number begins anew (pid_namespaces(7)).
 type census struct {
-	last  int    // the number given last
-	forks uint64 // how many were given since boot, at least
-	pid   int    // of a process that was made just after it
+	forks int // how many numbers were given since boot, at least; 0 = not known
+	pid   int // of a process that was made just after it
 }
 
-// takeCensus returns a census with last = 0 where it cannot be taken.
-func takeCensus() census {
-	// Both are in proc(5): the fifth field, and the line "processes".
-	load, _ := os.ReadFile("/proc/loadavg")
-	all, _ := os.ReadFile("/proc/stat")
-	fields := strings.Fields(string(load))
-	_, forks, ok := strings.Cut(string(all), "\nprocesses ")
-	if len(fields) < 5 || !ok {
-		return census{}
-	}
-	var c census
-	_, _ = fmt.Sscan(fields[4], &c.last)
+// takeCensus reads the line "processes" (proc(5)).
+func takeCensus() (c census) {
+	text, _ := os.ReadFile("/proc/stat")
+	_, forks, _ := strings.Cut(string(text), "\nprocesses ")
 	_, _ = fmt.Sscan(forks, &c.forks)
 	return c
 }
 
-// younger returns the processes that there may be of those made after the
-// census: a few numbers, if few were given since, and else all processes.
-func (c census) younger() []int {
+// younger returns the processes that there may be of those made since: a few
+// numbers, if few were given, and else all processes.
+func (c census) younger() (pids []int) {
 	const few = 200
-	now := takeCensus()
+	last := 0 // the number given last
+	load, _ := os.ReadFile("/proc/loadavg")
+	_, _ = fmt.Sscanf(string(load), "%s %s %s %s %d", new(string), new(string), new(string), new(string), &last)
 	// Numbers between which the process is not are those of another system, as a
 	// container may be shown them, or have begun anew.
-	if c.last == 0 || c.pid <= c.last || now.last < c.pid || now.forks-c.forks > few {
+	if c.forks == 0 || takeCensus().forks-c.forks > few || last < c.pid || last-c.pid > few {
 		return allProcesses()
 	}
-	var pids []int
-	for pid := c.last + 1; pid <= now.last; pid++ {
+	for pid := c.pid; pid <= last; pid++ {
 		pids = append(pids, pid)
 	}
 	return pids
@@ -150,17 +142,14 @@ func (k kin) lookAt(pid int) look {
 	}
 	// Threads of the kernel and processes that have ended have no program and no
 	// command line either (proc(5)).
-	if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil {
-		return isOther
-	}
-	if commandLine(pid) == "" {
+	_, err = os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err == nil && commandLine(pid) == "" {
 		return isStarting
 	}
-	// It may have got both since.
-	if env, err := environ(pid); err == nil && len(env) == 0 {
-		return isOther
+	if env, err := environ(pid); err != nil || len(env) > 0 {
+		return isStarting // it has got both since
 	}
-	return isStarting
+	return isOther
 }
 
 func environ(pid int) ([]byte, error) { return os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) }
@@ -312,7 +301,8 @@ func kill(k kin, deadline time.Time) {
 		if len(found) == 0 || time.Now().After(deadline) {
 			return
 		}
-		awaitEnds(k.signal(found, unix.SIGKILL), min(time.Until(deadline), 100*time.Millisecond))
+		// What has ended unseen is not found again, nor reaped.
+		awaitEnds(k.signal(found, unix.SIGKILL), min(time.Until(deadline), time.Second))
 	}
 }
 
@@ -395,38 +385,30 @@ const (
 // open files.
 func describeProcesses(w io.Writer, processes []Leak) {
 	fmt.Fprintf(w, "%d processes alive\n", len(processes))
-	t := processTree{sockets: socketPaths(), children: map[int][]Leak{}}
-	known := map[int]bool{}
-	for _, p := range processes {
-		known[p.PID] = true
-	}
+	children := map[int64][]Leak{} // of 0 are those whose parent is not among them
 	for _, p := range processes[:min(len(processes), maxProcesses)] {
-		parent := 0
-		if stat := procStat(p.PID); stat != nil && known[int(stat.number(ppid))] {
-			parent = int(stat.number(ppid))
+		parent := int64(0)
+		if stat := procStat(p.PID); stat != nil && slices.ContainsFunc(processes, func(l Leak) bool { return int64(l.PID) == stat.number(ppid) }) {
+			parent = stat.number(ppid)
 		}
-		t.children[parent] = append(t.children[parent], p)
+		children[parent] = append(children[parent], p)
 	}
-	t.describe(w, 0, "")
-}
-
-type processTree struct {
-	sockets  map[string]string
-	children map[int][]Leak // by parent; of 0 are those whose parent is not among them
-}
-
-func (t processTree) describe(w io.Writer, parent int, indent string) {
-	for _, p := range t.children[parent] {
-		state := "ended"
-		if stat := procStat(p.PID); stat != nil {
-			state = fmt.Sprintf("%s, group %d, session %d", status(p.PID, "State"), stat.number(pgrp), stat.number(session))
+	sockets := socketPaths()
+	var describe func(parent int64, indent string)
+	describe = func(parent int64, indent string) {
+		for _, p := range children[parent] {
+			state := "ended"
+			if stat := procStat(p.PID); stat != nil {
+				state = fmt.Sprintf("%s, group %d, session %d", status(p.PID, "State"), stat.number(pgrp), stat.number(session))
+			}
+			fmt.Fprintf(w, "%s%d  %s, %v old: %s\n", indent, p.PID, state, p.Age, spawn.Printable(p.Command))
+			for _, file := range openFiles(p.PID, sockets) {
+				fmt.Fprintf(w, "%s    %s\n", indent, spawn.Printable(file))
+			}
+			describe(int64(p.PID), indent+"  ")
 		}
-		fmt.Fprintf(w, "%s%d  %s, %v old: %s\n", indent, p.PID, state, p.Age, spawn.Printable(p.Command))
-		for _, file := range openFiles(p.PID, t.sockets) {
-			fmt.Fprintf(w, "%s    %s\n", indent, spawn.Printable(file))
-		}
-		t.describe(w, p.PID, indent+"  ")
 	}
+	describe(0, "")
 }
 
 // openFiles lists the descriptors of a process, sockets by their path.

@@ -48,7 +48,7 @@ func run(short bool, runs int, write bool) error {
 	if _, err := os.Stat("spawn/bench_test.go"); err != nil {
 		return fmt.Errorf("run this at the top of the podharness repository: %w", err)
 	}
-	r := results{values: map[string]map[string][]float64{}}
+	r := results{values: map[[2]string][]float64{}}
 	if err := r.measureAll(short, runs); err != nil {
 		return err
 	}
@@ -65,15 +65,20 @@ func run(short bool, runs int, write bool) error {
 	if !write {
 		return nil
 	}
+	return r.write(page)
+}
+
+// write puts the figures into the README and draws the curve.
+func (r *results) write(page string) error {
 	curve, err := r.curve()
 	if err != nil {
 		return err
 	}
 	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		return err
+	if err == nil {
+		readme, err = replacePage(readme, page)
 	}
-	if readme, err = replacePage(readme, page); err != nil {
+	if err != nil {
 		return err
 	}
 	return errors.Join(os.WriteFile("harness/growth.svg", []byte(curve), 0o644), os.WriteFile("README.md", readme, 0o644))
@@ -101,7 +106,7 @@ func (r *results) timeTests() error {
 			if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 				return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 			}
-			r.values[name] = map[string][]float64{"s": {time.Since(begin).Seconds()}}
+			r.values[[2]string{name, "s"}] = []float64{time.Since(begin).Seconds()}
 		}
 	}
 	return nil
@@ -121,19 +126,12 @@ func replacePage(readme []byte, page string) ([]byte, error) {
 // results are what was measured.
 type results struct {
 	cpu    string
-	values map[string]map[string][]float64 // by benchmark and unit
-}
-
-func (r *results) add(name, unit string, value float64) {
-	if r.values[name] == nil {
-		r.values[name] = map[string][]float64{}
-	}
-	r.values[name][unit] = append(r.values[name][unit], value)
+	values map[[2]string][]float64 // by benchmark and unit
 }
 
 // median fails where nothing was measured.
 func (r *results) median(name, unit string) (float64, error) {
-	all := slices.Sorted(slices.Values(r.values[name][unit]))
+	all := slices.Sorted(slices.Values(r.values[[2]string{name, unit}]))
 	if len(all) == 0 {
 		return 0, fmt.Errorf("benchmark %s has no %s (was it skipped?)", name, unit)
 	}
@@ -179,7 +177,8 @@ func (r *results) read(from io.Reader) error {
 			if err != nil {
 				return fmt.Errorf("benchmark line %q: %w", lines.Text(), err)
 			}
-			r.add(match[1], fields[i+1], value)
+			key := [2]string{match[1], fields[i+1]}
+			r.values[key] = append(r.values[key], value)
 		}
 	}
 	return lines.Err()
@@ -194,18 +193,13 @@ var (
 
 // page returns the README's text.
 func (r *results) page(short bool) (string, error) {
-	return r.fill(pageText, map[string]any{
-		"CPU": r.cpu, "CPUs": runtime.NumCPU(), "System": system(), "Go": runtime.Version(), "Short": short, "Live": r.live(),
-	})
-}
-
-// system names the kernel.
-func system() string {
-	name, err := exec.Command("uname", "-sr").Output()
+	kernel, err := exec.Command("uname", "-sr").Output()
 	if err != nil {
-		return runtime.GOOS
+		return "", err
 	}
-	return strings.TrimSpace(string(name))
+	return r.fill(pageText, map[string]any{
+		"CPU": r.cpu, "CPUs": runtime.NumCPU(), "System": strings.TrimSpace(string(kernel)), "Go": runtime.Version(), "Short": short, "Live": r.live(),
+	})
 }
 
 func (r *results) fill(text string, data any) (string, error) {
@@ -227,11 +221,10 @@ func (r *results) fill(text string, data any) (string, error) {
 
 // live returns the numbers of live pods that were measured.
 func (r *results) live() (counts []int) {
-	for name := range r.values {
-		if count, ok := strings.CutPrefix(name, "LivePods/"); ok {
-			if n, err := strconv.Atoi(count); err == nil {
-				counts = append(counts, n)
-			}
+	for key := range r.values {
+		var n int
+		if _, err := fmt.Sscanf(key[0], "LivePods/%d", &n); err == nil && key[1] == "start-ms" {
+			counts = append(counts, n)
 		}
 	}
 	slices.Sort(counts)
@@ -246,6 +239,7 @@ type panel struct {
 }
 
 type line struct {
+	unit                 string
 	Name, Colour, Points string
 	LabelY               int
 }
@@ -259,48 +253,44 @@ func (r *results) curve() (string, error) {
 	if len(live) < 2 {
 		return "", fmt.Errorf("a curve needs more than %d points", len(live))
 	}
-	var panels []panel
-	for i, p := range []struct {
-		title string
-		units []string
-	}{
-		{"start, ms", []string{"start-ms", "floor-ms"}},
-		{"stop, ms", []string{"stop-ms"}},
-		{"parent's KiB for each", []string{"KiB/pod"}},
-		{"parent's µs/s for each", []string{"cpu-µs/s/pod"}},
-	} {
-		d := panel{X: 50 + i*apart, Title: p.title}
-		if err := r.draw(&d, p.units, live, width, height); err != nil {
+	panels := []panel{
+		{Title: "start, ms", Lines: []line{{unit: "start-ms"}, {unit: "floor-ms"}}},
+		{Title: "stop, ms", Lines: []line{{unit: "stop-ms"}}},
+		{Title: "parent's KiB for each", Lines: []line{{unit: "KiB/pod"}}},
+		{Title: "parent's µs/s for each", Lines: []line{{unit: "cpu-µs/s/pod"}}},
+	}
+	for i := range panels {
+		panels[i].X = 50 + i*apart
+		if err := r.draw(&panels[i], live, width, height); err != nil {
 			return "", err
 		}
-		panels = append(panels, d)
 	}
 	return r.fill(curveText, map[string]any{"Panels": panels, "Live": live, "Width": width, "Step": width / (len(live) - 1)})
 }
 
-// draw puts a line into a panel for each unit.
-func (r *results) draw(d *panel, units []string, live []int, width, height int) error {
-	values, top := map[string][]float64{}, 0.0
-	for _, unit := range units {
+// draw scales the lines of a panel to its highest value.
+func (r *results) draw(d *panel, live []int, width, height int) error {
+	values, top := make([][]float64, len(d.Lines)), 0.0
+	for j, l := range d.Lines {
 		for _, n := range live {
-			v, err := r.median(fmt.Sprintf("LivePods/%d", n), unit)
+			v, err := r.median(fmt.Sprintf("LivePods/%d", n), l.unit)
 			if err != nil {
 				return err
 			}
-			values[unit] = append(values[unit], v)
+			values[j] = append(values[j], v)
 			top = max(top, v)
 		}
 	}
 	d.Top = int(top) + 1
-	for j, unit := range units {
-		var points []string
-		var y int
-		for k, v := range values[unit] {
+	for j := range d.Lines {
+		l, y := &d.Lines[j], 0
+		for k, v := range values[j] {
 			y = height + 40 - int(math.Round(max(0, v)/float64(d.Top)*float64(height)))
-			points = append(points, fmt.Sprintf("%d,%d", d.X+k*width/(len(live)-1), y))
+			l.Points += fmt.Sprintf(" %d,%d", d.X+k*width/(len(live)-1), y)
 		}
-		name, _, _ := strings.Cut(unit, "-")
-		d.Lines = append(d.Lines, line{name, []string{"#0b6e99", "#999"}[j], strings.Join(points, " "), y + []int{-5, 15}[j]})
+		l.Points = l.Points[1:]
+		l.Name, _, _ = strings.Cut(l.unit, "-")
+		l.Colour, l.LabelY = []string{"#0b6e99", "#999"}[j], y+[]int{-5, 15}[j]
 	}
 	return nil
 }

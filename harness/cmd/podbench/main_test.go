@@ -24,7 +24,7 @@ PASS
 
 func read(t *testing.T, output string) *results {
 	t.Helper()
-	r := &results{values: map[string]map[string][]float64{}}
+	r := &results{values: map[[2]string][]float64{}}
 	require.NoError(t, r.read(strings.NewReader(output)))
 	return r
 }

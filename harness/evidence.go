@@ -43,9 +43,9 @@ type output struct {
 func (e *evidence) output(name string) *podLog {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	o := output{name, newPodLog(e.tb, name)}
-	e.outputs = append(e.outputs, o)
-	return o.log
+	log := newPodLog(e.tb, name)
+	e.outputs = append(e.outputs, output{name, log})
+	return log
 }
 
 // attempt is one start of a pod: what is known of it when the test has failed.
@@ -237,11 +237,10 @@ func (e *evidence) write(name string, to func(io.Writer) error) {
 
 // fileNames returns a name for the files of each attempt: the pod's, with a
 // number where that is taken.
-func fileNames(attempts []*attempt) []string {
+func fileNames(attempts []*attempt) (names []string) {
 	const longest = 200 // a file's name has 255 bytes, some are for the rest of it
 	taken := map[string]bool{"merged": true}
-	names := make([]string, len(attempts))
-	for i, a := range attempts {
+	for _, a := range attempts {
 		pod := strings.Map(func(r rune) rune {
 			if r == '/' || r < ' ' {
 				return '_' // a name that Start refused
@@ -254,7 +253,7 @@ func fileNames(attempts []*attempt) []string {
 			name = fmt.Sprintf("%s.%d", pod, n)
 		}
 		taken[name] = true
-		names[i] = name
+		names = append(names, name)
 	}
 	return names
 }

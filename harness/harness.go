@@ -65,10 +65,10 @@
 //	client-N.stdout what a client wrote to its stdout, or stderr
 //	NAME.dir/       the small files of the pod's directory, such as status.json
 //	merged.log      the logs of all pods of the test on one clock
-//	processes.txt   what lived when the test failed, before it was stopped: the
-//	                process tree with states, open files and sockets, and the
-//	                environment beyond the usual, values as [Config.ShowEnv] has it
-//	                (a start that failed has killed its own before that)
+//	processes.txt   what lived when the test failed, before it was stopped, with
+//	                open files and sockets, and the environment beyond the usual,
+//	                values as [Config.ShowEnv] has it (a start that failed has
+//	                killed its own before that)
 //	timelines.txt   how long each step of each start took
 //	trace.json      the same for Perfetto or chrome://tracing
 //
@@ -79,6 +79,7 @@
 package harness
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -260,12 +261,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.StopSignal == nil {
 		c.StopSignal = syscall.SIGINT
 	}
-	if c.StopGrace == 0 {
-		c.StopGrace = DefaultStopGrace
-	}
-	if c.ReadyTimeout == 0 {
-		c.ReadyTimeout = spawn.DefaultReadyTimeout
-	}
+	c.StopGrace = cmp.Or(c.StopGrace, DefaultStopGrace)
+	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, spawn.DefaultReadyTimeout)
 	if err := c.check(); err != nil {
 		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
 	}
@@ -283,35 +280,28 @@ func (c Config) check() error {
 	if c.StopGrace < 0 {
 		return fmt.Errorf("StopGrace %v is negative", c.StopGrace)
 	}
-	return checkFakePod(c.Command)
-}
-
-// checkFakePod tells what is wrong with the program of a fake pod: a test that
-// expects a pod to die must not be content with one that refuses a misspelt mode.
-func checkFakePod(command spawn.Command) error {
+	// A test that expects a pod to die must not be content with a fake pod that
+	// refuses a misspelt mode.
 	name, args := fakepod.Command("")
 	last := len(args) - 1
-	if command.Program != name || len(command.PrefixArgs) <= last || !slices.Equal(command.PrefixArgs[:last], args[:last]) {
+	if c.Command.Program != name || len(c.Command.PrefixArgs) <= last || !slices.Equal(c.Command.PrefixArgs[:last], args[:last]) {
 		return nil
 	}
-	return fakepod.Check(command.PrefixArgs[last])
+	return fakepod.Check(c.Command.PrefixArgs[last])
 }
 
 // beforeDeadline cuts a timeout so that it ends before the test's own deadline
 // and leaves time to tear down and report: go test panics at that deadline, and
 // the evidence would be lost. The note is for the message of one that was cut.
 func beforeDeadline(tb TB, what string, timeout time.Duration) (cut time.Duration, note string) {
-	t, ok := optional[interface{ Deadline() (time.Time, bool) }](tb)
-	if !ok {
+	t, hasDeadline := optional[interface{ Deadline() (time.Time, bool) }](tb)
+	if !hasDeadline {
 		return timeout, ""
 	}
 	deadline, ok := t.Deadline()
-	if !ok {
-		return timeout, ""
-	}
 	left := time.Until(deadline)
 	left = max((left - min(left/4, 5*time.Second)).Truncate(time.Millisecond), time.Millisecond)
-	if left >= timeout {
+	if !ok || left >= timeout {
 		return timeout, ""
 	}
 	return left, fmt.Sprintf("\n\tnote: the %s of %v was cut to %v, to end before the test's deadline", what, timeout, left)

@@ -42,16 +42,12 @@ func search(k kin, list func() []int) []Leak {
 			if looked[pid] {
 				continue
 			}
-			switch k.lookAt(pid) {
-			case isGone:
-				continue
-			case isKin:
+			what := k.lookAt(pid)
+			if what == isKin {
 				found[pid] = Leak{PID: pid, Command: commandLine(pid), Age: age(pid)}
-				looked[pid] = true
-			case isOther:
-				looked[pid] = true
 			}
-			again = true
+			looked[pid] = what == isKin || what == isOther
+			again = again || what != isGone
 		}
 		for pid := range found {
 			if k.lookAt(pid) != isKin {
@@ -214,11 +210,10 @@ func bootTicks() int64 {
 
 // age returns how long a process has run.
 func age(pid int) time.Duration {
-	stat := procStat(pid)
-	if stat == nil {
-		return 0
+	if stat := procStat(pid); stat != nil {
+		return max(0, time.Duration(bootTicks()-stat.number(starttime))*tick)
 	}
-	return max(0, time.Duration(bootTicks()-stat.number(starttime))*tick)
+	return 0
 }
 
 // stat holds the fields of /proc/PID/stat (proc(5)) from the third on.
@@ -296,11 +291,7 @@ func killLedGroup(p podProcess, pidfd int) {
 
 // kill kills kin until there is none left, or the deadline has passed.
 func kill(k kin, deadline time.Time) {
-	for {
-		found := find(k)
-		if len(found) == 0 || time.Now().After(deadline) {
-			return
-		}
+	for found := find(k); len(found) > 0 && time.Now().Before(deadline); found = find(k) {
 		// What has ended unseen is not found again, nor reaped.
 		awaitEnds(k.signal(found, unix.SIGKILL), min(time.Until(deadline), time.Second))
 	}
@@ -418,18 +409,14 @@ func openFiles(pid int, sockets map[string]string) (files []string) {
 	if err != nil {
 		return []string{"open files unknown: " + err.Error()}
 	}
-	slices.SortFunc(entries, func(a, b os.DirEntry) int {
-		return cmp.Or(cmp.Compare(len(a.Name()), len(b.Name())), cmp.Compare(a.Name(), b.Name()))
-	})
+	number := func(entry os.DirEntry) int { n, _ := strconv.Atoi(entry.Name()); return n }
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return cmp.Compare(number(a), number(b)) })
 	for _, entry := range entries[:min(len(entries), maxFiles)] {
 		target, err := os.Readlink(filepath.Join(dir, entry.Name()))
 		if err != nil {
 			continue // closed meanwhile
 		}
-		if path := sockets[target]; path != "" {
-			target += " " + path
-		}
-		files = append(files, fmt.Sprintf("fd %s: %s", entry.Name(), target))
+		files = append(files, strings.TrimSpace(fmt.Sprintf("fd %s: %s %s", entry.Name(), target, sockets[target])))
 	}
 	if more := len(entries) - maxFiles; more > 0 {
 		files = append(files, fmt.Sprintf("%d more", more))

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -169,25 +170,16 @@ func (r *roster) end() {
 
 // tempDir is the temporary directory as it was when the test binary began: a
 // test may set TMPDIR to one of its own, which ends with it.
-var tempDir = func() string {
-	dir, err := filepath.Abs(os.TempDir())
-	if err != nil {
-		return "/tmp"
-	}
-	return dir
-}()
+var tempDir, _ = filepath.Abs(os.TempDir())
 
 // shortTempDir returns a temporary directory below which a socket's path fits
 // into a socket address: the usual one, unless TMPDIR is long (as on macOS).
 func shortTempDir() string {
-	if len(tempDir) <= 40 {
-		return tempDir
+	if tempDir == "" || len(tempDir) > 40 {
+		return "/tmp"
 	}
-	return "/tmp"
+	return tempDir
 }
-
-// maxName is how much of a test's name goes into the name of a pod.
-const maxName = 32
 
 // newName makes a pod's name of the test's, with what is unsafe in a path or a
 // shell replaced.
@@ -203,11 +195,8 @@ func (b *sandbox) newName() string {
 	}, b.tb.Name())
 	// A name must not look like a flag, or be hidden.
 	safe = strings.TrimLeft(safe, "-.")
-	safe = safe[:min(len(safe), maxName)]
-	if safe == "" {
-		safe = "pod"
-	}
-	return fmt.Sprintf("%s-%d", safe, b.named)
+	const most = 32
+	return fmt.Sprintf("%s-%d", cmp.Or(safe[:min(len(safe), most)], "pod"), b.named)
 }
 
 // spawnConfig returns what to start for a config whose defaults are filled in.
@@ -215,15 +204,12 @@ func (b *sandbox) spawnConfig(cfg Config, mark string) spawn.Config {
 	if cfg.Name == "" {
 		cfg.Name = b.newName()
 	}
-	if cfg.Workspace == "" {
-		cfg.Workspace = b.dir("workspace")
-	}
 	return spawn.Config{
 		Command:       cfg.Command,
 		PodName:       cfg.Name,
 		Profile:       cfg.Profile,
 		TicketRole:    cfg.TicketRole,
-		WorkspaceRoot: cfg.Workspace,
+		WorkspaceRoot: cmp.Or(cfg.Workspace, b.dir("workspace")),
 		Dir:           cfg.Dir,
 		ResumeFrom:    cfg.ResumeFrom,
 		Env:           append(b.environ(cfg.Env), markEnv+"="+mark),

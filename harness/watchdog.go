@@ -199,9 +199,7 @@ func runWatchdog(mark, root string) {
 	for p, pidfd := range w.pods {
 		killGroup(p, pidfd)
 	}
-	if w.starts > 0 {
-		k.since = w.since
-	}
+	k.since = w.since
 	kill(k, time.Now().Add(lastGrace))
 	awaitEnds(slices.Collect(maps.Values(w.pods)), killGrace)
 	_ = removeAll(root)
@@ -211,7 +209,7 @@ func runWatchdog(mark, root string) {
 type watched struct {
 	pods   map[podProcess]int // by a pidfd each
 	starts int                // whose process is not known yet
-	since  int64              // the begin of the first of those
+	since  int64              // the begin of the first of those; 0 = there is none
 }
 
 // note takes what the test binary tells.
@@ -223,7 +221,9 @@ func (w *watched) note(what rune, p podProcess) {
 			w.since = p.start
 		}
 	case what == isLaunched:
-		w.starts = max(0, w.starts-1) // a new watchdog has not seen all begin
+		if w.starts = max(0, w.starts-1); w.starts == 0 { // a new one has not seen all begin
+			w.since = 0
+		}
 		if pidfd, ok := hold(p); ok {
 			w.pods[p] = pidfd
 		}

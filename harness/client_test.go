@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +36,7 @@ func podspawn(program string) harness.ClientConfig {
 
 func TestClientStartsItsPodInTheSandbox(t *testing.T) {
 	t.Parallel()
-	var pid int
+	var ended <-chan struct{}
 	var log string
 	t.Run("test", func(t *testing.T) {
 		c := harness.StartClient(t, podspawn(""))
@@ -46,13 +45,13 @@ func TestClientStartsItsPodInTheSandbox(t *testing.T) {
 		assert.Empty(t, c.Stderr())
 		pod := harness.Adopt(t, "alpha", patience)
 		assert.Equal(t, filepath.Join(harness.RuntimeDir(t), "alpha", "sock"), pod.SocketPath)
-		pid, log = pod.PID, pod.LogPath
+		ended, log = pod.Done(), pod.LogPath
 		var env map[string]string
 		ask(t, pod, `{"method":"env"}`, &env)
 		assert.Equal(t, harness.RuntimeDir(t), env["YOI_RUNTIME_DIR"])
 		assert.Nil(t, pod.State())
 	})
-	assert.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, patience, time.Millisecond, "it does not outlive the test")
+	waitFor(t, ended) // it does not outlive the test
 	assert.NoFileExists(t, log)
 }
 
@@ -80,7 +79,7 @@ func TestAdoptedPodIsAPod(t *testing.T) {
 		harness.StartClient(t, podspawn("stubborn")).Wait(patience)
 		pod := harness.Adopt(t, "alpha", patience)
 		require.NoError(t, pod.Kill())
-		assert.Eventually(t, func() bool { return syscall.Kill(pod.PID, 0) == syscall.ESRCH }, patience, time.Millisecond)
+		waitFor(t, pod.Done())
 		_, err := pod.TryWaitLog("never", patience)
 		assert.ErrorContains(t, err, "it has ended (its status is not known")
 	})

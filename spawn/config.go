@@ -94,7 +94,7 @@ func (c Config) check() error {
 
 // checkNUL refuses what the system would take for the end of a text.
 func (c Config) checkNUL() error {
-	fields := []struct {
+	for _, field := range []struct {
 		name   string
 		values []string
 	}{
@@ -105,18 +105,16 @@ func (c Config) checkNUL() error {
 		{"WorkspaceRoot", []string{c.WorkspaceRoot}},
 		{"Dir", []string{c.Dir}},
 		{"Env", c.Env},
-	}
-	for _, field := range fields {
-		for _, value := range field.values {
-			if !strings.ContainsRune(value, 0) {
-				continue
-			}
-			// The values of an environment may be secrets.
-			if name, _, ok := strings.Cut(value, "="); ok && field.name == "Env" {
-				value = name
-			}
-			return fmt.Errorf("%s %q holds a NUL byte", field.name, value)
+	} {
+		i := slices.IndexFunc(field.values, func(value string) bool { return strings.ContainsRune(value, 0) })
+		if i < 0 {
+			continue
 		}
+		value := field.values[i]
+		if field.name == "Env" { // its values may be secrets
+			value, _, _ = strings.Cut(value, "=")
+		}
+		return fmt.Errorf("%s %q holds a NUL byte", field.name, value)
 	}
 	return nil
 }
@@ -163,9 +161,9 @@ func (c Config) plan() (plan, error) {
 		err = checkDir(c.Dir)
 	}
 	if err != nil {
-		return plan{}, c.launchError(err)
+		err = c.launchError(err)
 	}
-	return p, nil
+	return p, err
 }
 
 // checkDir tells a missing or closed working directory from such a program: the

@@ -67,6 +67,8 @@ func TestStartsLeaveNothingBehind(t *testing.T) {
 			}
 			if program == "slow-bind" {
 				cfg = fake(t, "ready; sleep 5ms; bind; serve")
+				// Longer than a socket address.
+				cfg.Env = []string{"YOI_RUNTIME_DIR=" + filepath.Join(cfg.WorkspaceRoot, strings.Repeat("d", 200))}
 			}
 			pod, err := spawn.Start(context.Background(), cfg)
 			if err == nil {

@@ -267,17 +267,43 @@ func TestSizeIsToldWhenItHasChanged(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")
 	require.NoError(t, os.WriteFile(path, []byte("hello\n"), 0o600))
-	file, err := os.Open(path)
-	require.NoError(t, err)
-	l := watchLog(file)
-	defer l.Close()
 	var sizes []int64
-	l.grown = func(size int64) { sizes = append(sizes, size) }
+	l, err := OpenLog(path, func(size int64) { sizes = append(sizes, size) })
+	require.NoError(t, err)
+	defer l.Close()
 	for _, size := range []int64{6, 6, 6, 2, 9} {
 		require.NoError(t, os.Truncate(path, size))
 		require.NoError(t, l.look())
 	}
 	assert.Equal(t, []int64{6, 2, 9}, sizes)
+}
+
+func TestPace(t *testing.T) {
+	t.Parallel()
+	next := func(p *pace, watched bool) time.Duration {
+		begin := time.Now()
+		defer p.stop()
+		select {
+		case <-p.next(watched):
+		case <-time.After(10 * time.Second):
+		}
+		return time.Since(begin)
+	}
+	p := newPace(time.Now().Add(10 * time.Millisecond))
+	assert.Less(t, next(p, true), firstSlowLook, "no look is later than the deadline")
+	p = newPace(time.Time{})
+	assert.GreaterOrEqual(t, next(p, true), firstSlowLook, "without a deadline it waits")
+	p = newPace(time.Now().Add(time.Hour))
+	for range 20 {
+		next(p, false)
+	}
+	assert.Equal(t, lastLook, p.quick)
+	assert.Equal(t, firstSlowLook, p.slow)
+	assert.GreaterOrEqual(t, next(p, false), lastLook)
+	p.slow = lastSlowLook
+	p.woken()
+	assert.Equal(t, newPace(time.Time{}).quick, p.quick)
+	assert.Equal(t, firstSlowLook, p.slow)
 }
 
 func TestFollowKeepsADeadline(t *testing.T) {

@@ -2,6 +2,7 @@ package spawn_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,10 +75,27 @@ func shell(t testing.TB, script string) spawn.Config {
 	return cfg
 }
 
+// start is spawn.Start, but does not wait for ever where that does.
+func start(t testing.TB, ctx context.Context, cfg spawn.Config) (pod *spawn.Pod, err error) {
+	t.Helper()
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		pod, err = spawn.Start(ctx, cfg)
+	}()
+	select {
+	case <-returned:
+		return pod, err
+	case <-time.After(cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout) + patience):
+		require.FailNow(t, "Start has not returned in time")
+		return nil, nil
+	}
+}
+
 // mustStart starts a pod that is killed at the end of the test.
 func mustStart(t testing.TB, cfg spawn.Config) *spawn.Pod {
 	t.Helper()
-	pod, err := spawn.Start(context.Background(), cfg)
+	pod, err := start(t, context.Background(), cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { kill(t, pod) })
 	return pod
@@ -104,7 +122,7 @@ func waitDone(t testing.TB, pod *spawn.Pod) {
 // after every failure.
 func mustFail(t testing.TB, ctx context.Context, cfg spawn.Config) *spawn.Error {
 	t.Helper()
-	pod, err := spawn.Start(ctx, cfg)
+	pod, err := start(t, ctx, cfg)
 	if pod != nil {
 		kill(t, pod)
 	}

@@ -54,7 +54,7 @@ func podclient(t *testing.T, args ...string) (stdout, stderr string, status int)
 	go func() { ended <- run(args, &out, &errs) }()
 	select {
 	case status = <-ended:
-	case <-time.After(2 * patience):
+	case <-time.After(3 * patience):
 		require.Fail(t, "podclient has not ended", args)
 	}
 	return out.String(), errs.String(), status
@@ -102,20 +102,35 @@ const starts = `"$YOI_POD_RUNTIME_COMMAND" pod --workspace "$PWD" --pod "$1"`
 func podspawn() []string { return []string{os.Args[0], asPodspawn, "-timeout", "2s", "{name}"} }
 
 func TestPodspawnPassesTheWholeSweep(t *testing.T) {
-	evidence, here := t.TempDir(), names(t, ".")
-	begin := time.Now()
-	out, stderr, status := podclient(t, append([]string{"-timeout", "2s", "-strict", "-o", evidence}, podspawn()...)...)
-	took := time.Since(begin)
-	assert.Empty(t, names(t, evidence))
-	assert.Equal(t, here, names(t, "."), "it leaves nothing in the working directory")
-	assert.Equal(t, 0, status, out)
-	assert.Empty(t, stderr)
+	here := names(t, ".")
+	out := assertPasses(t, os.Args[0], asPodspawn, "-timeout", "{timeout}s", "{name}")
 	assert.Regexp(t, `\n[34]\d passed, 0 failed, 0 warned, \d skipped in \d+\.\ds\n$`, out, "one is skipped only where the machine is too busy for its pod")
 	assert.Regexp(t, `(?m)^PASS  deaf +\d+\.\d{3}s$`, out)
-	if took > 7*time.Second {
-		t.Logf("the sweep took %v: more than its longest timeout and 5 s, on a busy machine", took)
+	assert.Equal(t, here, names(t, "."), "it leaves nothing in the working directory")
+}
+
+// assertPasses puts a client to the whole sweep. On a machine that is so busy that a
+// right client cannot read a flood in 2 s, it gets 10 s.
+func assertPasses(t *testing.T, client ...string) (stdout string) {
+	t.Helper()
+	for _, seconds := range []string{"2", "10"} {
+		args := []string{"-timeout", seconds + "s", "-strict", "-o", filepath.Join(t.TempDir(), "evidence")}
+		for _, word := range client {
+			args = append(args, strings.ReplaceAll(word, "{timeout}", seconds))
+		}
+		begin := time.Now()
+		out, stderr, status := podclient(t, args...)
+		if status == 0 {
+			assert.Empty(t, stderr)
+			assert.NoDirExists(t, args[4])
+			assert.Less(t, time.Since(begin), patience)
+			return out
+		}
+		stdout = out + stderr
+		t.Logf("with a timeout of %s s:\n%s", seconds, stdout)
 	}
-	assert.Less(t, took, 30*time.Second)
+	assert.Fail(t, "a right client has findings")
+	return stdout
 }
 
 func names(t *testing.T, dir string) (all []string) {
@@ -181,9 +196,7 @@ func TestClientsOfOtherLanguagesPass(t *testing.T) {
 	} {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
-			client := append(command(t), "--timeout", "2", "{name}")
-			out, stderr, status := podclient(t, append([]string{"-timeout", "2s", "-strict"}, client...)...)
-			assert.Equal(t, 0, status, out+stderr)
+			assertPasses(t, append(command(t), "--timeout", "{timeout}", "{name}")...)
 		})
 	}
 }

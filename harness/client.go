@@ -90,9 +90,11 @@ func (b *sandbox) standIn(command spawn.Command) (string, error) {
 
 // A ClientConfig says which client to start, and how. Only Program must be there.
 type ClientConfig struct {
-	// Program is the client: a path, or a name to be found in PATH.
+	// Program is the client. With a slash in it, it counts from this process's
+	// working directory; without, it is looked up in PATH.
 	Program string
-	// Args are its arguments, as they stand: this is no template.
+	// Args are its arguments, as they stand: this is no template, and a relative
+	// path in them counts from Dir.
 	Args []string
 	// Dir is its working directory; "" = the sandbox's workspace.
 	Dir string
@@ -175,7 +177,13 @@ func (c *Client) start() error {
 	if err != nil {
 		return err
 	}
-	c.cmd = exec.Command(c.cfg.Program, c.cfg.Args...)
+	program := c.cfg.Program
+	if strings.Contains(program, "/") {
+		if program, err = filepath.Abs(program); err != nil {
+			return err
+		}
+	}
+	c.cmd = exec.Command(program, c.cfg.Args...)
 	c.cmd.Env, c.cmd.Dir, c.cmd.Stdin = env, c.cfg.Dir, c.cfg.Stdin
 	if c.cmd.Dir == "" {
 		c.cmd.Dir = c.box.dir("workspace")

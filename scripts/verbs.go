@@ -156,7 +156,7 @@ func (c *call) parse() error {
 		c.pod = c.pods[args[0]]
 	}
 	if c.pod == nil && !slices.Contains([]string{"podstart", "podcommand", "podspawn", "podadopt"}, c.name) {
-		return c.usagef("no pod %q was started in this script, or adopted", args[0])
+		return c.usagef("no pod %q was started in this script (podadopt takes over one that a client has started)", args[0])
 	}
 	return nil
 }

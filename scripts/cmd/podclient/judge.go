@@ -169,7 +169,7 @@ func (s *sweepCase) clean() string {
 		case over && len(left) == 0:
 			return fmt.Sprintf("the client has left the pod, process %d; after a failed start it must be killed, with its whole group (4)", s.pid)
 		case over:
-			return fmt.Sprintf("the client has left processes of the pod's group: %s; after a failed start the whole group must be killed (4)", strings.Join(left, ", "))
+			return fmt.Sprintf("the client has left of the pod: %s; after a failed start the whole group must be killed (4)", strings.Join(left, ", "))
 		}
 	}
 }

@@ -128,16 +128,16 @@ func (s *settings) sweep(cases []testCase, stdout, stderr io.Writer) (ok bool, e
 
 func (s *settings) evidenceLine() string {
 	if s.evidence == "" {
-		return "evidence was not kept: -o DIR keeps it, by case"
+		return "(N) is a section of the contract, spawn/HANDSHAKE.md; evidence was not kept: -o DIR keeps it, by case"
 	}
-	return "evidence of the findings, by case: " + s.evidence
+	return "(N) is a section of the contract, spawn/HANDSHAKE.md; evidence of the findings, by case: " + s.evidence
 }
 
 // parse returns the settings; usage goes to stderr if it is asked for.
 func parse(args []string, stderr io.Writer) (settings, error) {
 	s := settings{only: regexp.MustCompile(""), seed: uint64(time.Now().UnixNano())}
 	flags := flag.NewFlagSet("podclient", flag.ContinueOnError)
-	flags.DurationVar(&s.timeout, "timeout", 20*time.Second, "the `DURATION` that the client itself waits for a pod")
+	flags.DurationVar(&s.timeout, "timeout", 20*time.Second, "the `DURATION` that the client waits for a pod: its own, which podclient cannot set")
 	pattern := func(to **regexp.Regexp) func(string) error {
 		return func(expr string) (err error) {
 			*to, err = regexp.Compile(expr)

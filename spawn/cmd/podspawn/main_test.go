@@ -124,8 +124,12 @@ func TestEveryFlagReachesThePod(t *testing.T) {
 	} {
 		stdout, stderr, status := podspawn(t, "ready", append(tc.args, "-json", "alpha")...)
 		require.Zero(t, status, stderr)
-		var pod struct{ Socket string }
+		var pod struct {
+			Socket string
+			PID    int
+		}
 		require.NoError(t, json.Unmarshal([]byte(stdout), &pod))
+		t.Cleanup(func() { _ = syscall.Kill(-pod.PID, syscall.SIGKILL) }) // the next one takes its directory over
 		told := snapshot(t, pod.Socket)
 		for _, want := range tc.want {
 			assert.Contains(t, told, want)

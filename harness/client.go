@@ -514,10 +514,7 @@ func (b *sandbox) watchForeign() {
 		var dirs sync.WaitGroup
 		defer dirs.Wait()
 		spawn.WatchDir(ctx, b.dir("run"), func() {
-			entries, _ := os.ReadDir(b.dir("run"))
-			for _, entry := range entries {
-				name := entry.Name()
-				b.captureForeign(name)
+			for _, name := range b.captureAll() {
 				// A log that is not there yet is noticed in its own directory.
 				if info, err := os.Stat(filepath.Join(b.dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
 					watched[inode(info)] = true
@@ -530,6 +527,17 @@ func (b *sandbox) watchForeign() {
 			}
 		})
 	}()
+}
+
+// captureAll captures what there is now, and returns the names in the runtime
+// directory.
+func (b *sandbox) captureAll() (names []string) {
+	entries, _ := os.ReadDir(b.dir("run"))
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+		b.captureForeign(entry.Name())
+	}
+	return names
 }
 
 func inode(info os.FileInfo) string {
@@ -674,6 +682,7 @@ func (b *sandbox) endForeign() {
 	}
 	f.cancel()
 	<-f.done
+	b.captureAll() // what has come so late that it was not noticed
 	for name, a := range f.attempts {
 		if b.running(name) == nil {
 			_, _ = b.adopt(name, a) // else there is none that could be stopped

@@ -127,10 +127,11 @@ func (s *settings) sweep(cases []testCase, stdout, stderr io.Writer) (ok bool, e
 }
 
 func (s *settings) evidenceLine() string {
+	const sections = "(N) is a section of the contract, spawn/HANDSHAKE.md\n"
 	if s.evidence == "" {
-		return "(N) is a section of the contract, spawn/HANDSHAKE.md; evidence was not kept: -o DIR keeps it, by case"
+		return sections + "evidence was not kept: -o DIR keeps it, by case"
 	}
-	return "(N) is a section of the contract, spawn/HANDSHAKE.md; evidence of the findings, by case: " + s.evidence
+	return sections + "evidence of the findings, by case: " + s.evidence
 }
 
 // parse returns the settings; usage goes to stderr if it is asked for.

@@ -44,12 +44,12 @@ func connect(path string, pid int, launch fs.FileInfo) error {
 	info, statErr := os.Stat(path)
 	listener, err := connectOnce(path)
 	switch {
+	case hasEnded(pid) || syscall.Kill(pid, 0) == syscall.ESRCH:
+		return errEnded // whatever comes of what it has announced
 	case err != nil:
 		return err
 	case statErr != nil:
 		return errors.Unwrap(statErr) // it has just been bound
-	case hasEnded(pid) || syscall.Kill(pid, 0) == syscall.ESRCH:
-		return errEnded
 	case listener == pid:
 		return nil
 	}

@@ -22,6 +22,8 @@ const (
 	early = 100 * time.Millisecond
 	// gone is how long a killed process may take to be gone.
 	gone = 500 * time.Millisecond
+	// livesOn is how long a pod is looked at: one that was just killed is there yet.
+	livesOn = 100 * time.Millisecond
 )
 
 // judge returns what is found of each requirement.
@@ -251,8 +253,10 @@ var control = regexp.MustCompile(`[\x00-\x08\x0b-\x1f\x7f-\x{9f}][^\x00-\x1f\x7f
 
 // independent looks at the pod that is ready, when its client has ended.
 func (s *sweepCase) independent(dir string) string {
-	if !lives(s.pid) {
-		return "the client has left no pod that lives; it must live on without its client (1)"
+	for end := time.Now().Add(livesOn); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
+		if !lives(s.pid) {
+			return "the client has left no pod that lives; it must live on without its client (1)"
+		}
 	}
 	if group, err := syscall.Getpgid(s.pid); err == nil && group != s.pid {
 		return fmt.Sprintf("the pod (process %d) is in process group %d; it must lead one of its own (1)", s.pid, group)

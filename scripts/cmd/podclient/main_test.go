@@ -231,7 +231,7 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 		"takes an empty variable for a directory": {"if os.environ.get(variable):", "if variable in os.environ:", "dir-xdg", "independent", nil},
 		"does not wait for the whole timeout":     {"time.monotonic() + args.timeout", "time.monotonic() + args.timeout / 2", "never-ready", "verdict", nil},
 
-		"looks every three seconds": {"POLL = 0.005", "POLL = 3", "", "prompt", nil},
+		"is late to say that the pod is ready": {"        print(start(args, caught), flush=True)", "        told = start(args, caught); time.sleep(2.5); print(told, flush=True)", "", "prompt", nil},
 		"waits on after the pod has died": {
 			"            if ended:\n", "            if ended: time.sleep(2.5)\n            if ended:\n", "early-exit$", "prompt", nil},
 

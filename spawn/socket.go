@@ -57,6 +57,9 @@ func connect(path string, pid int, launch fs.FileInfo) error {
 	if err := checkListener(listener, pid); err != nil {
 		return err
 	}
+	if now, err := os.Stat(path); err != nil || !now.ModTime().Equal(info.ModTime()) {
+		return syscall.ENOENT // it was replaced meanwhile: the next look tells by whom
+	}
 	if isOlder(info, launch) {
 		return fmt.Errorf("it is older than this pod (process %d), and something still listens on it: a process that an earlier pod of the name has left?", pid)
 	}

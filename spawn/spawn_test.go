@@ -672,11 +672,12 @@ func TestLogTooLongToBeReadInTime(t *testing.T) {
 func TestOneDeadlineCoversTheReadyLineAndTheSocket(t *testing.T) {
 	t.Parallel()
 	cfg := fake(t, "sleep 2s; ready; hang")
-	cfg.ReadyTimeout = 4 * time.Second
+	cfg.ReadyTimeout = 8 * time.Second
 	e := mustFail(t, context.Background(), cfg)
 	assert.ErrorIs(t, e, spawn.ErrTimeout)
 	assert.Contains(t, e.Error(), "waiting for its socket")
-	assert.Less(t, e.Timeline.Ended, 6*time.Second, "not 4s from the ready line on")
+	// However late the ready line is on a busy machine.
+	assert.Less(t, e.Timeline.Ended-e.Timeline.ReadyLine, cfg.ReadyTimeout, "it does not count from the ready line on")
 }
 
 func TestPanicInProgressKillsThePod(t *testing.T) {

@@ -127,7 +127,7 @@ func inAnotherModule(t *testing.T, block string) *exec.Cmd {
 	block = strings.ReplaceAll(block, "CLONE", root)
 	cmd := exec.Command("sh", "-ec", block+"go run example.com/podharness/scripts/cmd/podscript agent.txtar")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOSUMDB=off", "GOWORK=off", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 	return cmd
 }
 
@@ -189,7 +189,7 @@ func TestReadmeExample(t *testing.T) {
 	}
 	cmd := exec.Command(tool, "test", "-v", "./...")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	for _, name := range []string{"TestAgentAnswers", "TestAgentThatDies", "TestScenarios"} {

@@ -16,6 +16,7 @@ import (
 const ProgramEnv = "FAKEPOD_PROGRAM"
 
 const usage = `usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]
+       fakepod worker ... --worker NAME ... (the same)
        fakepod -help | -list
 `
 
@@ -50,7 +51,7 @@ func Command(program string) (name string, args []string) {
 // a process: it takes the process's signals and standard files as its own.
 //
 // Its arguments are the word pod, which is optional, then -program PROGRAM, then
-// the handshake's. Without -program, the environment variable FAKEPOD_PROGRAM
+// the handshake's, or worker and --worker NAME as newer pods have it. Without -program, the environment variable FAKEPOD_PROGRAM
 // says what to do, and without that it is a healthy pod. With -list or -help
 // alone it prints the modes, or how it is used. With -trace FILE before -program it
 // appends a line to FILE as each step begins: the step's index, CLOCK_MONOTONIC in
@@ -64,9 +65,7 @@ func Main(args []string) int {
 			return fail(write(os.Stdout, help()))
 		}
 	}
-	if len(args) > 0 && args[0] == "pod" { // the prefix argument of the default command
-		args = args[1:]
-	}
+	args = withoutPrefix(args)
 	var role role
 	for ; len(args) > 1 && args[0] == "-role"; args = args[2:] { // see start
 		switch args[1] {
@@ -140,6 +139,14 @@ func names[T interface{ row() string }](rows []T) string {
 	return strings.Join(names, ", ")
 }
 
+// withoutPrefix drops the prefix argument of the default command, in either dialect.
+func withoutPrefix(args []string) []string {
+	if len(args) > 0 && (args[0] == "pod" || args[0] == "worker") {
+		return args[1:]
+	}
+	return args
+}
+
 // parseArgs reads what to act out and what the handshake tells.
 func parseArgs(args []string) ([]step, handshake, error) {
 	program := os.Getenv(ProgramEnv)
@@ -148,9 +155,7 @@ func parseArgs(args []string) ([]step, handshake, error) {
 			return nil, nil, errors.New("-program needs a value")
 		}
 		program, args = args[1], args[2:]
-		if len(args) > 0 && args[0] == "pod" { // of a client
-			args = args[1:]
-		}
+		args = withoutPrefix(args) // of a client
 	} else if program == "" {
 		program = "ready"
 	}
@@ -179,6 +184,9 @@ func parseHandshake(args []string) (handshake, error) {
 	h := handshake{}
 	for ; len(args) > 0; args = args[2:] {
 		name := args[0]
+		if name == "--worker" { // as newer pods call it
+			name = "--pod"
+		}
 		_, twice := h[name]
 		switch {
 		case name == "-program":

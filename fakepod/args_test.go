@@ -17,6 +17,8 @@ func TestParseHandshake(t *testing.T) {
 		err  string
 	}{
 		{args: []string{"--workspace", "/w", "--pod", "a"}, want: handshake{"--workspace": "/w", "--pod": "a"}},
+		{args: []string{"--workspace", "/w", "--worker", "a"}, want: handshake{"--workspace": "/w", "--pod": "a"}},
+		{args: []string{"--workspace", "/w", "--worker", "a", "--pod", "a"}, err: "--pod is given twice"},
 		{args: []string{"--pod", "a b", "--workspace", ""}, want: handshake{"--workspace": "", "--pod": "a b"}},
 		{args: []string{"--workspace", "--pod", "--pod", "-x"}, want: handshake{"--workspace": "--pod", "--pod": "-x"}},
 		{args: []string{"--workspace", "/w", "--pod", "...", "--profile", "p", "--ticket-role", "r"},

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,6 +34,10 @@ type Config struct {
 	Profile string
 	// TicketRole marks the process with a role; "" = none.
 	TicketRole string
+	// NameFlag is the flag by which the pod is told its name; "" = "--pod".
+	NameFlag string
+	// ExtraArgs follow the handshake arguments.
+	ExtraArgs []string
 	// WorkspaceRoot is the pod's workspace. It must not be empty; a relative
 	// path is taken from this process's working directory.
 	WorkspaceRoot string
@@ -61,12 +66,14 @@ type Config struct {
 //
 //	--workspace DIR --pod NAME [--profile P] [--ticket-role R]
 //	--workspace DIR --session UUID --pod NAME [--ticket-role R]
+//
+// with NameFlag in place of --pod, and then ExtraArgs.
 func (c Config) Args() []string {
-	args := []string{"--workspace", c.WorkspaceRoot}
+	args, name := []string{"--workspace", c.WorkspaceRoot}, cmp.Or(c.NameFlag, "--pod")
 	if c.ResumeFrom != nil {
-		args = append(args, "--session", c.ResumeFrom.String(), "--pod", c.PodName)
+		args = append(args, "--session", c.ResumeFrom.String(), name, c.PodName)
 	} else {
-		args = append(args, "--pod", c.PodName)
+		args = append(args, name, c.PodName)
 		if c.Profile != "" {
 			args = append(args, "--profile", c.Profile)
 		}
@@ -74,7 +81,7 @@ func (c Config) Args() []string {
 	if c.TicketRole != "" {
 		args = append(args, "--ticket-role", c.TicketRole)
 	}
-	return args
+	return append(args, c.ExtraArgs...)
 }
 
 // check returns an error that names the field of the config that cannot be right.
@@ -86,6 +93,8 @@ func (c Config) check() error {
 		return errors.New("WorkspaceRoot is empty")
 	case c.PodName == "" || c.PodName == "." || c.PodName == ".." || strings.ContainsAny(c.PodName, "/\x00\t\r\n"):
 		return fmt.Errorf("PodName %q must be one path element: not empty, . or .., and without /, NUL, tab, CR or newline", c.PodName)
+	case c.NameFlag != "" && !strings.HasPrefix(c.NameFlag, "-"):
+		return fmt.Errorf("NameFlag %q must begin with -", c.NameFlag)
 	case c.ReadyTimeout < 0:
 		return fmt.Errorf("ReadyTimeout %v is negative", c.ReadyTimeout)
 	}
@@ -102,6 +111,8 @@ func (c Config) checkNUL() error {
 		{"Command.PrefixArgs", c.Command.PrefixArgs},
 		{"Profile", []string{c.Profile}},
 		{"TicketRole", []string{c.TicketRole}},
+		{"NameFlag", []string{c.NameFlag}},
+		{"ExtraArgs", c.ExtraArgs},
 		{"WorkspaceRoot", []string{c.WorkspaceRoot}},
 		{"Dir", []string{c.Dir}},
 		{"Env", c.Env},

@@ -25,6 +25,11 @@ func (c *Config) Flags(flags *flag.FlagSet) {
 	flags.StringVar(&c.Dir, "dir", c.Dir, "the pod's `DIR` to work in (default: the workspace)")
 	flags.StringVar(&c.Profile, "profile", c.Profile, "the pod's `PROFILE`")
 	flags.StringVar(&c.TicketRole, "ticket-role", c.TicketRole, "the pod's ticket `ROLE`")
+	flags.StringVar(&c.NameFlag, "name-flag", cmp.Or(c.NameFlag, "--pod"), "the `FLAG` by which the pod is told its name")
+	flags.Func("extra-arg", "an `ARG` after the handshake's; repeatable", func(arg string) error {
+		c.ExtraArgs = append(c.ExtraArgs, arg)
+		return nil
+	})
 	flags.Func("session", "the `UUID` of the session to resume", func(s string) error {
 		id, err := uuid.Parse(s)
 		c.ResumeFrom = &id

@@ -740,6 +740,14 @@ func TestArgs(t *testing.T) {
 		{with(func(c *spawn.Config) { c.Profile = "p"; c.TicketRole = "r" }), "--workspace /srv/project --pod alpha --profile p --ticket-role r"},
 		{with(func(c *spawn.Config) { c.Profile = "p"; c.TicketRole = "r"; c.ResumeFrom = &nilID }),
 			"--workspace /srv/project --session 00000000-0000-0000-0000-000000000000 --pod alpha --ticket-role r"},
+		{with(func(c *spawn.Config) {
+			c.NameFlag = "--worker"
+			c.TicketRole = "r"
+			c.ExtraArgs = []string{"--manifest", "m"}
+		}),
+			"--workspace /srv/project --worker alpha --ticket-role r --manifest m"},
+		{with(func(c *spawn.Config) { c.NameFlag = "--worker"; c.ResumeFrom = &nilID }),
+			"--workspace /srv/project --session 00000000-0000-0000-0000-000000000000 --worker alpha"},
 	} {
 		assert.Equal(t, strings.Fields(tc.want), tc.cfg.Args())
 	}

@@ -76,9 +76,9 @@ func (b *sandbox) standIn(command spawn.Command) (string, error) {
 	}
 	path := filepath.Join(dir, "pod")
 	script := "#!/bin/sh\n# Starts the pod of this test with the arguments that a client gives.\n"
-	if n := len(words); n > 1 {
-		// The contract's prefix argument may be one of the command's, too.
-		script += "[ \"$1\" = " + words[n-1] + " ] && shift\n"
+	if slices.ContainsFunc(command.PrefixArgs, func(arg string) bool { return arg == "pod" || arg == "worker" }) {
+		// The prefix argument of a client's command is there already.
+		script += "[ \"$1\" = pod ] && shift\n"
 	}
 	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
 	// Renamed, not written in place: nobody has it open for writing then.

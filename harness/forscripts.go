@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"example.com/podharness/spawn"
 )
 
 // TempDir makes a directory that the watchdog removes when this process ends,
@@ -14,6 +16,21 @@ func TempDir() (string, error) {
 		return "", fmt.Errorf("make a temporary directory: %w", err)
 	}
 	return os.MkdirTemp(b.root, "temp")
+}
+
+// Prepare returns what a start of the pod with a config would start, with what that
+// finds in place and an environment without a mark. It is there for package scripts,
+// in which clients start pods.
+func Prepare(tb TB, cfg Config) (spawn.Config, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return spawn.Config{}, err
+	}
+	box, err := sandboxOf(tb)
+	if err != nil {
+		return spawn.Config{}, err
+	}
+	return box.spawnConfig(cfg)
 }
 
 // BeforeDeadline cuts a timeout so that it ends before the deadline of the test,

@@ -82,6 +82,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"syscall"
@@ -116,6 +117,10 @@ type TB interface {
 const DefaultStopGrace = 5 * time.Second
 
 // A Config says which pod to start, and how. Every field is optional.
+//
+// In Command.PrefixArgs, ExtraArgs and Env the words {workspace}, {home}, {runtime}
+// and {name} stand for the pod's own workspace, HOME, the runtime directory of the
+// sandbox, and its name (not in a program of FakePod, which has such words itself).
 type Config struct {
 	// Command launches the pod; an empty Program = a healthy fake pod.
 	Command spawn.Command
@@ -126,8 +131,20 @@ type Config struct {
 	Profile string
 	// TicketRole marks the process with a role; "" = none.
 	TicketRole string
-	// Workspace is the pod's workspace; "" = an empty directory in the sandbox.
+	// NameFlag is the flag by which the pod is told its name; "" = "--pod".
+	NameFlag string
+	// ExtraArgs follow the handshake arguments.
+	ExtraArgs []string
+	// Workspace is the pod's workspace; "" = a directory in the sandbox, which the
+	// pods of this name have for themselves.
 	Workspace string
+	// WorkspaceFrom is copied into that directory when it is made; nil = nothing.
+	// Workspace must be "" then.
+	WorkspaceFrom fs.FS
+	// HomeFrom is copied into HOME, which the pods of a test share, when the first
+	// pod of this name is started: files that are there already stay; nil =
+	// nothing.
+	HomeFrom fs.FS
 	// Dir is the pod's working directory; "" = the workspace.
 	Dir string
 	// ResumeFrom is the session to resume; nil = a new pod.
@@ -153,6 +170,9 @@ type Config struct {
 	// StopGrace is how long each step of the teardown may take;
 	// 0 = DefaultStopGrace.
 	StopGrace time.Duration
+	// MustStopGracefully fails the test if the pod is ended by StopSignal instead
+	// of handling it, or must be killed; false = the test's log tells.
+	MustStopGracefully bool
 	// AllowLeaks lets the test pass although the pod leaves processes behind;
 	// false = that fails the test. They are killed in any case.
 	AllowLeaks bool
@@ -215,13 +235,20 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	mark := box.newMark()
-	sc := box.spawnConfig(cfg, mark)
-	done, err := box.begin(sc.PodName)
+	if cfg.Name == "" {
+		cfg.Name = box.newName()
+	}
+	done, err := box.begin(cfg.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	sc, err := box.spawnConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	mark := box.newMark()
+	sc.Env = append(sc.Env, markEnv+"="+mark)
 	var note string
 	sc.ReadyTimeout, note = beforeDeadline(tb, "ready timeout", cfg.ReadyTimeout)
 	a := box.evidence.attempt(sc.PodName, cfg)
@@ -280,14 +307,25 @@ func (c Config) check() error {
 	if c.StopGrace < 0 {
 		return fmt.Errorf("StopGrace %v is negative", c.StopGrace)
 	}
+	if c.Workspace != "" && c.WorkspaceFrom != nil {
+		return fmt.Errorf("WorkspaceFrom is for a workspace in the sandbox, and Workspace is %s", c.Workspace)
+	}
 	// A test that expects a pod to die must not be content with a fake pod that
 	// refuses a misspelt mode.
+	if program, ok := fakeProgram(c.Command); ok {
+		return fakepod.Check(program)
+	}
+	return nil
+}
+
+// fakeProgram returns the program of a command that FakePod has made.
+func fakeProgram(command spawn.Command) (program string, ok bool) {
 	name, args := fakepod.Command("")
 	last := len(args) - 1
-	if c.Command.Program != name || len(c.Command.PrefixArgs) <= last || !slices.Equal(c.Command.PrefixArgs[:last], args[:last]) {
-		return nil
+	if command.Program != name || len(command.PrefixArgs) <= last || !slices.Equal(command.PrefixArgs[:last], args[:last]) {
+		return "", false
 	}
-	return fakepod.Check(c.Command.PrefixArgs[last])
+	return command.PrefixArgs[last], true
 }
 
 // beforeDeadline cuts a timeout so that it ends before the test's own deadline

@@ -407,7 +407,8 @@ func TestTeardownLadder(t *testing.T) {
 		log   string // "" = nothing is said
 	}{
 		{"SIGINT is enough", harness.Config{}, "exit status 0", ""},
-		{"another signal", harness.Config{StopSignal: syscall.SIGTERM}, "signal: terminated", ""},
+		{"another signal", harness.Config{StopSignal: syscall.SIGTERM}, "signal: terminated",
+			"harness: pod alpha was ended by SIGTERM, which it should handle and end with a status\n"},
 		{"shutdown request is enough", harness.Config{Shutdown: shutdown}, "exit status 0", ""},
 		{"shutdown request of a pod that ignores signals", harness.Config{Command: harness.FakePod("stubborn"), Shutdown: shutdown}, "exit status 0", ""},
 		{"shutdown request that means nothing to it", harness.Config{Shutdown: []byte("hello\n"), StopGrace: 3 * grace}, "exit status 0",
@@ -427,6 +428,21 @@ func TestTeardownLadder(t *testing.T) {
 			require.NotNil(t, pod.State())
 			assert.Equal(t, tc.state, pod.State().String())
 		})
+	}
+}
+
+func TestUngracefulStopFailsTheTestThatForbidsIt(t *testing.T) {
+	t.Parallel()
+	for want, cfg := range map[string]harness.Config{
+		"harness: pod alpha was ended by SIGTERM, which it should handle and end with a status\n\tpod: it has ended (signal: terminated)\n": {StopSignal: syscall.SIGTERM},
+		"harness: pod alpha did not stop within 100ms of SIGINT: killed\n\tpod: ":                                                           {Command: harness.FakePod("stubborn"), StopGrace: 100 * time.Millisecond},
+		"": {},
+	} {
+		tb := newTB(t)
+		cfg.Name, cfg.MustStopGracefully = "alpha", true
+		harness.StartPod(tb, cfg)
+		assert.Contains(t, tb.end(), want)
+		assert.Equal(t, want != "", tb.Failed())
 	}
 }
 

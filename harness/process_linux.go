@@ -191,6 +191,17 @@ func status(pid int, field string) string {
 	return value
 }
 
+// takes reports whether a process handles, ignores or blocks a signal, so that it is
+// not ended by it.
+func takes(pid int, sig unix.Signal) bool {
+	for _, field := range []string{"SigCgt", "SigIgn", "SigBlk"} {
+		if set, err := strconv.ParseUint(status(pid, field), 16, 64); err != nil || set&(1<<(sig-1)) != 0 {
+			return true // or the process has ended
+		}
+	}
+	return sig == unix.SIGKILL // which nobody can
+}
+
 func commandLine(pid int) string {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return strings.Join(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"), " ")

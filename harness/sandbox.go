@@ -28,8 +28,9 @@ type sandbox struct {
 	foreign foreign
 
 	// Under the roster's lock.
-	named int
-	marks int
+	named      int
+	marks      int
+	workspaces map[string]string // of the pods' own, by the pod's name
 }
 
 // dirs are the directories of a sandbox.
@@ -72,7 +73,7 @@ func makeSandbox(tb TB) (*sandbox, error) {
 	}
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
-	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", evidence: &evidence{tb: tb}, roster: newRoster()}
+	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", evidence: &evidence{tb: tb}, roster: newRoster(), workspaces: map[string]string{}}
 	for _, dir := range dirs {
 		// All, since what cleans a temporary directory up may remove an idle one.
 		if err := os.MkdirAll(box.dir(dir), 0o700); err != nil {
@@ -199,22 +200,96 @@ func (b *sandbox) newName() string {
 	return fmt.Sprintf("%s-%d", cmp.Or(safe[:min(len(safe), most)], "pod"), b.named)
 }
 
-// spawnConfig returns what to start for a config whose defaults are filled in.
-func (b *sandbox) spawnConfig(cfg Config, mark string) spawn.Config {
-	if cfg.Name == "" {
-		cfg.Name = b.newName()
+// spawnConfig returns what to start for a config whose defaults are filled in, with
+// what the pod finds in place.
+func (b *sandbox) spawnConfig(cfg Config) (sc spawn.Config, err error) {
+	workspace, err := b.furnish(cfg)
+	if err != nil {
+		return sc, err
+	}
+	workspace = cmp.Or(cfg.Workspace, workspace)
+	own := strings.NewReplacer("{workspace}", workspace, "{home}", b.dir("home"), "{runtime}", b.dir("run"), "{name}", cfg.Name)
+	expand := func(words []string) (expanded []string) {
+		for _, word := range words {
+			expanded = append(expanded, own.Replace(word))
+		}
+		return expanded
+	}
+	if _, ok := fakeProgram(cfg.Command); !ok {
+		cfg.Command.PrefixArgs = expand(cfg.Command.PrefixArgs)
 	}
 	return spawn.Config{
 		Command:       cfg.Command,
 		PodName:       cfg.Name,
 		Profile:       cfg.Profile,
 		TicketRole:    cfg.TicketRole,
-		WorkspaceRoot: cmp.Or(cfg.Workspace, b.dir("workspace")),
+		NameFlag:      cfg.NameFlag,
+		ExtraArgs:     expand(cfg.ExtraArgs),
+		WorkspaceRoot: workspace,
 		Dir:           cfg.Dir,
 		ResumeFrom:    cfg.ResumeFrom,
-		Env:           append(b.environ(cfg.Env), markEnv+"="+mark),
+		Env:           b.environ(expand(cfg.Env)),
 		ReadyTimeout:  cfg.ReadyTimeout,
+	}, nil
+}
+
+// furnish returns the workspace that the pods of a name have for themselves. When
+// there is none yet it is made, with what the config wants there and in HOME.
+func (b *sandbox) furnish(cfg Config) (workspace string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if dir := b.workspaces[cfg.Name]; dir != "" {
+		return dir, nil
 	}
+	dir := filepath.Join(b.dir("workspaces"), fmt.Sprint(len(b.workspaces)+1)) // a name may be no path element
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	if err := copyFS(dir, cfg.WorkspaceFrom); err != nil {
+		return "", fmt.Errorf("copy WorkspaceFrom: %w", err)
+	}
+	if err := copyFS(b.dir("home"), cfg.HomeFrom); err != nil {
+		return "", fmt.Errorf("copy HomeFrom: %w", err)
+	}
+	b.workspaces[cfg.Name] = dir
+	return dir, nil
+}
+
+// copyFS is os.CopyFS, but files that are there already stay, and of a link the file
+// that it leads to is copied.
+func copyFS(dir string, from fs.FS) error {
+	if from == nil {
+		return nil
+	}
+	return fs.WalkDir(from, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, filepath.FromSlash(path))
+		info, err := fs.Stat(from, path)
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			return os.MkdirAll(to, info.Mode().Perm()|0o700)
+		}
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is no regular file", path)
+		}
+		text, err := fs.ReadFile(from, path)
+		if err != nil {
+			return err
+		}
+		file, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+		if err != nil {
+			if errors.Is(err, fs.ErrExist) {
+				return nil
+			}
+			return err
+		}
+		_, err = file.Write(text)
+		return errors.Join(err, file.Close())
+	})
 }
 
 // newMark returns the mark of one more pod.

@@ -25,7 +25,8 @@ import (
 // returns when the pod has ended, with the same error: nil, or one that fails
 // the test, too: that the pod had ended by itself before, which the test did not
 // expect, that it left processes behind that had not ended half a second later,
-// or that it could not be killed. What a pod leaves that was ended by Kill is
+// that it could not be killed, or with Config.MustStopGracefully that it was ended by
+// a signal. What a pod leaves that was ended by Kill is
 // logged only.
 func (p *Pod) Stop() error {
 	p.tb.Helper()
@@ -78,9 +79,24 @@ func (p *Pod) steps() (steps []step) {
 	if len(p.cfg.Shutdown) > 0 {
 		steps = append(steps, step{"the shutdown request", p.requestShutdown})
 	}
-	return append(steps, step{unix.SignalName(p.cfg.StopSignal.(syscall.Signal)), func(time.Duration) error {
+	return append(steps, step{unix.SignalName(p.stopSignal()), func(time.Duration) error {
+		p.awaitHandler()
 		return p.Signal(p.cfg.StopSignal)
 	}})
+}
+
+func (p *Pod) stopSignal() syscall.Signal { return p.cfg.StopSignal.(syscall.Signal) }
+
+// handlerGrace is how long after it became ready a pod is given to handle its stop
+// signal: real ones write the ready line a moment before they do.
+const handlerGrace = 250 * time.Millisecond
+
+// awaitHandler waits until the pod would not be ended by its stop signal by chance.
+func (p *Pod) awaitHandler() {
+	ready := p.Timeline.Start.Add(p.Timeline.Connected)
+	for !p.endsWithin(0) && time.Since(ready) < handlerGrace && !takes(p.PID, p.stopSignal()) {
+		p.endsWithin(time.Millisecond) // nothing tells of a handler
+	}
 }
 
 func (p *Pod) stop() error {
@@ -104,14 +120,37 @@ func (p *Pod) stop() error {
 			if i > 0 {
 				p.tb.Logf("harness: pod %s was stopped by %s, not by %s", p.Name, step.name, steps[0].name)
 			}
+			if p.isEndedBy(p.stopSignal()) {
+				return p.ungraceful(fmt.Sprintf("was ended by %s, which it should handle and end with a status", step.name))
+			}
 			return nil
 		}
 	}
 	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
 		note += "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
 	}
-	p.tb.Logf("harness: pod %s did not stop within %v of %s: killed%s", p.Name, grace, steps[len(steps)-1].name, note)
-	return p.kill()
+	err := p.ungraceful(fmt.Sprintf("did not stop within %v of %s: killed%s", grace, steps[len(steps)-1].name, note))
+	return errors.Join(err, p.kill())
+}
+
+// ungraceful tells that the pod did not stop by itself. It is an error where that is
+// one of the test.
+func (p *Pod) ungraceful(how string) error {
+	p.tb.Helper()
+	if p.cfg.MustStopGracefully {
+		return fmt.Errorf("pod %s %s%s", p.Name, how, p.condition())
+	}
+	p.tb.Logf("harness: pod %s %s", p.Name, how)
+	return nil
+}
+
+func (p *Pod) isEndedBy(sig syscall.Signal) bool {
+	state := p.State()
+	if state == nil {
+		return false
+	}
+	status := state.Sys().(syscall.WaitStatus)
+	return sig != syscall.SIGKILL && status.Signaled() && status.Signal() == sig
 }
 
 // leakGrace is how long a pod's children may take to end after it.

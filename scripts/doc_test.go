@@ -44,7 +44,7 @@ func verbTable() string {
 			continue
 		}
 		flags := flag.NewFlagSet(v.name, flag.ContinueOnError)
-		v.flags(&call{}, flags)
+		v.flags(&call{script: &script{}}, flags)
 		flags.VisitAll(func(f *flag.Flag) {
 			arg, help := flag.UnquoteUsage(f)
 			if f.DefValue != "" && f.DefValue != "false" {

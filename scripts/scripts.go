@@ -12,8 +12,13 @@
 //	    -dir DIR                    the pod's DIR to work in (default: the
 //	                                workspace)
 //	    -env NAME=VALUE             its NAME=VALUE, or a NAME to pass on
+//	    -extra-arg ARG              an ARG after the handshake's; repeatable
 //	    -fake PROGRAM               the fake pod, with a PROGRAM or mode
 //	    -grace DURATION             the DURATION of each step of podstop (5s)
+//	    -home-from DIR              a DIR that is copied into HOME
+//	    -must-stop-gracefully       podstop must not end it by a signal
+//	    -name-flag FLAG             the FLAG by which the pod is told its name
+//	                                (--pod)
 //	    -pod PROGRAM                the pod's PROGRAM
 //	    -pod-arg ARG                a prefix ARG of it; repeatable
 //	    -profile PROFILE            the pod's PROFILE
@@ -24,6 +29,8 @@
 //	    -timeout DURATION           the DURATION that becoming ready may take
 //	                                (20s)
 //	    -workspace DIR              the pod's workspace DIR
+//	    -workspace-from DIR         a DIR that is copied into its workspace in the
+//	                                sandbox
 //	podcommand [-fake PROGRAM | -pod PROGRAM [-pod-arg ARG]...]
 //	                                what clients start from here on; without flags
 //	                                the pod under test
@@ -36,7 +43,9 @@
 //	[!] podstop NAME                stop it; ! if it had ended by itself, but see
 //	                                below
 //	podkill NAME                    kill its process group
-//	podsignal NAME SIGNAL           send a signal to its process group
+//	podsignal [-process] NAME SIGNAL
+//	                                send a signal to its process group, or to its
+//	                                process alone
 //	[!] podwait [-timeout DURATION] NAME
 //	                                wait until it ends by itself, with status 0; !
 //	                                with another one or by a signal
@@ -46,10 +55,12 @@
 //	                                wait until a line of its log matches; ! if
 //	                                none does before the timeout, or its end
 //	[!] podalive NAME               whether its process runs; ! if it has ended
-//	[!] podsend [-timeout DURATION] NAME [LINE]
+//	[!] podsend [-timeout DURATION] [-open] NAME [LINE]
 //	                                send a line to its socket and print the
 //	                                answer: what comes after the snapshot, or
-//	                                without LINE the snapshot; ! if there is none
+//	                                without LINE the snapshot; with -open only
+//	                                connect, and stay silent to the end of the
+//	                                script; ! if there is none
 //
 // podstart prints the name, process and socket of a ready pod on stdout, and
 // the whole error on stderr, so that a failure can be looked at:
@@ -91,7 +102,7 @@
 // latest, however that ends.
 //
 // The condition [fakepod] tells whether the pod under test is the built-in fake
-// pod.
+// pod, [session] whether there is a session to resume: $SESSION.
 package scripts
 
 import (
@@ -102,6 +113,7 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
+	"github.com/google/uuid"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -114,6 +126,10 @@ type Options struct {
 	Command spawn.Command
 	// Env is added to the environment of every pod, as harness.Config.Env.
 	Env []string
+	// Pod has the defaults of podstart and podspawn, but for Name, Command and Env.
+	Pod harness.Config
+	// Session is the session that $SESSION names; nil = none.
+	Session *uuid.UUID
 }
 
 // Params returns the parameters with which testscript runs scripts that start
@@ -127,12 +143,18 @@ func Params(o Options) testscript.Params {
 			env.Values[scriptKey{}] = s
 			env.Vars = append(env.Vars, "RUNTIME_DIR="+harness.RuntimeDir(s.tb))
 			env.Vars = append(env.Vars, harness.ClientEnv(s.tb, o.Command)...)
+			if o.Session != nil {
+				env.Vars = append(env.Vars, "SESSION="+o.Session.String())
+			}
 			return nil
 		},
 		Cmds: commands(),
 		Condition: func(cond string) (bool, error) {
-			if cond == "fakepod" {
+			switch cond {
+			case "fakepod":
 				return o.Command.Program == "", nil
+			case "session":
+				return o.Session != nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

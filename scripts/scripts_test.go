@@ -15,10 +15,13 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
+	"example.com/podharness/spawn"
+	"github.com/google/uuid"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -127,7 +130,11 @@ func TestVerbs(t *testing.T) {
 		{"a pod that is started and adopted", "podstart alpha\npodadopt alpha\npodstop alpha\nstdout '^exit status 0$'"},
 		{"a second pod of a name, after the first", "podspawn alpha\npodadopt alpha\npodstop alpha\npodstart alpha\npodalive alpha\npodstop alpha\npodspawn alpha\npodadopt alpha\npodalive alpha"},
 		{"a misspelt mode", "! podstart -fake erly-exit alpha\nstderr '^invalid pod config: '\n! stderr 'pod exited'"},
-		{"condition", "[fakepod] podstart alpha\n[!fakepod] nonsense"},
+		{"dialect", "podstart -name-flag --worker -fake 'log {name}; bind; ready; serve' alpha\npodlog alpha ^alpha$\n! podstart -extra-arg --nonsense beta\nstderr 'exit status 2.: fakepod: unknown flag \"--nonsense\"'"},
+		{"fixtures", "podstart -workspace-from files -home-from files -env HERE={workspace} alpha\npodsend alpha '{\"method\":\"status\"}'\nstdout '\"workspace\":\"/'\npodsend alpha '{\"method\":\"env\"}'\nstdout '\"HERE\":\"/'\nexists $HOME/note\n-- files/note --\nhello\n"},
+		{"podsignal to the process alone", "podstart -fake 'child ''ignore INT; hang''; bind; ready; serve' -allow-leaks alpha\npodsignal -process alpha INT\npodwait alpha"},
+		{"a silent client beside another one", "podstart alpha\npodsend -open alpha\npodsend alpha\nstdout snapshot"},
+		{"condition", "[fakepod] podstart alpha\n[!fakepod] nonsense\n[session] nonsense"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -135,6 +142,67 @@ func TestVerbs(t *testing.T) {
 			assert.False(t, failed, log)
 		})
 	}
+}
+
+// TestOptionsReachThePods of podstart, and those of podspawn.
+func TestOptionsReachThePods(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script := `
+[!session] fail
+! podstart alpha
+stderr 'alpha --workspace /.* --worker alpha --profile p --ticket-role r --manifest /.*/m word hello$'
+! podspawn alpha
+stderr 'alpha --workspace /.* --worker alpha --profile p --ticket-role r --manifest /.*/m word hello$'
+! podstart -session $SESSION beta
+stderr '--session 6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11 --worker beta'
+`
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
+	session := uuid.MustParse("6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11")
+	params := scripts.Params(scripts.Options{
+		Dir:     dir,
+		Command: spawn.Command{Program: "sh", PrefixArgs: []string{"-c", `echo "$@" $WORD $(cat m) >&2; exit 1`, "sh", "{name}"}},
+		Env:     []string{"WORD=word"},
+		Session: &session,
+		Pod: harness.Config{
+			NameFlag: "--worker", ExtraArgs: []string{"--manifest", "{workspace}/m"}, Profile: "p", TicketRole: "r",
+			WorkspaceFrom: fstest.MapFS{"m": {Data: []byte("hello")}},
+		},
+	})
+	r := &recorder{artifacts: t.TempDir(), deadline: time.Now().Add(patience)}
+	testscript.RunT(r, params)
+	assert.False(t, r.Failed(), r.log.String())
+}
+
+// talker sends alerts before its snapshot, and half an answer.
+const talker = `
+[!exec:python3] skip 'no python3'
+podstart -pod python3 -pod-arg $WORK/pod.py alpha
+podsend alpha
+stdout '^\{"event": "snapshot"\}$'
+! podsend -timeout 100ms alpha hello
+stderr 'pod alpha gave no answer to hello: nothing within 100ms \(its line has no newline: "half of it"\)'
+-- pod.py --
+import os, socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(os.path.join(os.environ["YOI_RUNTIME_DIR"], "alpha", "sock"))
+listener.listen()
+os.write(2, b"YOI-READY\talpha\t" + listener.getsockname().encode() + b"\n")
+while True:
+    conn, _ = listener.accept()
+    try:
+        conn.sendall(b'{"event": "alert", "data": 1}\n{"event":"alert"}\n{"event": "snapshot"}\n')
+        if conn.recv(100):
+            conn.sendall(b"half of it")
+            conn.recv(100)
+    except OSError:
+        pass
+`
+
+func TestPodsendSkipsAlertsAndShowsUnfinishedLines(t *testing.T) {
+	t.Parallel()
+	log, failed := runScript(t, talker)
+	assert.False(t, failed, log)
 }
 
 func TestScriptsThatFail(t *testing.T) {
@@ -154,8 +222,10 @@ func TestScriptsThatFail(t *testing.T) {
 		{"bad session", "podstart -session x alpha", []string{`podstart: invalid value "x" for flag -session`}},
 		{"no name", "podstart", []string{"podstart: got 0 arguments []", "usage: podstart [flags] NAME"}},
 		{"unknown pod", "! podstop alpha", []string{`podstop: no pod "alpha" was started in this script`, "usage: podstop NAME"}},
-		{"unknown signal", "podstart alpha\npodsignal alpha NONSENSE", []string{`podsignal: unknown signal "NONSENSE"`, "usage: podsignal NAME SIGNAL"}},
+		{"unknown signal", "podstart alpha\npodsignal alpha NONSENSE", []string{`podsignal: unknown signal "NONSENSE"`, "usage: podsignal [-process] NAME SIGNAL"}},
 		{"! without meaning", "podstart alpha\n! podkill alpha", []string{"podkill: ! has no meaning here"}},
+		{"two workspaces", "podstart -workspace . -workspace-from . alpha", []string{"podstart: -workspace and -workspace-from exclude each other"}},
+		{"a fixture that is not there", "podstart -workspace-from nowhere alpha", []string{"copy WorkspaceFrom: stat ", "nowhere"}},
 		{"two commands", "podstart -fake ready -pod x alpha", []string{"podstart: -fake and -pod exclude each other"}},
 		{"a client's pod that never comes", "podadopt -timeout 10ms alpha", []string{"no pod alpha to adopt within 10ms: nobody has made /"}},
 		{"! of podcommand", "! podcommand", []string{"podcommand: ! has no meaning here"}},

@@ -2,11 +2,13 @@ package scripts
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net"
 	"os"
@@ -45,12 +47,12 @@ var verbs = []verb{
 	{"podadopt", "[-timeout DURATION] NAME", 1, 1, (*call).waitFlags, (*call).adopt, "wait until a client has started the pod, and treat it as one of the script's", "if none is there before the timeout"},
 	{"podstop", "NAME", 1, 1, nil, (*call).stop, "stop it", "if it had ended by itself, but see below"},
 	{"podkill", "NAME", 1, 1, nil, (*call).kill, "kill its process group", ""},
-	{"podsignal", "NAME SIGNAL", 2, 2, nil, (*call).signal, "send a signal to its process group", ""},
+	{"podsignal", "[-process] NAME SIGNAL", 2, 2, (*call).signalFlags, (*call).signal, "send a signal to its process group, or to its process alone", ""},
 	{"podwait", "[-timeout DURATION] NAME", 1, 1, (*call).waitFlags, (*call).wait, "wait until it ends by itself, with status 0", "with another one or by a signal"},
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match what it has logged so far", "if nothing does"},
 	{"podwaitlog", "[-timeout DURATION] NAME PATTERN", 2, 2, (*call).waitFlags, (*call).waitLog, "wait until a line of its log matches", "if none does before the timeout, or its end"},
 	{"podalive", "NAME", 1, 1, nil, (*call).alive, "whether its process runs", "if it has ended"},
-	{"podsend", "[-timeout DURATION] NAME [LINE]", 1, 2, (*call).waitFlags, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot", "if there is none"},
+	{"podsend", "[-timeout DURATION] [-open] NAME [LINE]", 1, 2, (*call).sendFlags, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot; with -open only connect, and stay silent to the end of the script", "if there is none"},
 }
 
 // anyArgs is the most for a verb whose arguments are not its own.
@@ -64,6 +66,8 @@ type script struct {
 	options Options
 	tb      *scriptTB
 	pods    map[string]*harness.Pod // the latest of each name
+
+	otherCommand bool // podcommand has chosen one that is not the pod under test
 }
 
 // call is one use of a verb in a script.
@@ -77,6 +81,7 @@ type call struct {
 	pod            *harness.Pod  // the latest one of the name args[0]; nil = none
 	asked, timeout time.Duration // the timeout, and what the deadline leaves of it
 	starting       starting
+	process, open  bool
 }
 
 // fatalError fails the script, with ! too.
@@ -165,14 +170,33 @@ func (c *call) waitFlags(flags *flag.FlagSet) {
 	flags.DurationVar(&c.timeout, "timeout", defaultWait, "the `DURATION` that it may take")
 }
 
+func (c *call) signalFlags(flags *flag.FlagSet) {
+	flags.BoolVar(&c.process, "process", false, "to its process alone")
+}
+
+func (c *call) sendFlags(flags *flag.FlagSet) {
+	c.waitFlags(flags)
+	flags.BoolVar(&c.open, "open", false, "only connect")
+}
+
 // starting is what the flags of podstart say.
 type starting struct {
-	spawn          spawn.Config
-	config         harness.Config
-	fake, shutdown string
+	spawn                   spawn.Config
+	config                  harness.Config
+	fake, shutdown          string
+	workspaceFrom, homeFrom string
+}
+
+// defaults returns what flags that are not given say.
+func (o Options) defaults() starting {
+	return starting{config: o.Pod, spawn: spawn.Config{
+		Profile: o.Pod.Profile, TicketRole: o.Pod.TicketRole, NameFlag: o.Pod.NameFlag, ExtraArgs: slices.Clip(o.Pod.ExtraArgs),
+		WorkspaceRoot: o.Pod.Workspace, Dir: o.Pod.Dir, ResumeFrom: o.Pod.ResumeFrom, ReadyTimeout: o.Pod.ReadyTimeout,
+	}}
 }
 
 func (c *call) startFlags(flags *flag.FlagSet) {
+	c.starting = c.options.defaults()
 	s := &c.starting
 	c.fakeFlag(flags)
 	s.spawn.Flags(flags)
@@ -186,8 +210,11 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 		s.config.StopSignal = sig
 		return err
 	})
-	flags.DurationVar(&s.config.StopGrace, "grace", harness.DefaultStopGrace, "the `DURATION` of each step of podstop")
-	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", false, "it may leave processes behind")
+	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, harness.DefaultStopGrace), "the `DURATION` of each step of podstop")
+	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
+	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "it may leave processes behind")
+	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
+	flags.StringVar(&s.homeFrom, "home-from", "", "a `DIR` that is copied into HOME")
 }
 
 func (c *call) fakeFlag(flags *flag.FlagSet) {
@@ -226,6 +253,8 @@ func (c *call) config() (harness.Config, error) {
 		return cfg, c.usagef("the pod's name is empty")
 	case c.pod != nil && runs(c.pod):
 		return cfg, c.usagef("pod %q still runs: stop it first", c.args[0])
+	case s.workspaceFrom != "" && s.spawn.WorkspaceRoot != "":
+		return cfg, c.usagef("-workspace and -workspace-from exclude each other")
 	}
 	var err error
 	if cfg.Command, err = c.command(); err != nil {
@@ -233,7 +262,16 @@ func (c *call) config() (harness.Config, error) {
 	}
 	cfg.Name = c.args[0]
 	cfg.Profile, cfg.TicketRole, cfg.ResumeFrom = s.spawn.Profile, s.spawn.TicketRole, s.spawn.ResumeFrom
+	cfg.NameFlag, cfg.ExtraArgs = s.spawn.NameFlag, s.spawn.ExtraArgs
 	cfg.Workspace, cfg.Dir = c.abs(s.spawn.WorkspaceRoot), c.abs(s.spawn.Dir)
+	if cfg.Workspace != "" {
+		cfg.WorkspaceFrom = nil // that of Options
+	}
+	for dir, to := range map[string]*fs.FS{s.workspaceFrom: &cfg.WorkspaceFrom, s.homeFrom: &cfg.HomeFrom} {
+		if dir != "" {
+			*to = os.DirFS(c.abs(dir))
+		}
+	}
 	cfg.Env, cfg.ReadyTimeout = slices.Concat(c.options.Env, cfg.Env), s.spawn.ReadyTimeout
 	if s.shutdown != "" {
 		cfg.Shutdown = []byte(s.shutdown + "\n")
@@ -266,6 +304,7 @@ func (c *call) setCommand() error {
 	if err != nil {
 		return err
 	}
+	c.otherCommand = c.starting.fake != "" || c.starting.spawn.Command.Program != ""
 	for _, entry := range harness.ClientEnv(c.tb, command) {
 		if value, ok := strings.CutPrefix(entry, spawn.RuntimeCommandEnv+"="); ok {
 			c.ts.Setenv(spawn.RuntimeCommandEnv, value)
@@ -290,11 +329,50 @@ func (c *call) spawn() error {
 	if err != nil {
 		return err
 	}
-	err = c.ts.Exec(self, append([]string{podspawnArg}, c.args...)...)
+	flags, err := c.underTest()
+	if err != nil {
+		return err
+	}
+	err = c.ts.Exec(self, slices.Concat([]string{podspawnArg}, flags, c.args)...)
 	// What a verb writes stands in their place: it would be judge's word alone.
 	fmt.Fprint(c.ts.Stdout(), c.ts.ReadFile("stdout"))
 	fmt.Fprint(c.ts.Stderr(), c.ts.ReadFile("stderr"))
 	return err
+}
+
+var podFlag = regexp.MustCompile("^--?pod(=|$)")
+
+// underTest returns the flags by which podspawn starts the pod under test as podstart
+// does; none if it starts another one.
+func (c *call) underTest() (flags []string, err error) {
+	n := len(c.args)
+	if c.otherCommand || n == 0 || strings.HasPrefix(c.args[n-1], "-") || slices.ContainsFunc(c.args, podFlag.MatchString) {
+		return nil, nil
+	}
+	cfg := c.options.Pod
+	cfg.Name, cfg.Env = c.args[n-1], slices.Concat(c.options.Env, cfg.Env)
+	if cfg.Command, err = c.command(); err != nil {
+		return nil, err
+	}
+	sc, err := harness.Prepare(c.tb, cfg)
+	if err != nil {
+		return nil, err
+	}
+	words := slices.Concat([]string{sc.Command.Program}, sc.Command.PrefixArgs)
+	if len(cfg.Env) > 0 {
+		words = slices.Concat([]string{"env"}, sc.Env, words)
+	}
+	flags = []string{"-pod", words[0], "-workspace", sc.WorkspaceRoot, "-profile", sc.Profile, "-ticket-role", sc.TicketRole, "-timeout", sc.ReadyTimeout.String()}
+	for _, word := range words[1:] {
+		flags = append(flags, "-pod-arg", word)
+	}
+	if sc.NameFlag != "" {
+		flags = append(flags, "-name-flag", sc.NameFlag)
+	}
+	for _, arg := range sc.ExtraArgs {
+		flags = append(flags, "-extra-arg", arg)
+	}
+	return flags, nil
 }
 
 func (c *call) adopt() error {
@@ -335,6 +413,9 @@ func (c *call) signal() error {
 	sig, err := parseSignal(c.args[1])
 	if err != nil {
 		return c.usagef("%v", err)
+	}
+	if c.process && runs(c.pod) {
+		return syscall.Kill(c.pod.PID, sig)
 	}
 	return c.pod.Signal(sig)
 }
@@ -396,6 +477,10 @@ func (c *call) send() error {
 	if err != nil {
 		return fmt.Errorf("could not connect to pod %s at %s: %w", c.args[0], c.pod.SocketPath, err)
 	}
+	if c.open {
+		c.tb.Cleanup(func() { conn.Close() })
+		return nil
+	}
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
@@ -403,18 +488,33 @@ func (c *call) send() error {
 	}
 	answers := bufio.NewReader(conn)
 	line, err := answers.ReadString('\n')
+	for err == nil && alert.MatchString(line) {
+		line, err = answers.ReadString('\n')
+	}
 	if err != nil {
-		return fmt.Errorf("pod %s sent no snapshot line: %w", c.args[0], timedOut(err, c.timeout))
+		return fmt.Errorf("pod %s sent no snapshot line: %w", c.args[0], noLine(line, err, c.timeout))
 	}
 	if len(c.args) == 2 {
 		if _, err := io.WriteString(conn, c.args[1]+"\n"); err != nil {
 			return fmt.Errorf("could not send to pod %s: %w", c.args[0], timedOut(err, c.timeout))
 		}
 		if line, err = answers.ReadString('\n'); err != nil {
-			return fmt.Errorf("pod %s gave no answer to %s: %w", c.args[0], c.args[1], timedOut(err, c.timeout))
+			return fmt.Errorf("pod %s gave no answer to %s: %w", c.args[0], c.args[1], noLine(line, err, c.timeout))
 		}
 	}
 	_, err = io.WriteString(c.ts.Stdout(), line)
+	return err
+}
+
+// alert is a line that real pods may send before the snapshot.
+var alert = regexp.MustCompile(`^\s*\{\s*"event"\s*:\s*"alert"`)
+
+// noLine tells of a line that did not come, and what did come of it.
+func noLine(unfinished string, err error, timeout time.Duration) error {
+	err = timedOut(err, timeout)
+	if unfinished != "" {
+		err = fmt.Errorf("%w (its line has no newline: %.200q)", err, unfinished)
+	}
 	return err
 }
 

@@ -15,6 +15,8 @@
 //	    -extra-arg ARG              an ARG after the handshake's; repeatable
 //	    -fake PROGRAM               the fake pod, with a PROGRAM or mode
 //	    -grace DURATION             the DURATION of each step of podstop (5s)
+//	    -hold WHAT                  WHAT is done while it writes its ready line:
+//	                                look, or a signal
 //	    -home-from DIR              a DIR that is copied into HOME
 //	    -must-stop-gracefully       podstop must not end it by a signal
 //	    -name-flag FLAG             the FLAG by which the pod is told its name
@@ -78,6 +80,21 @@
 // end, as it does any test: that ! podstop has found it so changes nothing.
 // podwait before that tells that its end is expected, podstart -allow-leaks that
 // it may leave some.
+//
+// # Held pods
+//
+// What a pod has done by the time it announces itself is certain only while it
+// writes its ready line (to descriptor 2). podstart -hold keeps it in that write,
+// and the log says what was found, or sent: with look whether its socket is
+// listened on; with a signal its process group is sent that, and the line is
+// dropped, so that the pod does not become ready. The condition [hold] tells
+// whether the system can do that (Linux).
+//
+//	podstart -hold look alpha
+//	podlog alpha '^podharness: its socket is listened on$'
+//	podkill alpha
+//	! podstart -hold INT alpha
+//	stderr 'pod exited before becoming ready \(exit status 0\)'
 //
 // # Clients
 //
@@ -155,6 +172,8 @@ func Params(o Options) testscript.Params {
 				return o.Command.Program == "", nil
 			case "session":
 				return o.Session != nil, nil
+			case "hold":
+				return canHold() == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

@@ -12,6 +12,8 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -185,6 +187,7 @@ type starting struct {
 	config                  harness.Config
 	fake, shutdown          string
 	workspaceFrom, homeFrom string
+	hold                    string // what is done at the ready line; "" = nothing
 }
 
 // defaults returns what flags that are not given say.
@@ -215,6 +218,14 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "it may leave processes behind")
 	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
 	flags.StringVar(&s.homeFrom, "home-from", "", "a `DIR` that is copied into HOME")
+	flags.Func("hold", "`WHAT` is done while it writes its ready line: look, or a signal", func(what string) error {
+		s.hold = what
+		if what == holdLook {
+			return nil
+		}
+		_, err := parseSignal(what)
+		return err
+	})
 }
 
 func (c *call) fakeFlag(flags *flag.FlagSet) {
@@ -295,7 +306,26 @@ func (c *call) command() (spawn.Command, error) {
 		command = harness.FakePod("ready")
 	}
 	command.PrefixArgs = slices.Concat(command.PrefixArgs, s.spawn.Command.PrefixArgs)
-	return command, nil
+	if s.hold == "" {
+		return command, nil
+	}
+	return held(command, s.hold)
+}
+
+// held returns the command that holds a pod in its write of the ready line.
+func held(command spawn.Command, what string) (spawn.Command, error) {
+	if err := canHold(); err != nil {
+		return command, fatalError{fmt.Errorf("this system cannot hold a pod: %w", err)}
+	}
+	program, err := exec.LookPath(command.Program)
+	if err != nil {
+		return command, err
+	}
+	if program, err = filepath.Abs(program); err != nil { // the pod may work elsewhere
+		return command, err
+	}
+	self, err := os.Executable()
+	return spawn.Command{Program: self, PrefixArgs: slices.Concat([]string{holdArg, what, program}, command.PrefixArgs)}, err
 }
 
 // setCommand sets the variable that clients go by.
@@ -313,14 +343,24 @@ func (c *call) setCommand() error {
 	return nil
 }
 
-// podspawnArg is the first argument that makes the binary in which scripts run the
-// command podspawn.
-const podspawnArg = "podharness-podspawn"
+// The first argument makes the binary in which scripts run the command podspawn, or
+// holds the pod whose command follows.
+const (
+	podspawnArg = "podharness-podspawn"
+	holdArg     = "podharness-hold"
+)
+
+// holdLook has podstart -hold look at the socket; else it names a signal.
+const holdLook = "look"
 
 func init() {
-	if len(os.Args) > 1 && os.Args[1] == podspawnArg {
-		// Not os.Exit: in a binary that measures coverage that writes to stderr.
+	// Not os.Exit: in a binary that measures coverage that writes to stderr.
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == podspawnArg:
 		syscall.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
+	case len(os.Args) > 3 && os.Args[1] == holdArg:
+		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(os.Args[2], os.Args[3:]))
+		syscall.Exit(125)
 	}
 }
 

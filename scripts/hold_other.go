@@ -1,0 +1,9 @@
+//go:build !linux || portable
+
+package scripts
+
+import "errors"
+
+func canHold() error { return errors.New("only Linux shows a write to another process") }
+
+func hold(string, []string) error { return canHold() }

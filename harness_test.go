@@ -63,7 +63,7 @@ func TestPortableScenarios(t *testing.T) {
 		if err != nil {
 			t.Skipf("no python3: %v", err)
 		}
-		script, err := filepath.Abs("testdata/pod.py")
+		script, err := filepath.Abs("testdata/pods/pod.py")
 		require.NoError(t, err)
 		run(t, spawn.Command{Program: python, PrefixArgs: []string{script, "pod"}})
 	})

@@ -908,11 +908,10 @@ func TestPodInAnotherLanguage(t *testing.T) {
 		t.Skipf("no python3: %v", err)
 	}
 	cfg := fake(t, "")
-	cfg.Command = spawn.Command{Program: python, PrefixArgs: []string{"../testdata/pod.py", "pod"}}
+	cfg.Command = spawn.Command{Program: python, PrefixArgs: []string{"../testdata/pods/pod.py", "pod"}}
 	cfg.Command.PrefixArgs[0], err = filepath.Abs(cfg.Command.PrefixArgs[0])
 	require.NoError(t, err)
 	pod := mustStart(t, cfg)
-	ask(t, pod.SocketPath, `{"method":"ping"}`, nil)
 	require.NoError(t, pod.Signal(syscall.SIGINT))
 	waitDone(t, pod)
 	assert.True(t, pod.State().Success())

@@ -40,6 +40,9 @@ type Error struct {
 	LogPath string
 	// PID is the number that the pod's process had; 0 if none was started.
 	PID int
+	// SocketPath is the absolute path of the socket that the pod announced; "" if it
+	// announced none.
+	SocketPath string
 	// Tail holds the last lines of the log, 8 at most, as the pod wrote them:
 	// they may hold control characters, which Error escapes.
 	Tail []string

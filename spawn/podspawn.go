@@ -2,15 +2,19 @@ package spawn
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -21,26 +25,71 @@ Starts the pod NAME and waits until it is ready. The pod lives on afterwards:
 kill -INT its process to stop it. Without -pod its program is that of
 $` + RuntimeCommandEnv + `, with the prefix argument pod.
 
+With -json a start prints one line, whatever comes of it, with those fields that are
+known: name, verdict, pid, socket, log, error; ready_ms; timeline (start, and
+launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms from then on);
+status (how a process ended that exited early); tail (the last lines of the log, 8
+at most) and unfinished (what came after its last newline).
+
+Exit status, and verdict:
 `
+
+// verdict is how podspawn ends, in the words of HANDSHAKE.md.
+type verdict struct {
+	status int
+	name   string
+	err    error
+	note   string
+}
+
+// verdicts are podspawn's exit statuses: the first one is for no error, the second for
+// one that is none of those below.
+var verdicts = []verdict{
+	{0, "ready", nil, ""},
+	{1, "failed", nil, "anything else"},
+	{2, "invalid config", ErrInvalidConfig, "or wrong usage, which prints no JSON"},
+	{3, "runtime directory unavailable", ErrRuntimeDirUnavailable, ""},
+	{4, "launch failed", ErrLaunch, ""},
+	{5, "exited early", ErrExited, ""},
+	{6, "malformed ready line", ErrMalformedReady, ""},
+	{7, "wrong name", ErrNameMismatch, ""},
+	{8, "timed out", ErrTimeout, ""},
+	{9, "socket error", ErrSocket, ""},
+	{130, "cancelled", context.Canceled, "by a signal"},
+}
+
+func verdictOf(err error) verdict {
+	if err == nil {
+		return verdicts[0]
+	}
+	i := slices.IndexFunc(verdicts, func(v verdict) bool { return v.err != nil && errors.Is(err, v.err) })
+	return verdicts[max(1, i)]
+}
+
+// podspawn is what one command line asks for.
+type podspawn struct {
+	stdout, stderr io.Writer
+
+	cfg  Config
+	json bool
+}
 
 // Main is the command podspawn, with its arguments without the program's name: it
 // starts one pod, and returns the exit status. It is there for that command, and
 // for scripts, in which podspawn is a client.
 func Main(args []string, stdout, stderr io.Writer) int {
+	p := &podspawn{stdout: stdout, stderr: stderr}
 	fail := func(status int, err error) int {
 		fmt.Fprintf(stderr, "podspawn: %v\n", err)
 		return status
 	}
-	cfg, asJSON, err := parseArgs(args, stderr)
+	err := p.parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
 		return fail(2, fmt.Errorf("%w (podspawn -help tells the usage)", err))
 	}
-	// A write for each line of a flood would hold up the start.
-	progress := bufio.NewWriterSize(stderr, 64<<10)
-	cfg.Progress = func(line string) { fmt.Fprintf(progress, "%s: %s\n", cfg.PodName, Printable(line)) }
 	// SIGPIPE: whoever read the progress has gone.
 	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}
 	if !signal.Ignored(syscall.SIGHUP) { // as by nohup
@@ -48,59 +97,107 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
-	pod, err := startAlone(ctx, cfg, &Observer{idle: func() { _ = progress.Flush() }})
-	_ = progress.Flush()
-	switch {
-	case errors.Is(err, ErrInvalidConfig):
-		return fail(2, err)
-	case err != nil:
-		return fail(1, err)
-	}
-	if err := report(stdout, pod, asJSON); err != nil {
-		return fail(1, err)
+	if err := p.start(ctx); err != nil {
+		return fail(verdictOf(err).status, err)
 	}
 	return 0
 }
 
-// parseArgs returns the pod to start; usage goes to stderr if it is asked for.
-func parseArgs(args []string, stderr io.Writer) (cfg Config, asJSON bool, err error) {
+// parse reads the command line; usage goes to stderr if that is asked for.
+func (p *podspawn) parse(args []string) error {
 	flags := flag.NewFlagSet("podspawn", flag.ContinueOnError)
-	cfg.WorkspaceRoot = "."
-	cfg.Flags(flags)
-	flags.BoolVar(&asJSON, "json", false, "print the ready pod as one line of JSON")
+	p.cfg.WorkspaceRoot = "."
+	p.cfg.Flags(flags)
+	flags.BoolVar(&p.json, "json", false, "print a line of JSON")
 	flags.SetOutput(io.Discard)
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fmt.Fprint(stderr, podspawnUsage)
-			flags.SetOutput(stderr)
-			flags.PrintDefaults()
+			p.help(flags)
 		}
-		return cfg, false, err
+		return err
 	}
 	if flags.NArg() != 1 {
-		return cfg, false, fmt.Errorf("want one pod name, got %q", flags.Args())
+		return fmt.Errorf("want one pod name, after the flags, got %q", flags.Args())
 	}
-	cfg.PodName = flags.Arg(0)
-	if cfg.Command.Program != "" {
-		return cfg, asJSON, nil
-	}
-	if os.Getenv(RuntimeCommandEnv) == "" {
-		return cfg, false, fmt.Errorf("which pod? Give -pod PROGRAM or set %s", RuntimeCommandEnv)
-	}
-	command, err := ResolveCommand()
-	command.PrefixArgs = slices.Concat(command.PrefixArgs, cfg.Command.PrefixArgs)
-	cfg.Command = command
-	return cfg, asJSON, err
+	p.cfg.PodName = flags.Arg(0)
+	return p.resolveCommand()
 }
 
-func report(stdout io.Writer, pod *Pod, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(stdout).Encode(map[string]any{
-			"name": pod.Name, "pid": pod.PID, "socket": pod.SocketPath, "log": pod.LogPath,
-			"ready_ms": float64(pod.Timeline.Connected) / float64(time.Millisecond),
-		})
+func (p *podspawn) help(flags *flag.FlagSet) {
+	fmt.Fprint(p.stderr, podspawnUsage)
+	for _, v := range verdicts {
+		fmt.Fprintf(p.stderr, "%5d  %s\n", v.status, strings.TrimSpace(fmt.Sprintf("%-29s  %s", v.name, v.note)))
 	}
-	_, err := fmt.Fprintf(stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n",
-		pod.Name, pod.Timeline.Connected.Round(time.Microsecond), pod.PID, pod.SocketPath, pod.LogPath)
+	fmt.Fprintln(p.stderr)
+	flags.SetOutput(p.stderr)
+	flags.PrintDefaults()
+}
+
+// resolveCommand fills in the program, if -pod does not tell it.
+func (p *podspawn) resolveCommand() error {
+	if p.cfg.Command.Program != "" {
+		return nil
+	}
+	if os.Getenv(RuntimeCommandEnv) == "" {
+		return fmt.Errorf("which pod? Give -pod PROGRAM or set %s", RuntimeCommandEnv)
+	}
+	command, err := ResolveCommand()
+	command.PrefixArgs = slices.Concat(command.PrefixArgs, p.cfg.Command.PrefixArgs)
+	p.cfg.Command = command
 	return err
+}
+
+func (p *podspawn) start(ctx context.Context) error {
+	pod, err := p.startPod(ctx)
+	switch {
+	case p.json:
+		lost := json.NewEncoder(p.stdout).Encode(report(p.cfg.PodName, pod, err))
+		return cmp.Or(err, lost)
+	case err != nil:
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n", Printable(pod.Name),
+		pod.Timeline.Connected.Round(time.Microsecond), pod.PID, Printable(pod.SocketPath), Printable(pod.LogPath))
+	return err
+}
+
+func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
+	// A write for each line of a flood would hold up the start.
+	progress := bufio.NewWriterSize(p.stderr, 64<<10)
+	defer progress.Flush()
+	p.cfg.Progress = func(line string) { fmt.Fprintf(progress, "%s: %s\n", Printable(p.cfg.PodName), Printable(line)) }
+	return startAlone(ctx, p.cfg, &Observer{idle: func() { _ = progress.Flush() }})
+}
+
+// report returns a start as -json has it.
+func report(name string, pod *Pod, err error) map[string]any {
+	e, message, status := new(Error), "", ""
+	if err == nil {
+		e = &Error{PID: pod.PID, SocketPath: pod.SocketPath, LogPath: pod.LogPath, Timeline: pod.Timeline}
+	} else {
+		message = err.Error()
+		errors.As(err, &e)
+	}
+	if errors.Is(err, ErrExited) && e.State != nil {
+		status = e.State.String()
+	}
+	milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	t := e.Timeline
+	return known(map[string]any{
+		"name": name, "verdict": verdictOf(err).name, "pid": e.PID, "socket": e.SocketPath, "log": e.LogPath,
+		"ready_ms": milliseconds(t.Connected), "status": status, "tail": e.Tail, "unfinished": e.Unfinished, "error": message,
+		"timeline": known(map[string]any{
+			"start": t.Start, "launched_ms": milliseconds(t.Launched), "first_line_ms": milliseconds(t.FirstLine),
+			"ready_line_ms": milliseconds(t.ReadyLine), "connected_ms": milliseconds(t.Connected), "ended_ms": milliseconds(t.Ended),
+		}),
+	})
+}
+
+// known returns fields without those that are zero, or empty.
+func known(fields map[string]any) map[string]any {
+	maps.DeleteFunc(fields, func(_ string, value any) bool {
+		v := reflect.ValueOf(value)
+		return v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0
+	})
+	return fields
 }

@@ -121,7 +121,7 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 }
 
 func (s *start) failed(err error) error {
-	e := &Error{Pod: s.PodName, Tail: s.tail.strings(), Timeline: s.timeline, Err: err}
+	e := &Error{Pod: s.PodName, SocketPath: s.socket, Tail: s.tail.strings(), Timeline: s.timeline, Err: err}
 	e.Timeline.mark(&e.Timeline.Ended)
 	if s.log != nil {
 		e.LogPath = s.log.file.Name()

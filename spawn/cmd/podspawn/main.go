@@ -4,8 +4,8 @@
 //	podspawn -pod /usr/local/bin/agent -pod-arg pod alpha
 //
 // What the pod logs before it is ready goes to stderr. Once it is ready, its
-// process, socket and log go to stdout. The exit status is 0 for a ready pod,
-// 1 for any other verdict and 2 for wrong usage.
+// process, socket and log go to stdout. Each verdict has an exit status of its
+// own, 0 for a ready pod: podspawn -help has them.
 package main
 
 import (

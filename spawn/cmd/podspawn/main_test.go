@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,9 +142,97 @@ func TestTimeout(t *testing.T) {
 	runtimeDir(t)
 	start := time.Now()
 	_, stderr, status := podspawn(t, "hang", "-timeout", "50ms", "alpha")
-	assert.Equal(t, 1, status)
+	assert.Equal(t, 8, status)
 	assert.Contains(t, stderr, "podspawn: pod did not become ready within 50ms")
 	assert.Less(t, time.Since(start), 10*time.Second)
+}
+
+// help returns what -help prints.
+func help(t *testing.T) string {
+	t.Helper()
+	var errs bytes.Buffer
+	require.Zero(t, spawn.Main([]string{"-help"}, io.Discard, &errs))
+	return errs.String()
+}
+
+func TestEveryVerdictHasItsStatus(t *testing.T) {
+	runtimeDir(t)
+	told := help(t)
+	for _, tc := range []struct {
+		program string
+		args    []string
+		status  int
+		verdict string
+	}{
+		{"ready", []string{"alpha"}, 0, "ready"},
+		{"ready", []string{"a/b"}, 2, "invalid config"},
+		{"ready", []string{"-pod", "/nowhere/agent", "alpha"}, 4, "launch failed"},
+		{"early-exit", []string{"beta"}, 5, "exited early"},
+		{"malformed-no-socket", []string{"beta"}, 6, "malformed ready line"},
+		{"wrong-name", []string{"beta"}, 7, "wrong name"},
+		{"hang", []string{"-timeout", "50ms", "beta"}, 8, "timed out"},
+		{"ready '{name}' /dev/null/sock; hang", []string{"beta"}, 9, "socket error"},
+	} {
+		stdout, stderr, status := podspawn(t, tc.program, append([]string{"-json"}, tc.args...)...)
+		assert.Equal(t, tc.status, status, tc.verdict)
+		var got struct{ Verdict, Error string }
+		require.NoError(t, json.Unmarshal([]byte(stdout), &got), stdout)
+		assert.Equal(t, tc.verdict, got.Verdict)
+		assert.Equal(t, tc.status == 0, got.Error == "", got.Error)
+		assert.Contains(t, stderr, got.Error)
+		assert.Regexp(t, fmt.Sprintf(`(?m)^ +%d  %s( |$)`, tc.status, tc.verdict), told)
+	}
+	for _, name := range []string{"YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR", "HOME"} {
+		t.Setenv(name, "")
+	}
+	stdout, _, status := podspawn(t, "ready", "-json", "alpha")
+	assert.Equal(t, 3, status)
+	assert.Contains(t, stdout, `"verdict":"runtime directory unavailable"`)
+	_, _, status = podspawn(t, "ready", "alpha")
+	assert.Equal(t, 3, status)
+}
+
+// TestVerdictsAreThoseOfTheContract compares the help with HANDSHAKE.md.
+func TestVerdictsAreThoseOfTheContract(t *testing.T) {
+	text, err := os.ReadFile("../../HANDSHAKE.md")
+	if err != nil {
+		t.Skipf("the source is not here: %v", err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## 4. ")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := regexp.MustCompile(`(?m)^\| ([a-z][a-z ]*) \|`).FindAllStringSubmatch(section, -1)
+	require.Len(t, rows, 11)
+	for _, row := range rows[1:] {
+		assert.Regexp(t, `(?m)^ +\d+  `+row[1]+`( |$)`, help(t))
+	}
+}
+
+func TestFailureAsJSON(t *testing.T) {
+	dir := runtimeDir(t)
+	stdout, stderr, status := podspawn(t, `log "one \x1b"; ready; log two; raw three; exit 7`, "-json", "alpha")
+	assert.Equal(t, 5, status)
+	assert.Equal(t, 1, strings.Count(stdout, "\n"))
+	var all map[string]any
+	require.NoError(t, json.Unmarshal([]byte(stdout), &all), stdout)
+	keys := regexp.MustCompile(`[a-z_]+`).FindAllString(help(t), -1)
+	for _, fields := range []map[string]any{all, all["timeline"].(map[string]any)} {
+		for key := range fields {
+			assert.Contains(t, keys, key, "what is not in the help")
+		}
+	}
+	for _, key := range []string{"start", "launched_ms", "first_line_ms", "ready_line_ms", "ended_ms"} {
+		assert.Contains(t, all["timeline"], key)
+	}
+	assert.NotContains(t, all["timeline"], "connected_ms")
+	assert.NotContains(t, all, "ready_ms")
+	assert.Positive(t, all["pid"])
+	assert.Contains(t, stderr, all["error"])
+	for key, want := range map[string]any{
+		"name": "alpha", "verdict": "exited early", "status": "exit status 7", "tail": []any{"one \x1b", "two"}, "unfinished": "three",
+		"socket": dir + "/alpha/sock", "log": dir + "/alpha/stderr.log",
+	} {
+		assert.Equal(t, want, all[key], key)
+	}
 }
 
 // begun starts podspawn as a process of its own, and waits until its pod logs a
@@ -176,7 +265,7 @@ func TestInterruptEndsTheStart(t *testing.T) {
 		assert.Contains(t, stderr.Text(), "podspawn: start of the pod was cancelled")
 		for stderr.Scan() {
 		}
-		assert.EqualError(t, cmd.Wait(), "exit status 1")
+		assert.EqualError(t, cmd.Wait(), "exit status 130")
 		assert.Equal(t, syscall.ESRCH, syscall.Kill(pod, 0), "the pod of a start that %v ended", sig)
 	}
 }
@@ -185,7 +274,7 @@ func TestProgressThatNobodyReadsEndsTheStart(t *testing.T) {
 	cmd, pod, _, pipe := begun(t)
 	require.NoError(t, pipe.Close())
 	require.NoError(t, os.WriteFile(os.Getenv("YOI_RUNTIME_DIR")+"/go", nil, 0o600))
-	assert.EqualError(t, cmd.Wait(), "exit status 1")
+	assert.EqualError(t, cmd.Wait(), "exit status 130")
 	assert.Equal(t, syscall.ESRCH, syscall.Kill(pod, 0), "the pod is gone")
 }
 
@@ -201,7 +290,7 @@ func TestNohupCounts(t *testing.T) {
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	for stderr.Scan() {
 	}
-	assert.EqualError(t, cmd.Wait(), "exit status 1")
+	assert.EqualError(t, cmd.Wait(), "exit status 130")
 }
 
 // writes counts what it is written.
@@ -241,7 +330,7 @@ func TestHelp(t *testing.T) {
 	var out, errs bytes.Buffer
 	assert.Zero(t, spawn.Main([]string{"-help"}, &out, &errs))
 	assert.Empty(t, out.String())
-	assert.Contains(t, errs.String(), "usage: podspawn [flags] NAME\n\nStarts the pod NAME")
+	assert.Contains(t, errs.String(), "usage: podspawn [flags] NAME\n")
 	for _, flag := range []string{"pod PROGRAM", "pod-arg ARG", "workspace DIR", "dir DIR", "profile PROFILE", "ticket-role ROLE", "session UUID", "timeout DURATION", "json"} {
 		assert.Contains(t, errs.String(), "\n  -"+flag)
 	}
@@ -260,7 +349,7 @@ func TestReportForPeople(t *testing.T) {
 func TestFailureIsTold(t *testing.T) {
 	runtimeDir(t)
 	stdout, stderr, status := podspawn(t, "early-exit", "alpha")
-	assert.Equal(t, 1, status)
+	assert.Equal(t, 5, status)
 	assert.Empty(t, stdout)
 	assert.True(t, strings.HasPrefix(stderr, "alpha: cannot open session store\npodspawn: pod exited before becoming ready (exit status 7): cannot open session store\n"), stderr)
 }
@@ -268,13 +357,13 @@ func TestFailureIsTold(t *testing.T) {
 func TestWrongUsage(t *testing.T) {
 	t.Setenv(spawn.RuntimeCommandEnv, "")
 	for want, args := range map[string][]string{
-		"podspawn: want one pod name, got []":               {"-pod", "x"},
-		`podspawn: want one pod name, got ["a" "b"]`:        {"-pod", "x", "a", "b"},
-		"podspawn: which pod? Give -pod PROGRAM or set YOI": {"alpha"},
-		`invalid value "x" for flag -session`:               {"-session", "x", "alpha"},
-		"podspawn: flag provided but not defined: -x":       {"-x", "alpha"},
-		"podspawn: invalid pod config: PodName":             {"-pod", "x", "a/b"},
-		"(podspawn -help tells the usage)":                  {"-pod", "x"},
+		"podspawn: want one pod name, after the flags, got []":        {"-pod", "x"},
+		`podspawn: want one pod name, after the flags, got ["a" "b"]`: {"-pod", "x", "a", "b"},
+		"podspawn: which pod? Give -pod PROGRAM or set YOI":           {"alpha"},
+		`invalid value "x" for flag -session`:                         {"-session", "x", "alpha"},
+		"podspawn: flag provided but not defined: -x":                 {"-x", "alpha"},
+		"podspawn: invalid pod config: PodName":                       {"-pod", "x", "a/b"},
+		"(podspawn -help tells the usage)":                            {"-pod", "x"},
 	} {
 		var out, errs bytes.Buffer
 		assert.Equal(t, 2, spawn.Main(args, &out, &errs), want)
@@ -286,6 +375,6 @@ func TestDefaultCommandIsTakenFromTheEnvironment(t *testing.T) {
 	runtimeDir(t)
 	t.Setenv(spawn.RuntimeCommandEnv, "/nowhere/agent")
 	var out, errs bytes.Buffer
-	assert.Equal(t, 1, spawn.Main([]string{"-pod-arg", "more", "alpha"}, &out, &errs))
+	assert.Equal(t, 4, spawn.Main([]string{"-pod-arg", "more", "alpha"}, &out, &errs))
 	assert.Contains(t, errs.String(), "failed to launch pod runtime command `/nowhere/agent pod more`")
 }

@@ -31,8 +31,10 @@ type Observer struct {
 	// not truncated, so that whoever reads it keeps it.
 	Log *Log
 
-	fresh bool   // an older log is replaced
-	idle  func() // if not nil, is called when the start begins to wait for more lines
+	fresh bool // an older log is replaced
+	// idle, if not nil, is called when the start begins to wait for more lines, with
+	// what tells, during that call, what is missing.
+	idle func(missing func() string)
 }
 
 // StartObserved is [Start] for package harness.

@@ -15,8 +15,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const podspawnUsage = `usage: podspawn [flags] NAME
@@ -162,11 +165,13 @@ func (p *podspawn) start(ctx context.Context) error {
 }
 
 func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
-	// A write for each line of a flood would hold up the start.
-	progress := bufio.NewWriterSize(p.stderr, 64<<10)
-	defer progress.Flush()
-	p.cfg.Progress = func(line string) { fmt.Fprintf(progress, "%s: %s\n", Printable(p.cfg.PodName), Printable(line)) }
-	return startAlone(ctx, p.cfg, &Observer{idle: func() { _ = progress.Flush() }})
+	shown := p.newProgress()
+	defer shown.end()
+	if shown.terminal {
+		go shown.tell(ctx)
+	}
+	p.cfg.Progress = shown.line
+	return startAlone(ctx, p.cfg, &Observer{idle: shown.show})
 }
 
 // report returns a start as -json has it.
@@ -200,4 +205,83 @@ func known(fields map[string]any) map[string]any {
 		return v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0
 	})
 	return fields
+}
+
+// progress shows a start on its way: the pod's lines, whole, and on a terminal a
+// status line below them.
+type progress struct {
+	name     string
+	terminal bool
+	start    time.Time
+
+	mu      sync.Mutex
+	out     *bufio.Writer // a write for each line of a flood would hold up the start
+	missing string
+	status  string // what is on the terminal
+}
+
+func (p *podspawn) newProgress() *progress {
+	shown := &progress{name: Printable(p.cfg.PodName), start: time.Now(), out: bufio.NewWriterSize(p.stderr, 64<<10)}
+	if file, ok := p.stderr.(*os.File); ok && os.Getenv("TERM") != "dumb" {
+		_, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+		shown.terminal = err == nil
+	}
+	return shown
+}
+
+func (p *progress) line(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.erase()
+	fmt.Fprintf(p.out, "%s: %s\n", p.name, Printable(line))
+}
+
+// statusTick is how often the status line changes.
+const statusTick = 100 * time.Millisecond
+
+// tell has the status line tell the time.
+func (p *progress) tell(ctx context.Context) {
+	tick := time.NewTicker(statusTick)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-tick.C:
+			p.show(nil)
+		case <-ctx.Done():
+		}
+	}
+}
+
+// show flushes the lines, and brings the status line up to date: missing, if it is not
+// nil, tells what the start waits for now.
+func (p *progress) show(missing func() string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.terminal && missing != nil {
+		p.missing = Printable(missing())
+	}
+	elapsed := time.Since(p.start)
+	status := fmt.Sprintf("%s: %.1fs, waiting for %s", p.name, elapsed.Seconds(), p.missing)
+	if p.missing != "" && elapsed >= statusTick && status != p.status {
+		p.erase()
+		// The terminal must not wrap it: of two rows, one would stay.
+		fmt.Fprintf(p.out, "\x1b[?7l%s\x1b[?7h", status)
+		p.status = status
+	}
+	_ = p.out.Flush()
+}
+
+func (p *progress) erase() {
+	if p.status != "" {
+		fmt.Fprint(p.out, "\r\x1b[K")
+		p.status = ""
+	}
+}
+
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.erase()
+	p.missing = ""
+	_ = p.out.Flush()
 }

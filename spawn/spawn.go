@@ -258,7 +258,7 @@ func (s *start) wait(ctx context.Context) {
 		return
 	}
 	if s.observer.idle != nil {
-		s.observer.idle()
+		s.observer.idle(s.missing)
 	}
 	if s.socket != "" && s.unwatchSocket == nil {
 		dir := s.socket[:strings.LastIndexByte(s.socket, '/')+1]

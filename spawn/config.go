@@ -91,14 +91,21 @@ func (c Config) check() error {
 		return errors.New("Command.Program is empty")
 	case c.WorkspaceRoot == "":
 		return errors.New("WorkspaceRoot is empty")
-	case c.PodName == "" || c.PodName == "." || c.PodName == ".." || strings.ContainsAny(c.PodName, "/\x00\t\r\n"):
-		return fmt.Errorf("PodName %q must be one path element: not empty, . or .., and without /, NUL, tab, CR or newline", c.PodName)
+	case checkPodName(c.PodName) != nil:
+		return checkPodName(c.PodName)
 	case c.NameFlag != "" && !strings.HasPrefix(c.NameFlag, "-"):
 		return fmt.Errorf("NameFlag %q must begin with -", c.NameFlag)
 	case c.ReadyTimeout < 0:
 		return fmt.Errorf("ReadyTimeout %v is negative", c.ReadyTimeout)
 	}
 	return c.checkNUL()
+}
+
+func checkPodName(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00\t\r\n") {
+		return fmt.Errorf("PodName %q must be one path element: not empty, . or .., and without /, NUL, tab, CR or newline", name)
+	}
+	return nil
 }
 
 // checkNUL refuses what the system would take for the end of a text.

@@ -23,16 +23,24 @@ import (
 )
 
 const podspawnUsage = `usage: podspawn [flags] NAME
+       podspawn -list [-json]
+       podspawn -stop [-grace DURATION] [-kill] NAME
+       podspawn -follow NAME
 
 Starts the pod NAME and waits until it is ready. The pod lives on afterwards:
-kill -INT its process to stop it. Without -pod its program is that of
+podspawn -stop ends it. Without -pod its program is that of
 $` + RuntimeCommandEnv + `, with the prefix argument pod.
+
+-list shows each pod directory of the runtime directory: name, state, process, age
+and socket. A pod answers; or it is stopped (as by SIGSTOP); or silent: it lives, but
+its socket does not answer. One that is stale is dead.
 
 With -json a start prints one line, whatever comes of it, with those fields that are
 known: name, verdict, pid, socket, log, error; ready_ms; timeline (start, and
 launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms from then on);
 status (how a process ended that exited early); tail (the last lines of the log, 8
-at most) and unfinished (what came after its last newline).
+at most) and unfinished (what came after its last newline). -list prints a line for
+each pod: name, state, pid, age_s, socket, log.
 
 Exit status, and verdict:
 `
@@ -48,8 +56,8 @@ type verdict struct {
 // verdicts are podspawn's exit statuses: the first one is for no error, the second for
 // one that is none of those below.
 var verdicts = []verdict{
-	{0, "ready", nil, ""},
-	{1, "failed", nil, "anything else"},
+	{0, "ready", nil, "or what else was asked for is done"},
+	{1, "failed", nil, "anything else, such as a NAME whose pod already runs"},
 	{2, "invalid config", ErrInvalidConfig, "or wrong usage, which prints no JSON"},
 	{3, "runtime directory unavailable", ErrRuntimeDirUnavailable, ""},
 	{4, "launch failed", ErrLaunch, ""},
@@ -73,57 +81,100 @@ func verdictOf(err error) verdict {
 type podspawn struct {
 	stdout, stderr io.Writer
 
-	cfg  Config
-	json bool
+	cfg                 Config
+	json, replace, kill bool
+	grace               time.Duration
 }
 
+// podspawnActions are what podspawn does, a start or what a flag of the name asks for.
+var podspawnActions = map[string]func(*podspawn, context.Context) error{
+	"start": (*podspawn).start, "list": (*podspawn).list, "stop": (*podspawn).stop, "follow": (*podspawn).follow,
+}
+
+// goesWith tells the actions that a flag goes with, if that is not just a start.
+var goesWith = map[string]string{"list": "list", "stop": "stop", "follow": "follow", "grace": "stop", "kill": "stop", "json": "start list"}
+
 // Main is the command podspawn, with its arguments without the program's name: it
-// starts one pod, and returns the exit status. It is there for that command, and
-// for scripts, in which podspawn is a client.
+// starts one pod, or looks after those that were started, and returns the exit
+// status. It is there for that command, and for scripts, in which podspawn is a
+// client.
 func Main(args []string, stdout, stderr io.Writer) int {
 	p := &podspawn{stdout: stdout, stderr: stderr}
 	fail := func(status int, err error) int {
 		fmt.Fprintf(stderr, "podspawn: %v\n", err)
 		return status
 	}
-	err := p.parse(args)
+	action, err := p.parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
 		return fail(2, fmt.Errorf("%w (podspawn -help tells the usage)", err))
 	}
-	// SIGPIPE: whoever read the progress has gone.
+	// SIGPIPE: whoever read what is printed has gone.
 	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE}
 	if !signal.Ignored(syscall.SIGHUP) { // as by nohup
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
-	if err := p.start(ctx); err != nil {
+	if err := podspawnActions[action](p, ctx); err != nil {
 		return fail(verdictOf(err).status, err)
 	}
 	return 0
 }
 
-// parse reads the command line; usage goes to stderr if that is asked for.
-func (p *podspawn) parse(args []string) error {
+// parse returns the action that is asked for; usage goes to stderr if that is.
+func (p *podspawn) parse(args []string) (action string, err error) {
 	flags := flag.NewFlagSet("podspawn", flag.ContinueOnError)
 	p.cfg.WorkspaceRoot = "."
 	p.cfg.Flags(flags)
-	flags.BoolVar(&p.json, "json", false, "print a line of JSON")
+	flags.BoolVar(&p.json, "json", false, "print lines of JSON")
+	flags.BoolVar(&p.replace, "replace", false, "start the pod even if one of its name answers, which lives on")
+	flags.Bool("list", false, "show the pods")
+	flags.Bool("stop", false, "send SIGINT to the pod, and wait until it has ended")
+	flags.DurationVar(&p.grace, "grace", 5*time.Second, "the `DURATION` that -stop waits")
+	flags.BoolVar(&p.kill, "kill", false, "with -stop: kill a pod that still runs then")
+	flags.Bool("follow", false, "print the pod's log, and what it logs until it ends")
 	flags.SetOutput(io.Discard)
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			p.help(flags)
 		}
-		return err
+		return "", err
 	}
-	if flags.NArg() != 1 {
-		return fmt.Errorf("want one pod name, after the flags, got %q", flags.Args())
+	if action, err = actionOf(flags); err != nil {
+		return "", err
+	}
+	switch {
+	case action == "list" && flags.NArg() > 0:
+		return "", fmt.Errorf("-list takes no pod name, got %q", flags.Args())
+	case action != "list" && flags.NArg() != 1:
+		return "", fmt.Errorf("want one pod name, after the flags, got %q", flags.Args())
+	case p.grace < 0:
+		return "", fmt.Errorf("-grace %v is negative", p.grace)
 	}
 	p.cfg.PodName = flags.Arg(0)
-	return p.resolveCommand()
+	if action == "start" {
+		err = p.resolveCommand()
+	}
+	return action, err
+}
+
+// actionOf refuses flags that do not go together.
+func actionOf(flags *flag.FlagSet) (action string, err error) {
+	action = "start"
+	flags.Visit(func(f *flag.Flag) {
+		if podspawnActions[f.Name] != nil && f.Value.String() == "true" {
+			action = f.Name
+		}
+	})
+	flags.Visit(func(f *flag.Flag) {
+		if !slices.Contains(strings.Fields(cmp.Or(goesWith[f.Name], "start")), action) {
+			err = fmt.Errorf("-%s does not go with %s", f.Name, strings.Replace("-"+action, "-start", "a start", 1))
+		}
+	})
+	return action, err
 }
 
 func (p *podspawn) help(flags *flag.FlagSet) {
@@ -165,6 +216,12 @@ func (p *podspawn) start(ctx context.Context) error {
 }
 
 func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
+	if plan, err := p.cfg.plan(); err == nil && !p.replace { // else the start says what is wrong
+		if r := look(plan.podDir, time.Now().Add(lookTime)); r.answers {
+			return nil, fmt.Errorf("pod %s already runs: %s, socket %s; podspawn -stop %s stops it, -replace starts another one all the same",
+				Printable(r.Name), r.process(), Printable(r.Socket), shellWord(r.Name))
+		}
+	}
 	shown := p.newProgress()
 	defer shown.end()
 	if shown.terminal {

@@ -2,6 +2,9 @@
 // pod lives on; a pod that did not become ready is gone.
 //
 //	podspawn -pod /usr/local/bin/agent -pod-arg pod alpha
+//	podspawn -list
+//	podspawn -follow alpha
+//	podspawn -stop alpha
 //
 // What the pod logs before it is ready goes to stderr. Once it is ready, its
 // process, socket and log go to stdout. Each verdict has an exit status of its

@@ -124,7 +124,7 @@ func TestEveryFlagReachesThePod(t *testing.T) {
 		{[]string{"-profile", "p", "-ticket-role", "r"}, []string{`"profile":"p"`, `"ticket_role":"r"`}},
 		{[]string{"-session", session}, []string{`"session":"` + session + `"`}},
 	} {
-		stdout, stderr, status := podspawn(t, "ready", append(tc.args, "-json", "alpha")...)
+		stdout, stderr, status := podspawn(t, "ready", append(tc.args, "-replace", "-json", "alpha")...)
 		require.Zero(t, status, stderr)
 		var pod struct {
 			Socket string
@@ -158,6 +158,7 @@ func help(t *testing.T) string {
 
 func TestEveryVerdictHasItsStatus(t *testing.T) {
 	runtimeDir(t)
+	require.Zero(t, spawn.Main(append(fake("ready"), "runs"), io.Discard, io.Discard))
 	told := help(t)
 	for _, tc := range []struct {
 		program string
@@ -166,6 +167,7 @@ func TestEveryVerdictHasItsStatus(t *testing.T) {
 		verdict string
 	}{
 		{"ready", []string{"alpha"}, 0, "ready"},
+		{"ready", []string{"runs"}, 1, "failed"},
 		{"ready", []string{"a/b"}, 2, "invalid config"},
 		{"ready", []string{"-pod", "/nowhere/agent", "alpha"}, 4, "launch failed"},
 		{"early-exit", []string{"beta"}, 5, "exited early"},
@@ -191,6 +193,7 @@ func TestEveryVerdictHasItsStatus(t *testing.T) {
 	assert.Contains(t, stdout, `"verdict":"runtime directory unavailable"`)
 	_, _, status = podspawn(t, "ready", "alpha")
 	assert.Equal(t, 3, status)
+	assert.Equal(t, 3, spawn.Main([]string{"-list"}, io.Discard, io.Discard))
 }
 
 // TestVerdictsAreThoseOfTheContract compares the help with HANDSHAKE.md.
@@ -234,6 +237,27 @@ func TestFailureAsJSON(t *testing.T) {
 	} {
 		assert.Equal(t, want, all[key], key)
 	}
+}
+
+func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
+	dir := runtimeDir(t)
+	_, _, status := podspawn(t, "log first; bind; ready; serve", "alpha")
+	require.Zero(t, status)
+	first := pids(dir)
+	stdout, stderr, status := podspawn(t, "log second; bind; ready; serve", "-json", "alpha")
+	assert.Equal(t, 1, status)
+	message, err := json.Marshal(strings.TrimPrefix(strings.TrimSuffix(stderr, "\n"), "podspawn: "))
+	require.NoError(t, err)
+	assert.Equal(t, `{"error":`+string(message)+`,"name":"alpha","verdict":"failed"}`+"\n", stdout)
+	assert.Equal(t, fmt.Sprintf("podspawn: pod alpha already runs: process %d, socket %s/alpha/sock; podspawn -stop alpha stops it, -replace starts another one all the same\n", first[0], dir), stderr)
+	log, err := os.ReadFile(dir + "/alpha/stderr.log")
+	require.NoError(t, err)
+	assert.Contains(t, string(log), "first", "nothing was touched")
+
+	_, stderr, status = podspawn(t, "log second; bind; ready; serve", "-replace", "alpha")
+	assert.Zero(t, status, stderr)
+	assert.NotEqual(t, first, pids(dir))
+	assert.NoError(t, syscall.Kill(-first[0], syscall.SIGKILL), "the first one lives on")
 }
 
 // onTerminal runs podspawn with a terminal for its stdout and stderr, and returns
@@ -392,7 +416,7 @@ func TestHelp(t *testing.T) {
 	assert.Zero(t, spawn.Main([]string{"-help"}, &out, &errs))
 	assert.Empty(t, out.String())
 	assert.Contains(t, errs.String(), "usage: podspawn [flags] NAME\n")
-	for _, flag := range []string{"pod PROGRAM", "pod-arg ARG", "workspace DIR", "dir DIR", "profile PROFILE", "ticket-role ROLE", "session UUID", "timeout DURATION", "json"} {
+	for _, flag := range []string{"pod PROGRAM", "pod-arg ARG", "workspace DIR", "dir DIR", "profile PROFILE", "ticket-role ROLE", "session UUID", "timeout DURATION", "json", "replace", "list", "stop", "grace DURATION", "kill", "follow"} {
 		assert.Contains(t, errs.String(), "\n  -"+flag)
 	}
 	assert.Contains(t, errs.String(), "(default 20s)")
@@ -418,13 +442,23 @@ func TestFailureIsTold(t *testing.T) {
 func TestWrongUsage(t *testing.T) {
 	t.Setenv(spawn.RuntimeCommandEnv, "")
 	for want, args := range map[string][]string{
-		"podspawn: want one pod name, after the flags, got []":        {"-pod", "x"},
-		`podspawn: want one pod name, after the flags, got ["a" "b"]`: {"-pod", "x", "a", "b"},
-		"podspawn: which pod? Give -pod PROGRAM or set YOI":           {"alpha"},
-		`invalid value "x" for flag -session`:                         {"-session", "x", "alpha"},
-		"podspawn: flag provided but not defined: -x":                 {"-x", "alpha"},
-		"podspawn: invalid pod config: PodName":                       {"-pod", "x", "a/b"},
-		"(podspawn -help tells the usage)":                            {"-pod", "x"},
+		"podspawn: want one pod name, after the flags, got []":         {"-pod", "x"},
+		`podspawn: want one pod name, after the flags, got ["a" "b"]`:  {"-pod", "x", "a", "b"},
+		"podspawn: which pod? Give -pod PROGRAM or set YOI":            {"alpha"},
+		`invalid value "x" for flag -session`:                          {"-session", "x", "alpha"},
+		"podspawn: flag provided but not defined: -x":                  {"-x", "alpha"},
+		"podspawn: invalid pod config: PodName":                        {"-pod", "x", "a/b"},
+		"(podspawn -help tells the usage)":                             {"-pod", "x"},
+		"podspawn: -list does not go with -stop":                       {"-list", "-stop", "alpha"},
+		"podspawn: -timeout does not go with -list":                    {"-list", "-timeout", "1s"},
+		"podspawn: -json does not go with -follow":                     {"-follow", "-json", "alpha"},
+		"podspawn: -pod-arg does not go with -stop":                    {"-pod-arg", "x", "-stop", "alpha"},
+		"podspawn: -kill does not go with a start":                     {"-pod", "x", "-kill", "alpha"},
+		`podspawn: -list takes no pod name, got ["alpha"]`:             {"-list", "alpha"},
+		`podspawn: want one pod name, after the flags, got ["a" "-x"]`: {"-follow", "a", "-x"},
+		"podspawn: -grace -1s is negative":                             {"-stop", "-grace", "-1s", "alpha"},
+		"invalid pod config: PodName \"a/b\" must be":                  {"-stop", "a/b"},
+		"invalid pod config: PodName \"..\" must be":                   {"-follow", ".."},
 	} {
 		var out, errs bytes.Buffer
 		assert.Equal(t, 2, spawn.Main(args, &out, &errs), want)

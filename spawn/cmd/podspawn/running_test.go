@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/podharness/fakepod"
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// needProcesses skips a test where the system does not tell which process is a pod's.
+func needProcesses(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("/proc/self/fd/2"); err != nil {
+		t.Skipf("this system does not show the files of a process: %v", err)
+	}
+}
+
+// run runs podspawn without a pod's program.
+func run(args ...string) (stdout, stderr string, status int) {
+	var out, errs bytes.Buffer
+	status = spawn.Main(args, &out, &errs)
+	return out.String(), errs.String(), status
+}
+
+// started starts a fake pod, and returns its process.
+func started(t *testing.T, program, name string, flags ...string) (pid int) {
+	t.Helper()
+	stdout, stderr, status := podspawn(t, program, append(flags, "-json", name)...)
+	require.Zero(t, status, stderr)
+	var pod struct{ PID int }
+	require.NoError(t, json.Unmarshal([]byte(stdout), &pod))
+	t.Cleanup(func() { _ = syscall.Kill(-pod.PID, syscall.SIGKILL) })
+	return pod.PID
+}
+
+// unready starts a fake pod of which no ready line comes, once it has begun.
+func unready(t *testing.T, program, name string) (pid int) {
+	t.Helper()
+	dir := filepath.Join(os.Getenv("YOI_RUNTIME_DIR"), name)
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	log, err := os.Create(dir + "/stderr.log")
+	require.NoError(t, err)
+	defer log.Close()
+	command, args := fakepod.Command(program)
+	cmd := exec.Command(command, append(args, "--workspace", dir, "--pod", name)...)
+	cmd.Stderr, cmd.SysProcAttr = log, &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, cmd.Start())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	require.Eventually(t, func() bool {
+		text, _ := os.ReadFile(dir + "/stderr.log")
+		return bytes.Contains(text, []byte("begun\n"))
+	}, 10*time.Second, time.Millisecond)
+	return cmd.Process.Pid
+}
+
+// act has a pod act a program out, and waits until that is done or the pod is gone.
+func act(t *testing.T, name, program string) {
+	t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(os.Getenv("YOI_RUNTIME_DIR"), name, "sock"))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = fmt.Fprintf(conn, `{"method":"run","params":{"program":%q}}`+"\n", program)
+	require.NoError(t, err)
+	answers := bufio.NewReader(conn)
+	_, err = answers.ReadString('\n')
+	require.NoError(t, err)
+	_, _ = answers.ReadString('\n')
+}
+
+// hasEnded reports whether a process has ended, be it reaped or not.
+func hasEnded(pid int) bool {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return syscall.Kill(pid, 0) == syscall.ESRCH || bytes.Contains(stat, []byte(") Z "))
+}
+
+// sleeper starts a process that is no pod.
+func sleeper(t *testing.T) int {
+	t.Helper()
+	cmd := exec.Command("sleep", "1009")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		assert.NoError(t, cmd.Process.Kill(), "it was left alone")
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+func TestList(t *testing.T) {
+	needProcesses(t)
+	dir := runtimeDir(t)
+	stdout, _, status := run("-list")
+	assert.Zero(t, status)
+	assert.Empty(t, stdout)
+
+	ready := started(t, "ready", "ready \x1b[2J")
+	elsewhere := started(t, "bind; ready '{name}' elsewhere/sock; serve", "elsewhere", "-workspace", dir)
+	hanging := unready(t, "log begun; hang", "hanging")
+	_, _, _ = podspawn(t, "early-exit", "dead")
+	foreign := sleeper(t)
+	require.NoError(t, os.MkdirAll(dir+"/foreign", 0o700))
+	require.NoError(t, os.WriteFile(dir+"/foreign/pid", []byte(fmt.Sprintln(foreign)), 0o600))
+	require.NoError(t, os.WriteFile(dir+"/file", nil, 0o600))
+	require.NoError(t, os.Mkdir(dir+"/empty", 0o700))
+
+	stdout, stderr, status := run("-list")
+	require.Zero(t, status, stderr)
+	for i, want := range []string{
+		"dead stale no process 0s DIR/dead/sock",
+		fmt.Sprintf("elsewhere answers process %d 0s DIR/elsewhere/sock", elsewhere),
+		"empty stale no process 0s DIR/empty/sock",
+		"foreign stale no process 0s DIR/foreign/sock",
+		fmt.Sprintf("hanging silent process %d 0s DIR/hanging/sock", hanging),
+		fmt.Sprintf(`ready \x1b[2J answers process %d 0s DIR/ready \x1b[2J/sock`, ready),
+	} {
+		line := strings.Join(strings.Fields(strings.Split(stdout, "\n")[i]), " ")
+		line = regexp.MustCompile(` [0-5]s `).ReplaceAllString(line, " 0s ")
+		assert.Equal(t, strings.ReplaceAll(want, "DIR", dir), line)
+	}
+	assert.Equal(t, 6, strings.Count(stdout, "\n"), stdout)
+
+	stdout, _, _ = run("-list", "-json")
+	lines := json.NewDecoder(strings.NewReader(stdout))
+	var pods []map[string]any
+	for lines.More() {
+		var pod map[string]any
+		require.NoError(t, lines.Decode(&pod))
+		age, ok := pod["age_s"].(float64)
+		assert.True(t, ok && age >= 0 && age < 60, age)
+		delete(pod, "age_s")
+		pods = append(pods, pod)
+	}
+	require.Len(t, pods, 6)
+	assert.Equal(t, map[string]any{"name": "dead", "state": "stale", "socket": dir + "/dead/sock", "log": dir + "/dead/stderr.log"}, pods[0])
+	assert.Equal(t, map[string]any{"name": "ready \x1b[2J", "state": "answers", "pid": float64(ready), "socket": dir + "/ready \x1b[2J/sock", "log": dir + "/ready \x1b[2J/stderr.log"}, pods[5])
+}
+
+// TestListDoesNotWait shows pods that do nothing, and one whose log takes long to
+// read.
+func TestListDoesNotWait(t *testing.T) {
+	needProcesses(t)
+	dir := runtimeDir(t)
+	full := started(t, "socket; listen 1; ready; hang", "full")
+	for {
+		conn, err := net.Dial("unix", dir+"/full/sock")
+		if err != nil {
+			break
+		}
+		defer conn.Close()
+	}
+	stopped := started(t, "ready", "stopped")
+	require.NoError(t, syscall.Kill(stopped, syscall.SIGSTOP))
+	_, _, _ = podspawn(t, "early-exit", "large")
+	require.NoError(t, os.Truncate(dir+"/large/stderr.log", 64<<30))
+
+	start := time.Now()
+	stdout, _, status := run("-list")
+	assert.Zero(t, status)
+	assert.Less(t, time.Since(start), 10*time.Second)
+	assert.Regexp(t, fmt.Sprintf(`(?m)^stopped +\w+ +process %d `, stopped), stdout)
+	assert.Regexp(t, fmt.Sprintf(`(?m)^full +silent +process %d `, full), stdout)
+}
+
+func TestStop(t *testing.T) {
+	dir := runtimeDir(t)
+	pid := started(t, "ready", "alpha")
+	stdout, stderr, status := run("-stop", "alpha")
+	require.Zero(t, status, stderr)
+	assert.Regexp(t, `^pod alpha ended after \d+ms\n$`, stdout)
+	assert.True(t, hasEnded(pid))
+	assert.NoDirExists(t, dir+"/alpha", "it was a graceful stop")
+
+	_, stderr, status = run("-stop", "alpha")
+	assert.Equal(t, 1, status)
+	assert.Equal(t, "podspawn: there is no pod alpha in "+dir+" (podspawn -list shows those that are there)\n", stderr)
+}
+
+func TestStopOfAStoppedPod(t *testing.T) {
+	runtimeDir(t)
+	pid := started(t, "ready", "alpha")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	_, stderr, status := run("-stop", "alpha")
+	assert.Zero(t, status, stderr)
+}
+
+func TestStopOfAPodThatIsNotReady(t *testing.T) {
+	needProcesses(t)
+	dir := runtimeDir(t)
+	unready(t, "log begun; hang", "alpha")
+	_, stderr, status := run("-stop", "alpha")
+	assert.Zero(t, status, stderr)
+	assert.NoDirExists(t, dir+"/alpha")
+}
+
+func TestPodThatDoesNotStop(t *testing.T) {
+	needProcesses(t)
+	dir := runtimeDir(t)
+	pid := started(t, "ignore INT; child 'log child-{pid}; hang'; bind; ready; serve", "alpha")
+	var child int
+	require.Eventually(t, func() bool {
+		text, _ := os.ReadFile(dir + "/alpha/stderr.log")
+		_, line, _ := strings.Cut(string(text), "child-")
+		n, _ := fmt.Sscanln(line, &child)
+		return n == 1
+	}, 10*time.Second, time.Millisecond)
+	_, stderr, status := run("-stop", "-grace", "50ms", "alpha")
+	assert.Equal(t, 1, status)
+	assert.Equal(t, fmt.Sprintf("podspawn: pod alpha still runs 50ms after SIGINT: process %d; podspawn -stop -kill alpha kills it\n", pid), stderr)
+	require.NoError(t, syscall.Kill(pid, 0))
+
+	stdout, stderr, status := run("-stop", "-grace", "50ms", "-kill", "alpha")
+	assert.Zero(t, status, stderr)
+	assert.Regexp(t, `^pod alpha was killed after \d+ms\nlog     `+dir+`/alpha/stderr\.log\n$`, stdout)
+	assert.Eventually(t, func() bool { return hasEnded(child) }, 10*time.Second, time.Millisecond, "the child, too")
+
+	_, stderr, status = run("-stop", "alpha")
+	assert.Equal(t, 1, status)
+	assert.Equal(t, fmt.Sprintf("podspawn: pod alpha (stale) was not stopped: its socket does not answer, and process %d, which its file pid names, has ended\n", pid), stderr)
+}
+
+// TestNumberOfAnotherProcess has pid files that name processes which are not the pod.
+func TestNumberOfAnotherProcess(t *testing.T) {
+	dir := runtimeDir(t)
+	require.NoError(t, os.Mkdir(dir+"/alpha", 0o700))
+	log, err := os.Create(dir + "/alpha/stderr.log")
+	require.NoError(t, err)
+	defer log.Close()
+	member := exec.Command("sleep", "1009") // its stderr is the log, but it is no group's leader
+	member.Stderr = log
+	require.NoError(t, member.Start())
+	t.Cleanup(func() {
+		assert.NoError(t, member.Process.Kill())
+		_ = member.Wait()
+	})
+	for text, want := range map[string]string{
+		fmt.Sprint(sleeper(t)):          "is not known to be the pod: its stderr is not the log, or it leads no process group",
+		fmt.Sprint(member.Process.Pid):  "is not known to be the pod: its stderr is not the log, or it leads no process group",
+		"1":                             `its file pid names no process: "1"`,
+		"-1":                            `its file pid names no process: "-1"`,
+		"many":                          `its file pid names no process: "many"`,
+		strings.Repeat("1", 100) + "\n": `its file pid names no process: "1111`,
+	} {
+		require.NoError(t, os.WriteFile(dir+"/alpha/pid", []byte(text), 0o600))
+		_, stderr, status := run("-stop", "-grace", "0s", "-kill", "alpha")
+		assert.Equal(t, 1, status)
+		assert.Contains(t, stderr, "podspawn: pod alpha (stale) was not stopped: its socket does not answer, and ")
+		assert.Contains(t, stderr, want)
+	}
+	require.NoError(t, os.Remove(dir+"/alpha/pid"))
+	_, stderr, _ := run("-stop", "alpha")
+	assert.Contains(t, stderr, "and its file pid cannot be read: no such file or directory")
+}
+
+// TestSocketOfAnotherPod has a log that announces what is not the pod's own.
+func TestSocketOfAnotherPod(t *testing.T) {
+	dir := runtimeDir(t)
+	beta := started(t, "ready", "beta")
+	require.NoError(t, os.Mkdir(dir+"/alpha", 0o700))
+	for _, name := range []string{"alpha", "beta"} {
+		require.NoError(t, os.WriteFile(dir+"/alpha/stderr.log", []byte("YOI-READY\t"+name+"\t"+dir+"/beta/sock\n"), 0o600))
+		stdout, _, _ := run("-list")
+		assert.Regexp(t, `^alpha +stale +no process .*\nbeta +answers `, stdout)
+		_, stderr, status := run("-stop", "alpha")
+		assert.Equal(t, 1, status)
+		assert.Contains(t, stderr, "podspawn: pod alpha (stale) was not stopped: its socket does not answer, and its file pid cannot be read")
+		assert.False(t, hasEnded(beta))
+	}
+}
+
+// TestPodWhoseProcessIsUnknown has neither pid file nor log, so that a signal could hit
+// anybody.
+func TestPodWhoseProcessIsUnknown(t *testing.T) {
+	dir := runtimeDir(t)
+	pid := started(t, "ignore INT; bind; ready; serve", "alpha")
+	require.NoError(t, os.Remove(dir+"/alpha/pid"))
+	require.NoError(t, os.Remove(dir+"/alpha/stderr.log"))
+	past := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(dir+"/alpha/sock", past, past)) // which is its age
+	stdout, _, _ := run("-list")
+	assert.Regexp(t, `^alpha +answers +process unknown +1h0m\ds `, stdout)
+	stdout, stderr, status := run("-stop", "alpha")
+	require.Zero(t, status, stderr)
+	assert.Regexp(t, `^pod alpha ended after \d+ms\n$`, stdout, "it was asked over its socket")
+	assert.Eventually(t, func() bool { return hasEnded(pid) }, 10*time.Second, time.Millisecond)
+
+	pid = started(t, "bind; ready; answer shutdown '{}'; serve", "beta")
+	require.NoError(t, os.Remove(dir+"/beta/pid"))
+	require.NoError(t, os.Remove(dir+"/beta/stderr.log"))
+	_, stderr, status = run("-stop", "-grace", "50ms", "-kill", "beta")
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stderr, "podspawn: pod beta still answers 50ms after it was asked to stop, and cannot be killed: its file pid cannot be read: no such file or directory\n")
+	assert.NoError(t, syscall.Kill(pid, 0))
+}
+
+func TestFollow(t *testing.T) {
+	needProcesses(t)
+	dir := runtimeDir(t)
+	started(t, `log "one \x1b[2J"; bind; ready; serve`, "alpha")
+	r, w := io.Pipe()
+	status := make(chan int, 1)
+	go func() {
+		status <- spawn.Main([]string{"-follow", "alpha"}, w, os.Stderr)
+		w.Close()
+	}()
+	lines := bufio.NewScanner(r)
+	next := func() string {
+		require.True(t, lines.Scan())
+		return lines.Text()
+	}
+	assert.Equal(t, `one \x1b[2J`, next())
+	assert.Equal(t, `YOI-READY\talpha\t`+dir+"/alpha/sock", next())
+	act(t, "alpha", "log two; raw unfinished; exit 3")
+	assert.Equal(t, "two", next())
+	assert.Equal(t, "unfinished", next())
+	assert.False(t, lines.Scan())
+	assert.Zero(t, <-status)
+
+	stdout, stderr, over := run("-follow", "alpha")
+	assert.Zero(t, over, stderr)
+	assert.Contains(t, stdout, "two\nunfinished\n", "the log of a dead pod is still there")
+}
+
+func TestFollowUntilSomebodyHasEnough(t *testing.T) {
+	runtimeDir(t)
+	pid := started(t, "log one; bind; ready; serve", "alpha")
+	for _, enough := range []func(*exec.Cmd, io.Closer){
+		func(cmd *exec.Cmd, _ io.Closer) { _ = cmd.Process.Signal(os.Interrupt) },
+		func(_ *exec.Cmd, pipe io.Closer) {
+			pipe.Close()
+			act(t, "alpha", "log more")
+		},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], "-follow", "alpha")
+		cmd.Env = append(os.Environ(), asPodspawn+"=1")
+		pipe, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(pipe)
+		require.True(t, lines.Scan())
+		assert.Equal(t, "one", lines.Text())
+		enough(cmd, pipe)
+		assert.NoError(t, cmd.Wait())
+		assert.NoError(t, syscall.Kill(pid, 0), "the pod lives on")
+	}
+}
+
+func TestFollowSaysWhatIsMissing(t *testing.T) {
+	dir := runtimeDir(t)
+	require.NoError(t, os.Mkdir(dir+"/alpha", 0o700))
+	_, stderr, status := run("-follow", "alpha")
+	assert.Equal(t, 1, status)
+	assert.Equal(t, "podspawn: pod alpha has no log "+dir+"/alpha/stderr.log that can be read: no such file or directory\n", stderr)
+	_, stderr, status = run("-follow", "beta")
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stderr, "podspawn: there is no pod beta in "+dir)
+	started(t, "ready", "gamma")
+	var errs bytes.Buffer
+	assert.Equal(t, 1, spawn.Main([]string{"-follow", "gamma"}, full{}, &errs))
+	assert.Equal(t, "podspawn: no space left on device\n", errs.String())
+}

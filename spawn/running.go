@@ -1,0 +1,281 @@
+package spawn
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+// lookTime is how long podspawn looks for ready lines in logs, however long they are.
+const lookTime = time.Second
+
+// resident is a pod directory and who lives there.
+type resident struct {
+	Name   string  `json:"name"`
+	State  string  `json:"state"`
+	PID    int     `json:"pid,omitempty"` // 0 = not known for certain
+	AgeS   float64 `json:"age_s"`         // of the socket, else since the directory has changed
+	Socket string  `json:"socket"`
+	Log    string  `json:"log"`
+
+	answers bool
+	unknown error // why PID is 0
+}
+
+// look returns who lives in a pod directory. It never waits for the pod.
+func look(podDir string, late time.Time) resident {
+	podDir, _ = absolute(podDir) // as sockets are announced
+	r := resident{Name: filepath.Base(podDir), Socket: below(podDir, "sock"), Log: below(podDir, logName), State: "stale"}
+	r.PID, r.unknown = ownerOf(podDir, r.Log)
+	told, dir := announcedSocket(r.Name, r.Log, late), workingDir(r.PID, "")
+	if filepath.IsAbs(told) || told != "" && dir != "" {
+		r.Socket = below(dir, told)
+	}
+	listener, err := Listener(r.Socket)
+	// One that listens elsewhere may be another pod, whatever the log says.
+	own, within := hasStderr(listener, r.Log), strings.HasPrefix(r.Socket, podDir+"/")
+	r.answers = err == nil && (own || within)
+	if own {
+		r.PID = listener
+	}
+	switch {
+	case isStopped(r.PID):
+		r.State = "stopped"
+	case r.answers:
+		r.State = "answers"
+	case r.PID != 0 || within && errors.Is(err, syscall.EAGAIN):
+		r.State = "silent"
+	}
+	for _, path := range []string{podDir, r.Socket} {
+		if info, err := os.Stat(path); err == nil {
+			r.AgeS = time.Since(info.ModTime()).Seconds()
+		}
+	}
+	return r
+}
+
+// ownerOf returns the process that the file pid of a pod directory names, if that is
+// the pod, and not one that has got its number since.
+func ownerOf(podDir, log string) (pid int, err error) {
+	text, err := os.ReadFile(below(podDir, "pid"))
+	if err != nil {
+		return 0, fmt.Errorf("its file pid cannot be read: %w", errors.Unwrap(err))
+	}
+	pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 {
+		return 0, fmt.Errorf("its file pid names no process: %.40q", text)
+	}
+	switch group, err := syscall.Getpgid(pid); {
+	case err != nil:
+		return 0, fmt.Errorf("process %d, which its file pid names, has ended", pid)
+	case group != pid || !hasStderr(pid, log):
+		return 0, fmt.Errorf("process %d, which its file pid names, is not known to be the pod: its stderr is not the log, or it leads no process group", pid)
+	}
+	return pid, nil
+}
+
+// hasStderr reports whether a log is the stderr of a process, as that of a pod is. A
+// number alone may be anybody's by now, that of a listener, too: one that has ended may
+// have left its socket to a child.
+func hasStderr(pid int, log string) bool {
+	stderr, err := os.Stat(fmt.Sprintf("/proc/%d/fd/2", pid))
+	info, logErr := os.Stat(log)
+	return err == nil && logErr == nil && os.SameFile(stderr, info)
+}
+
+// announcedSocket returns the path in the ready line of a log; "" if that has none, or
+// another pod's.
+func announcedSocket(name, log string, late time.Time) (path string) {
+	file, err := os.OpenFile(log, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	r := logReader{file: file, lineSplitter: lineSplitter{skip: beforeTail}}
+	_ = r.drain(func(line []byte, _ bool) error {
+		if !isReadyLine(line) {
+			return nil
+		}
+		if told, err := parseReady(line); err == nil && told.name == name {
+			path = told.socket
+		}
+		return errStopFollowing
+	}, func() bool { return time.Now().After(late) })
+	return path
+}
+
+func (r resident) process() string {
+	switch {
+	case r.PID != 0:
+		return fmt.Sprint("process ", r.PID)
+	case r.State == "stale":
+		return "no process"
+	}
+	return "process unknown"
+}
+
+func (p *podspawn) list(context.Context) error {
+	dir, err := RuntimeDir(os.Environ())
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	late := time.Now().Add(lookTime)
+	lines, table := json.NewEncoder(p.stdout), tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		r := look(below(dir, entry.Name()), late)
+		if p.json {
+			err = lines.Encode(r)
+		} else {
+			age := time.Duration(r.AgeS * float64(time.Second)).Round(time.Second)
+			_, err = fmt.Fprintf(table, "%s\t%s\t%s\t%v\t%s\n", Printable(r.Name), r.State, r.process(), age, Printable(r.Socket))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return table.Flush()
+}
+
+// resident returns who lives under the name on the command line.
+func (p *podspawn) resident() (resident, error) {
+	if err := checkPodName(p.cfg.PodName); err != nil {
+		return resident{}, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
+	}
+	dir, err := RuntimeDir(os.Environ())
+	if err != nil {
+		return resident{}, err
+	}
+	podDir := below(dir, p.cfg.PodName)
+	if info, err := os.Lstat(podDir); err != nil || !info.IsDir() {
+		return resident{}, fmt.Errorf("there is no pod %s in %s (podspawn -list shows those that are there)", Printable(p.cfg.PodName), Printable(dir))
+	}
+	return look(podDir, time.Now().Add(lookTime)), nil
+}
+
+func (p *podspawn) stop(ctx context.Context) error {
+	r, err := p.resident()
+	if err != nil {
+		return err
+	}
+	began, name := time.Now(), Printable(r.Name)
+	end, err := r.interrupt()
+	if err != nil {
+		return fmt.Errorf("pod %s (%s) was not stopped: %w", name, r.State, err)
+	}
+	how, waiting := "ended", time.NewTimer(p.grace)
+	defer waiting.Stop()
+	select {
+	case <-end:
+	case <-ctx.Done():
+		return fmt.Errorf("interrupted before pod %s had ended: %w", name, ctx.Err())
+	case <-waiting.C:
+		switch {
+		case r.PID == 0:
+			return fmt.Errorf("pod %s still answers %v after it was asked to stop, and cannot be killed: %w", name, p.grace, r.unknown)
+		case !p.kill:
+			return fmt.Errorf("pod %s still runs %v after SIGINT: process %d; podspawn -stop -kill %s kills it", name, p.grace, r.PID, shellWord(r.Name))
+		}
+		if err := Adopt(r.PID).process.kill(); err != nil {
+			return fmt.Errorf("pod %s: %w", name, err)
+		}
+		how = "was killed"
+	}
+	left := ""
+	if _, err := os.Stat(r.Log); err == nil {
+		left = "\nlog     " + Printable(r.Log)
+	}
+	_, err = fmt.Fprintf(p.stdout, "pod %s %s after %v%s\n", name, how, time.Since(began).Round(time.Millisecond), left)
+	return err
+}
+
+// interrupt has the pod stop, and returns a channel that is closed when it has ended.
+func (r resident) interrupt() (end <-chan struct{}, err error) {
+	switch {
+	case r.PID == 0 && r.answers:
+		return r.request()
+	case r.PID == 0:
+		return nil, fmt.Errorf("its socket does not answer, and %w", r.unknown)
+	}
+	end = Adopt(r.PID).Done()
+	if err := syscall.Kill(r.PID, syscall.SIGINT); err != nil && err != syscall.ESRCH {
+		return nil, fmt.Errorf("send SIGINT to process %d: %w", r.PID, err)
+	}
+	_ = syscall.Kill(r.PID, syscall.SIGCONT) // else a stopped one would not see it
+	return end, nil
+}
+
+// request asks a pod to stop over its socket: where the system does not tell whose
+// that is, a signal could hit somebody else. The pod has ended when nobody answers.
+func (r resident) request() (end <-chan struct{}, err error) {
+	conn, err := Dial(context.Background(), r.Socket)
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.WriteString(conn, `{"method":"shutdown"}`+"\n")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(io.Discard, conn)
+		conn.Close()
+		pace := newPace(time.Time{})
+		for _, err := Listener(r.Socket); err == nil; _, err = Listener(r.Socket) {
+			<-pace.next(false)
+		}
+	}()
+	return done, err
+}
+
+func (p *podspawn) follow(ctx context.Context) error {
+	r, err := p.resident()
+	if err != nil {
+		return err
+	}
+	log, err := OpenLog(r.Log, nil)
+	if err != nil {
+		return fmt.Errorf("pod %s has no log %s that can be read: %w", Printable(r.Name), Printable(r.Log), errors.Unwrap(err))
+	}
+	defer log.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	switch {
+	case r.PID != 0:
+		end := Adopt(r.PID).Done()
+		go func() {
+			<-end
+			cancel()
+		}()
+	case r.State == "stale":
+		cancel()
+	}
+	print := func(line string) bool {
+		_, err = fmt.Fprintln(p.stdout, Printable(line))
+		return err == nil
+	}
+	if over := log.Follow(ctx, print); over != nil && !errors.Is(over, context.Canceled) {
+		return over
+	}
+	if err == nil && len(log.pending) > 0 {
+		print(lineText(log.pending, log.cut))
+	}
+	if errors.Is(err, syscall.EPIPE) { // whoever read it has enough
+		return nil
+	}
+	return err
+}

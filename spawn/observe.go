@@ -34,7 +34,9 @@ type Observer struct {
 	fresh bool // an older log is replaced
 	// idle, if not nil, is called when the start begins to wait for more lines, with
 	// what tells, during that call, what is missing.
-	idle func(missing func() string)
+	idle      func(missing func() string)
+	stopped   bool                         // is set: the pod was stopped, as by SIGSTOP, when the start was given up
+	connected func(path string, err error) // if not nil, is called with what came of connecting
 }
 
 // StartObserved is [Start] for package harness.

@@ -83,6 +83,7 @@ type podspawn struct {
 
 	cfg                 Config
 	json, replace, kill bool
+	record              string
 	grace               time.Duration
 }
 
@@ -131,6 +132,7 @@ func (p *podspawn) parse(args []string) (action string, err error) {
 	p.cfg.Flags(flags)
 	flags.BoolVar(&p.json, "json", false, "print lines of JSON")
 	flags.BoolVar(&p.replace, "replace", false, "start the pod even if one of its name answers, which lives on")
+	flags.StringVar(&p.record, "record", "", "write a scenario that acts out what the pod did, and what came of it, to `FILE`: podscript runs it")
 	flags.Bool("list", false, "show the pods")
 	flags.Bool("stop", false, "send SIGINT to the pod, and wait until it has ended")
 	flags.DurationVar(&p.grace, "grace", 5*time.Second, "the `DURATION` that -stop waits")
@@ -228,7 +230,39 @@ func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
 		go shown.tell(ctx)
 	}
 	p.cfg.Progress = shown.line
-	return startAlone(ctx, p.cfg, &Observer{idle: shown.show})
+	o := &Observer{idle: shown.show}
+	if p.record != "" {
+		return p.startRecorded(ctx, o)
+	}
+	return startAlone(ctx, p.cfg, o)
+}
+
+// startRecorded is startAlone with a recording.
+func (p *podspawn) startRecorded(ctx context.Context, o *Observer) (*Pod, error) {
+	// Before there is anything that could not be kept.
+	file, err := os.OpenFile(p.record, os.O_WRONLY|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("-record: %w", err)
+	}
+	defer file.Close()
+	r := &Recording{Pod: p.cfg.PodName, Timeout: cmp.Or(p.cfg.ReadyTimeout, DefaultReadyTimeout)}
+	r.Observe(o)
+	pod, err := (&start{observer: o}).run(ctx, p.cfg)
+	r.End(pod, err)
+	if o.Log != nil {
+		defer o.Log.Close()
+	}
+	scenario, lost := r.Scenario()
+	if lost == nil {
+		_, lost = file.WriteString(scenario)
+		lost = errors.Join(lost, file.Truncate(int64(len(scenario))))
+	} else if info, err := file.Stat(); err == nil && info.Size() == 0 {
+		_ = os.Remove(p.record)
+	}
+	if lost != nil {
+		fmt.Fprintf(p.stderr, "podspawn: %s: %v\n", p.record, lost)
+	}
+	return pod, err
 }
 
 // report returns a start as -json has it.

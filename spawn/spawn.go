@@ -238,6 +238,9 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 	}
 	if s.socket != "" {
 		s.socketErr = connect(s.socket, s.process.pid, s.made)
+		if s.observer.connected != nil {
+			s.observer.connected(s.socket, s.socketErr)
+		}
 		switch {
 		case s.socketErr == nil:
 			s.timeline.mark(&s.timeline.Connected)
@@ -337,7 +340,7 @@ func (s *start) missing() string {
 			missing += " (" + socketTrouble(s.socket, s.socketErr) + ")"
 		}
 	}
-	if isStopped(s.process.pid) {
+	if s.observer.stopped = isStopped(s.process.pid); s.observer.stopped {
 		missing += "; the process is stopped, as by SIGSTOP"
 	}
 	return missing

@@ -239,6 +239,29 @@ func TestFailureAsJSON(t *testing.T) {
 	}
 }
 
+// Package scripts runs recordings in its tests.
+func TestRecording(t *testing.T) {
+	runtimeDir(t)
+	path := filepath.Join(t.TempDir(), "alpha.txtar")
+	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("an older one\n", 100)), 0o600))
+	_, _, status := podspawn(t, `raw "it's {{over}\n"; exit 7`, "-timeout", "9s", "-record", path, "alpha")
+	assert.Equal(t, 5, status)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Regexp(t, `^# What pod alpha did on .*\n! podstart -timeout 9s -fake '(sleep \S+; )?raw "it''s \{\{over\}\\n"; (sleep \S+; )?exit 7' 'alpha'\n`+
+		`stderr '\^pod exited before becoming ready \\\(exit status 7\\\): it''s \\\{over\\\}'\n$`, string(text))
+
+	_, stderr, status := podspawn(t, "ready", "-record", "/nowhere/x", "alpha")
+	assert.Equal(t, 1, status)
+	assert.Equal(t, "podspawn: -record: open /nowhere/x: no such file or directory\n", stderr)
+
+	var out, errs bytes.Buffer
+	path = filepath.Join(t.TempDir(), "none.txtar")
+	assert.Equal(t, 4, spawn.Main([]string{"-pod", "/no/such/pod", "-record", path, "alpha"}, &out, &errs))
+	assert.Contains(t, errs.String(), path+": nothing can be recorded: no process of the pod began\n")
+	assert.NoFileExists(t, path)
+}
+
 func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
 	dir := runtimeDir(t)
 	_, _, status := podspawn(t, "log first; bind; ready; serve", "alpha")

@@ -1,0 +1,364 @@
+package spawn
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Recording is what a pod looked like to its parent. It is for package harness and
+// podspawn, which make a scenario of it.
+type Recording struct {
+	// Pod is its name, Timeout its ready timeout.
+	Pod     string
+	Timeout time.Duration
+	// Log is read once, to Size.
+	Log  io.ReaderAt
+	Size int64
+	// Growth tells when the log had which size.
+	Growth []Growth
+	// Timeline and Err are those of the start; nil = the pod became ready.
+	Timeline Timeline
+	Err      error
+	// Dir is the pod directory.
+	Dir string
+	// State tells how the pod has ended by itself, and Ended when; nil = it lived on.
+	State *os.ProcessState
+	Ended time.Time
+
+	looks    []socketLook
+	observer *Observer
+
+	// Of Scenario.
+	kept   []span // the parts of the log, as offsets
+	text   []byte // of them
+	socket string // that the ready line holds; "" = there is none
+}
+
+// Growth is a size of a log, in bytes, and when it was noticed.
+type Growth struct {
+	At   time.Time
+	Size int64
+}
+
+// socketLook is a step of the fake pod after which its socket is as it was found.
+type socketLook struct {
+	at   time.Time
+	step string
+}
+
+// Steps of a socket that are not the fake pod's.
+const (
+	noSocket = ""
+	aFile    = "a file"
+)
+
+// Observe has a start recorded: Pod and Timeout are set, and End follows, or whoever
+// knows more sets the other fields.
+func (r *Recording) Observe(o *Observer) {
+	grown := o.Grown
+	o.Grown = func(size int64) {
+		r.Growth = append(r.Growth, Growth{time.Now(), size})
+		if grown != nil {
+			grown(size)
+		}
+	}
+	o.connected, r.observer = r.connected, o
+}
+
+// End completes the recording of a start with what came of it. The log is read by
+// Scenario.
+func (r *Recording) End(pod *Pod, err error) {
+	var e *Error
+	switch {
+	case pod != nil:
+		r.Timeline = pod.Timeline
+	case errors.As(err, &e):
+		r.Err, r.Timeline = e, e.Timeline
+		if errors.Is(err, ErrExited) {
+			r.State, r.Ended = e.State, e.Timeline.Start.Add(e.Timeline.Ended)
+		}
+	}
+	if log := r.observer.Log; log != nil {
+		r.Log, r.Dir = log.file, filepath.Dir(log.file.Name())
+		if info, err := log.file.Stat(); err == nil {
+			r.Size = info.Size()
+		}
+	}
+}
+
+// connected notes what came of connecting to the announced socket.
+func (r *Recording) connected(path string, err error) {
+	step := noSocket
+	info, statErr := os.Stat(path)
+	switch {
+	case err == nil:
+		step = "bind"
+	case errors.Is(err, unix.EAGAIN):
+		step = "bind; listen 0; fill"
+	case statErr == nil && info.Mode()&os.ModeSocket == 0:
+		step = aFile
+	case statErr == nil:
+		step = "socket"
+	}
+	if n := len(r.looks); n == 0 || r.looks[n-1].step != step {
+		r.looks = append(r.looks, socketLook{time.Now(), step})
+	}
+}
+
+// happening is a step and when it was taken, since the launch.
+type happening struct {
+	at   time.Duration
+	step string
+}
+
+// Scenario returns a scenario of package scripts in which the fake pod does what the
+// pod did, as far as its parent could see, and which asserts what came of it. It
+// fails for a pod whose process did not begin.
+func (r *Recording) Scenario() (string, error) {
+	if r.Timeline.Launched == 0 {
+		return "", errors.New("nothing can be recorded: no process of the pod began")
+	}
+	if err := r.read(); err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "# What pod %s did on %s, as far as its parent could see.\n", Printable(r.Pod), r.Timeline.Start.UTC().Format("2006-01-02 15:04:05 MST"))
+	if left := r.Size - int64(len(r.text)); left > 0 {
+		fmt.Fprintf(&b, "# %d bytes in the middle of its log are left out.\n", left)
+	}
+	start := fmt.Sprintf("podstart -timeout %v -fake %s %s\n", r.Timeout, scriptWord(r.program()), scriptWord(r.Pod))
+	if r.Err != nil {
+		fmt.Fprintf(&b, "! %sstderr %s\n", start, scriptWord(r.pattern()))
+		return b.String(), nil
+	}
+	b.WriteString(start)
+	if r.State != nil {
+		if !r.State.Success() {
+			b.WriteString("! ")
+		}
+		patience := (r.Ended.Sub(r.Timeline.Start) + 10*time.Second).Round(time.Second)
+		fmt.Fprintf(&b, "podwait -timeout %v %s\nstdout %s\n", patience, scriptWord(r.Pod), scriptWord("^"+regexp.QuoteMeta(r.State.String())+"$"))
+	}
+	return b.String(), nil
+}
+
+// scriptWord quotes a word for testscript.
+func scriptWord(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// pattern matches the message of the start, wherever the pod's directory is.
+func (r *Recording) pattern() string {
+	line, _, _ := strings.Cut(r.Err.Error(), "\n")
+	pattern := regexp.QuoteMeta(line)
+	for _, path := range []string{r.socket, r.Dir} {
+		if path != "" {
+			pattern = strings.ReplaceAll(pattern, regexp.QuoteMeta(Printable(path)), ".*")
+		}
+	}
+	return "^" + pattern
+}
+
+// program returns the steps of the fake pod, each at its time.
+func (r *Recording) program() string {
+	all := slices.Concat(r.socketSteps(), r.logSteps()) // what is seen at one time: the socket first
+	slices.SortStableFunc(all, func(a, b happening) int { return int(a.at - b.at) })
+	switch {
+	case r.State != nil:
+		all = append(all, happening{r.Ended.Sub(r.Timeline.Start), endStep(r.State)})
+	case r.observer.stopped:
+		all = append(all, happening{0, "kill STOP"}, happening{0, "hang"})
+	default:
+		all = append(all, happening{0, "hang"})
+	}
+	var steps []string
+	now := ownStart
+	for _, h := range all {
+		if wait := (h.at - now).Round(100 * time.Microsecond); wait >= time.Millisecond {
+			steps = append(steps, "sleep "+wait.String())
+			now = h.at
+		}
+		steps = append(steps, h.step)
+	}
+	return strings.Join(steps, "; ")
+}
+
+// ownStart is about what the fake pod itself needs before its first step.
+const ownStart = 5 * time.Millisecond
+
+// socketSteps returns the steps after which the socket was as it was found. What was
+// there when the ready line was read is taken to have been there when it was
+// written.
+func (r *Recording) socketSteps() (steps []happening) {
+	made := noSocket
+	for i, l := range r.looks {
+		at := l.at.Sub(r.Timeline.Start)
+		if i == 0 {
+			at = 0
+			if n := len(r.Growth); n > 0 {
+				at = min(r.Timeline.ReadyLine, r.Growth[0].At.Sub(r.Timeline.Start))
+			}
+		}
+		step := l.step
+		switch {
+		case step == noSocket || step == aFile || made == "bind":
+			continue
+		case made == "socket" && step == "bind":
+			step = "listen"
+		}
+		made = l.step
+		steps = append(steps, happening{at, step})
+		if l.step == "bind" {
+			steps = append(steps, happening{at, "serve"})
+		}
+	}
+	return steps
+}
+
+// endStep is how the process ended.
+func endStep(state *os.ProcessState) string {
+	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
+		return "kill " + strings.TrimPrefix(unix.SignalName(status.Signal()), "SIG")
+	}
+	return fmt.Sprint("exit ", state.ExitCode())
+}
+
+// maxRecorded is how many bytes of the begin of a long log are recorded, and of its
+// end: an argument of a command may have 128 KiB, and a byte of a log may need four.
+// The recording of a recording must not be shortened again.
+const (
+	maxRecorded = 12 << 10
+	longLog     = 2*maxRecorded + 4<<10
+)
+
+// span is a part of the log; word, of one that is a path, is what stands for it.
+type span struct {
+	from, to int64
+	word     string
+}
+
+// read reads the parts of the log that are kept.
+func (r *Recording) read() error {
+	r.kept = []span{{0, r.Size, ""}}
+	if r.Size > longLog {
+		r.kept = []span{{0, maxRecorded, ""}}
+		ready := r.readyLine()
+		ready.from, ready.to = max(ready.from, maxRecorded), min(ready.to, r.Size-maxRecorded)
+		if ready.from < ready.to {
+			r.kept = append(r.kept, ready)
+		}
+		r.kept = append(r.kept, span{r.Size - maxRecorded, r.Size, ""})
+	}
+	r.text = nil
+	for _, part := range r.kept {
+		text := make([]byte, part.to-part.from)
+		if _, err := r.Log.ReadAt(text, part.from); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		r.text = append(r.text, text...)
+	}
+	r.socket = ""
+	for _, line := range bytes.SplitAfter(r.text, []byte("\n")) {
+		if isReadyLine(line) {
+			told, _ := parseReady(bytes.TrimRight(line, "\r\n"))
+			r.socket = told.socket
+			break
+		}
+	}
+	return nil
+}
+
+// readyLine looks for the ready line in a long log.
+func (r *Recording) readyLine() (found span) {
+	log := bufio.NewReaderSize(io.NewSectionReader(r.Log, 0, r.Size), maxRecorded)
+	for begins := true; ; {
+		part, err := log.ReadSlice('\n')
+		found.to = found.from + int64(len(part))
+		if begins && isReadyLine(part) || err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return found
+		}
+		begins, found.from = err == nil, found.to
+	}
+}
+
+// position returns where in the text an offset of the log is.
+func (r *Recording) position(offset int64) (at int64) {
+	for _, part := range r.kept {
+		at += max(0, min(offset, part.to)-part.from)
+	}
+	return at
+}
+
+// logSteps returns the steps that write the log.
+func (r *Recording) logSteps() (steps []happening) {
+	words := r.words()
+	from := int64(0)
+	for _, g := range append(slices.Clone(r.Growth), Growth{Size: r.Size}) {
+		to := r.position(g.Size)
+		for _, w := range words { // a path is written at once
+			if w.from < to && to < w.to {
+				to = w.from
+			}
+		}
+		if to > from { // else it was truncated
+			steps = append(steps, happening{max(0, g.At.Sub(r.Timeline.Start)), "raw " + r.quote(from, to, words)})
+			from = to
+		}
+	}
+	return steps
+}
+
+// words finds the paths that are others when the recording is played.
+func (r *Recording) words() (words []span) {
+	find := func(path, word string) {
+		for from := 0; path != ""; from += len(path) {
+			i := bytes.Index(r.text[from:], []byte(path))
+			if i < 0 {
+				return
+			}
+			from += i
+			w := span{int64(from), int64(from + len(path)), word}
+			if !slices.ContainsFunc(words, func(o span) bool { return w.from < o.to && o.from < w.to }) {
+				words = append(words, w)
+			}
+		}
+	}
+	socket := "{socket}"
+	if n := len(r.looks); n > 0 && r.looks[n-1].step == aFile {
+		socket = "{dir}/pid"
+	}
+	if filepath.IsAbs(r.socket) {
+		find(r.socket, socket)
+	} else if r.socket != "" { // a relative one is a word that may stand anywhere
+		find("\t"+r.socket+"\n", "\t"+socket+"\n")
+	}
+	find(r.Dir, "{dir}")
+	slices.SortFunc(words, func(a, b span) int { return int(a.from - b.from) })
+	return words
+}
+
+// quote returns a part of the text as an argument of the fake pod's steps.
+func (r *Recording) quote(from, to int64, words []span) string {
+	var b strings.Builder
+	plain := func(from, to int64) { b.WriteString(strings.ReplaceAll(string(r.text[from:to]), "{", "{{")) }
+	for _, w := range words {
+		if from <= w.from && w.to <= to {
+			plain(from, w.from)
+			b.WriteString(w.word)
+			from = w.to
+		}
+	}
+	plain(from, to)
+	return strconv.Quote(b.String())
+}

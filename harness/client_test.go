@@ -255,6 +255,6 @@ func TestClientEnvServesALibraryInThisProcess(t *testing.T) {
 func TestArgumentsWithQuotesReachThePod(t *testing.T) {
 	t.Parallel()
 	c := harness.StartClient(t, podspawn(`log 'it''s $HOME "quoted"'; exit 7`))
-	assert.Equal(t, "exit status 1", c.Wait(patience).String())
+	assert.Equal(t, "exit status 5", c.Wait(patience).String())
 	assert.Contains(t, c.Stderr(), `it's $HOME "quoted"`)
 }

@@ -2,7 +2,6 @@ package harness
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -46,19 +45,13 @@ type Pod struct {
 // test at the latest. It fails the test if the pod cannot be connected to.
 func (p *Pod) Dial() net.Conn {
 	p.tb.Helper()
-	grace, note := beforeDeadline(p.tb, "wait", killGrace)
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	conn, err := spawn.Dial(ctx, p.SocketPath)
-	if err != nil {
-		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
-			note = ""
-		}
-		p.tb.Fatalf("harness: could not connect to pod %s at %s: %v%s%s", p.Name, p.SocketPath, err, note, p.condition())
+	t := &Talk{pod: p, timeout: killGrace}
+	if err := t.dial(); err != nil {
+		p.tb.Fatalf("harness: %v%s", err, p.condition())
 		return nil
 	}
-	p.tb.Cleanup(func() { conn.Close() })
-	return conn
+	p.tb.Cleanup(t.Close)
+	return t.conn
 }
 
 // Log returns everything that the pod has logged so far, from the first byte to

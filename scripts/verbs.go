@@ -1,16 +1,13 @@
 package scripts
 
 import (
-	"bufio"
 	"cmp"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"io/fs"
 	"math"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -510,60 +507,30 @@ func (c *call) alive() error {
 	return fmt.Errorf("pod %s has ended: %s", c.args[0], end(c.pod))
 }
 
-func (c *call) send() error {
-	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
-	defer cancel()
-	conn, err := spawn.Dial(ctx, c.pod.SocketPath)
-	if err != nil {
-		return fmt.Errorf("could not connect to pod %s at %s: %w", c.args[0], c.pod.SocketPath, err)
-	}
-	if c.open {
-		c.tb.Cleanup(func() { conn.Close() })
-		return nil
-	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
+func (c *call) send() (err error) {
+	var answer string
+	switch {
+	case c.open:
+		_, err = c.pod.TryTalk(c.asked)
 		return err
+	case len(c.args) == 2:
+		answer, err = c.pod.TrySend(c.args[1], c.asked)
+	default:
+		answer, err = c.snapshot()
 	}
-	answers := bufio.NewReader(conn)
-	line, err := answers.ReadString('\n')
-	for err == nil && alert.MatchString(line) {
-		line, err = answers.ReadString('\n')
+	if err == nil {
+		fmt.Fprintln(c.ts.Stdout(), answer)
 	}
+	return err
+}
+
+func (c *call) snapshot() (string, error) {
+	talk, err := c.pod.TryTalk(c.asked)
 	if err != nil {
-		return fmt.Errorf("pod %s sent no snapshot line: %w", c.args[0], noLine(line, err, c.timeout))
+		return "", err
 	}
-	if len(c.args) == 2 {
-		if _, err := io.WriteString(conn, c.args[1]+"\n"); err != nil {
-			return fmt.Errorf("could not send to pod %s: %w", c.args[0], timedOut(err, c.timeout))
-		}
-		if line, err = answers.ReadString('\n'); err != nil {
-			return fmt.Errorf("pod %s gave no answer to %s: %w", c.args[0], c.args[1], noLine(line, err, c.timeout))
-		}
-	}
-	_, err = io.WriteString(c.ts.Stdout(), line)
-	return err
-}
-
-// alert is a line that real pods may send before the snapshot.
-var alert = regexp.MustCompile(`^\s*\{\s*"event"\s*:\s*"alert"`)
-
-// noLine tells of a line that did not come, and what did come of it.
-func noLine(unfinished string, err error, timeout time.Duration) error {
-	err = timedOut(err, timeout)
-	if unfinished != "" {
-		err = fmt.Errorf("%w (its line has no newline: %.200q)", err, unfinished)
-	}
-	return err
-}
-
-func timedOut(err error, timeout time.Duration) error {
-	var netErr net.Error
-	if errors.As(err, &netErr) && netErr.Timeout() {
-		return fmt.Errorf("nothing within %v", timeout)
-	}
-	return err
+	defer talk.Close()
+	return talk.TrySnapshot()
 }
 
 func runs(p *harness.Pod) bool {

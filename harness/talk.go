@@ -1,0 +1,271 @@
+package harness
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"example.com/podharness/spawn"
+)
+
+// maxTalkLine is how long a line of a pod may be.
+const maxTalkLine = 1 << 20
+
+// A Talk is a connection to a pod's socket, on which both speak lines of JSON. Each
+// of its methods waits for at most the timeout of [Pod.Talk], and fails the test
+// with what has come of an unfinished line. Lines are without their line ending, and
+// of the pod's at most 1 MiB long. They must not be called by several goroutines at
+// once; those that fail the test must be called from its goroutine.
+type Talk struct {
+	pod     *Pod
+	conn    net.Conn
+	timeout time.Duration
+
+	in      *bufio.Reader
+	pending []byte // of a line that is longer than the reader's buffer, or unfinished
+	out     []byte
+	greeted bool // the snapshot was read
+
+	deadline time.Time // of this call; zero = it has not waited yet
+	within   time.Duration
+	note     string // why that is less than the timeout
+}
+
+// Talk connects to the pod's socket. It is closed at the end of the test at the
+// latest. It fails the test if the pod cannot be connected to.
+func (p *Pod) Talk(timeout time.Duration) *Talk {
+	p.tb.Helper()
+	t, err := p.TryTalk(timeout)
+	if err != nil {
+		p.tb.Fatalf("harness: %v%s", err, p.condition())
+		return nil
+	}
+	return t
+}
+
+// TryTalk is Talk with an error in place of a failed test. It may be called from any
+// goroutine.
+func (p *Pod) TryTalk(timeout time.Duration) (*Talk, error) {
+	t, err := p.talk(timeout)
+	if err == nil {
+		p.tb.Cleanup(t.Close)
+	}
+	return t, err
+}
+
+// Send connects to the pod's socket, sends a line, and returns the pod's answer: the
+// line that follows the snapshot. It fails the test if there is none within timeout.
+func (p *Pod) Send(line string, timeout time.Duration) string {
+	p.tb.Helper()
+	answer, err := p.TrySend(line, timeout)
+	if err != nil {
+		p.tb.Fatalf("harness: %v%s", err, p.condition())
+	}
+	return answer
+}
+
+// TrySend is Send with an error in place of a failed test. It may be called from any
+// goroutine.
+func (p *Pod) TrySend(line string, timeout time.Duration) (string, error) {
+	t, err := p.talk(timeout)
+	if err != nil {
+		return "", err
+	}
+	defer t.Close()
+	return t.send(line) // within the time of the connection
+}
+
+func (p *Pod) talk(timeout time.Duration) (*Talk, error) {
+	t := &Talk{pod: p, timeout: timeout}
+	if err := t.dial(); err != nil {
+		return nil, err
+	}
+	t.in = bufio.NewReaderSize((*talkReader)(t), 16<<10)
+	return t, t.conn.SetDeadline(t.deadline)
+}
+
+func (t *Talk) dial() (err error) {
+	t.wait()
+	ctx, cancel := context.WithDeadline(context.Background(), t.deadline)
+	defer cancel()
+	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
+		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.Name, t.pod.SocketPath, t.explain(err))
+	}
+	return nil
+}
+
+// Close closes the connection.
+func (t *Talk) Close() { _ = t.conn.Close() }
+
+// Snapshot returns the first line that the pod has sent, but for alerts. It must be
+// called before Send and Receive, which else pass over it.
+func (t *Talk) Snapshot() string {
+	line, err := t.TrySnapshot()
+	if err != nil {
+		t.pod.tb.Helper() // not each time: it takes a while
+		t.fail(err)
+	}
+	return line
+}
+
+// Send sends a line and returns the one that the pod sends next.
+func (t *Talk) Send(line string) string {
+	answer, err := t.TrySend(line)
+	if err != nil {
+		t.pod.tb.Helper()
+		t.fail(err)
+	}
+	return answer
+}
+
+// Receive returns the next line of the pod, such as an event.
+func (t *Talk) Receive() string {
+	line, err := t.TryReceive()
+	if err != nil {
+		t.pod.tb.Helper()
+		t.fail(err)
+	}
+	return line
+}
+
+func (t *Talk) fail(err error) {
+	t.pod.tb.Helper()
+	t.pod.tb.Fatalf("harness: %v%s", err, t.pod.condition())
+}
+
+// TrySnapshot is Snapshot with an error in place of a failed test.
+func (t *Talk) TrySnapshot() (string, error) {
+	t.deadline = time.Time{}
+	return t.snapshot()
+}
+
+// TrySend is Send with an error in place of a failed test.
+func (t *Talk) TrySend(line string) (string, error) {
+	t.deadline = time.Time{}
+	return t.send(line)
+}
+
+// TryReceive is Receive with an error in place of a failed test.
+func (t *Talk) TryReceive() (string, error) {
+	t.deadline = time.Time{}
+	if err := t.greet(); err != nil {
+		return "", err
+	}
+	line, err := t.line()
+	if err != nil {
+		return "", fmt.Errorf("pod %s sent no line: %w", t.pod.Name, err)
+	}
+	return line, nil
+}
+
+// greet passes over the snapshot.
+func (t *Talk) greet() error {
+	if t.greeted {
+		return nil
+	}
+	_, err := t.snapshot()
+	return err
+}
+
+// alert is a line that real pods may send before the snapshot.
+var alert = regexp.MustCompile(`^\s*\{\s*"event"\s*:\s*"alert"`)
+
+func (t *Talk) snapshot() (string, error) {
+	if t.greeted {
+		return "", fmt.Errorf("the snapshot of pod %s was read before", t.pod.Name)
+	}
+	line, err := t.line()
+	for err == nil && alert.MatchString(line) {
+		line, err = t.line()
+	}
+	if err != nil {
+		return "", fmt.Errorf("pod %s sent no snapshot line: %w", t.pod.Name, err)
+	}
+	t.greeted = true
+	return line, nil
+}
+
+func (t *Talk) send(line string) (string, error) {
+	if strings.Contains(line, "\n") {
+		return "", fmt.Errorf("a line for pod %s has a newline in it: %.200q", t.pod.Name, line)
+	}
+	if err := t.greet(); err != nil {
+		return "", err
+	}
+	t.wait()
+	t.out = append(append(t.out[:0], line...), '\n')
+	if _, err := t.conn.Write(t.out); err != nil {
+		return "", fmt.Errorf("could not send to pod %s: %w", t.pod.Name, t.explain(err))
+	}
+	answer, err := t.line()
+	if err != nil {
+		return "", fmt.Errorf("pod %s gave no answer to %.200s: %w", t.pod.Name, line, err)
+	}
+	return answer, nil
+}
+
+// line returns the next line, or an error with what there is of it.
+func (t *Talk) line() (string, error) {
+	for {
+		part, err := t.in.ReadSlice('\n')
+		if err == nil && len(t.pending) == 0 {
+			return lineText(part), nil
+		}
+		t.pending = append(t.pending, part...)
+		switch {
+		case len(t.pending) > maxTalkLine:
+			return "", fmt.Errorf("its line is longer than 1 MiB: %.200q", t.pending)
+		case err == nil:
+			line := lineText(t.pending)
+			t.pending = t.pending[:0]
+			return line, nil
+		case errors.Is(err, bufio.ErrBufferFull):
+		case len(t.pending) > 0:
+			return "", fmt.Errorf("%w (its line has no newline: %.200q)", t.explain(err), t.pending)
+		default:
+			return "", t.explain(err)
+		}
+	}
+}
+
+func lineText(line []byte) string {
+	return strings.TrimSuffix(string(line[:len(line)-1]), "\r")
+}
+
+// talkReader reads for the buffer: only then a call waits, and has its deadline set.
+type talkReader Talk
+
+func (r *talkReader) Read(p []byte) (int, error) {
+	(*Talk)(r).wait()
+	return r.conn.Read(p)
+}
+
+// wait sets the deadline of a call, before the first thing that it waits for.
+func (t *Talk) wait() {
+	if !t.deadline.IsZero() {
+		return
+	}
+	t.within, t.note = beforeDeadline(t.pod.tb, "timeout", t.timeout)
+	t.deadline = time.Now().Add(t.within)
+	if t.conn != nil {
+		_ = t.conn.SetDeadline(t.deadline)
+	}
+}
+
+// explain says in words what ended a wait.
+func (t *Talk) explain(err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("nothing within %v%s", t.within, t.note)
+	case errors.Is(err, io.EOF):
+		return errors.New("it has closed the connection")
+	}
+	return err
+}

@@ -1,0 +1,191 @@
+package harness_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/podharness/harness"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const ping = `{"method":"ping"}`
+
+func TestSend(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, harness.Config{})
+	assert.Equal(t, `{"event":"echo","data":[1]}`, pod.Send(`{"method":"echo","params":[1]}`, patience))
+	_, err := pod.TrySend("a\nb", patience)
+	assert.EqualError(t, err, fmt.Sprintf(`a line for pod %s has a newline in it: "a\nb"`, pod.Name))
+	pod.Suspend()
+	start := time.Now()
+	_, err = pod.TrySend(ping, 50*time.Millisecond)
+	assert.EqualError(t, err, fmt.Sprintf("pod %s sent no snapshot line: nothing within 50ms", pod.Name))
+	assert.Less(t, time.Since(start), patience)
+	pod.Resume()
+}
+
+func TestTalk(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, harness.Config{})
+	talk := pod.Talk(patience)
+	assert.Contains(t, talk.Snapshot(), `{"event":"snapshot"`)
+	_, err := talk.TrySnapshot()
+	assert.ErrorContains(t, err, "was read before")
+	for i := range 10 {
+		assert.Equal(t, fmt.Sprintf(`{"event":"echo","data":%d}`, i), talk.Send(fmt.Sprintf(`{"method":"echo","params":%d}`, i)))
+	}
+	pod.Send(`{"method":"run","params":{"program":"event '{\"event\":\"news\"}'"}}`, patience)
+	assert.Equal(t, `{"event":"news"}`, talk.Receive())
+	assert.Equal(t, `{"event":"pong"}`, talk.Send(ping))
+	talk.Close()
+	_, err = talk.TrySend(ping)
+	assert.ErrorContains(t, err, "could not send to pod "+pod.Name+": ")
+}
+
+// saying returns a pod whose socket is the test's: it sends what it is told, then
+// hears nothing.
+func saying(t *testing.T, tb harness.TB, text string) *harness.Pod {
+	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
+	path := filepath.Join(harness.RuntimeDir(tb), "s")
+	listener, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, text)
+			t.Cleanup(func() { conn.Close() })
+		}
+	}()
+	pod.SocketPath = path
+	return pod
+}
+
+func TestTalkOfLongLines(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 1<<20-1)
+	talk := saying(t, t, "{\"event\":\"alert\"}\n { \"event\" : \"alert\"}\nsnapshot\r\n"+long+"\n\n").Talk(patience)
+	assert.Equal(t, "snapshot", talk.Snapshot())
+	assert.True(t, long == talk.Receive(), "a line of 1 MiB is whole")
+	assert.Empty(t, talk.Receive())
+}
+
+func TestTalkShowsUnfinishedLines(t *testing.T) {
+	t.Parallel()
+	pod := saying(t, t, "snapshot\nhalf of it")
+	talk := pod.Talk(20 * time.Millisecond)
+	for range 2 {
+		_, err := talk.TryReceive()
+		assert.EqualError(t, err, `pod alpha sent no line: nothing within 20ms (its line has no newline: "half of it")`)
+	}
+	_, err := talk.TrySend(ping)
+	assert.EqualError(t, err, `pod alpha gave no answer to {"method":"ping"}: nothing within 20ms (its line has no newline: "half of it")`)
+
+	talk = saying(t, newTB(t), "snapshot\n"+strings.Repeat("y", 2<<20)).Talk(patience)
+	for range 2 {
+		_, err := talk.TryReceive()
+		assert.EqualError(t, err, `pod alpha sent no line: its line is longer than 1 MiB: "`+strings.Repeat("y", 200)+`"`)
+	}
+}
+
+func TestTalkThatFailsTheTest(t *testing.T) {
+	t.Parallel()
+	for want, f := range map[string]func(*harness.Pod){
+		"pod alpha sent no line: nothing within 1ms":                        func(p *harness.Pod) { p.Talk(time.Millisecond).Receive() },
+		"pod alpha gave no answer to x: nothing within 1ms":                 func(p *harness.Pod) { p.Talk(time.Millisecond).Send("x") },
+		"the snapshot of pod alpha was read before":                         func(p *harness.Pod) { talk := p.Talk(patience); talk.Snapshot(); talk.Snapshot() },
+		"pod alpha gave no answer to x: nothing within 20ms":                func(p *harness.Pod) { p.Send("x", 20*time.Millisecond) },
+		"could not connect to pod alpha at /nowhere: connect: no such file": func(p *harness.Pod) { p.SocketPath = "/nowhere"; p.Talk(patience) },
+	} {
+		tb := newTB(t)
+		pod := saying(t, tb, "snapshot\n")
+		log := tb.run(func() { f(pod) })
+		assert.True(t, tb.Failed())
+		assert.Contains(t, log, "harness: "+want)
+		assert.Contains(t, log, "\n\tpod: it still runs (process ")
+	}
+}
+
+func TestTalkEndsBeforeTheDeadlineOfTheTest(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	pod := saying(t, tb, "snapshot\n")
+	talk := pod.Talk(time.Hour)
+	talk.Snapshot()
+	tb.deadline = time.Now().Add(200 * time.Millisecond)
+	_, err := talk.TryReceive()
+	assert.ErrorContains(t, err, "pod alpha sent no line: nothing within 1")
+	assert.ErrorContains(t, err, "note: the timeout of 1h0m0s was cut to 1")
+	assert.True(t, time.Now().Before(tb.deadline))
+}
+
+// echo is a pod's socket that answers each line with itself.
+func echo(b *testing.B) *harness.Pod {
+	pod := harness.StartPod(b, harness.Config{})
+	path := filepath.Join(harness.RuntimeDir(b), "s")
+	listener, err := net.Listen("unix", path)
+	require.NoError(b, err)
+	b.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "snapshot\n")
+				_, _ = io.Copy(conn, conn)
+			}()
+		}
+	}()
+	pod.SocketPath = path
+	return pod
+}
+
+// BenchmarkTalk sends and receives 10,000 lines, beside a bare connection.
+func BenchmarkTalk(b *testing.B) {
+	const lines = 10_000
+	request := `{"method":"echo","params":[1,2,3]}`
+	pod := echo(b)
+	b.Run("bare", func(b *testing.B) {
+		b.ReportAllocs()
+		for range b.N {
+			conn, err := net.Dial("unix", pod.SocketPath)
+			require.NoError(b, err)
+			in := bufio.NewReader(conn)
+			_, err = in.ReadString('\n')
+			require.NoError(b, err)
+			out := []byte(request + "\n")
+			for range lines {
+				if _, err = conn.Write(out); err == nil {
+					_, err = in.ReadString('\n')
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			conn.Close()
+		}
+	})
+	b.Run("talk", func(b *testing.B) {
+		b.ReportAllocs()
+		for range b.N {
+			talk := pod.Talk(patience)
+			for range lines {
+				talk.Send(request)
+			}
+			talk.Close()
+		}
+	})
+}

@@ -627,6 +627,34 @@ func TestConnectionIsClosedAtTheEnd(t *testing.T) {
 	assert.ErrorIs(t, err, net.ErrClosed)
 }
 
+func TestWaitLogAfter(t *testing.T) {
+	t.Parallel()
+	run := func(program string) string {
+		return `{"method":"run","params":{"program":"` + program + `"}}`
+	}
+	pod := harness.StartPod(t, fake("bind; ready; log 'reloaded 1'; raw 'half a '; serve"))
+	pod.WaitLog("reloaded", patience)
+	from := pod.LogEnd()
+	_, _, err := pod.TryWaitLogAfter(from, "reloaded", time.Millisecond)
+	assert.ErrorContains(t, err, fmt.Sprintf(`matched "reloaded" within 1ms, after the first %d bytes`, from))
+	pod.Send(run("log line; log 'reloaded 2'; log 'reloaded 3'"), patience)
+	assert.Equal(t, "half a line", pod.WaitLogAfter(from, "line$", patience), "an unfinished line comes later")
+	line, end, err := pod.TryWaitLogAfter(from, "reloaded", patience)
+	require.NoError(t, err)
+	assert.Equal(t, "reloaded 2", line)
+	line, end, err = pod.TryWaitLogAfter(end, "reloaded", patience)
+	require.NoError(t, err)
+	assert.Equal(t, "reloaded 3", line)
+	assert.Equal(t, pod.LogEnd(), end)
+	pod.Send(run("truncate; log 'reloaded 4'"), patience)
+	assert.Equal(t, "reloaded 4", pod.WaitLogAfter(end, "reloaded", patience))
+	assert.Equal(t, int64(len("reloaded 4\n")), pod.LogEnd())
+
+	pod = harness.StartPod(t, fake("bind; ready; log last; flood 100000 0; serve"))
+	pod.Send(`{"method":"ping"}`, patience)
+	assert.Equal(t, int64(strings.LastIndexByte(pod.Log(), '\n')+1), pod.LogEnd(), "before a long unfinished line")
+}
+
 func TestMessageShowsTheLastLines(t *testing.T) {
 	t.Parallel()
 	pod := harness.StartPod(t, fake("bind; ready; log 1; log 2; log 3; log 4; log 5; log 6; log 7; log 8; log 9; log 10; serve"))
@@ -690,6 +718,18 @@ func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
 			_ = pod.Stop() // line 6
 			t.Fail()
 		},
+		func(t *testing.T, pod *harness.Pod) {
+			pod.SocketPath += "x"
+			pod.Send("x", time.Second) // line 7
+		},
+		func(t *testing.T, pod *harness.Pod) {
+			talk := pod.Talk(patience)
+			talk.Snapshot()
+			talk.Snapshot() // line 8
+		},
+		func(t *testing.T, pod *harness.Pod) {
+			pod.WaitLogAfter(pod.LogEnd(), "nowhere", time.Millisecond) // line 9
+		},
 	}
 	if isHelper(t) {
 		for i, call := range calls {
@@ -711,6 +751,7 @@ func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
 	for i, message := range []string{
 		"pod exited before becoming ready \\(exit status 7\\): cannot open session store", "no line of the log", "pod alpha did not end",
 		"could not connect to pod alpha", "stopped .signal.: pod alpha: os: process already finished", "continued: pod alpha: os: process already finished", "pod alpha did not stop within 10ms of SIGINT: killed",
+		"could not connect to pod alpha", "the snapshot of pod alpha was read before", "no line of the log",
 	} {
 		line := 1 + strings.Count(string(source[:strings.Index(string(source), fmt.Sprint("// line ", i))]), "\n")
 		assert.Regexp(t, fmt.Sprintf(`harness_test\.go:%d: harness: %s`, line, message), out)

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -192,6 +193,21 @@ func (l *podLog) reader() *io.SectionReader {
 		}
 	}
 	return io.NewSectionReader(strings.NewReader(""), 0, 0)
+}
+
+// end returns where the last whole line ends.
+func (l *podLog) end() int64 {
+	log := l.reader()
+	buf := make([]byte, 4<<10)
+	for end := log.Size(); end > 0; {
+		begin := max(0, end-int64(len(buf)))
+		n, _ := log.ReadAt(buf[:end-begin], begin)
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return begin + int64(i) + 1
+		}
+		end = begin
+	}
+	return 0
 }
 
 // tail returns the last lines of the log for a message, an unfinished one

@@ -72,7 +72,22 @@ func (p *Pod) Log() string {
 // ends.
 func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
 	p.tb.Helper()
-	line, err := p.TryWaitLog(pattern, timeout)
+	return p.WaitLogAfter(0, pattern, timeout)
+}
+
+// LogEnd returns where the last whole line of the log ends, in bytes: what comes
+// later is found by
+//
+//	from := pod.LogEnd()
+//	pod.Signal(syscall.SIGHUP)
+//	pod.WaitLogAfter(from, "reloaded", time.Second)
+func (p *Pod) LogEnd() int64 { return p.log.end() }
+
+// WaitLogAfter is WaitLog of the lines after an offset, that LogEnd has returned. A
+// log that is shorter by now was truncated, and is read from its start.
+func (p *Pod) WaitLogAfter(from int64, pattern string, timeout time.Duration) string {
+	p.tb.Helper()
+	line, _, err := p.TryWaitLogAfter(from, pattern, timeout)
 	if err != nil {
 		p.tb.Fatalf("harness: %v", err)
 	}
@@ -82,28 +97,45 @@ func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
 // TryWaitLog is WaitLog with an error in place of a failed test. It may be
 // called from any goroutine. With a timeout of 0 it looks at all that is there.
 func (p *Pod) TryWaitLog(pattern string, timeout time.Duration) (string, error) {
+	line, _, err := p.TryWaitLogAfter(0, pattern, timeout)
+	return line, err
+}
+
+// TryWaitLogAfter is WaitLogAfter as TryWaitLog is WaitLog. It also returns where the
+// line ends: from there on the next one is found.
+func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration) (line string, end int64, err error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
-		return "", fmt.Errorf("log of pod %s: bad pattern: %w", p.Name, err)
+		return "", 0, fmt.Errorf("log of pod %s: bad pattern: %w", p.Name, err)
 	}
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
-	line, found, err := p.search(re, timeout)
+	found, err := p.search(max(0, from), re, timeout)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("log of pod %s: %w", p.Name, err)
-	case !found:
-		return "", fmt.Errorf("no line of the log of pod %s matched %q within %v%s%s", p.Name, pattern, timeout, note, p.condition())
+		return "", 0, fmt.Errorf("log of pod %s: %w", p.Name, err)
+	case found == nil && from > 0:
+		note = fmt.Sprintf(", after the first %d bytes%s", from, note)
+		fallthrough
+	case found == nil:
+		return "", 0, fmt.Errorf("no line of the log of pod %s matched %q within %v%s%s", p.Name, pattern, timeout, note, p.condition())
 	}
-	return line, nil
+	return found.line, found.end, nil
+}
+
+// match is a line of a log, and where it ends.
+type match struct {
+	line string
+	end  int64
 }
 
 // search reads the log until a line matches or the time is up, and to its end
 // if the pod has ended.
-func (p *Pod) search(re *regexp.Regexp, timeout time.Duration) (line string, found bool, err error) {
-	log, err := p.log.open()
+func (p *Pod) search(from int64, re *regexp.Regexp, timeout time.Duration) (found *match, err error) {
+	file, err := p.log.open()
 	if err != nil {
-		return "", false, err
+		return nil, err
 	}
+	log := spawn.ReadLog(file, from)
 	abandoned, abandon := context.WithCancel(context.Background())
 	defer abandon()
 	ctx, toEnd := context.WithCancel(context.Background())
@@ -115,12 +147,12 @@ func (p *Pod) search(re *regexp.Regexp, timeout time.Duration) (line string, fou
 		toEnd()
 	}
 	defer toEnd()
-	matched, read := make(chan string, 1), make(chan error, 1)
+	matched, read := make(chan *match, 1), make(chan error, 1)
 	go func() {
 		defer log.Close()
-		read <- spawn.Follow(ctx, log, func(line string) bool {
+		read <- log.Follow(ctx, func(line string) bool {
 			if re.MatchString(line) {
-				matched <- line
+				matched <- &match{line, log.LineEnd()}
 				return false
 			}
 			return abandoned.Err() == nil
@@ -139,10 +171,10 @@ func (p *Pod) search(re *regexp.Regexp, timeout time.Duration) (line string, fou
 		err = nil
 	}
 	select {
-	case line = <-matched:
-		return line, true, nil
+	case found = <-matched:
+		return found, nil
 	default:
-		return "", false, err
+		return nil, err
 	}
 }
 

@@ -53,9 +53,11 @@
 //	                                with another one or by a signal
 //	[!] podlog NAME [PATTERN]       match what it has logged so far; ! if nothing
 //	                                does
-//	[!] podwaitlog [-timeout DURATION] NAME PATTERN
-//	                                wait until a line of its log matches; ! if
-//	                                none does before the timeout, or its end
+//	[!] podwaitlog [-timeout DURATION] [-next] NAME PATTERN
+//	                                wait until a line of its log matches, with
+//	                                -next one after what the last podwaitlog or
+//	                                podlog of it has seen; ! if none does before
+//	                                the timeout, or its end
 //	[!] podalive NAME               whether its process runs; ! if it has ended
 //	[!] podsend [-timeout DURATION] [-open] NAME [LINE]
 //	                                send a line to its socket and print the
@@ -156,7 +158,7 @@ func Params(o Options) testscript.Params {
 	return testscript.Params{
 		Dir: o.Dir,
 		Setup: func(env *testscript.Env) error {
-			s := &script{options: o, tb: newScriptTB(env), pods: map[string]*harness.Pod{}}
+			s := &script{options: o, tb: newScriptTB(env), pods: map[string]*harness.Pod{}, seen: map[*harness.Pod]int64{}}
 			env.Values[scriptKey{}] = s
 			env.Vars = append(env.Vars, "RUNTIME_DIR="+harness.RuntimeDir(s.tb))
 			env.Vars = append(env.Vars, harness.ClientEnv(s.tb, o.Command)...)

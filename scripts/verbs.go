@@ -49,7 +49,7 @@ var verbs = []verb{
 	{"podsignal", "[-process] NAME SIGNAL", 2, 2, (*call).signalFlags, (*call).signal, "send a signal to its process group, or to its process alone", ""},
 	{"podwait", "[-timeout DURATION] NAME", 1, 1, (*call).waitFlags, (*call).wait, "wait until it ends by itself, with status 0", "with another one or by a signal"},
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match what it has logged so far", "if nothing does"},
-	{"podwaitlog", "[-timeout DURATION] NAME PATTERN", 2, 2, (*call).waitFlags, (*call).waitLog, "wait until a line of its log matches", "if none does before the timeout, or its end"},
+	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, (*call).waitLogFlags, (*call).waitLog, "wait until a line of its log matches, with -next one after what the last podwaitlog or podlog of it has seen", "if none does before the timeout, or its end"},
 	{"podalive", "NAME", 1, 1, nil, (*call).alive, "whether its process runs", "if it has ended"},
 	{"podsend", "[-timeout DURATION] [-open] NAME [LINE]", 1, 2, (*call).sendFlags, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot; with -open only connect, and stay silent to the end of the script", "if there is none"},
 }
@@ -65,6 +65,7 @@ type script struct {
 	options Options
 	tb      *scriptTB
 	pods    map[string]*harness.Pod // the latest of each name
+	seen    map[*harness.Pod]int64  // how much of its log podwaitlog and podlog have seen
 
 	otherCommand bool // podcommand has chosen one that is not the pod under test
 }
@@ -81,6 +82,7 @@ type call struct {
 	asked, timeout time.Duration // the timeout, and what the deadline leaves of it
 	starting       starting
 	process, open  bool
+	next           bool
 }
 
 // fatalError fails the script, with ! too.
@@ -167,6 +169,11 @@ func (c *call) parse() error {
 
 func (c *call) waitFlags(flags *flag.FlagSet) {
 	flags.DurationVar(&c.timeout, "timeout", defaultWait, "the `DURATION` that it may take")
+}
+
+func (c *call) waitLogFlags(flags *flag.FlagSet) {
+	c.waitFlags(flags)
+	flags.BoolVar(&c.next, "next", false, "a line after what was seen")
 }
 
 func (c *call) signalFlags(flags *flag.FlagSet) {
@@ -471,6 +478,7 @@ func (c *call) wait() error {
 
 func (c *call) log() error {
 	all := c.pod.Log()
+	c.seen[c.pod] = int64(strings.LastIndexByte(all, '\n') + 1)
 	if len(c.args) == 1 {
 		_, err := io.WriteString(c.ts.Stdout(), all)
 		return err
@@ -489,13 +497,18 @@ func (c *call) log() error {
 }
 
 func (c *call) waitLog() error {
-	line, err := c.pod.TryWaitLog(c.args[1], c.asked)
+	var from int64
+	if c.next {
+		from = c.seen[c.pod]
+	}
+	line, end, err := c.pod.TryWaitLogAfter(from, c.args[1], c.asked)
 	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
 		return c.usagef("%v", err)
 	}
 	if err != nil {
 		return err
 	}
+	c.seen[c.pod] = end
 	fmt.Fprintln(c.ts.Stdout(), line)
 	return nil
 }

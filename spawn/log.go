@@ -32,6 +32,7 @@ const cutMark = "… [line cut at 64 KiB]"
 type lineSplitter struct {
 	pending []byte // the unfinished line: maxLine bytes at most, and one for a CR
 	cut     bool   // the unfinished line was longer than that
+	rest    int    // how much comes after the line that emit is called with
 	// skip says how much of p, which begins with a line, nobody wants to have
 	// split; nil = nothing.
 	skip func(p []byte) int
@@ -62,6 +63,7 @@ func (s *lineSplitter) split(p []byte, emit func(line []byte, cut bool) error) e
 			line, cut = line[:maxLine], true
 		}
 		p = p[end+1:]
+		s.rest = len(p)
 		s.reset()
 		if err := emit(line, cut); err != nil {
 			return err

@@ -70,6 +70,22 @@ func OpenLog(path string, grown func(size int64)) (*Log, error) {
 	return l, nil
 }
 
+// ReadLog returns an open log that is read from an offset on, at which a line begins;
+// from its start if it is shorter than that, since it was truncated then. Close
+// closes the file.
+func ReadLog(file *os.File, from int64) *Log {
+	l := watchLog(file)
+	before := make([]byte, min(from, maxBefore))
+	if n, _ := file.ReadAt(before, from-int64(len(before))); n == len(before) {
+		l.offset, l.before = from, before
+	}
+	return l
+}
+
+// LineEnd returns the offset at which the line ends with which Follow calls its
+// function.
+func (l *Log) LineEnd() int64 { return l.offset - int64(l.rest) }
+
 // WatchDir calls look when something may have appeared in a directory, at first
 // and now and then without that, until ctx ends.
 func WatchDir(ctx context.Context, dir string, look func()) {

@@ -653,7 +653,7 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 			return nil, err
 		}
 	}
-	p := &Pod{Pod: spawn.Adopt(pid), tb: b.tb, box: b, log: a.log, adopted: true}
+	p := &Pod{spawn.Adopt(pid), b.tb, &life{box: b, log: a.log, adopted: true}}
 	p.cfg, _ = Config{Name: name}.withDefaults()
 	p.Name, p.SocketPath, p.LogPath, p.Timeline = name, socket, a.log.path(), timeline
 	a.pid = pid

@@ -209,6 +209,7 @@ func (e *evidence) report(mark string) {
 	e.write("processes.txt", func(w io.Writer) error { return second(io.WriteString(w, e.processes)) })
 	e.write("timelines.txt", e.writeTimelines)
 	e.write("trace.json", e.writeTrace)
+	attr(e.tb, e.dir)
 	e.tb.Logf("harness: all evidence of this failure: %s", e.dir)
 	if err := errors.Join(e.lost...); err != nil {
 		e.tb.Logf("harness: but some of it is lost: %v", err)

@@ -41,6 +41,23 @@
 // has left the pod's process group and hides or overwrites its environment, as a
 // daemon may that sets its own title or is not dumpable, is not found.
 //
+// # Suites
+//
+// [Pod.With] has a pod in a subtest, [Pod.Restart] starts it again. Pods that all
+// tests of a binary share need a TestMain, and are torn down after the last test:
+//
+//	func TestMain(m *testing.M) { harness.Main(m) }
+//
+//	func TestAnswers(t *testing.T) {
+//		pod := harness.Shared(t, "agent", harness.Config{})
+//		answer := pod.Send(`{"method":"ping"}`, time.Second)
+//		…
+//	}
+//
+// Main also tells, in one line at the end, which tests had pods that did not stop
+// gracefully, or came close to their ready timeout. [Pod.Talk] is for more than one
+// line, [Pod.WaitLogAfter] for the next line of a log.
+//
 // # Clients
 //
 // A client is a program that starts pods itself. [StartClient] runs one in the
@@ -95,10 +112,11 @@ import (
 
 // TB is what the harness needs of a test. *testing.T, *testing.B, *testing.F
 // and Ginkgo's GinkgoT() have it. Its dynamic type must be comparable, as
-// pointers are.
+// pointers are, and there must be one value of it for each test; only of GinkgoT(),
+// which returns another one at each call, all those of a spec are one.
 //
-// Methods of newer or other types are used where they are there: Deadline,
-// Output, Context and ArtifactDir, as *testing.T has them, and Verbose() bool for
+// Methods of newer or other types are used where they are there: Deadline, Output,
+// Attr, Context and ArtifactDir, as *testing.T has them, and Verbose() bool for
 // whether the pods' logs are streamed (without it, flag.Parse must have been
 // called for that, as testing does). A TB that stands for another T has Unwrap()
 // any, which returns that one: what the TB itself has not is looked for there.
@@ -238,36 +256,41 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	if cfg.Name == "" {
 		cfg.Name = box.newName()
 	}
-	done, err := box.begin(cfg.Name)
+	return box.start(cfg, func(pod *Pod) { tb.Cleanup(pod.cleanup) })
+}
+
+// start starts a pod whose config is complete; keep is called with one that is ready.
+func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
+	done, err := b.begin(cfg.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	sc, err := box.spawnConfig(cfg)
+	sc, err := b.spawnConfig(cfg)
 	if err != nil {
 		return nil, err
 	}
-	mark := box.newMark()
+	mark := b.newMark()
 	sc.Env = append(sc.Env, markEnv+"="+mark)
 	var note string
-	sc.ReadyTimeout, note = beforeDeadline(tb, "ready timeout", cfg.ReadyTimeout)
-	a := box.evidence.attempt(sc.PodName, cfg)
+	sc.ReadyTimeout, note = beforeDeadline(b.tb, "ready timeout", cfg.ReadyTimeout)
+	a := b.evidence.attempt(sc.PodName, cfg)
 	born := takeCensus()
 	var process podProcess
 	launched := false
-	box.binary.starting()
-	started, err := a.start(box.ctx, sc, func(pid int) {
+	b.binary.starting()
+	started, err := a.start(b.ctx, sc, func(pid int) {
 		launched = true
-		process = box.binary.launched(pid)
+		process = b.binary.launched(pid)
 	})
 	if !launched {
-		box.binary.launched(0)
+		b.binary.launched(0)
 	}
 	a.log.follow()
 	if err != nil {
-		grace, _ := beforeDeadline(tb, "", killGrace)
+		grace, _ := beforeDeadline(b.tb, "", killGrace)
 		kill(kin{mark: mark}, time.Now().Add(grace)) // what it left outside of its group
-		box.binary.letGo(process)
+		b.binary.letGo(process)
 		a.log.endFollowing()
 		if errors.Is(err, spawn.ErrTimeout) && note != "" {
 			err = fmt.Errorf("%w%s", err, note)
@@ -275,9 +298,12 @@ func start(tb TB, cfg Config) (*Pod, error) {
 		return nil, err
 	}
 	born.pid = started.PID
-	pod := &Pod{Pod: started, tb: tb, cfg: cfg, box: box, log: a.log, mark: mark, process: process, born: born}
-	box.add(pod)
-	tb.Cleanup(pod.cleanup)
+	pod := &Pod{started, b.tb, &life{cfg: cfg, box: b, log: a.log, mark: mark, process: process, born: born}}
+	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
+		readyLate.happened(b.tb)
+	}
+	b.add(pod)
+	keep(pod)
 	return pod, nil
 }
 

@@ -57,6 +57,13 @@ func verbose(tb TB) bool {
 	return testing.Testing() && flag.Parsed() && testing.Verbose() // which else panics
 }
 
+// attr notes where the evidence of a test is, for go test -json.
+func attr(tb TB, dir string) {
+	if t, ok := optional[interface{ Attr(key, value string) }](tb); ok {
+		t.Attr("evidence", dir)
+	}
+}
+
 // take takes over the log that a start has made, if it has.
 func (l *podLog) take(log *spawn.Log) {
 	l.mu.Lock()

@@ -18,11 +18,16 @@ import (
 // socket and log, Done, State and Signal.
 //
 // Its methods are safe for concurrent use; those that fail the test must be
-// called from the test's goroutine, as FailNow must.
+// called from the test's goroutine, as FailNow must: see [Pod.With] for subtests.
 type Pod struct {
 	*spawn.Pod
 
-	tb      TB
+	tb TB // that is told of failures
+	*life
+}
+
+// life is what all who have a pod share.
+type life struct {
 	cfg     Config
 	box     *sandbox
 	log     *podLog
@@ -32,13 +37,95 @@ type Pod struct {
 	adopted bool   // a client has started it
 
 	mu       sync.Mutex
-	expected bool  // the test asked for the pod's end
-	killed   bool  // by the test: it could not clean up
-	verdict  error // that it had ended by itself when the teardown began
+	expected bool   // the test asked for the pod's end
+	killed   bool   // by the test: it could not clean up
+	verdict  error  // that it had ended by itself, and was found so
+	told     string // the test that was told the verdict
+	next     *Pod   // what it was restarted as
 
 	stopMu  sync.Mutex // held during Stop
 	stopped bool
 	stopErr error
+}
+
+// With returns the pod for a subtest, or another test, of tb: as it is now, after a
+// Restart the new one. Failures and logs go to that test, which fails if the pod has
+// ended by itself, and whose own failure has the evidence kept. What tears the pod
+// down is still the end of the test that it was started in.
+func (p *Pod) With(tb TB) *Pod {
+	tb.Helper()
+	p = p.latest().view(tb)
+	if p.box.use(p.Name, tb) {
+		tb.Cleanup(p.leave)
+	}
+	return p
+}
+
+func (p *Pod) view(tb TB) *Pod { return &Pod{p.Pod, tb, p.life} }
+
+// leave is called at the end of a test that has used the pod and does not own it.
+func (p *Pod) leave() {
+	p.tb.Helper()
+	p.box.unuse(p.Name, p.tb)
+	p = p.latest().view(p.tb)
+	err := p.died()
+	if err == nil && !p.tb.Failed() {
+		return
+	}
+	p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", p.box.tb.Name(), p.box.keepEvidence(p.tb))
+	if err != nil {
+		p.tb.Errorf("harness: %v", p.tell(err))
+	}
+}
+
+// Restart starts the pod again, with the same name, config and directories, once it
+// has ended: where it runs it is stopped first, as by Stop. The Pod that it returns
+// takes over: With and Shared have it from then on, and it is torn down when this
+// one would have been. This one, and what With made of it before, stay those of a
+// pod that has ended. Restart fails the test if the stop or the start fails.
+func (p *Pod) Restart() *Pod {
+	p.tb.Helper()
+	pod, err := p.TryRestart()
+	if err != nil {
+		p.tb.Fatalf("harness: restart: %v", err)
+	}
+	return pod
+}
+
+// TryRestart is Restart with an error in place of a failed test. It may be called
+// from any goroutine.
+func (p *Pod) TryRestart() (*Pod, error) {
+	p.tb.Helper()
+	old := p.latest().view(p.tb)
+	if old.adopted {
+		return nil, fmt.Errorf("pod %s was started by a client, which alone can start it again", p.Name)
+	}
+	if err := old.Stop(); err != nil {
+		return nil, err
+	}
+	pod, err := p.box.start(old.cfg, func(pod *Pod) {
+		old.mu.Lock()
+		defer old.mu.Unlock()
+		old.next = pod
+	})
+	if err != nil {
+		return nil, err
+	}
+	return pod.view(p.tb), nil
+}
+
+// successor returns what the pod was restarted as; nil = it was not.
+func (p *Pod) successor() *Pod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
+}
+
+func (p *Pod) latest() *Pod {
+	for next := p; next != nil; next = p.successor() {
+		p = next
+	}
+	return p
 }
 
 // Dial connects to the pod's socket. The connection is closed at the end of the

@@ -31,6 +31,8 @@ type sandbox struct {
 	named      int
 	marks      int
 	workspaces map[string]string // of the pods' own, by the pod's name
+	users      map[user]bool
+	userFailed bool
 }
 
 // dirs are the directories of a sandbox.
@@ -40,8 +42,8 @@ func (b *sandbox) dir(name string) string { return filepath.Join(b.root, name) }
 
 var (
 	sandboxesMu  sync.Mutex
-	sandboxes    = map[TB]*sandbox{}
-	sandboxCount int // of all that were made
+	sandboxes    = map[any]*sandbox{} // by testKey
+	sandboxCount int                  // of all that were made
 )
 
 // sandboxOf returns the sandbox of a test, made when it is first needed.
@@ -51,7 +53,7 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	}
 	sandboxesMu.Lock()
 	defer sandboxesMu.Unlock()
-	if box := sandboxes[tb]; box != nil {
+	if box := sandboxes[testKey(tb)]; box != nil {
 		return box, nil
 	}
 	if t, ok := optional[interface{ Context() context.Context }](tb); ok && t.Context().Err() != nil {
@@ -61,9 +63,18 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a sandbox: %w", err)
 	}
-	sandboxes[tb] = box
+	sandboxes[testKey(tb)] = box
 	tb.Cleanup(box.cleanup)
 	return box, nil
+}
+
+// testKey tells a test from others. Of a TB there is one for each test, but Ginkgo
+// makes one at each GinkgoT(), of a spec that runs alone in its process.
+func testKey(tb TB) any {
+	if _, ok := tb.(interface{ GinkgoRecover() }); ok {
+		return "Ginkgo: " + tb.Name()
+	}
+	return tb
 }
 
 func makeSandbox(tb TB) (*sandbox, error) {
@@ -73,7 +84,7 @@ func makeSandbox(tb TB) (*sandbox, error) {
 	}
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
-	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", evidence: &evidence{tb: tb}, roster: newRoster(), workspaces: map[string]string{}}
+	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", evidence: &evidence{tb: tb}, roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
 	for _, dir := range dirs {
 		// All, since what cleans a temporary directory up may remove an idle one.
 		if err := os.MkdirAll(box.dir(dir), 0o700); err != nil {
@@ -335,7 +346,7 @@ func (b *sandbox) environ(extra []string) []string {
 func (b *sandbox) cleanup() {
 	b.tb.Helper()
 	sandboxesMu.Lock()
-	delete(sandboxes, b.tb)
+	delete(sandboxes, testKey(b.tb))
 	sandboxesMu.Unlock()
 	b.endForeign()
 	b.end()
@@ -343,7 +354,7 @@ func (b *sandbox) cleanup() {
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
 		kill(kin{mark: b.mark}, time.Now().Add(grace))
 	}
-	if b.tb.Failed() {
+	if b.failed() {
 		b.evidence.report(b.mark)
 	}
 	b.evidence.close()

@@ -102,7 +102,7 @@ func (p *Pod) awaitHandler() {
 func (p *Pod) stop() error {
 	p.tb.Helper()
 	if err := p.judge(); err != nil {
-		return err
+		return p.tell(err)
 	}
 	steps := p.steps()
 	var grace time.Duration
@@ -121,7 +121,7 @@ func (p *Pod) stop() error {
 				p.tb.Logf("harness: pod %s was stopped by %s, not by %s", p.Name, step.name, steps[0].name)
 			}
 			if p.isEndedBy(p.stopSignal()) {
-				return p.ungraceful(fmt.Sprintf("was ended by %s, which it should handle and end with a status", step.name))
+				return p.ungraceful(endedBySignal, fmt.Sprintf("was ended by %s, which it should handle and end with a status", step.name))
 			}
 			return nil
 		}
@@ -129,14 +129,15 @@ func (p *Pod) stop() error {
 	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
 		note += "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
 	}
-	err := p.ungraceful(fmt.Sprintf("did not stop within %v of %s: killed%s", grace, steps[len(steps)-1].name, note))
+	err := p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed%s", grace, steps[len(steps)-1].name, note))
 	return errors.Join(err, p.kill())
 }
 
 // ungraceful tells that the pod did not stop by itself. It is an error where that is
 // one of the test.
-func (p *Pod) ungraceful(how string) error {
+func (p *Pod) ungraceful(what hitch, how string) error {
 	p.tb.Helper()
+	what.happened(p.tb)
 	if p.cfg.MustStopGracefully {
 		return fmt.Errorf("pod %s %s%s", p.Name, how, p.condition())
 	}
@@ -197,13 +198,30 @@ func (p *Pod) clear() error {
 // judge returns the error that the pod has ended without the test's asking, as it
 // was at the first call: from then on its end is expected.
 func (p *Pod) judge() error {
+	err := p.died()
+	p.expectEnd()
+	return err
+}
+
+// died returns the error that the pod has ended without the test's asking.
+func (p *Pod) died() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if how, ended := p.Ended(); ended && !p.expected {
+	if how, ended := p.Ended(); ended && !p.expected && p.verdict == nil {
 		p.verdict = fmt.Errorf("pod %s ended by itself during the test (%s)%s", p.Name, how, p.condition())
 	}
-	p.expected = true
 	return p.verdict
+}
+
+// tell returns what died has found as a test is told it: in full the first time.
+func (p *Pod) tell(verdict error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.told != "" {
+		return inBrief(verdict, p.told)
+	}
+	p.told = p.tb.Name()
+	return verdict
 }
 
 // requestShutdown writes the shutdown bytes to the pod's socket. The connection
@@ -232,14 +250,19 @@ func (p *Pod) requestShutdown(grace time.Duration) error {
 	return err
 }
 
-// cleanup ends the pod at the end of the test.
+// cleanup ends the pod, and what it was restarted as, at the end of the test.
 func (p *Pod) cleanup() {
-	p.tb.Helper()
+	tb := p.tb
+	tb.Helper()
 	// Not by its own verdict alone: then the pods that are stopped before are gone.
-	if p.box.judge() || p.tb.Failed() || p.judge() != nil {
+	if p.box.judge() || p.box.failed() || p.judge() != nil {
 		p.box.evidence.snapshot(p.box.mark)
 	}
-	if err := p.Stop(); err != nil {
-		p.tb.Errorf("harness: %v", err)
+	var errs []error
+	for ; p != nil; p = p.successor() {
+		errs = append(errs, p.Stop())
+	}
+	if err := errors.Join(errs...); err != nil {
+		tb.Errorf("harness: %v", err)
 	}
 }

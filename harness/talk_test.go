@@ -181,7 +181,7 @@ func BenchmarkTalk(b *testing.B) {
 	b.Run("talk", func(b *testing.B) {
 		b.ReportAllocs()
 		for range b.N {
-			talk := pod.Talk(patience)
+			talk := pod.With(b).Talk(patience)
 			for range lines {
 				talk.Send(request)
 			}

@@ -818,7 +818,7 @@ func TestKillTellsOfAProcessThatStays(t *testing.T) {
 		t.Skip("no process may be traced here: " + line)
 	}
 	tb := &innerTB{}
-	other := &Pod{Pod: pod.Pod, tb: &outerTB{plainTB{&recordingTB{}}, tb}, box: pod.box, log: pod.log}
+	other := &Pod{Pod: pod.Pod, tb: &outerTB{plainTB{&recordingTB{}}, tb}, life: &life{box: pod.box, log: pod.log}}
 	assert.ErrorContains(t, other.Kill(), fmt.Sprintf("pod alpha: process %d is still there 1.4", pod.PID))
 	require.NoError(t, tracer.Process.Kill())
 	require.NoError(t, pod.Kill())

@@ -1,0 +1,305 @@
+package harness
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Main runs the tests of a binary whose tests share pods, and exits:
+//
+//	func TestMain(m *testing.M) { harness.Main(m) }
+//
+// After the last test it tears the pods of [Shared] down. What is wrong with them
+// then, and what any pod of the binary has left behind ([Leaks]), is printed and
+// fails the binary. One more line tells which tests had pods that had to be killed,
+// were ended by their stop signal instead of handling it, or came close to their
+// ready timeout; none if there were none. It parses the flags if TestMain has not.
+func Main(m *testing.M) {
+	if !flag.Parsed() {
+		flag.Parse()
+	}
+	s := &suite{begun: time.Now(), pods: map[string]*shared{}}
+	theSuite.Store(s)
+	os.Exit(s.end(m.Run()))
+}
+
+// Shared returns the pod of a name that all tests of the binary share, for the test
+// tb as [Pod.With] does. The first call starts it, others wait for that; a start that
+// fails is not tried again. Every call must have the same cfg, whose Name may be "".
+// TestMain must call [Main], which tears the pod down after the last test.
+//
+// It fails the test if there is no such pod, or none any more: a pod that has ended
+// by itself fails each test that uses it, and one that a test has stopped or killed
+// must be restarted there ([Pod.Restart]).
+func Shared(tb TB, name string, cfg Config) *Pod {
+	tb.Helper()
+	pod, err := sharedPod(tb, name, cfg)
+	if err != nil {
+		tb.Fatalf("harness: %v", err)
+		return nil
+	}
+	return pod
+}
+
+// theSuite is nil before Main.
+var theSuite atomic.Pointer[suite]
+
+// suite is the test binary as a TB: the test that the shared pods belong to.
+type suite struct {
+	begun time.Time
+
+	mu       sync.Mutex
+	pods     map[string]*shared
+	cleanups []func()
+	failed   bool
+	log      strings.Builder
+}
+
+// shared is a pod of a suite.
+type shared struct {
+	cfg   Config
+	first string // the test that has asked for it first
+	start sync.Once
+	pod   *Pod
+	err   error
+}
+
+func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
+	tb.Helper()
+	s := theSuite.Load()
+	if s == nil {
+		return nil, errors.New("harness.Shared needs TestMain to call harness.Main(m)")
+	}
+	if name == "" || cfg.Name != "" && cfg.Name != name {
+		return nil, fmt.Errorf("shared pod %q: its name must not be empty, and Config.Name (%q) empty or the same", name, cfg.Name)
+	}
+	cfg.Name = name
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	pod := s.sharedPod(name, cfg, tb.Name())
+	if diff := difference(pod.cfg, cfg); diff != "" {
+		return nil, fmt.Errorf("shared pod %s is that of %s, with another %s", name, pod.first, diff)
+	}
+	pod.start.Do(func() { pod.pod, pod.err = start(s, cfg) })
+	if err := pod.fault(tb); err != nil {
+		if box, boxErr := sandboxOf(s); boxErr == nil {
+			err = fmt.Errorf("%w\n\tall evidence of this failure, once %s has ended: %s", err, s.Name(), box.keepEvidence(tb))
+		}
+		return nil, err
+	}
+	p := pod.pod.With(tb)
+	if how, ended := p.Ended(); ended {
+		return nil, fmt.Errorf("shared pod %s was stopped by a test (%s), which should have restarted it", name, how)
+	}
+	return p, nil
+}
+
+// fault tells a test that the pod was not started, or has ended by itself.
+func (s *shared) fault(tb TB) error {
+	if s.err == nil {
+		p := s.pod.latest().view(tb)
+		if err := p.died(); err != nil {
+			return p.tell(err)
+		}
+		return nil
+	}
+	err := fmt.Errorf("shared pod %s: %w", s.cfg.Name, s.err)
+	if tb.Name() != s.first {
+		err = inBrief(err, s.first)
+	}
+	return err
+}
+
+func (s *suite) sharedPod(name string, cfg Config, test string) *shared {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pods[name] == nil {
+		s.pods[name] = &shared{cfg: cfg, first: test}
+	}
+	return s.pods[name]
+}
+
+// difference names the first field in which configs differ, and shows it where it is
+// short and no secret; "" = they are equal.
+func difference(a, b Config) string {
+	before, after := reflect.ValueOf(a), reflect.ValueOf(b)
+	for i := range before.NumField() {
+		name, was, is := before.Type().Field(i).Name, before.Field(i).Interface(), after.Field(i).Interface()
+		switch {
+		case reflect.DeepEqual(was, is):
+		case slices.Contains([]string{"Env", "WorkspaceFrom", "HomeFrom", "Shutdown"}, name):
+			return "Config." + name
+		default:
+			return fmt.Sprintf("Config.%s: %.200v there, %.200v here", name, fmt.Sprint(was), fmt.Sprint(is))
+		}
+	}
+	return ""
+}
+
+// inBrief returns the first line of an error that another test tells in full.
+func inBrief(err error, teller string) error {
+	verdict, _, _ := strings.Cut(err.Error(), "\n")
+	return fmt.Errorf("%s (%s tells more)", verdict, teller)
+}
+
+// end tears the shared pods down, and returns the status of the binary.
+func (s *suite) end(status int) int {
+	for len(s.cleanups) > 0 {
+		last := len(s.cleanups) - 1
+		cleanup := s.cleanups[last]
+		s.cleanups = s.cleanups[:last]
+		cleanup()
+	}
+	for _, leak := range Leaks() {
+		s.Errorf("harness: left behind: %v", leak)
+	}
+	if s.failed {
+		status = cmp.Or(status, 1)
+	}
+	if status != 0 {
+		fmt.Fprint(os.Stderr, s.log.String())
+	}
+	if line := hitches(); line != "" {
+		fmt.Fprintln(os.Stderr, "harness: pods that "+line)
+	}
+	return status
+}
+
+func (s *suite) Cleanup(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cleanups = append(s.cleanups, f)
+}
+
+func (s *suite) Errorf(format string, args ...any) {
+	s.mu.Lock()
+	s.failed = true
+	s.mu.Unlock()
+	s.Logf(format, args...)
+}
+
+func (s *suite) Failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+// Fatalf is for views of a pod, which have a test of their own.
+func (s *suite) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+func (s *suite) Helper() {}
+
+// Logf prints at once with -v, and else at the end, if something has failed.
+func (s *suite) Logf(format string, args ...any) {
+	if testing.Verbose() {
+		fmt.Fprintf(os.Stderr, format+"\n", args...)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(&s.log, format+"\n", args...)
+}
+
+func (s *suite) Name() string { return filepath.Base(os.Args[0]) }
+
+// Deadline returns when the binary's -timeout is over.
+func (s *suite) Deadline() (time.Time, bool) {
+	timeout, _ := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration)
+	return s.begun.Add(timeout), timeout > 0
+}
+
+// hitch is what a pod did that fails no test, but shows where one may fail some day.
+type hitch int
+
+const (
+	killed hitch = iota
+	endedBySignal
+	readyLate
+)
+
+var hitchMu sync.Mutex
+
+// hitchTests has the tests of the pods to which each hitch happened.
+var hitchTests [3][]string
+
+func (h hitch) happened(tb TB) {
+	hitchMu.Lock()
+	defer hitchMu.Unlock()
+	hitchTests[h] = append(hitchTests[h], tb.Name())
+}
+
+// hitches tells of all in one line; "" = there were none.
+func hitches() string {
+	hitchMu.Lock()
+	defer hitchMu.Unlock()
+	var parts []string
+	for h, what := range []string{"had to be killed", "were ended by their stop signal", "became ready after more than half of their ready timeout"} {
+		if tests := hitchTests[h]; len(tests) > 0 {
+			names := slices.Compact(slices.Sorted(slices.Values(tests)))
+			const most = 5
+			list := strings.Join(names[:min(len(names), most)], ", ")
+			if len(names) > most {
+				list += fmt.Sprintf(", and %d more tests", len(names)-most)
+			}
+			parts = append(parts, fmt.Sprintf("%s: %d (%s)", what, len(tests), list))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// user is a test that uses a pod which it does not own.
+type user struct {
+	pod  string
+	test any // its testKey
+}
+
+// use notes that a test uses a pod, and reports whether that is new.
+func (b *sandbox) use(pod string, tb TB) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	u := user{pod, testKey(tb)}
+	if u.test == testKey(b.tb) || b.users[u] {
+		return false
+	}
+	b.users[u] = true
+	return true
+}
+
+func (b *sandbox) unuse(pod string, tb TB) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.users, user{pod, testKey(tb)})
+}
+
+// failed reports whether a test has failed that owns or uses pods.
+func (b *sandbox) failed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.userFailed || b.tb.Failed()
+}
+
+// keepEvidence keeps the evidence for a test that uses pods, and returns where.
+func (b *sandbox) keepEvidence(tb TB) string {
+	b.mu.Lock()
+	b.userFailed = true
+	b.mu.Unlock()
+	b.evidence.snapshot(b.mark)
+	if b.evidence.dir == "" {
+		return fmt.Sprintf("none (%v)", errors.Join(b.evidence.lost...))
+	}
+	attr(tb, b.evidence.dir)
+	return b.evidence.dir
+}

@@ -3,8 +3,11 @@
 package podharness
 
 import (
+	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -29,12 +32,7 @@ func TestMain(m *testing.M) {
 		// The tests wait for pods most of the time.
 		_ = flag.Set("test.parallel", "8")
 	}
-	status := m.Run()
-	for _, leak := range harness.Leaks() {
-		fmt.Println("left behind:", leak)
-		status = 1
-	}
-	os.Exit(status)
+	harness.Main(m)
 }
 
 // TestStartupFailures runs the scenarios that need the fake pod: one failure
@@ -195,6 +193,59 @@ func TestReadmeExample(t *testing.T) {
 	for _, name := range []string{"TestAgentAnswers", "TestAgentThatDies", "TestScenarios"} {
 		assert.Contains(t, string(out), "--- PASS: "+name+" ")
 	}
+}
+
+// TestSuiteExample runs the suite of testdata/suite, and looks at what is whose.
+func TestSuiteExample(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command(goTool(t), "test", "-json", "./testdata/suite").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	type event struct{ Action, Test, Output string }
+	var passed, ready []string
+	for events := json.NewDecoder(bytes.NewReader(out)); ; {
+		var e event
+		if err := events.Decode(&e); err == io.EOF {
+			break
+		} else {
+			require.NoError(t, err, "%s", out)
+		}
+		if e.Action == "pass" {
+			passed = append(passed, e.Test)
+		}
+		if strings.Contains(e.Output, "TestComesBack-1: YOI-READY") {
+			ready = append(ready, e.Test)
+		}
+	}
+	assert.ElementsMatch(t, []string{"TestAnswers", "TestReloads", "TestComesBack", "TestComesBack/and_answers", ""}, passed)
+	assert.Equal(t, []string{"TestComesBack", "TestComesBack"}, ready, "a pod's log is its test's")
+}
+
+// TestGinkgo runs a suite of Ginkgo, in a module of its own, some of whose specs fail.
+func TestGinkgo(t *testing.T) {
+	t.Parallel()
+	run := func(args ...string) (string, error) {
+		cmd := exec.Command(goTool(t), args...)
+		cmd.Dir = "testdata/ginkgo"
+		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "TMPDIR="+t.TempDir())
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run("list", "-deps", "-test", "."); err != nil {
+		t.Skipf("the modules of Ginkgo cannot be fetched: %v\n%s", err, out)
+	}
+	out, err := run("test", "-count=1", ".", "-ginkgo.no-color")
+	require.Error(t, err, out)
+	assert.Contains(t, out, "5 Passed | 2 Failed | ", out)
+	process := regexp.MustCompile(`process (\d+)\n`).FindAllStringSubmatch(out, -1)
+	require.Len(t, process, 2, out)
+	assert.Equal(t, process[0], process[1], "a shared pod is the same in all specs")
+
+	assert.Regexp(t, `\[FAILED\] harness: no line of the log of pod agent matched "nowhere" within 10ms\n`, out)
+	evidence := regexp.MustCompile(`a shared pod \[It\] fails a spec\n(?:.*\n)*?.*harness: all evidence of this failure, once agent\.test has ended: (\S+)\n`).FindStringSubmatch(out)
+	require.NotNil(t, evidence, out)
+	assert.FileExists(t, filepath.Join(evidence[1], "agent.log"))
+	assert.Contains(t, out, "[FAILED] harness: pod alpha ended by itself during the test (exit status 3)\n")
+	assert.Equal(t, 2, strings.Count(out, "harness: pod alpha\n"), "the second attempt has a sandbox of its own")
 }
 
 var update = flag.Bool("update", false, "write the README's table of failure modes anew")

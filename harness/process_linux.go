@@ -194,12 +194,13 @@ func status(pid int, field string) string {
 // takes reports whether a process handles, ignores or blocks a signal, so that it is
 // not ended by it.
 func takes(pid int, sig unix.Signal) bool {
-	for _, field := range []string{"SigCgt", "SigIgn", "SigBlk"} {
-		if set, err := strconv.ParseUint(status(pid, field), 16, 64); err != nil || set&(1<<(sig-1)) != 0 {
-			return true // or the process has ended
-		}
+	if sig == unix.SIGKILL {
+		return true // nobody can, and it makes no difference
 	}
-	return sig == unix.SIGKILL // which nobody can
+	return slices.ContainsFunc([]string{"SigCgt", "SigIgn", "SigBlk"}, func(field string) bool {
+		set, err := strconv.ParseUint(status(pid, field), 16, 64)
+		return err != nil || set&(1<<(sig-1)) != 0 // or the process has ended
+	})
 }
 
 func commandLine(pid int) string {

@@ -1,13 +1,18 @@
 package scripts
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"example.com/podharness/spawn"
@@ -18,12 +23,18 @@ import (
 const (
 	Must   = "must"
 	Should = "should"
+	May    = "may"
 
 	Pass = "pass"
 	Warn = "warn" // a should that was not met
 	Fail = "fail"
-	Skip = "skip"
+	Skip = "skip" // it was not looked at, or a may was not met
 )
+
+// Missed returns the result of a requirement of a level that was not met.
+func Missed(level string) string {
+	return map[string]string{Must: Fail, Should: Warn, May: Skip}[level]
+}
 
 // A Check is one requirement in one case, and what came of it. It is there for the
 // commands of this module, as Report is.
@@ -32,8 +43,11 @@ type Check struct {
 	Requirement string  `json:"requirement"`
 	Level       string  `json:"level"`
 	Result      string  `json:"result"`
-	Why         string  `json:"why"` // what was found; what should have been, and where that is said; "" for a pass
+	Why         string  `json:"why"`           // what was found; what should have been, and where that is said; "" for a pass but for how many runs did
+	Fix         string  `json:"fix,omitempty"` // what to do about it
+	Log         string  `json:"log,omitempty"` // what led there
 	Seconds     float64 `json:"seconds"`
+	Evidence    string  `json:"evidence,omitempty"` // the directory where it was kept
 }
 
 // A Report collects checks and tells of them: on a terminal case by case, as JSON
@@ -44,9 +58,89 @@ type Report struct {
 	Verbose bool      // passed checks have lines, too
 	Strict  bool      // a should counts as a must
 
+	begun    time.Time
+	files    []reportFile
+	evidence string    // where it is kept, by case; "" = nowhere
+	progress io.Writer // nil = no terminal
+	total    int       // cases that are to come
+
 	mu     sync.Mutex
+	over   bool     // it was given up
+	now    []string // the cases that run
+	ended  int      // cases
 	checks []Check
 	told   map[string]string // the case that a finding was told of in full, by its words
+}
+
+type reportFile struct {
+	*os.File
+	write func(io.Writer, Summary) error
+}
+
+// Run calls run with each number below n, side by side, and returns when all calls
+// have, or when ctx is done or SIGINT or SIGTERM comes: with an error that says so,
+// and names the cases that have not ended.
+func (r *Report) Run(ctx context.Context, n int, run func(i int)) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			run(i)
+		}()
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		all.Wait()
+	}()
+	err := ErrInterrupted
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-signals:
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+	r.clearProgress()
+	if errors.As(err, new(UsageError)) {
+		return err
+	}
+	return fmt.Errorf("%w while these cases ran: %s", err, strings.Join(r.now, ", "))
+}
+
+// Begin tells that a case begins, and reports whether it may: not when Run was
+// given up.
+func (r *Report) Begin(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.over {
+		r.now = append(r.now, name)
+	}
+	return !r.over
+}
+
+// Drop tells that a case has ended of which nothing is to be told.
+func (r *Report) Drop(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.end(name)
+}
+
+func (r *Report) end(name string) {
+	r.now = slices.DeleteFunc(r.now, func(n string) bool { return n == name })
+}
+
+func (r *Report) clearProgress() {
+	if r.progress != nil {
+		fmt.Fprint(r.progress, "\r\x1b[K")
+	}
 }
 
 // Case adds the checks of a case that has ended, and prints it. The words are
@@ -54,15 +148,37 @@ type Report struct {
 func (r *Report) Case(name string, took time.Duration, checks []Check) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.over {
+		return nil
+	}
+	r.ended++
+	r.end(name)
 	r.checks = append(r.checks, checks...)
+	r.clearProgress()
+	err := r.print(name, took, checks)
+	if r.progress != nil && r.ended < r.total {
+		fmt.Fprintf(r.progress, "%d of %d cases", r.ended, r.total)
+	}
+	return err
+}
+
+func (r *Report) print(name string, took time.Duration, checks []Check) error {
+	if r.told == nil {
+		r.told = map[string]string{}
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %-28s %6.3fs\n", strings.ToUpper(worst(checks)), name, took.Seconds())
+	fmt.Fprintf(&b, "%s  %-28s %6.3fs", strings.ToUpper(worst(checks)), name, took.Seconds())
+	if len(checks) == 1 && checks[0].Result == Skip && !r.Verbose { // they may be many
+		fmt.Fprintf(&b, "  %s", spawn.Printable(strings.ReplaceAll(checks[0].Why, "\n", "; ")))
+		checks = nil
+	}
+	b.WriteString("\n")
 	for _, c := range checks {
 		switch {
-		case c.Result != Pass:
+		case c.Why != "":
 			b.WriteString(r.words(c))
 		case r.Verbose:
-			fmt.Fprintf(&b, "      %s: passed\n", c.Requirement)
+			b.WriteString(indented(append([]string{c.Requirement + ": passed"}, lines(c.Log)...)))
 		}
 	}
 	_, err := io.WriteString(r.Out, b.String())
@@ -70,23 +186,46 @@ func (r *Report) Case(name string, took time.Duration, checks []Check) error {
 }
 
 // words tells of a finding in full once: many cases may have one cause. That is
-// what was found, whatever the numbers in it. Further lines are told always.
+// what was found, whatever the numbers in it. What to do is told always, and so are
+// further lines of Why.
 func (r *Report) words(c Check) string {
-	found, _, _ := strings.Cut(c.Why, ";")
-	key := c.Requirement + ": " + number.ReplaceAllString(found, "0")
-	lines := strings.Split(c.Why, "\n")
-	if r.told == nil {
-		r.told = map[string]string{}
-	}
-	if first := r.told[key]; first != "" {
-		lines[0] = "as in " + first
+	found := c.Why[:max(0, strings.IndexAny(c.Why+";", ";\n"))]
+	key := number.ReplaceAllString(found, "0")
+	said := lines(c.Why)
+	if first := r.told[key]; first != "" && (c.Result == Fail || c.Result == Warn) {
+		said[0] = "as in " + first
 	} else {
 		r.told[key] = c.Case
+		said = append(said, lines(c.Log)...)
 	}
-	for i := range lines {
-		lines[i] = spawn.Printable(lines[i])
+	said = append(said, fix(c)...)
+	said[0] = fmt.Sprintf("%s (%s): %s", c.Requirement, c.Level, said[0])
+	return indented(said)
+}
+
+func fix(c Check) []string {
+	if c.Fix == "" {
+		return nil
 	}
-	return fmt.Sprintf("      %s (%s): %s\n", c.Requirement, c.Level, strings.Join(lines, "\n        "))
+	return []string{"fix: " + c.Fix}
+}
+
+func lines(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, "\n")
+}
+
+// indented returns what stands below the line of a case.
+func indented(lines []string) string {
+	var b strings.Builder
+	indent := "      "
+	for _, line := range lines {
+		b.WriteString(indent + spawn.Printable(line) + "\n")
+		indent = "        "
+	}
+	return b.String()
 }
 
 var number = regexp.MustCompile(`\d+`)
@@ -149,6 +288,31 @@ func (s Summary) String() string {
 	return text
 }
 
+// Finish prints the summary and writes the files, and reports whether the summary
+// is OK.
+func (r *Report) Finish() (ok bool, err error) {
+	summary := r.Summary(time.Since(r.begun))
+	text := summary.String() + "\n"
+	if len(summary.Findings) > 0 {
+		if slices.ContainsFunc(r.checks, func(c Check) bool { return section.MatchString(c.Why) }) {
+			text += "(N) is a section of the contract, spawn/HANDSHAKE.md\n"
+		}
+		if r.evidence == "" {
+			text += "evidence was not kept: -o DIR keeps it, by case\n"
+		} else {
+			text += "evidence of the findings, by case: " + r.evidence + "\n"
+		}
+	}
+	_, err = io.WriteString(r.Out, text)
+	for _, file := range r.files {
+		err = errors.Join(err, file.write(file, summary), file.Close())
+	}
+	return summary.OK, err
+}
+
+// section matches what ends with a section of the contract.
+var section = regexp.MustCompile(`\(\d(, \d)*\)$`)
+
 // WriteJSON writes a line for each check, and one for the summary.
 func (r *Report) WriteJSON(w io.Writer, s Summary) error {
 	r.mu.Lock()
@@ -169,13 +333,17 @@ func (r *Report) WriteJUnit(w io.Writer, s Summary) error {
 	defer r.mu.Unlock()
 	suite := junit.Testsuite{Name: r.Name, Time: fmt.Sprintf("%.3f", s.Seconds)}
 	for _, c := range r.checks {
-		test := junit.Testcase{Name: c.Case + "/" + c.Requirement, Classname: r.Name, Time: fmt.Sprintf("%.3f", c.Seconds)}
+		name := c.Case
+		if c.Requirement != c.Case {
+			name += "/" + c.Requirement
+		}
+		test := junit.Testcase{Name: name, Classname: r.Name, Time: fmt.Sprintf("%.3f", c.Seconds)}
 		why := spawn.Printable(strings.ReplaceAll(c.Why, "\n", " "))
 		switch {
 		case c.Result == Skip:
 			test.Skipped = &junit.Result{Message: why}
 		case c.Result == Fail || c.Result == Warn && r.Strict:
-			test.Failure = &junit.Result{Message: why, Type: c.Level}
+			test.Failure = &junit.Result{Message: why, Type: c.Level, Data: indented(append(lines(c.Log), fix(c)...))}
 		case c.Result == Warn:
 			test.SystemOut = &junit.Output{Data: why}
 		}

@@ -35,7 +35,7 @@ func TestReportTellsAFindingInFullOnce(t *testing.T) {
 	out := reported(t, &Report{},
 		check("one", "clean", Fail, "it left process 12; it must not (4)"),
 		check("two", "clean", Fail, "it left process 345; it must not (4)"),
-		check("three", "prompt", Fail, "it left process 12; it must not (4)"),
+		check("three", "prompt", Fail, "it left process 12; whatever it must (4)"),
 		check("four", "clean", Fail, "it left a file; it must not (4)\nprogram: hang;"),
 		check("five", "clean", Fail, "it left a file; it must not (4)\nprogram: serve;"),
 	)
@@ -44,7 +44,7 @@ func TestReportTellsAFindingInFullOnce(t *testing.T) {
 FAIL  two                           1.000s
       clean (must): as in one
 FAIL  three                         1.000s
-      prompt (must): it left process 12; it must not (4)
+      prompt (must): as in one
 FAIL  four                          1.000s
       clean (must): it left a file; it must not (4)
         program: hang;
@@ -52,6 +52,29 @@ FAIL  five                          1.000s
       clean (must): as in four
         program: serve;
 `, out)
+}
+
+func TestReportTellsWhatLedThereAndWhatToDo(t *testing.T) {
+	t.Parallel()
+	finding := func(name string) Check {
+		return Check{Case: name, Requirement: name, Level: Must, Result: Fail, Why: "it is gone\na pod must be there (1)", Log: "> look\nFAIL: 1", Fix: "do not go: " + name}
+	}
+	r := &Report{Name: "podscript"}
+	out := reported(t, r, finding("one"), finding("two"), Check{Case: "three", Requirement: "three", Result: Skip, Why: "needs `one`\nand more"})
+	assert.Equal(t, "FAIL  one                           1.000s\n"+`      one (must): it is gone
+        a pod must be there (1)
+        > look
+        FAIL: 1
+        fix: do not go: one
+FAIL  two                           1.000s
+      two (must): as in one
+        a pod must be there (1)
+        fix: do not go: two
+`+"SKIP  three                         1.000s  needs `one`; and more\n", out)
+	var xml bytes.Buffer
+	require.NoError(t, r.WriteJUnit(&xml, r.Summary(0)))
+	assert.Contains(t, xml.String(), `<testcase name="one" classname="podscript"`)
+	assert.Contains(t, xml.String(), "fix: do not go: two")
 }
 
 func TestReportCannotRuleATerminal(t *testing.T) {

@@ -41,7 +41,7 @@ func (s *settings) cases() (chosen []testCase, err error) {
 		all = s.randomCases()
 	}
 	for _, c := range all {
-		if !s.only.MatchString(c.name) || s.skip != nil && s.skip.MatchString(c.name) {
+		if !s.Chosen(c.name) {
 			continue
 		}
 		if c.refused == "" {
@@ -54,7 +54,7 @@ func (s *settings) cases() (chosen []testCase, err error) {
 		chosen = append(chosen, c)
 	}
 	if len(chosen) == 0 {
-		return nil, fmt.Errorf("no case matches -run %q", s.only)
+		return nil, s.NoneChosen()
 	}
 	return chosen, nil
 }

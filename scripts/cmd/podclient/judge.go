@@ -42,7 +42,7 @@ func (s *sweepCase) judge() []scripts.Check {
 	check := func(requirement, level, why string) {
 		c := scripts.Check{Case: s.name, Requirement: requirement, Level: level, Result: scripts.Pass, Why: why, Seconds: time.Since(s.begun).Seconds()}
 		if why != "" {
-			c.Result = map[string]string{scripts.Must: scripts.Fail, scripts.Should: scripts.Warn}[level]
+			c.Result = scripts.Missed(level)
 		}
 		checks = append(checks, c)
 	}

@@ -362,7 +362,7 @@ func TestUsage(t *testing.T) {
 		"flag provided but not defined: -nonesuch": {"-nonesuch"},
 		"which client?":                          {"-strict"},
 		"no argument of the client holds {name}": {"--", "true", "name"},
-		"the client cannot be started: ":         {missing, "{name}"},
+		"podclient: " + missing + ": not found":  {missing, "{name}"},
 		"no case matches -run \"^nonesuch$\"":    {"-run", "^nonesuch$", "true", "{name}"},
 		"error parsing regexp":                   {"-run", "(", "true", "{name}"},
 		"-timeout 10ms is too short":             {"-timeout", "10ms", "true", "{name}"},

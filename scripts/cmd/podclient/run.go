@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,102 +20,35 @@ import (
 // runner runs cases side by side.
 type runner struct {
 	settings
-	report   *scripts.Report
-	total    int
-	progress io.Writer // nil = no terminal
-	abort    context.CancelCauseFunc
-
-	mu  sync.Mutex
-	now []string // the cases that run
-	n   int      // that have ended
+	report *scripts.Report
+	abort  context.CancelCauseFunc
 }
 
 // runAll runs the cases that wait first: beside them there is time for the others.
-// An error tells which cases have not ended.
-func (r *runner) runAll(ctx context.Context, cases []testCase) error {
-	ctx, r.abort = context.WithCancelCause(ctx)
-	defer r.abort(nil)
-	slots := make(chan struct{}, r.parallel)
-	var all sync.WaitGroup
-	for _, waiting := range []bool{true, false} {
-		for _, c := range cases {
-			if c.waits() == waiting {
-				all.Add(1)
-				go func() {
-					defer all.Done()
-					r.runOne(ctx, slots, c)
-				}()
-			}
-		}
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		all.Wait()
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.clearProgress()
-	if err := context.Cause(ctx); errors.As(err, new(usageError)) {
-		return err
-	}
-	return interrupted("interrupted while these cases ran: " + strings.Join(r.now, ", "))
+func (r *runner) runAll(cases []testCase) error {
+	ctx, abort := context.WithCancelCause(context.Background())
+	defer abort(nil)
+	r.abort = abort
+	slices.SortStableFunc(cases, func(a, b testCase) int {
+		return map[bool]int{true: 1}[b.waits()] - map[bool]int{true: 1}[a.waits()]
+	})
+	slots := make(chan struct{}, r.Parallel)
+	return r.report.Run(ctx, len(cases), func(i int) { r.runOne(slots, cases[i]) })
 }
 
-// usageError is one that no case can be run with.
-type usageError struct{ error }
-
-// interrupted is what a signal has made of a sweep.
-type interrupted string
-
-func (i interrupted) Error() string { return string(i) }
-
-func (r *runner) clearProgress() {
-	if r.progress != nil {
-		fmt.Fprint(r.progress, "\r\x1b[K")
-	}
-}
-
-func (r *runner) runOne(ctx context.Context, slots chan struct{}, c testCase) {
+func (r *runner) runOne(slots chan struct{}, c testCase) {
 	slots <- struct{}{}
 	give := sync.OnceFunc(func() { <-slots })
 	defer give()
-	if ctx.Err() != nil {
+	if !r.report.Begin(c.name) {
 		return
 	}
-	r.mu.Lock()
-	r.now = append(r.now, c.name)
-	r.mu.Unlock()
 	begin := time.Now()
 	checks := r.try(c, give)
 	if len(c.steps) > 0 {
 		checks = r.minimize(c, checks)
 	}
-	if ctx.Err() == nil {
-		r.ended(c, time.Since(begin), checks)
-	}
-}
-
-func (r *runner) ended(c testCase, took time.Duration, checks []scripts.Check) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i, name := range r.now {
-		if name == c.name {
-			r.now = append(r.now[:i], r.now[i+1:]...)
-			break
-		}
-	}
-	r.n++
-	r.clearProgress()
-	_ = r.report.Case(c.name, took, checks)
-	if r.progress != nil && r.n < r.total {
-		fmt.Fprintf(r.progress, "%d of %d cases", r.n, r.total)
-	}
+	_ = r.report.Case(c.name, time.Since(begin), checks)
 }
 
 // minimize leaves steps out of a program as long as what was found stays: the
@@ -154,11 +85,11 @@ func finding(checks []scripts.Check) string {
 // try runs the client once in a sandbox of its own. launched is called when it no
 // longer computes: when it waits, if it is one that waits, or it is judged.
 func (r *runner) try(c testCase, launched func()) []scripts.Check {
-	tb := &caseTB{name: c.name, evidence: r.evidence}
+	tb := &caseTB{name: c.name, evidence: r.Evidence}
 	defer tb.finish()
 	s, err := r.start(tb, c)
 	if err != nil {
-		r.abort(usageError{err})
+		r.abort(scripts.UsageError{Err: err})
 		return []scripts.Check{{Case: c.name, Requirement: "verdict", Level: scripts.Must, Result: scripts.Skip, Why: err.Error()}}
 	}
 	if c.waits() {
@@ -215,7 +146,7 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 			return nil, err
 		}
 	}
-	env := append([]string{}, r.env...)
+	env := append([]string{}, r.Env...)
 	for _, entry := range c.env {
 		env = append(env, strings.ReplaceAll(entry, "{root}", s.root()))
 	}

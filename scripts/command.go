@@ -1,0 +1,186 @@
+package scripts
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"time"
+)
+
+// Flags are what podscript and podclient share of their command lines. They are
+// there for these commands, as all of this file is.
+type Flags struct {
+	Run, Skip       *regexp.Regexp // of the names of cases; a nil Skip = none
+	List            bool
+	Strict, Verbose bool
+	Parallel        int
+	Env             []string
+	Evidence        string // the directory that evidence is kept in, by case; "" = it is not kept
+	json, junit     string // files; "" = none
+}
+
+// UsageError is an error of whoever has called a command: its status is 2.
+type UsageError struct{ Err error }
+
+func (e UsageError) Error() string { return e.Err.Error() }
+
+func (e UsageError) Unwrap() error { return e.Err }
+
+// Usagef makes a UsageError.
+func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
+
+// ErrInterrupted is the error of a run that a signal has ended: its status is 130.
+var ErrInterrupted = errors.New("interrupted")
+
+// Parse adds the flags to those of the command, and parses its arguments. The error
+// is a UsageError, or flag.ErrHelp if only the help or the version was asked for,
+// which are printed here. Bazel's variables are defaults.
+func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, stderr io.Writer) error {
+	pattern := func(to **regexp.Regexp) func(string) error {
+		return func(expr string) (err error) {
+			*to, err = regexp.Compile(expr)
+			return err
+		}
+	}
+	f.Run = regexp.MustCompile("")
+	flags.Func("run", "run only the cases whose name matches the `REGEXP`", pattern(&f.Run))
+	flags.Func("skip", "leave out the cases whose name matches the `REGEXP`", pattern(&f.Skip))
+	flags.BoolVar(&f.List, "list", false, "list the cases, and run none")
+	flags.BoolVar(&f.Strict, "strict", false, "a should counts as a must")
+	flags.BoolVar(&f.Verbose, "v", false, "show what was met, too")
+	flags.IntVar(&f.Parallel, "parallel", runtime.NumCPU(), "how many cases compute at once")
+	flags.Func("env", "add `NAME=VALUE` to the environment of what is tested, or pass a NAME on; repeatable", func(entry string) error {
+		f.Env = append(f.Env, entry)
+		return nil
+	})
+	flags.StringVar(&f.json, "json", "", "write a line of JSON for each check to `FILE`")
+	flags.StringVar(&f.junit, "junit", os.Getenv("XML_OUTPUT_FILE"), "write JUnit's XML to `FILE`")
+	flags.StringVar(&f.Evidence, "o", os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "keep the evidence of findings in `DIR`, by case")
+	version := flags.Bool("version", false, "print the version, and run nothing")
+	flags.SetOutput(io.Discard)
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stderr, usage)
+		flags.SetOutput(stderr)
+		flags.PrintDefaults()
+		return err
+	case err != nil:
+		return Usagef("%w (%s -help tells the usage)", err, flags.Name())
+	case *version:
+		fmt.Fprintln(stdout, flags.Name(), buildVersion())
+		return flag.ErrHelp
+	case f.Parallel < 1:
+		return Usagef("-parallel %d runs nothing", f.Parallel)
+	}
+	if f.Evidence != "" {
+		f.Evidence, err = filepath.Abs(f.Evidence)
+	}
+	return err
+}
+
+// buildVersion tells what the running program was built of.
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "of unknown version"
+	}
+	text := cmp.Or(info.Main.Version, "(devel)")
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			text += " " + s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			text += " modified"
+		}
+	}
+	return fmt.Sprintf("%s %s %s/%s", text, info.GoVersion, runtime.GOOS, runtime.GOARCH)
+}
+
+// Chosen reports whether -run and -skip let a case through.
+func (f *Flags) Chosen(name string) bool {
+	return f.Run.MatchString(name) && (f.Skip == nil || !f.Skip.MatchString(name))
+}
+
+// NoneChosen is the error that they let none through.
+func (f *Flags) NoneChosen() error {
+	if f.Skip != nil {
+		return Usagef("no case matches -run %q and not -skip %q", f.Run, f.Skip)
+	}
+	return Usagef("no case matches -run %q", f.Run)
+}
+
+// Program returns the absolute path of a program, or a UsageError like a shell's.
+func Program(word string) (string, error) {
+	path, err := exec.LookPath(word)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	var lookup *exec.Error
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound):
+		err = Usagef("%s: not found", word)
+	case errors.As(err, &lookup):
+		err = Usagef("%s: %w", word, lookup.Err)
+	}
+	return path, err
+}
+
+// Report returns what will tell of so many cases. The files that it is to be written
+// to are made now: a UsageError tells that one cannot be.
+func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Report, error) {
+	r := &Report{Name: name, Out: stdout, Verbose: f.Verbose, Strict: f.Strict, begun: time.Now(), evidence: f.Evidence, total: cases}
+	if isTerminal(stderr) {
+		r.progress = stderr
+	}
+	for path, write := range map[string]func(io.Writer, Summary) error{f.json: r.WriteJSON, f.junit: r.WriteJUnit} {
+		if path == "" {
+			continue
+		}
+		if path == "-" {
+			return nil, Usagef("a report cannot be written to -: name a file, such as /dev/stdout")
+		}
+		file, err := os.Create(path)
+		if err != nil {
+			return nil, UsageError{err}
+		}
+		r.files = append(r.files, reportFile{file, write})
+	}
+	return r, nil
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+}
+
+// Status prints the error of a command, if there is one, and returns its exit status.
+func Status(name string, ok bool, err error, stderr io.Writer) int {
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.As(err, new(UsageError)):
+		return 2
+	case errors.Is(err, ErrInterrupted):
+		return 130
+	case err != nil || !ok:
+		return 1
+	}
+	return 0
+}

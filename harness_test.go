@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -144,20 +143,6 @@ func TestReadmeLinksToWhatIsThere(t *testing.T) {
 	assert.NotContains(t, string(text), "<!-- podbench -->\n<!-- /podbench -->", "the figures are there")
 }
 
-func TestReadmeNamesEveryPortableScenario(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Skipf("the source is not here: %v", err)
-	}
-	names, err := fs.Glob(scripts.Scenarios(), "*.txtar")
-	require.NoError(t, err)
-	require.NotEmpty(t, names)
-	for _, name := range names {
-		assert.Contains(t, string(text), "`"+strings.TrimSuffix(name, ".txtar")+"`")
-	}
-}
-
 func TestReadmeScenario(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -248,15 +233,32 @@ func TestGinkgo(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(out, "harness: pod alpha\n"), "the second attempt has a sandbox of its own")
 }
 
-var update = flag.Bool("update", false, "write the README's table of failure modes anew")
+var update = flag.Bool("update", false, "write the README's tables anew")
 
-// TestReadmeTableOfFailureModes makes the table of what the fake pod says itself.
-func TestReadmeTableOfFailureModes(t *testing.T) {
+// TestReadmeTables makes them of what the fake pod and the scenarios say themselves.
+func TestReadmeTables(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Skipf("the source is not here: %v", err)
 	}
+	want := string(text)
+	for name, table := range map[string]string{"modes": modesTable(t), "requirements": requirementsTable()} {
+		begin, end := "<!-- "+name+" -->\n", "<!-- /"+name+" -->\n"
+		before, rest, ok := strings.Cut(want, begin)
+		_, after, ok2 := strings.Cut(rest, end)
+		require.True(t, ok && ok2, "README.md has lost its table of %s", name)
+		want = before + begin + table + end + after
+	}
+	if *update {
+		require.NoError(t, os.WriteFile("README.md", []byte(want), 0o644))
+		return
+	}
+	assert.Equal(t, want, string(text), "go test -run %s . -update writes them", t.Name())
+}
+
+func modesTable(t *testing.T) string {
+	t.Helper()
 	var table strings.Builder
 	table.WriteString("| mode | the pod | a client must conclude |\n| --- | --- | --- |\n")
 	var ready []string
@@ -270,16 +272,16 @@ func TestReadmeTableOfFailureModes(t *testing.T) {
 		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", mode.Name, mode.Doc, strings.ReplaceAll(outcome.String(), "|", `\|`))
 	}
 	fmt.Fprintf(&table, "| %s | is slow or odd, on its way or later | ready |\n", strings.Join(ready, ", "))
-	const begin, end = "<!-- modes -->\n", "<!-- /modes -->\n"
-	before, rest, ok := strings.Cut(string(text), begin)
-	_, after, ok2 := strings.Cut(rest, end)
-	require.True(t, ok && ok2, "README.md has lost its table of modes")
-	want := before + begin + table.String() + end + after
-	if *update {
-		require.NoError(t, os.WriteFile("README.md", []byte(want), 0o644))
-		return
+	return table.String()
+}
+
+func requirementsTable() string {
+	var table strings.Builder
+	table.WriteString("| requirement | a pod |\n| --- | --- |\n")
+	for _, r := range scripts.Requirements() {
+		fmt.Fprintf(&table, "| `%s` | %s %s |\n", r.ID, r.Level, r.Text)
 	}
-	assert.Equal(t, want, string(text), "go test -run %s . -update writes it", t.Name())
+	return table.String()
 }
 
 // goTool returns the go command, or skips the test.

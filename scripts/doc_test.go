@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,24 +13,35 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var updateDoc = flag.Bool("update-doc", false, "write the table of verbs in the package documentation anew")
+var updateDoc = flag.Bool("update-doc", false, "write the tables in the package documentation anew")
 
-// The table of verbs in the package documentation is made of verbs:
+// The tables in the package documentation are made of the verbs and the scenarios:
 //
 //	go test -run TestPackageDoc ./scripts -update-doc
-func TestPackageDocIsMadeOfTheVerbs(t *testing.T) {
+func TestPackageDocIsMadeOfWhatIsThere(t *testing.T) {
 	source, err := os.ReadFile("scripts.go")
 	if err != nil {
 		t.Skipf("the source is not here: %v", err)
 	}
-	table := regexp.MustCompile(`(?m)^//\t(\[!\] )?podstart .*\n(//\t.*\n)*`).FindIndex(source)
-	require.NotNil(t, table, "a table that begins with podstart")
-	want := string(source[:table[0]]) + verbTable() + string(source[table[1]:])
+	want := source
+	for begin, table := range map[string]string{`(\[!\] )?podstart `: verbTable(), "starts ": requirementTable()} {
+		at := regexp.MustCompile(`(?m)^//\t` + begin + `.*\n(//\t.*\n)*`).FindIndex(want)
+		require.NotNil(t, at, "a table that begins with %s", begin)
+		want = slices.Concat(want[:at[0]], []byte(table), want[at[1]:])
+	}
 	if *updateDoc {
-		require.NoError(t, os.WriteFile("scripts.go", []byte(want), 0o600))
+		require.NoError(t, os.WriteFile("scripts.go", want, 0o600))
 		return
 	}
-	assert.Equal(t, want, string(source), "go test -run TestPackageDoc ./scripts -update-doc writes the table anew")
+	assert.Equal(t, string(want), string(source), "go test -run TestPackageDoc ./scripts -update-doc writes the tables anew")
+}
+
+func requirementTable() string {
+	var b strings.Builder
+	for _, r := range Requirements() {
+		row(&b, r.ID, fmt.Sprintf("%s %s (%s)", r.Level, r.Text, r.Section))
+	}
+	return b.String()
 }
 
 func verbTable() string {

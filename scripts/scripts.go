@@ -59,12 +59,13 @@
 //	                                podlog of it has seen; ! if none does before
 //	                                the timeout, or its end
 //	[!] podalive NAME               whether its process runs; ! if it has ended
-//	[!] podsend [-timeout DURATION] [-open] NAME [LINE]
+//	[!] podsend [-timeout DURATION] [-open | -leave] NAME [LINE]
 //	                                send a line to its socket and print the
 //	                                answer: what comes after the snapshot, or
 //	                                without LINE the snapshot; with -open only
 //	                                connect, and stay silent to the end of the
-//	                                script; ! if there is none
+//	                                script, with -leave only connect, and leave at
+//	                                once; ! if there is none
 //
 // podstart prints the name, process and socket of a ready pod on stdout, and
 // the whole error on stderr, so that a failure can be looked at:
@@ -107,6 +108,54 @@
 // the parent of a pod is told its status: podwait of an adopted one always ends as
 // with another status than 0, and says that it is not known.
 //
+// # Requirements
+//
+// The portable scenarios, [Scenarios], are about one requirement each, of that name.
+// The sections in parentheses are those of the contract, spawn/HANDSHAKE.md. A pod
+//
+//	starts                          must become ready when it is started with
+//	                                --workspace DIR --pod NAME (1, 2, 3)
+//	arguments                       must refuse a flag that it does not know, and
+//	                                --profile together with --session, with status
+//	                                2 and a word of why (5)
+//	ready-line                      must write one ready line in its life, whole,
+//	                                and under its own name (2)
+//	runtime-dir                     must make its directory below the first of
+//	                                $YOI_RUNTIME_DIR, $YOI_HOME/run,
+//	                                $XDG_RUNTIME_DIR/yoi and $HOME/.yoi/run that
+//	                                is set and not empty, and nowhere else (1)
+//	announces-last                  should listen on its socket when it writes the
+//	                                ready line (3)
+//	snapshot                        must send a line of JSON with
+//	                                "event":"snapshot" first, on every connection
+//	                                (5)
+//	socket                          must bear clients that leave at once, as the
+//	                                handshake of every start does (3, 5)
+//	concurrent                      must serve a client while another one is
+//	                                connected and silent (5)
+//	stop-signal                     must stop on SIGINT with status 0, within the
+//	                                grace (5)
+//	stop-at-once                    should stop on SIGINT with status 0 from the
+//	                                moment on that it writes the ready line (5)
+//	stop-request                    must stop on the line {"method":"shutdown"}
+//	                                with status 0, within the grace (5)
+//	clean-stop                      must remove its whole directory when it is
+//	                                asked to stop, the log with it (5)
+//	no-children                     must leave no process behind when it stops,
+//	                                also when it alone got the signal and not its
+//	                                group (5)
+//	restart                         must start again where a killed pod of its
+//	                                name has left its files (5)
+//	restart-after-stop              should start again under the name of one that
+//	                                was stopped (5)
+//	session                         must resume a session that is stored when it
+//	                                is started with --session UUID (1)
+//	independent                     must live on and answer when the process that
+//	                                started it has ended (1, 5)
+//	terminate                       may die of SIGTERM, and leave its log (5)
+//
+// The first comments of a scenario may say its requirement: see [ReadRequirement].
+//
 // # Environment
 //
 // A script has the environment variable RUNTIME_DIR: the directory of the pod
@@ -125,9 +174,7 @@
 package scripts
 
 import (
-	"embed"
 	"fmt"
-	"io/fs"
 	"testing"
 
 	"example.com/podharness/harness"
@@ -187,16 +234,4 @@ func Params(o Options) testscript.Params {
 func Run(t *testing.T, dir string) {
 	t.Helper()
 	testscript.Run(t, Params(Options{Dir: dir}))
-}
-
-//go:embed scenarios/*.txtar
-var scenarios embed.FS
-
-// Scenarios returns the portable scenarios: what must hold for any pod.
-func Scenarios() fs.FS {
-	sub, err := fs.Sub(scenarios, "scenarios")
-	if err != nil {
-		panic(err) // the directory is embedded above
-	}
-	return sub
 }

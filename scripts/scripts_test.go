@@ -415,16 +415,28 @@ func TestPodsendThatCannotWrite(t *testing.T) {
 	assert.False(t, failed, log)
 }
 
-func TestScenariosAreEmbedded(t *testing.T) {
+func TestPortableScenarios(t *testing.T) {
 	t.Parallel()
 	names, err := fs.Glob(scripts.Scenarios(), "*.txtar")
 	require.NoError(t, err)
-	assert.Contains(t, names, "survives-its-parent.txtar")
-	for _, name := range names {
-		text, err := fs.ReadFile(scripts.Scenarios(), name)
+	requirements := scripts.Requirements()
+	assert.Len(t, requirements, len(names), "each has its place in the order")
+	assert.Equal(t, "starts", requirements[0].ID)
+	contract, err := os.ReadFile("../spawn/HANDSHAKE.md")
+	require.NoError(t, err)
+	ids := map[string]bool{}
+	for _, r := range requirements {
+		text, err := fs.ReadFile(scripts.Scenarios(), r.ID+".txtar")
 		require.NoError(t, err)
-		assert.NotContains(t, string(text), "-fake", "%s must hold for any pod", name)
-		assert.NotContains(t, string(text), "sleep", name)
+		assert.NotContains(t, string(text), "-fake", "%s must hold for any pod", r.ID)
+		assert.NotContains(t, string(text), "sleep", r.ID)
+		assert.NotEmpty(t, r.Text, r.ID)
+		assert.NotEmpty(t, r.Fix, r.ID)
+		assert.True(t, r.ID == "starts" || ids[r.Needs], "%s needs %q, which must come before it", r.ID, r.Needs)
+		ids[r.ID] = true
+		for _, section := range strings.Split(r.Section, ", ") {
+			assert.Contains(t, string(contract), "\n## "+section+". ", r.ID)
+		}
 	}
 }
 

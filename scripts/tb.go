@@ -65,6 +65,10 @@ func (tb *scriptTB) Errorf(format string, args ...any) {
 	tb.mu.Lock()
 	tb.failed = true
 	tb.mu.Unlock()
+	if t, ok := tb.t.(interface{ Errorf(string, ...any) }); ok {
+		t.Errorf(format, args...)
+		return
+	}
 	tb.Logf(format, args...)
 }
 

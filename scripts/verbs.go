@@ -51,7 +51,7 @@ var verbs = []verb{
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match what it has logged so far", "if nothing does"},
 	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, (*call).waitLogFlags, (*call).waitLog, "wait until a line of its log matches, with -next one after what the last podwaitlog or podlog of it has seen", "if none does before the timeout, or its end"},
 	{"podalive", "NAME", 1, 1, nil, (*call).alive, "whether its process runs", "if it has ended"},
-	{"podsend", "[-timeout DURATION] [-open] NAME [LINE]", 1, 2, (*call).sendFlags, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot; with -open only connect, and stay silent to the end of the script", "if there is none"},
+	{"podsend", "[-timeout DURATION] [-open | -leave] NAME [LINE]", 1, 2, (*call).sendFlags, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot; with -open only connect, and stay silent to the end of the script, with -leave only connect, and leave at once", "if there is none"},
 }
 
 // anyArgs is the most for a verb whose arguments are not its own.
@@ -81,8 +81,8 @@ type call struct {
 	pod            *harness.Pod  // the latest one of the name args[0]; nil = none
 	asked, timeout time.Duration // the timeout, and what the deadline leaves of it
 	starting       starting
-	process, open  bool
-	next           bool
+	process, next  bool
+	open, leave    bool
 }
 
 // fatalError fails the script, with ! too.
@@ -183,6 +183,7 @@ func (c *call) signalFlags(flags *flag.FlagSet) {
 func (c *call) sendFlags(flags *flag.FlagSet) {
 	c.waitFlags(flags)
 	flags.BoolVar(&c.open, "open", false, "only connect")
+	flags.BoolVar(&c.leave, "leave", false, "only connect, and leave")
 }
 
 // starting is what the flags of podstart say.
@@ -525,6 +526,12 @@ func (c *call) send() (err error) {
 	switch {
 	case c.open:
 		_, err = c.pod.TryTalk(c.asked)
+		return err
+	case c.leave:
+		talk, err := c.pod.TryTalk(c.asked)
+		if err == nil {
+			talk.Close()
+		}
 		return err
 	case len(c.args) == 2:
 		answer, err = c.pod.TrySend(c.args[1], c.asked)

@@ -1,37 +1,38 @@
-// Podscript runs scenarios against a pod, by the real handshake: the portable
-// ones, which must hold for any pod, or those of the files and directories that
-// are named.
+// Podscript tells whether a pod, in whatever language it is written, keeps the
+// contract (spawn/HANDSHAKE.md): it runs the portable scenarios against it, one for
+// each requirement, or those of the files and directories that are named.
 //
 //	podscript                                      # the built-in fake pod
 //	podscript -pod /usr/local/bin/agent -pod-arg pod
 //	podscript -pod ./agent my-scenarios/
 //
-// It prints a line for each scenario with its time, and a summary. What a
-// scenario that failed did is shown below its line. The exit status is 0 if all
-// passed, 1 if one failed, 2 for wrong usage, 130 if it was interrupted.
+// A line tells of each scenario; below it stands what was found: what the pod must
+// do, with the section of the contract that says so, the commands that led there
+// with what they printed, and what to do about it. A should that was not met is a
+// warning, a may that was not met is skipped, and so is what cannot be looked at
+// without a requirement that was not met.
+//
+// The exit status is 0 if nothing failed, 1 if a must did (with -strict a should,
+// too), 2 for wrong usage or a pod that is no program, 130 if it was interrupted.
+//
+// Bazel's test protocol is obeyed where its variables are set: a test with
+// shard_count spreads the scenarios over its shards.
 package main
 
 import (
-	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"regexp"
-	"runtime"
 	"slices"
-	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
-	"github.com/rogpeppe/go-internal/testscript"
+	"example.com/podharness/spawn"
+	"github.com/google/uuid"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -44,122 +45,192 @@ built-in fake pod without -pod.
 `
 
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	start := time.Now()
-	fail := func(status int, err error) int {
-		fmt.Fprintf(stderr, "podscript: %v\n", err)
-		return status
-	}
-	s, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		return fail(2, fmt.Errorf("%w (podscript -help tells the usage)", err))
-	}
-	// What runs at the end of this process ends with it, and so does dir.
-	dir, err := harness.TempDir()
+	ok, err := sweep(args, stdout, stderr)
+	return scripts.Status("podscript", ok, err, stderr)
+}
+
+// sweep runs the cases, tells of them, and reports whether the pod is right.
+func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
+	s, err := parse(args, stdout, stderr)
 	if err != nil {
-		return fail(1, fmt.Errorf("%w (TMPDIR names where)", err))
+		return false, err
 	}
-	params, err := s.params(dir)
+	dir, err := tempDir()
 	if err != nil {
-		return fail(2, err)
+		return false, fmt.Errorf("%w (TMPDIR names where)", err)
 	}
-	r := &runner{out: stdout, verbose: s.verbose, deadline: params.Deadline, dir: dir, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	if err := r.runAll(ctx, params); err != nil {
-		if ctx.Err() != nil {
-			return fail(130, err)
+	defer os.RemoveAll(dir)
+	cases, err := s.cases(dir)
+	if err != nil {
+		return false, err
+	}
+	if s.List {
+		for _, c := range cases {
+			fmt.Fprintf(stdout, "%-20s %-7s %-8s %s\n", c.ID, c.Level, c.Section, c.Text)
 		}
-		return fail(1, err)
+		return true, nil
 	}
-	took := time.Since(start).Round(time.Millisecond)
-	_, err = fmt.Fprintf(stdout, "%d passed, %d failed, %d skipped in %v\n", r.passed, r.failed, r.skipped, took)
-	if err != nil || r.failed > 0 {
-		return 1
+	cases, total := s.shard.of(cases)
+	report, err := s.Report("podscript", total, stdout, stderr)
+	if err != nil {
+		return false, err
 	}
-	return 0
+	r := &runner{settings: s, report: report, dir: dir, work: filepath.Join(dir, "work")}
+	if s.keep {
+		if r.work, err = os.MkdirTemp(os.Getenv("TEST_TMPDIR"), "podscript-work-"); err != nil {
+			return false, err
+		}
+		defer fmt.Fprintf(stdout, "the scenarios worked in %s\n", r.work)
+	}
+	if err := r.runAll(cases); err != nil {
+		return false, err
+	}
+	return report.Finish()
+}
+
+// tempDir makes a directory for scenarios. What it holds at the end of this process
+// ends with it, or with the test that Bazel runs.
+func tempDir() (string, error) {
+	if dir := os.Getenv("TEST_TMPDIR"); dir != "" {
+		return os.MkdirTemp(dir, "podscript")
+	}
+	return harness.TempDir()
 }
 
 // settings are what the command line says.
 type settings struct {
-	options scripts.Options
-	only    *regexp.Regexp
-	verbose bool
-	timeout time.Duration
-	paths   []string
+	scripts.Flags
+	options  scripts.Options
+	timeout  time.Duration
+	count    int
+	failfast bool
+	update   bool
+	keep     bool
+	shard    shard
+	paths    []string
 }
 
-// parse returns the settings; usage goes to stderr if it is asked for.
-func parse(args []string, stderr io.Writer) (settings, error) {
-	s := settings{only: regexp.MustCompile("")}
+func parse(args []string, stdout, stderr io.Writer) (settings, error) {
+	s := settings{shard: shard{1, 1}}
+	pod := &s.options.Pod
 	flags := flag.NewFlagSet("podscript", flag.ContinueOnError)
 	s.options.Command.Flags(flags)
-	flags.Func("env", "a variable `NAME=VALUE` for the pods' environment, or a NAME to pass on; repeatable", func(entry string) error {
-		s.options.Env = append(s.options.Env, entry)
+	flags.StringVar(&pod.NameFlag, "name-flag", "--pod", "the `FLAG` by which a pod is told its name")
+	flags.Func("extra-arg", "an `ARG` after the handshake's, such as {workspace}/manifest.toml; repeatable", func(arg string) error {
+		pod.ExtraArgs = append(pod.ExtraArgs, arg)
 		return nil
 	})
-	flags.Func("run", "run only the scenarios whose name matches the `REGEXP`", func(expr string) (err error) {
-		s.only, err = regexp.Compile(expr)
+	flags.Func("workspace", "copy `DIR` into the workspace of every pod", directory(&pod.WorkspaceFrom))
+	flags.Func("home", "copy `DIR` into the HOME of the pods", directory(&pod.HomeFrom))
+	flags.StringVar(&pod.Profile, "profile", "", "the pods' `PROFILE`")
+	flags.StringVar(&pod.TicketRole, "ticket-role", "", "the pods' ticket `ROLE`")
+	flags.Func("session", "the `UUID` of a stored session, for the scenario that resumes one", func(text string) error {
+		id, err := uuid.Parse(text)
+		s.options.Session = &id
 		return err
 	})
-	flags.BoolVar(&s.verbose, "v", false, "show what every scenario does")
+	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, "the `DURATION` that becoming ready may take")
+	flags.DurationVar(&pod.StopGrace, "grace", harness.DefaultStopGrace, "the `DURATION` that a stop may take")
 	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
-	flags.SetOutput(io.Discard)
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			fmt.Fprint(stderr, usage)
-			flags.SetOutput(stderr)
-			flags.PrintDefaults()
-		}
+	flags.IntVar(&s.count, "count", 1, "run each scenario `N` times")
+	flags.BoolVar(&s.failfast, "failfast", false, "begin no scenario after one that failed")
+	flags.BoolVar(&s.update, "u", false, "update the files of named scenarios where cmp finds another text")
+	flags.BoolVar(&s.keep, "work", false, "keep the directories that the scenarios worked in")
+	flags.Func("shard", "run only the `I/N`th part of the scenarios, from 1/N to N/N", s.shard.set)
+	if err := s.Flags.Parse(flags, usage, args, stdout, stderr); err != nil {
 		return s, err
 	}
 	s.paths = flags.Args()
+	return s, s.check()
+}
+
+// directory takes a directory for what is copied.
+func directory(to *fs.FS) func(string) error {
+	return func(path string) error {
+		info, err := os.Stat(path)
+		if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is not a directory", path)
+		}
+		*to = os.DirFS(path)
+		return err
+	}
+}
+
+func (s *settings) check() (err error) {
 	command := &s.options.Command
 	switch {
 	case s.timeout <= 0:
-		return s, fmt.Errorf("-timeout %v leaves no time", s.timeout)
+		return scripts.Usagef("-timeout %v leaves no time", s.timeout)
+	case s.options.Pod.ReadyTimeout <= 0:
+		return scripts.Usagef("-ready-timeout %v leaves no time", s.options.Pod.ReadyTimeout)
+	case s.options.Pod.StopGrace <= 0:
+		return scripts.Usagef("-grace %v leaves no time", s.options.Pod.StopGrace)
+	case s.count < 1:
+		return scripts.Usagef("-count %d runs nothing", s.count)
+	case s.update && len(s.paths) == 0:
+		return scripts.Usagef("-u goes with named scenarios: the portable ones are built in")
 	case len(command.PrefixArgs) > 0 && command.Program == "":
-		return s, errors.New("-pod-arg goes with -pod")
-	case strings.Contains(command.Program, "/"):
-		var err error
-		command.Program, err = filepath.Abs(command.Program)
-		return s, err
+		return scripts.Usagef("-pod-arg goes with -pod")
 	}
-	return s, nil
-}
-
-// params returns what testscript is to run, with all that it makes below dir.
-func (s settings) params(dir string) (testscript.Params, error) {
-	params := scripts.Params(s.options)
-	params.Deadline = time.Now().Add(s.timeout)
-	params.WorkdirRoot = filepath.Join(dir, "work")
-	files, err := scenarioFiles(s.paths, dir)
-	if err != nil {
-		return params, err
-	}
-	for _, file := range files {
-		if s.only.MatchString(scenarioName(file)) {
-			params.Files = append(params.Files, file)
+	s.options.Env = s.Env
+	if command.Program != "" {
+		if command.Program, err = scripts.Program(command.Program); err != nil {
+			return err
 		}
 	}
-	if len(params.Files) == 0 {
-		return params, fmt.Errorf("no scenario matches -run %q", s.only)
+	return s.shard.obeyBazel()
+}
+
+// cases returns the scenarios that are asked for; the portable ones are written to
+// dir.
+func (s *settings) cases(dir string) (chosen []*testCase, err error) {
+	files, err := scenarioFiles(s.paths, dir)
+	if err != nil {
+		return nil, scripts.UsageError{Err: err}
 	}
-	return params, os.Mkdir(params.WorkdirRoot, 0o700)
+	byID := map[string]*testCase{}
+	var all []*testCase
+	for _, file := range files {
+		c := &testCase{file: file, done: make(chan struct{})}
+		if c.Requirement, err = scripts.ReadRequirement(file); err != nil {
+			return nil, scripts.UsageError{Err: err}
+		}
+		if other := byID[c.ID]; other != nil {
+			return nil, scripts.Usagef("two scenarios are called %s: %s and %s", c.ID, other.file, file)
+		}
+		byID[c.ID] = c
+		all = append(all, c)
+	}
+	for _, c := range all {
+		if c.Needs == "" {
+			continue
+		}
+		if byID[c.Needs] == nil {
+			return nil, scripts.Usagef("%s needs %s, but there is no such scenario beside it", c.file, c.Needs)
+		}
+		if s.Chosen(c.Needs) {
+			c.need = byID[c.Needs]
+		}
+	}
+	chosen = slices.DeleteFunc(all, func(c *testCase) bool { return !s.Chosen(c.ID) })
+	if len(chosen) == 0 {
+		return nil, s.NoneChosen()
+	}
+	return chosen, nil
 }
 
 // scenarioFiles returns the scenarios in files and directories; for none, the
 // portable ones, written to dir.
-func scenarioFiles(paths []string, dir string) ([]string, error) {
+func scenarioFiles(paths []string, dir string) (files []string, err error) {
 	if len(paths) == 0 {
 		if err := os.CopyFS(dir, scripts.Scenarios()); err != nil {
 			return nil, err
 		}
-		paths = []string{dir}
+		for _, r := range scripts.Requirements() {
+			files = append(files, filepath.Join(dir, r.ID+".txtar"))
+		}
+		return files, nil
 	}
-	var files []string
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -182,141 +253,3 @@ func scenarioFiles(paths []string, dir string) ([]string, error) {
 	}
 	return files, nil
 }
-
-func scenarioName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txtar") }
-
-// lateness is how long after the deadline the scenarios are given up: they end
-// before it but for a command whose children hold its output.
-const lateness = 5 * time.Second
-
-// runner runs scenarios side by side and prints how each ended.
-type runner struct {
-	out      io.Writer
-	verbose  bool
-	deadline time.Time
-	dir      string // of the portable scenarios, which messages leave out
-	slots    chan struct{}
-
-	mu                      sync.Mutex // of all below, and of out
-	passed, failed, skipped int
-	now                     []string // the scenarios that run
-	running                 sync.WaitGroup
-}
-
-// runAll returns when all scenarios have ended; an error names those that have
-// not.
-func (r *runner) runAll(ctx context.Context, params testscript.Params) error {
-	root := &scenario{runner: r, name: "podscript"}
-	r.running.Add(1)
-	go func() {
-		defer r.running.Done()
-		testscript.RunT(root, params)
-	}()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.running.Wait()
-	}()
-	why := "interrupted while these scenarios ran"
-	select {
-	case <-done:
-		if root.Failed() { // before there was a scenario
-			r.ended(root, 0)
-		}
-		return nil
-	case <-time.After(time.Until(r.deadline) + lateness):
-		why = "these scenarios did not end by the deadline"
-	case <-ctx.Done():
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return fmt.Errorf("%s: %s", why, strings.Join(r.now, ", "))
-}
-
-// scenario is one script as testscript's T. As with testing.T, what ends it
-// ends its goroutine.
-type scenario struct {
-	*runner
-	name string
-
-	mu              sync.Mutex
-	log             strings.Builder
-	failed, skipped bool
-}
-
-func (s *scenario) Run(name string, f func(testscript.T)) {
-	sub := &scenario{runner: s.runner, name: name}
-	s.running.Add(1)
-	go func() {
-		defer s.running.Done()
-		s.slots <- struct{}{}
-		defer func() { <-s.slots }()
-		s.runner.mu.Lock()
-		s.now = append(s.now, name)
-		s.runner.mu.Unlock()
-		start := time.Now()
-		defer func() { s.ended(sub, time.Since(start)) }()
-		f(sub)
-	}()
-}
-
-func (r *runner) ended(s *scenario, took time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	word, count := "PASS", &r.passed
-	switch {
-	case s.failed:
-		word, count = "FAIL", &r.failed
-	case s.skipped:
-		word, count = "SKIP", &r.skipped
-	}
-	*count++
-	r.now = slices.DeleteFunc(r.now, func(name string) bool { return name == s.name })
-	fmt.Fprintf(r.out, "%s  %-28s %6.3fs\n", word, s.name, took.Seconds())
-	if !s.failed && !s.skipped && !s.verbose {
-		return
-	}
-	// What lies in dir is gone when somebody reads this.
-	text := strings.ReplaceAll(strings.TrimSpace(s.log.String()), r.dir+string(filepath.Separator), "")
-	for _, line := range strings.Split(text, "\n") {
-		if !strings.HasPrefix(line, "WORK=") {
-			fmt.Fprintf(r.out, "      %s\n", line)
-		}
-	}
-}
-
-func (s *scenario) Log(args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fmt.Fprintln(&s.log, args...)
-}
-
-func (s *scenario) FailNow() {
-	s.mu.Lock()
-	s.failed = true
-	s.mu.Unlock()
-	runtime.Goexit()
-}
-
-func (s *scenario) Fatal(args ...any) {
-	s.Log(args...)
-	s.FailNow()
-}
-
-func (s *scenario) Skip(args ...any) {
-	s.Log(args...)
-	s.mu.Lock()
-	s.skipped = true
-	s.mu.Unlock()
-	runtime.Goexit()
-}
-
-func (s *scenario) Failed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failed
-}
-
-func (s *scenario) Parallel()                   {} // Run is
-func (s *scenario) Verbose() bool               { return s.verbose }
-func (s *scenario) Deadline() (time.Time, bool) { return s.deadline, true }

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"example.com/podharness/scripts"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// testCase is one scenario.
+type testCase struct {
+	scripts.Requirement
+	file            string
+	need            *testCase // what it needs of the cases that are run; nil = nothing
+	wanted, foreign bool      // in this shard: it is run; it is told of in another one
+
+	done  chan struct{} // closed when it has ended
+	unmet *testCase     // it, or what it needs, if that was not met in any run; nil = it was
+}
+
+// runner runs cases side by side.
+type runner struct {
+	settings
+	report *scripts.Report
+	params testscript.Params
+	dir    string // of the portable scenarios, which messages leave out
+	work   string // directory that the scenarios work in
+	slots  chan struct{}
+	failed atomic.Bool // a case has
+}
+
+// lateness is how long after the deadline the cases are given up: they end before it
+// but for a command whose children hold its output.
+const lateness = 5 * time.Second
+
+// runAll returns when all cases have ended; an error names those that have not.
+func (r *runner) runAll(cases []*testCase) error {
+	r.slots = make(chan struct{}, r.Parallel)
+	r.params = scripts.Params(r.options)
+	r.params.UpdateScripts = r.update
+	r.params.Deadline = time.Now().Add(r.timeout)
+	ctx, cancel := context.WithDeadlineCause(context.Background(), r.params.Deadline.Add(lateness), fmt.Errorf("the time was over (-timeout %v)", r.timeout))
+	defer cancel()
+	return r.report.Run(ctx, len(cases), func(i int) { r.runCase(cases[i]) })
+}
+
+func (r *runner) runCase(c *testCase) {
+	defer close(c.done)
+	if c.need != nil {
+		<-c.need.done
+	}
+	r.slots <- struct{}{}
+	defer func() { <-r.slots }()
+	if !r.report.Begin(c.ID) {
+		return
+	}
+	begin := time.Now()
+	check := r.check(c)
+	check.Seconds = time.Since(begin).Seconds()
+	if check.Result == scripts.Fail || check.Result == scripts.Warn && r.Strict {
+		r.failed.Store(true)
+	}
+	if c.foreign {
+		r.report.Drop(c.ID)
+		return
+	}
+	_ = r.report.Case(c.ID, time.Since(begin), []scripts.Check{check})
+}
+
+// check runs a case as often as it is asked for.
+func (r *runner) check(c *testCase) scripts.Check {
+	skip := scripts.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: scripts.Skip}
+	switch {
+	case c.need != nil && c.need.unmet != nil:
+		c.unmet = c.need.unmet
+		skip.Why = fmt.Sprintf("needs `%s`", c.unmet.ID)
+		return skip
+	case r.failfast && r.failed.Load():
+		skip.Why = "not run after a failure (-failfast)"
+		return skip
+	}
+	var told scripts.Check // the first one that did not pass, or the first
+	runs, passed := 0, 0
+	for runs < r.count {
+		runs++
+		check := r.try(c, runs)
+		if check.Result == scripts.Pass {
+			passed++
+		}
+		if runs == 1 || told.Result == scripts.Pass {
+			told = check
+		}
+		if passed == 0 && strings.Contains(check.Why, "did not become ready within") {
+			break // who never does is not waited for again
+		}
+	}
+	if passed == 0 {
+		c.unmet = c
+	}
+	if r.count > 1 {
+		told.Why = strings.TrimSuffix(fmt.Sprintf("%d of %d passed: %s", passed, runs, told.Why), ": ")
+	}
+	return told
+}
+
+// try runs a case once.
+func (r *runner) try(c *testCase, run int) scripts.Check {
+	check := scripts.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: scripts.Pass}
+	s := newScenario(r, c, run)
+	s.run()
+	switch {
+	case s.skipped:
+		check.Result, check.Why = scripts.Skip, s.said
+	case s.failed:
+		check.Result = scripts.Missed(c.Level)
+		check.Why, check.Log = s.finding()
+	}
+	if check.Result == scripts.Fail || check.Result == scripts.Warn {
+		check.Fix, check.Evidence = c.Fix, s.evidence
+	} else {
+		check.Log = ""
+		_ = os.RemoveAll(s.evidence)
+	}
+	if r.Verbose {
+		check.Log = s.whole()
+	}
+	if !r.keep {
+		_ = os.RemoveAll(s.work)
+	}
+	return check
+}

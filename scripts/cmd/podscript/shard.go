@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"example.com/podharness/scripts"
+)
+
+// shard is one of so many parts of the cases, the first of which is 1.
+type shard struct{ part, parts int }
+
+func (s *shard) set(text string) error {
+	var rest string
+	n, _ := fmt.Sscanf(text+" ", "%d/%d%s", &s.part, &s.parts, &rest)
+	if n != 2 || s.part < 1 || s.part > s.parts {
+		return fmt.Errorf("want I/N, such as 1/4 to 4/4")
+	}
+	return nil
+}
+
+// obeyBazel takes the part that Bazel asks for, if -shard asks for none, and tells
+// Bazel that it does.
+func (s *shard) obeyBazel() error {
+	parts, index := os.Getenv("TEST_TOTAL_SHARDS"), os.Getenv("TEST_SHARD_INDEX")
+	if parts == "" || s.parts > 1 {
+		return nil
+	}
+	part, err := strconv.Atoi(index)
+	if err == nil {
+		err = s.set(fmt.Sprintf("%d/%s", part+1, parts))
+	}
+	if err != nil {
+		return scripts.Usagef("TEST_SHARD_INDEX %q of TEST_TOTAL_SHARDS %q: %w", index, parts, err)
+	}
+	if file := os.Getenv("TEST_SHARD_STATUS_FILE"); file != "" {
+		return os.WriteFile(file, nil, 0o600)
+	}
+	return nil
+}
+
+// of returns the cases of this part, n of them, and those that they need: these are
+// told of in their own part.
+func (s shard) of(cases []*testCase) (mine []*testCase, n int) {
+	for i, c := range cases {
+		c.foreign = i%s.parts != s.part-1
+		if !c.foreign {
+			n++
+			for ; c != nil; c = c.need {
+				c.wanted = true
+			}
+		}
+	}
+	for _, c := range cases {
+		if c.wanted {
+			mine = append(mine, c)
+		}
+	}
+	return mine, n
+}

@@ -1,0 +1,128 @@
+package scripts
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+)
+
+// A Requirement is what one scenario is about, as its header says.
+type Requirement struct {
+	// ID is the name of the scenario's file without .txtar.
+	ID string
+	// Level is Must, Should or May.
+	Level string
+	// Text goes on with "a pod must", as Level is; "" = the header does not say.
+	Text string
+	// Section is where the contract, spawn/HANDSHAKE.md, says so; "" = nowhere.
+	Section string
+	// Needs is the ID of the requirement without which this one cannot be looked
+	// at; "" = none.
+	Needs string
+	// Fix is what to do about a pod that does not meet it; "" = it is not known.
+	Fix string
+}
+
+// String returns the requirement as a sentence, or "" if there is none.
+func (r Requirement) String() string {
+	if r.Text == "" {
+		return ""
+	}
+	s := "a pod " + r.Level + " " + r.Text
+	if r.Section != "" {
+		s += " (" + r.Section + ")"
+	}
+	return s
+}
+
+//go:embed scenarios/*.txtar
+var scenarios embed.FS
+
+// Scenarios returns the portable scenarios: what must hold for any pod.
+func Scenarios() fs.FS {
+	sub, err := fs.Sub(scenarios, "scenarios")
+	if err != nil {
+		panic(err) // the directory is embedded above
+	}
+	return sub
+}
+
+// order is that of the portable scenarios.
+var order = []string{
+	"starts", "arguments", "ready-line", "runtime-dir", "announces-last", "snapshot", "socket", "concurrent",
+	"stop-signal", "stop-at-once", "stop-request", "clean-stop", "no-children", "restart", "restart-after-stop",
+	"session", "independent", "terminate",
+}
+
+// Requirements returns what the portable scenarios are about: each is in the file
+// ID.txtar. The first one is starts, which all others need.
+func Requirements() []Requirement {
+	all := make([]Requirement, len(order))
+	for i, id := range order {
+		text, err := fs.ReadFile(Scenarios(), id+".txtar")
+		if err == nil {
+			all[i], err = parseHeader(id+".txtar", string(text))
+		}
+		if err != nil {
+			panic(err) // the tests read them all
+		}
+	}
+	return all
+}
+
+// ReadRequirement reads the header of a scenario: the comments that it begins with,
+//
+//	# must: stop on SIGINT with status 0
+//	# section: 5
+//	# needs: starts
+//	# fix: handle SIGINT before the ready line is written
+//
+// or should, or may, in this order; only the first one must be there. A scenario
+// without such a header is a must of its own. An error names file and line.
+func ReadRequirement(file string) (Requirement, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return Requirement{}, err
+	}
+	return parseHeader(file, string(text))
+}
+
+func parseHeader(file, text string) (Requirement, error) {
+	r := Requirement{ID: strings.TrimSuffix(path.Base(file), ".txtar"), Level: Must}
+	fields := []*string{1: &r.Text, &r.Section, &r.Needs, &r.Fix}
+	places := map[string]int{Must: 1, Should: 1, May: 1, "section": 2, "needs": 3, "fix": 4}
+	last := 0 // the place of the line above; 0 = there is no header so far
+	for n, line := range strings.Split(text, "\n") {
+		comment, ok := strings.CutPrefix(line, "#")
+		if !ok {
+			break
+		}
+		key, value, _ := strings.Cut(comment, ":")
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		place := places[key]
+		wrong := ""
+		switch {
+		case place == 0 && last == 0:
+			continue // an ordinary comment
+		case place == 0:
+			wrong = fmt.Sprintf("%q is no part of it: a blank line ends it", line)
+		case last == 0 && (place > 1 || n > 0):
+			wrong = "its first line, and the file's, must be must:, should: or may:"
+		case place <= last:
+			wrong = fmt.Sprintf("%s: stands in the wrong place: must, should or may, then section, needs and fix, each once", key)
+		case value == "":
+			wrong = fmt.Sprintf("%s: says nothing", key)
+		}
+		if wrong != "" {
+			return r, fmt.Errorf("%s:%d: header of the scenario: %s", file, n+1, wrong)
+		}
+		if place == 1 {
+			r.Level = key
+		}
+		*fields[place], last = value, place
+	}
+	return r, nil
+}

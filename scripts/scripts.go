@@ -130,7 +130,7 @@
 //	                                "event":"snapshot" first, on every connection
 //	                                (5)
 //	socket                          must bear clients that leave at once, as the
-//	                                handshake of every start does (3, 5)
+//	                                handshake of every start does (3)
 //	concurrent                      must serve a client while another one is
 //	                                connected and silent (5)
 //	stop-signal                     must stop on SIGINT with status 0, within the
@@ -151,7 +151,7 @@
 //	session                         must resume a session that is stored when it
 //	                                is started with --session UUID (1)
 //	independent                     must live on and answer when the process that
-//	                                started it has ended (1, 5)
+//	                                started it has ended (1)
 //	terminate                       may die of SIGTERM, and leave its log (5)
 //
 // The first comments of a scenario may say its requirement: see [ReadRequirement].

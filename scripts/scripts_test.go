@@ -424,6 +424,7 @@ func TestPortableScenarios(t *testing.T) {
 	assert.Equal(t, "starts", requirements[0].ID)
 	contract, err := os.ReadFile("../spawn/HANDSHAKE.md")
 	require.NoError(t, err)
+	sections := strings.Split(string(contract), "\n## ")
 	ids := map[string]bool{}
 	for _, r := range requirements {
 		text, err := fs.ReadFile(scripts.Scenarios(), r.ID+".txtar")
@@ -435,7 +436,9 @@ func TestPortableScenarios(t *testing.T) {
 		assert.True(t, r.ID == "starts" || ids[r.Needs], "%s needs %q, which must come before it", r.ID, r.Needs)
 		ids[r.ID] = true
 		for _, section := range strings.Split(r.Section, ", ") {
-			assert.Contains(t, string(contract), "\n## "+section+". ", r.ID)
+			i := slices.IndexFunc(sections, func(text string) bool { return strings.HasPrefix(text, section+". ") })
+			require.GreaterOrEqual(t, i, 0, "%s is in section %s", r.ID, section)
+			assert.Regexp(t, `\[pod:[^]]* `+r.ID+`[],]`, sections[i], "section %s", section)
 		}
 	}
 }

@@ -82,9 +82,13 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	case f.Parallel < 1:
 		return Usagef("-parallel %d runs nothing", f.Parallel)
 	}
-	if f.Evidence != "" {
-		f.Evidence, err = filepath.Abs(f.Evidence)
+	if f.Evidence == "" {
+		return nil
 	}
+	if info, err := os.Stat(f.Evidence); err == nil && !info.IsDir() {
+		return Usagef("-o %s is not a directory", f.Evidence)
+	}
+	f.Evidence, err = filepath.Abs(f.Evidence)
 	return err
 }
 

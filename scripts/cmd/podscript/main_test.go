@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/harness"
+	"example.com/podharness/scripts"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -138,7 +142,7 @@ func TestPortableScenariosPassWithTheFakePod(t *testing.T) {
 	assert.Regexp(t, `(?m)^PASS  independent +\d+\.\d{3}s$`, p.stdout.String())
 	assert.Regexp(t, `^PASS  starts `, p.stdout.String(), "the others need it")
 	assert.Regexp(t, `(?m)^SKIP  session +\d+\.\d{3}s  no stored session is named`, p.stdout.String())
-	assert.Regexp(t, `\n[1-9]\d* passed, 0 failed, 0 warned, 1 skipped in \S+s\n$`, p.stdout.String())
+	assert.Regexp(t, `\n[1-9]\d* passed, 0 failed, 0 warned, [13] skipped in \S+s\n$`, p.stdout.String())
 	assert.Empty(t, p.stderr.String())
 	p.assertNothingIsLeft(t)
 }
@@ -303,6 +307,243 @@ func TestOutputThatIsLostIsAFailure(t *testing.T) {
 	assert.Equal(t, 1, run([]string{"-run", "^starts$"}, full{}, full{}))
 }
 
+// fake returns the flags that name a fake pod of a program.
+func fake(program string) (args []string) {
+	command := harness.FakePod(program)
+	args = []string{"-pod", command.Program}
+	for _, arg := range command.PrefixArgs {
+		args = append(args, "-pod-arg", arg)
+	}
+	return args
+}
+
+// checks runs podscript, and returns what it has told in JSON, too.
+func checks(t *testing.T, args ...string) (byCase map[string]scripts.Check, summary scripts.Summary, stdout string, status int) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "report.json")
+	stdout, stderr, status := podscript(t, append([]string{"-json", file}, args...)...)
+	require.Empty(t, stderr)
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	byCase = map[string]scripts.Check{}
+	for _, line := range lines[:len(lines)-1] {
+		var c scripts.Check
+		require.NoError(t, json.Unmarshal([]byte(line), &c))
+		byCase[c.Case] = c
+	}
+	require.Len(t, byCase, len(lines)-1)
+	require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &summary))
+	return byCase, summary, stdout, status
+}
+
+func TestLevels(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{
+		"good.txtar":   "# must: be good\n\nexec true",
+		"must.txtar":   "# must: be good\n# section: 1, 2\n# fix: mend it\n\n# It is not.\nexec echo hello\nstdout bye",
+		"should.txtar": "# should: be better\n\nexec false",
+		"may.txtar":    "# may: be best\n\nexec false",
+	})
+	all, summary, out, status := checks(t, dir)
+	assert.Equal(t, 1, status)
+	must := all["must"]
+	must.Seconds = 0
+	assert.Equal(t, scripts.Check{
+		Case: "must", Requirement: "must", Level: "must", Result: "fail", Fix: "mend it",
+		Why: "no match for `bye` found in stdout: hello\na pod must be good (1, 2)",
+		Log: "> exec echo hello\nhello\n> stdout bye\nFAIL: " + dir + "/must.txtar:7: no match for `bye` found in stdout",
+	}, must)
+	assert.Equal(t, []string{"pass", "warn", "skip"}, []string{all["good"].Result, all["should"].Result, all["may"].Result})
+	assert.Equal(t, "unexpected command failure\na pod may be best", all["may"].Why)
+	assert.Equal(t, map[string]int{"must": 1, "should": 1}, summary.Findings)
+	assert.Contains(t, out, "1 passed, 1 failed, 1 warned, 1 skipped in ")
+	assert.Regexp(t, `(?m)^SKIP  may  .*s  unexpected command failure; a pod may be best$`, out)
+
+	for strict, want := range map[string]int{"-strict=false": 0, "-strict": 1} {
+		_, summary, out, status := checks(t, strict, "-skip", "^must$", dir)
+		assert.Equal(t, want, status, out)
+		assert.Equal(t, want == 0, summary.OK)
+	}
+}
+
+func TestWhatCannotBeLookedAtIsSkipped(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{
+		"a.txtar": "# must: a\n\nexec false",
+		"b.txtar": "# must: b\n# needs: a\n\nexec true",
+		"c.txtar": "# must: c\n# needs: b\n\nexec true",
+		"d.txtar": "exec true",
+	})
+	all, _, out, _ := checks(t, dir)
+	assert.Equal(t, "needs `a`", all["b"].Why)
+	assert.Equal(t, "needs `a`", all["c"].Why)
+	assert.Contains(t, out, "1 passed, 1 failed, 0 warned, 2 skipped in ")
+	_, _, out, status := checks(t, "-run", "^[bc]$", dir)
+	assert.Zero(t, status, "who is asked for alone is run alone:\n%s", out)
+}
+
+// TestPodThatIsNeverReady ends soon, and is told of once.
+func TestPodThatIsNeverReady(t *testing.T) {
+	t.Parallel()
+	const timeout = 4 * time.Second
+	begin := time.Now()
+	all, summary, out, status := checks(t, append(fake("hang"), "-ready-timeout", timeout.String(), "-count", "3")...)
+	assert.Less(t, time.Since(begin), timeout*12/10)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, all["starts"].Why, "pod did not become ready within 4s")
+	assert.Equal(t, map[string]int{"starts": 1}, summary.Findings)
+	assert.Equal(t, len(all)-1, summary.Skipped)
+	assert.Equal(t, 1, strings.Count(out, "did not become ready"))
+}
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	runs := filepath.Join(t.TempDir(), "runs")
+	dir := scenarioDir(t, map[string]string{
+		"good.txtar": "exec true",
+		"odd.txtar":  "exec sh -c 'echo >>" + runs + "; [ $(wc -l <" + runs + ") != 2 ]'",
+	})
+	all, _, out, status := checks(t, "-count", "4", dir)
+	assert.Equal(t, 1, status)
+	assert.Equal(t, "3 of 4 passed: unexpected command failure", all["odd"].Why)
+	assert.Equal(t, "4 of 4 passed", all["good"].Why)
+	assert.Contains(t, out, "      good (must): 4 of 4 passed\n")
+}
+
+func TestFailFast(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"a.txtar": "exec false", "b.txtar": "exec false", "c.txtar": "exec false"})
+	_, summary, out, status := checks(t, "-failfast", "-parallel", "1", dir)
+	assert.Equal(t, 1, status)
+	assert.Equal(t, 1, summary.Failed)
+	assert.Equal(t, 2, strings.Count(out, "  not run after a failure (-failfast)\n"), out)
+}
+
+func TestUpdate(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"a.txtar": "# must: say it\n\nexec echo hello\ncmp stdout want\n-- want --\nbye\n"})
+	_, _, _, status := checks(t, "-u", dir)
+	assert.Zero(t, status)
+	text, err := os.ReadFile(filepath.Join(dir, "a.txtar"))
+	require.NoError(t, err)
+	assert.Equal(t, "# must: say it\n\nexec echo hello\ncmp stdout want\n-- want --\nhello\n", string(text))
+}
+
+// TestMessagesNameNoFileThatIsGone looks at all that is said of failures of each
+// kind.
+func TestMessagesNameNoFileThatIsGone(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{
+		"start.txtar": "podstart -fake early-exit alpha",
+		"file.txtar":  "podstart alpha\nexists $RUNTIME_DIR/alpha/nothing $WORK/nothing",
+		"end.txtar":   "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'",
+	})
+	evidence := filepath.Join(t.TempDir(), "evidence")
+	for _, args := range [][]string{{}, {"-o", evidence}, {"-work"}, {"-v"}, {"-v", "-o", evidence, "-count", "2"}} {
+		all, _, out, _ := checks(t, append(args, dir)...)
+		kept := regexp.MustCompile(`(?m)^the scenarios worked in (/.*)$`).FindStringSubmatch(out)
+		if kept != nil {
+			t.Cleanup(func() { os.RemoveAll(kept[1]) })
+		}
+		assert.Equal(t, slices.Contains(args, "-work"), kept != nil)
+		assert.Contains(t, all["end"].Why, "pod alpha ended by itself during the test (exit status 3)", args)
+		for _, line := range strings.Split(out, "\n") {
+			if regexp.MustCompile(`^ *(PATH|[A-Z_]*DIR|HOME|TMPDIR|YOI_\w+|GO\w+)=`).MatchString(line) {
+				continue // the environment, with -v
+			}
+			for _, path := range regexp.MustCompile(`/(tmp|var)/[^\s:,;'"]+`).FindAllString(line, -1) {
+				_, err := os.Lstat(path)
+				assert.NoError(t, err, "%q: %s", args, line)
+			}
+		}
+		for _, c := range all {
+			assert.Equal(t, slices.Contains(args, "-o"), c.Evidence != "", "%q: %v", args, c)
+			if c.Evidence != "" {
+				assert.FileExists(t, filepath.Join(c.Evidence, "merged.log"))
+			}
+		}
+	}
+}
+
+func TestWhatRealPodsNeed(t *testing.T) {
+	t.Parallel()
+	files := scenarioDir(t, map[string]string{"manifest.toml": "the manifest\n"})
+	dir := scenarioDir(t, map[string]string{"needs.txtar": `
+! podstart alpha
+stderr 'alpha:/.*/manifest.toml --workspace /.* --worker alpha --profile p --ticket-role r --more \| the manifest \| the manifest$'
+! podstart -session $SESSION beta
+stderr '--session 6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11 --worker beta'
+`})
+	_, _, out, status := checks(t,
+		"-pod", "sh", "-pod-arg", "-c", "-pod-arg", `(echo $0 "$@"; cat "$MANIFEST" $HOME/manifest.toml) >&2; exit 1`, "-pod-arg", "{name}:{workspace}/manifest.toml",
+		"-workspace", files, "-home", files, "-env", "MANIFEST={workspace}/manifest.toml", "-session", "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11",
+		"-name-flag", "--worker", "-extra-arg", "--more", "-profile", "p", "-ticket-role", "r", dir)
+	assert.Zero(t, status, out)
+	all, _, out, status := checks(t, append(fake("ready"), "-run", "^session$", "-session", "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11")...)
+	assert.Zero(t, status, out)
+	assert.Equal(t, scripts.Pass, all["session"].Result)
+}
+
+func TestShardsAreTheWhole(t *testing.T) {
+	t.Parallel()
+	whole, _, _ := podscript(t, "-list")
+	whole = strings.TrimSuffix(whole, "\n")
+	n := strings.Count(whole, "\n") + 1
+	for _, parts := range []int{1, 2, 5, n, n + 3} {
+		var union []string
+		for part := 1; part <= parts; part++ {
+			mine, _, status := podscript(t, "-list", "-shard", fmt.Sprintf("%d/%d", part, parts))
+			assert.Zero(t, status)
+			union = append(union, strings.Split(mine, "\n")...)
+		}
+		union = slices.DeleteFunc(union, func(line string) bool { return line == "" })
+		assert.ElementsMatch(t, strings.Split(whole, "\n"), union, "each once, in %d parts", parts)
+	}
+}
+
+// TestBazel runs the shards as Bazel does, with a pod that cannot be stopped.
+func TestBazel(t *testing.T) {
+	t.Parallel()
+	ran := map[string]int{}
+	for shard := range 3 {
+		dir := t.TempDir()
+		in := func(name string) string { return filepath.Join(dir, name) }
+		require.NoError(t, os.Mkdir(in("tmp"), 0o700))
+		cmd := exec.Command(os.Args[0], append(fake("ignore INT; bind; ready; serve"), "-grace", "100ms", "-ready-timeout", "3s")...)
+		cmd.Env = append(os.Environ(), asPodscript+"=1", "TEST_TOTAL_SHARDS=3", fmt.Sprint("TEST_SHARD_INDEX=", shard), "TEST_SHARD_STATUS_FILE="+in("status"),
+			"XML_OUTPUT_FILE="+in("test.xml"), "TEST_UNDECLARED_OUTPUTS_DIR="+in("outputs"), "TEST_TMPDIR="+in("tmp"))
+		out, err := cmd.CombinedOutput()
+		assert.FileExists(t, in("status"))
+		report, readErr := os.ReadFile(in("test.xml"))
+		require.NoError(t, readErr)
+		for _, match := range regexp.MustCompile(`<testcase name="([^"]+)"`).FindAllSubmatch(report, -1) {
+			ran[string(match[1])]++
+		}
+		left, readErr := os.ReadDir(in("tmp"))
+		require.NoError(t, readErr)
+		assert.Empty(t, left)
+		if strings.Contains(string(out), "FAIL  stop-signal ") {
+			assert.Error(t, err)
+			assert.FileExists(t, in("outputs/stop-signal/merged.log"))
+		} else {
+			assert.NoError(t, err, "its own shard tells of the finding:\n%s", out)
+			assert.NoDirExists(t, in("outputs/stop-signal"))
+		}
+	}
+	for _, r := range scripts.Requirements() {
+		assert.Equal(t, 1, ran[r.ID], r.ID)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	stdout, stderr, status := podscript(t, "-version")
+	assert.Zero(t, status)
+	assert.Empty(t, stderr)
+	assert.Regexp(t, `^podscript \S.* go1\.\S+ \w+/\w+\n$`, stdout)
+}
+
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	stdout, stderr, status := podscript(t, "-help")
@@ -317,7 +558,30 @@ func TestHelp(t *testing.T) {
 
 func TestWrongUsage(t *testing.T) {
 	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"text": "no program", "a.txtar": "# must: a\n# nonsense\n", "b.txtar": "# must: b\n# needs: nowhere\n", "c.txtar": ""})
+	in := func(name string) string { return filepath.Join(dir, name) }
 	for want, args := range map[string][]string{
+		"podscript: " + in("nosuch") + ": not found\n":                                          {"-pod", in("nosuch")},
+		"podscript: nosuch-pod: not found\n":                                                    {"-pod", "nosuch-pod"},
+		"podscript: " + in("text") + ": permission denied\n":                                    {"-pod", in("text")},
+		"podscript: " + dir + ": is a directory\n":                                              {"-pod", dir},
+		"podscript: a report cannot be written to -: name":                                      {"-json", "-"},
+		"podscript: open /nowhere/report.xml: no such file":                                     {"-junit", "/nowhere/report.xml"},
+		"podscript: -o " + in("text") + " is not a directory":                                   {"-o", in("text")},
+		"podscript: " + in("a.txtar") + `:2: header of the sce`:                                 {in("a.txtar")},
+		"podscript: " + in("b.txtar") + " needs nowhere, but t":                                 {in("b.txtar")},
+		"podscript: two scenarios are called c: ":                                               {in("c.txtar"), in("c.txtar")},
+		`for flag -shard: want I/N, such as 1/4`:                                                {"-shard", "5/4"},
+		`invalid value "1/4x" for flag -shard`:                                                  {"-shard", "1/4x"},
+		"-count 0 runs nothing":                                                                 {"-count", "0"},
+		"-parallel 0 runs nothing":                                                              {"-parallel", "0"},
+		"-ready-timeout 0s leaves no time":                                                      {"-ready-timeout", "0"},
+		"-grace -1s leaves no time":                                                             {"-grace", "-1s"},
+		"-u goes with named scenarios":                                                          {"-u"},
+		`invalid value "x" for flag -session`:                                                   {"-session", "x"},
+		in("text") + " is not a directory":                                                      {"-workspace", in("text")},
+		"stat /nowhere: no such file or directory":                                              {"-home", "/nowhere"},
+		`no case matches -run "" and not -skip "."`:                                             {"-skip", "."},
 		"podscript: -pod-arg goes with -pod":                                                    {"-pod-arg", "x"},
 		`podscript: no case matches -run "nonsense"`:                                            {"-run", "nonsense"},
 		`podscript: invalid value "(" for flag -run: error parsing regexp`:                      {"-run", "("},

@@ -15,9 +15,9 @@ import (
 // testCase is one scenario.
 type testCase struct {
 	scripts.Requirement
-	file            string
-	need            *testCase // what it needs of the cases that are run; nil = nothing
-	wanted, foreign bool      // in this shard: it is run; it is told of in another one
+	file    string
+	need    *testCase // what it needs of the cases that are run; nil = nothing
+	foreign bool      // it is told of in another shard
 
 	done  chan struct{} // closed when it has ended
 	unmet *testCase     // it, or what it needs, if that was not met in any run; nil = it was
@@ -72,7 +72,7 @@ func (r *runner) runCase(c *testCase) {
 	_ = r.report.Case(c.ID, time.Since(begin), []scripts.Check{check})
 }
 
-// check runs a case as often as it is asked for.
+// check runs a case, if that makes sense.
 func (r *runner) check(c *testCase) scripts.Check {
 	skip := scripts.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: scripts.Skip}
 	switch {
@@ -84,25 +84,30 @@ func (r *runner) check(c *testCase) scripts.Check {
 		skip.Why = "not run after a failure (-failfast)"
 		return skip
 	}
-	var told scripts.Check // the first one that did not pass, or the first
-	runs, passed := 0, 0
-	for runs < r.count {
-		runs++
-		check := r.try(c, runs)
+	return r.repeat(c)
+}
+
+// repeat runs a case as often as is asked for, and tells of the first run that did
+// not pass. One that is skipped at first, or never becomes ready, is not run again.
+func (r *runner) repeat(c *testCase) scripts.Check {
+	told := r.try(c, 1)
+	again := told.Result != scripts.Skip && !strings.Contains(told.Why, "did not become ready within")
+	runs, passed := 1, 0
+	for check := told; ; check = r.try(c, runs) {
 		if check.Result == scripts.Pass {
 			passed++
-		}
-		if runs == 1 || told.Result == scripts.Pass {
+		} else if told.Result == scripts.Pass {
 			told = check
 		}
-		if passed == 0 && strings.Contains(check.Why, "did not become ready within") {
-			break // who never does is not waited for again
+		if !again || runs == r.count {
+			break
 		}
+		runs++
 	}
 	if passed == 0 {
 		c.unmet = c
 	}
-	if r.count > 1 {
+	if runs > 1 {
 		told.Why = strings.TrimSuffix(fmt.Sprintf("%d of %d passed: %s", passed, runs, told.Why), ": ")
 	}
 	return told
@@ -124,7 +129,7 @@ func (r *runner) try(c *testCase, run int) scripts.Check {
 		check.Fix, check.Evidence = c.Fix, s.evidence
 	} else {
 		check.Log = ""
-		_ = os.RemoveAll(s.evidence)
+		_ = os.RemoveAll(s.evidence) // of what the harness found fault with, and the scenario did not
 	}
 	if r.Verbose {
 		check.Log = s.whole()

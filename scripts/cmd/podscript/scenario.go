@@ -19,8 +19,9 @@ import (
 type scenario struct {
 	*runner
 	*testCase
+	place    string // of its files, below the directories of all
 	work     string // directory that it works in
-	evidence string // directory that its evidence goes to
+	evidence string // directory of what was kept; "" = nothing
 	pods     string // directory of its pods
 
 	mu              sync.Mutex
@@ -34,12 +35,7 @@ func newScenario(r *runner, c *testCase, run int) *scenario {
 	if r.count > 1 {
 		place = filepath.Join(place, fmt.Sprint(run))
 	}
-	s := &scenario{runner: r, testCase: c, work: filepath.Join(r.work, place)}
-	s.evidence = filepath.Join(s.work, "evidence")
-	if r.Evidence != "" && !c.foreign {
-		s.evidence = filepath.Join(r.Evidence, place)
-	}
-	return s
+	return &scenario{runner: r, testCase: c, place: place, work: filepath.Join(r.work, place)}
 }
 
 // run returns when the scenario has ended.
@@ -52,10 +48,7 @@ func (s *scenario) run() {
 		s.pods = env.Getenv("RUNTIME_DIR")
 		return err
 	}
-	if err := os.MkdirAll(s.work, 0o700); err != nil {
-		s.Errorf("%v", err)
-		return
-	}
+	_ = os.MkdirAll(s.work, 0o700) // without it there is an error that says more
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -64,8 +57,11 @@ func (s *scenario) run() {
 	<-done
 }
 
-// mostLines is how much of a script's log is told of a finding: its end.
-const mostLines = 12
+// How much of a script's log is told of a finding: its end, and the begin of lines.
+const (
+	mostLines   = 12
+	longestLine = 200
+)
 
 // explained matches the message of a command whose reason is in what was printed.
 var explained = regexp.MustCompile(`found in (stdout|stderr)$| failed$`)
@@ -73,13 +69,11 @@ var explained = regexp.MustCompile(`found in (stdout|stderr)$| failed$`)
 // finding returns what was found, what should have been, and the commands that led
 // there, with what they printed.
 func (s *scenario) finding() (why, log string) {
-	found, _, _ := strings.Cut(s.clean(s.said), "\n")
-	var lines []string
-	if len(s.log) > 0 {
-		lines = strings.Split(s.clean(s.log[len(s.log)-1]), "\n")
-	}
-	if i := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "FAIL: ") }); i >= 0 {
-		lines = lines[:i+1]
+	lines := strings.Split(s.clean(s.said), "\n") // what the end of the scenario has found
+	found := lines[0]
+	script := strings.Split(s.clean(s.log[len(s.log)-1]), "\n")
+	if i := slices.IndexFunc(script, func(line string) bool { return strings.HasPrefix(line, "FAIL: ") }); i >= 0 {
+		lines = script[:i+1]
 		_, found, _ = strings.Cut(strings.TrimPrefix(lines[i], "FAIL: "), ": ")
 		if m := explained.FindStringSubmatch(found); m != nil {
 			found = explain(found, m[1], lines)
@@ -90,6 +84,9 @@ func (s *scenario) finding() (why, log string) {
 	})
 	if len(lines) > mostLines {
 		lines = append([]string{"…"}, lines[len(lines)-mostLines:]...)
+	}
+	for i, line := range lines {
+		lines[i] = fmt.Sprintf("%.*s", longestLine, line)
 	}
 	why = found
 	if requirement := s.Requirement.String(); requirement != "" {
@@ -125,17 +122,25 @@ func (s *scenario) clean(text string) string {
 		text = strings.ReplaceAll(text, s.pods, "$RUNTIME_DIR")
 		text = strings.ReplaceAll(text, filepath.Dir(s.pods), "$RUNTIME_DIR/..")
 	}
-	gone := []string{"WORK=", "\tlog: $RUNTIME_DIR"}
-	return strings.Join(slices.DeleteFunc(strings.Split(strings.TrimSpace(text), "\n"), func(line string) bool {
-		return strings.HasPrefix(line, gone[0]) || strings.HasPrefix(line, gone[1]) || strings.Contains(line, filepath.Join(s.work, "evidence"))
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(line string) bool {
+		return strings.HasPrefix(line, "WORK=") || strings.HasPrefix(line, "\tlog: $RUNTIME_DIR") || strings.Contains(line, s.scrap())
 	}), "\n")
 }
 
-// ArtifactDir is where the harness puts the evidence.
+// ArtifactDir is where the harness puts the evidence: without -o it ends with the
+// scenario.
 func (s *scenario) ArtifactDir() string {
-	_ = os.MkdirAll(s.evidence, 0o700) // what cannot be written there is told
-	return s.evidence
+	dir := s.scrap()
+	if s.Evidence != "" && !s.foreign {
+		dir = filepath.Join(s.Evidence, s.place)
+		s.evidence = dir
+	}
+	_ = os.MkdirAll(dir, 0o700) // what cannot be written there is told
+	return dir
 }
+
+func (s *scenario) scrap() string { return filepath.Join(s.work, "evidence") }
 
 // Run runs the script itself, the only one.
 func (s *scenario) Run(_ string, f func(testscript.T)) { f(s) }

@@ -40,22 +40,23 @@ func (s *shard) obeyBazel() error {
 	return nil
 }
 
-// of returns the cases of this part, n of them, and those that they need: these are
-// told of in their own part.
-func (s shard) of(cases []*testCase) (mine []*testCase, n int) {
+// of returns the cases of this part, and those that must be run for them: what they
+// need is told of in another part.
+func (s shard) of(cases []*testCase) (run, mine []*testCase) {
+	wanted := map[*testCase]bool{}
 	for i, c := range cases {
-		c.foreign = i%s.parts != s.part-1
-		if !c.foreign {
-			n++
-			for ; c != nil; c = c.need {
-				c.wanted = true
-			}
+		if c.foreign = i%s.parts != s.part-1; c.foreign {
+			continue
+		}
+		mine = append(mine, c)
+		for ; c != nil; c = c.need {
+			wanted[c] = true
 		}
 	}
 	for _, c := range cases {
-		if c.wanted {
-			mine = append(mine, c)
+		if wanted[c] {
+			run = append(run, c)
 		}
 	}
-	return mine, n
+	return run, mine
 }

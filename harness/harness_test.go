@@ -457,6 +457,15 @@ func TestPodThatInheritedAnIgnoredStopSignal(t *testing.T) {
 	assert.Equal(t, "signal: killed", pod.State().String())
 }
 
+func TestWhatAnEndedPodHasLeftIsSeenAlthoughTheStopSignalWouldEndIt(t *testing.T) {
+	t.Parallel()
+	harness.NeedProcesses(t)
+	tb := newTB(t)
+	pod := harness.StartPod(tb, harness.Config{Name: "alpha", Command: harness.FakePod("child hang; bind; ready; serve; sleep 10ms; exit 0")})
+	assert.True(t, pod.Wait(patience).Success())
+	assert.ErrorContains(t, pod.Stop(), "pod alpha left processes behind, which were killed:")
+}
+
 func TestSuspendedPodIsStoppedGracefully(t *testing.T) {
 	t.Parallel()
 	pod := harness.StartPod(t, harness.Config{})

@@ -104,6 +104,9 @@ func (p *Pod) stop() error {
 	if err := p.judge(); err != nil {
 		return p.tell(err)
 	}
+	if _, ended := p.Ended(); ended {
+		return nil // a signal would only end what it has left behind, unseen
+	}
 	steps := p.steps()
 	var grace time.Duration
 	var note string

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"example.com/podharness/scripts"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// python returns the interpreter itself: what is found in PATH may be a slow script
+// that looks for it.
+var python = sync.OnceValues(func() (string, error) {
+	path, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
+	return strings.TrimSpace(string(path)), err
+})
+
+// podSource returns a pod of testdata/pods.
+func podSource(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../../../testdata/pods", name))
+	require.NoError(t, err)
+	return string(text)
+}
+
+// podFlags builds a pod if it must be built, and returns the flags that name it.
+func podFlags(t *testing.T, name, source string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	file, program := filepath.Join(dir, name), filepath.Join(dir, "pod")
+	require.NoError(t, os.WriteFile(file, []byte(source), 0o600))
+	var version, build []string
+	switch filepath.Ext(name) {
+	case ".py":
+		program, err := python()
+		if err != nil {
+			t.Skipf("no Python: %v", err)
+		}
+		return []string{"-pod", program, "-pod-arg", file, "-pod-arg", "pod"}
+	case ".c":
+		version, build = []string{"cc", "--version"}, []string{"cc", "-o", program, file, "-pthread"}
+	case ".rs":
+		version, build = []string{"rustc", "--version"}, []string{"rustc", "-o", program, file}
+	case ".go":
+		version, build = []string{"go", "version"}, []string{"go", "build", "-o", program, file}
+	}
+	if err := exec.Command(version[0], version[1:]...).Run(); err != nil {
+		t.Skipf("no %s: %v", version[0], err)
+	}
+	out, err := exec.Command(build[0], build[1:]...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return []string{"-pod", program, "-pod-arg", "pod"}
+}
+
+// findings runs the portable scenarios against a pod and returns the requirements that
+// it does not meet, each once.
+func findings(t *testing.T, pod ...string) (requirements []string, stdout string, status int) {
+	t.Helper()
+	dir := t.TempDir()
+	report := filepath.Join(dir, "report.json")
+	flags := []string{"-strict", "-json", report, "-o", filepath.Join(dir, "evidence"), "-ready-timeout", "3s", "-grace", "1s",
+		"-session", "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11"}
+	stdout, stderr, status := podscript(t, append(flags, pod...)...)
+	assert.Empty(t, stderr)
+	text, err := os.ReadFile(report)
+	require.NoError(t, err)
+	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		var c scripts.Check // or the summary, without a result
+		require.NoError(t, json.Unmarshal([]byte(line), &c), line)
+		if (c.Result == scripts.Fail || c.Result == scripts.Warn) && !slices.Contains(requirements, c.Requirement) {
+			requirements = append(requirements, c.Requirement)
+		}
+	}
+	return requirements, stdout, status
+}
+
+func TestPodsOfOtherLanguagesPass(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"pod.py", "pod.c", "pod.rs", "pod.go"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			found, stdout, status := findings(t, podFlags(t, name, podSource(t, name))...)
+			assert.Empty(t, found, stdout)
+			assert.Zero(t, status, stdout)
+		})
+	}
+}
+
+// Requirements that other ones follow from.
+var (
+	// What a pod that does not stop gracefully does not do either.
+	afterStop = []string{"stop-signal", "stop-at-once", "stop-request", "clean-stop", "no-children", "restart-after-stop", "independent"}
+	// What is told by a snapshot that comes.
+	bySnapshot = []string{"snapshot", "socket", "concurrent", "restart", "restart-after-stop", "session", "independent"}
+)
+
+// TestPodscriptNamesTheFault has pods with one wrong line each. With PODHARNESS_LONG=1
+// each is put to all requirements, else to its own and those that others need.
+func TestPodscriptNamesTheFault(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]struct {
+		pod         string
+		old, new    string // in one line of it
+		behind      string // the line moves behind the one with this
+		requirement string
+		follow      []string // that may be found, too, some by chance
+	}{
+		"Python: buffers its ready line": {
+			pod: "pod.py", old: "buffering=0", new: "buffering=4096", requirement: "starts"},
+		"Python: announces early": {
+			pod: "pod.py", old: "listener.listen()", behind: "YOI-READY", requirement: "announces-last"},
+		"Python: handles SIGINT late": {
+			pod: "pod.py", old: "signal.signal(", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
+		"Python: ignores SIGINT": {
+			pod: "pod.py", old: "signal.SIGINT, stop", new: "signal.SIGINT, signal.SIG_IGN", requirement: "stop-signal", follow: afterStop},
+		"Python: leaves a child": {
+			pod: "pod.py", old: "exist_ok=True)", new: `exist_ok=True); os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1000")`, requirement: "no-children"},
+		"Python: ignores the environment": {
+			pod: "pod.py", old: "if os.environ.get(variable):", new: `if variable == "HOME":`, requirement: "runtime-dir", follow: []string{"ready-line", "clean-stop"}},
+		"Python: takes an empty variable for a directory": {
+			pod: "pod.py", old: "if os.environ.get(variable):", new: "if variable in os.environ:", requirement: "runtime-dir", follow: []string{"ready-line"}},
+		"Python: ends no line on its socket": {
+			pod: "pod.py", old: `.encode() + b"\n"`, new: ".encode()", requirement: "snapshot", follow: bySnapshot},
+		"Python: sends no snapshot": {
+			pod: "pod.py", old: `send("snapshot", status)`, new: "pass", requirement: "snapshot", follow: bySnapshot},
+		"Python: takes unknown flags": {
+			pod: "pod.py", old: "parser.parse_args(argv[1:] if argv[:1] == [\"pod\"] else argv)", new: "parser.parse_known_args(argv)[0]", requirement: "arguments"},
+		"Python: takes a profile with a session": {
+			pod: "pod.py", old: "parser.add_mutually_exclusive_group()", new: "parser", requirement: "arguments"},
+		"Python: resumes no session": {
+			pod: "pod.py", old: `add_argument("--session")`, new: `add_argument("--resume")`, requirement: "session"},
+		"Python: cannot start again after a stop": {
+			pod: "pod.py", old: "    os.makedirs(directory,", new: "    os.path.exists(directory + '/pid') or os.mkdir(directory + '.stopped'); os.makedirs(directory,", requirement: "restart-after-stop"},
+
+		"C: keeps a stale socket": {
+			pod: "pod.c", old: "unlink(address.sun_path);", requirement: "restart"},
+		"C: announces early": {
+			pod: "pod.c", old: "listen(listener, SOMAXCONN);", behind: "YOI-READY", requirement: "announces-last"},
+		"C: handles SIGINT late": {
+			pod: "pod.c", old: "sigaction(SIGINT, &on_sigint, NULL);", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
+		"C: leaves a child": {
+			pod: "pod.c", old: "make_directory();", new: "make_directory(); if (!fork()) for (;;) pause();", requirement: "no-children"},
+		"C: forgets a variable": {
+			pod: "pod.c", old: `{"YOI_HOME", "/run"},`, new: `{"", ""},`, requirement: "runtime-dir", follow: []string{"ready-line"}},
+		"C: serves one client at a time": {
+			pod: "pod.c", old: "check(!pthread_create(&thread, NULL, serve, (void *)(intptr_t)client) && !pthread_detach(thread), \"thread\");",
+			new: "(void)thread, serve((void *)(intptr_t)client);", requirement: "concurrent"},
+
+		"Rust: buffers its ready line": {
+			pod: "pod.rs", old: "LineWriter::new", new: "BufWriter::new", requirement: "starts"},
+		"Rust: leaves its directory": {
+			pod: "pod.rs", old: "fs::remove_dir_all(&directory)", new: "fs::remove_file(&path)", requirement: "clean-stop", follow: []string{"stop-request"}},
+		"Rust: does not hear a shutdown": {
+			pod: "pod.rs", old: `["method", ":", "shutdown"]`, new: `["method", ":", "stop"]`, requirement: "stop-request"},
+
+		"Go: handles SIGINT late": {
+			pod: "pod.go", old: "signal.Notify(stop, os.Interrupt)", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
+		"Go: serves one client at a time": {
+			pod: "pod.go", old: "go serve(client, stop)", new: "serve(client, stop)", requirement: "concurrent"},
+		"Go: stops with a wrong status": {
+			pod: "pod.go", old: "check(os.RemoveAll(dir))", new: "check(os.RemoveAll(dir)); os.Exit(1)", requirement: "stop-signal", follow: afterStop},
+		"Go: has two ready lines": {
+			pod: "pod.go", old: `pod: %s listening on %q\n`, new: `YOI-READY\t%s\t%s\n`, requirement: "ready-line", follow: []string{"stop-at-once"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source := changed(t, podSource(t, fault.pod), fault.old, fault.new, fault.behind)
+			flags := podFlags(t, fault.pod, source)
+			if os.Getenv("PODHARNESS_LONG") == "" { // the others are many, and take long
+				flags = append([]string{"-run", "^(starts|snapshot|stop-signal|" + fault.requirement + ")$"}, flags...)
+			}
+			found, stdout, status := findings(t, flags...)
+			assert.Equal(t, 1, status, stdout)
+			assert.Contains(t, found, fault.requirement, stdout)
+			assert.Subset(t, append(fault.follow, fault.requirement), found, stdout)
+		})
+	}
+}
+
+// changed replaces what stands in one line, or moves that line behind another one.
+func changed(t *testing.T, source, old, new, behind string) string {
+	t.Helper()
+	lines := strings.SplitAfter(source, "\n")
+	only := func(text string) int {
+		t.Helper()
+		require.Equal(t, 1, strings.Count(source, text), "%q must be in the pod once", text)
+		return slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, text) })
+	}
+	at := only(old)
+	if behind == "" {
+		lines[at] = strings.Replace(lines[at], old, new, 1)
+	} else {
+		lines = slices.Insert(lines, only(behind)+1, lines[at])
+		lines = slices.Delete(lines, at, at+1)
+	}
+	return strings.Join(lines, "")
+}

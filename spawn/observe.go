@@ -26,6 +26,9 @@ type Observer struct {
 	// Line, if not nil, is called by Start's goroutine with every line that the
 	// start reads, the ready line too. [Log.Follow] has those that come later.
 	Line func(line string)
+	// Failing, if not nil, is called by Start's goroutine with the verdict on a pod
+	// that runs, or has just ended, before its process group is killed.
+	Failing func(verdict error)
 	// Log is set by the start, also by one that failed, once the log was made:
 	// whoever observes the start closes it. An older log of that name was replaced,
 	// not truncated, so that whoever reads it keeps it.
@@ -37,6 +40,12 @@ type Observer struct {
 	idle      func(missing func() string)
 	stopped   bool                         // is set: the pod was stopped, as by SIGSTOP, when the start was given up
 	connected func(path string, err error) // if not nil, is called with what came of connecting
+}
+
+func (o *Observer) failing(verdict error) {
+	if o.Failing != nil {
+		o.Failing(verdict)
+	}
 }
 
 // StartObserved is [Start] for package harness.

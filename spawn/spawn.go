@@ -102,9 +102,12 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 		}
 	}()
 	err = s.await(ctx)
-	judged = true
 	if err != nil {
 		s.timeline.mark(&s.timeline.Ended) // not when the process has: that may take a while
+		s.observer.failing(err)
+	}
+	judged = true
+	if err != nil {
 		if killErr := s.process.kill(); killErr != nil {
 			err = fmt.Errorf("%w (and %w)", err, killErr)
 		}

@@ -94,7 +94,7 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	assert.Contains(t, processes, "URL (32 bytes)")
 	assert.Contains(t, processes, `COLOR=blue\x1b[2J`)
 	assert.Contains(t, processes, "3 processes alive\n")
-	assert.Regexp(t, `(?m)^\d+  \w \(\w+\), group \d+, session \d+, \S+ old: .*child; log first;.*\n(    fd .*\n)+  \d+  \w \(\w+\), .*-role child`, processes, "a child stands below its parent")
+	assert.Regexp(t, `(?m)^\d+  \w \(\w+\), group \d+, session \d+, \S+ old: .*child; log first;.*\n(    fd .*\n)+(    thread .*\n(        kernel stack: .*\n)?)+  \d+  \w \(\w+\), .*-role child`, processes, "a child stands below its parent")
 	assert.Regexp(t, `(?m)^\d+  T \(stopped\), .*log second`, processes)
 	assert.Regexp(t, `(?m)^    fd 2: .*/alpha/stderr\.log$`, processes)
 	assert.Regexp(t, `(?m)^    fd \d+: socket:\[\d+\] listening at .*/alpha/sock$`, processes)

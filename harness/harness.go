@@ -83,9 +83,9 @@
 //	NAME.dir/       the small files of the pod's directory, such as status.json
 //	merged.log      the logs of all pods of the test on one clock
 //	processes.txt   what lived when the test failed, before it was stopped, with
-//	                open files and sockets, and the environment beyond the usual,
-//	                values as [Config.ShowEnv] has it (a start that failed has
-//	                killed its own before that)
+//	                open files and sockets and what each thread waits for, and
+//	                the environment beyond the usual, values as [Config.ShowEnv]
+//	                has it (a start that failed has killed its own before that)
 //	timelines.txt   how long each step of each start took
 //	trace.json      the same for Perfetto or chrome://tracing
 //

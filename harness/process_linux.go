@@ -382,11 +382,13 @@ func stopsWithin(pid int, d time.Duration) bool {
 const (
 	maxProcesses = 500
 	maxFiles     = 200
+	maxThreads   = 100
+	maxSnapshot  = 2 << 20 // bytes, and what one process adds
 )
 
-// describeProcesses writes the tree of processes, each with its state and its
-// open files.
-func describeProcesses(w io.Writer, processes []Leak) {
+// describeProcesses writes the tree of processes, each with its state, its open files
+// and its threads.
+func describeProcesses(w *strings.Builder, processes []Leak) {
 	fmt.Fprintf(w, "%d processes alive\n", len(processes))
 	children := map[int64][]Leak{} // of 0 are those whose parent is not among them
 	for _, p := range processes[:min(len(processes), maxProcesses)] {
@@ -400,6 +402,10 @@ func describeProcesses(w io.Writer, processes []Leak) {
 	var describe func(parent int64, indent string)
 	describe = func(parent int64, indent string) {
 		for _, p := range children[parent] {
+			if w.Len() > maxSnapshot {
+				fmt.Fprintf(w, "%smore processes, which are left out here\n", indent)
+				return
+			}
 			state := "ended"
 			if stat := procStat(p.PID); stat != nil {
 				state = fmt.Sprintf("%s, group %d, session %d", status(p.PID, "State"), stat.number(pgrp), stat.number(session))
@@ -408,10 +414,48 @@ func describeProcesses(w io.Writer, processes []Leak) {
 			for _, file := range openFiles(p.PID, sockets) {
 				fmt.Fprintf(w, "%s    %s\n", indent, spawn.Printable(file))
 			}
+			describeThreads(w, p.PID, indent+"    ")
 			describe(int64(p.PID), indent+"  ")
 		}
 	}
 	describe(0, "")
+}
+
+// describeThreads writes what each thread of a process does: its state, where in the
+// kernel it waits, and for which system call (proc(5)).
+func describeThreads(w io.Writer, pid int, indent string) {
+	dir, err := os.Open(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return // it has ended
+	}
+	defer dir.Close()
+	threads, _ := dir.Readdirnames(maxThreads + 1)
+	for _, thread := range threads[:min(len(threads), maxThreads)] {
+		read := func(name string) string {
+			text, err := os.ReadFile(filepath.Join(dir.Name(), thread, name))
+			var system *fs.PathError
+			if errors.As(err, &system) {
+				return "unknown: " + system.Err.Error()
+			}
+			return strings.TrimSpace(string(text))
+		}
+		tid, _ := strconv.Atoi(thread)
+		line := fmt.Sprintf("thread %s (%s): %s", thread, read("comm"), status(tid, "State"))
+		if wchan := read("wchan"); wchan != "0" {
+			line += ", waits in " + wchan
+		}
+		if call := read("syscall"); call != "running" && !strings.HasPrefix(call, "-1 ") {
+			line += ", system call " + call
+		}
+		fmt.Fprintf(w, "%s%s\n", indent, spawn.Printable(line))
+		if stack := read("stack"); !strings.HasPrefix(stack, "unknown: ") { // who is not root may not read it
+			stack = strings.ReplaceAll(strings.TrimPrefix(stack, "[<0>] "), "\n[<0>]", " <")
+			fmt.Fprintf(w, "%s    kernel stack: %s\n", indent, stack)
+		}
+	}
+	if len(threads) > maxThreads {
+		fmt.Fprintf(w, "%smore threads, which are left out here\n", indent)
+	}
 }
 
 // openFiles lists the descriptors of a process, sockets by their path.

@@ -196,3 +196,43 @@ func BenchmarkLivePods(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkEvidence measures what the evidence of a failed test costs, and what each
+// start costs so that it is there.
+func BenchmarkEvidence(b *testing.B) {
+	command := nativePod(b)
+	for _, pods := range []int{1, 20, 200} {
+		b.Run(fmt.Sprint(pods), func(b *testing.B) {
+			var took, told []time.Duration
+			size := int64(0)
+			for range b.N {
+				tb := &recordingTB{name: b.Name(), artifacts: b.TempDir()}
+				for range pods {
+					StartPod(tb, Config{Command: command, StopSignal: syscall.SIGKILL})
+				}
+				e := sandboxes[tb].evidence
+				for range pods {
+					begin := time.Now()
+					e.attempts[0].change(func() {})
+					told = append(told, time.Since(begin))
+				}
+				begin := time.Now()
+				e.snapshot()
+				e.report()
+				took = append(took, time.Since(begin))
+				size = 0
+				require.NoError(b, filepath.WalkDir(tb.artifacts, func(_ string, entry os.DirEntry, err error) error {
+					if info, infoErr := entry.Info(); err == nil && infoErr == nil && !entry.IsDir() {
+						size += info.Size()
+					}
+					return err
+				}))
+				tb.end()
+			}
+			b.ReportMetric(median(took)/ms, "ms")
+			b.ReportMetric(float64(size), "bytes")
+			b.ReportMetric(median(told)/float64(time.Microsecond), "µs/told")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

@@ -128,11 +128,14 @@ type Client struct {
 
 	terminal       *os.File // nil without TTY
 	stdout, stderr *podLog  // with TTY stderr is nil
+	outputs        []*attempt
 
-	mu       sync.Mutex
-	stopped  bool // by the test
-	stopOnce sync.Once
-	stopErr  error
+	mu      sync.Mutex
+	stopped bool // by the test
+
+	stopMu     sync.Mutex // held during Stop
+	stopCalled bool
+	stopErr    error
 }
 
 // StartClient starts a client. It fails the test if that cannot be. The client is
@@ -223,9 +226,17 @@ func (c *Client) launch(start func() error) error {
 	}
 	c.PID = c.cmd.Process.Pid
 	c.process = c.box.binary.launched(c.PID)
+	for i, a := range c.outputs {
+		a.change(func() {
+			if a.PID = c.PID; i == 0 {
+				a.Timeline.Launched = time.Since(a.Timeline.Start)
+			}
+		})
+	}
 	go func() {
 		defer close(c.done)
 		_ = c.cmd.Wait()
+		c.outputs[0].ended(c.cmd.ProcessState.String())
 	}()
 	return nil
 }
@@ -238,12 +249,13 @@ func (c *Client) capture(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := c.box.evidence.output(filepath.Base(path))
-	if err := log.capture(path); err != nil {
+	a := c.box.evidence.output(filepath.Base(path))
+	if err := a.log.capture(path); err != nil {
 		file.Close()
 		return nil, err
 	}
-	*map[string]**podLog{"stdout": &c.stdout, "stderr": &c.stderr}[name] = log
+	c.outputs = append(c.outputs, a)
+	*map[string]**podLog{"stdout": &c.stdout, "stderr": &c.stderr}[name] = a.log
 	return file, nil
 }
 
@@ -283,7 +295,7 @@ func (c *Client) WaitOutput(pattern string, timeout time.Duration) string {
 	c.tb.Helper()
 	match, err := c.TryWaitOutput(pattern, timeout)
 	if err != nil {
-		c.tb.Fatalf("harness: %v", err)
+		c.fail(err)
 	}
 	return match
 }
@@ -364,7 +376,7 @@ func (c *Client) Wait(timeout time.Duration) *os.ProcessState {
 	c.tb.Helper()
 	state, err := c.TryWait(timeout)
 	if err != nil {
-		c.tb.Fatalf("harness: %v", err)
+		c.fail(err)
 	}
 	return state
 }
@@ -390,13 +402,25 @@ func (c *Client) endsWithin(d time.Duration) bool {
 	}
 }
 
+// fail fails the test, and ends it.
+func (c *Client) fail(err error) {
+	c.tb.Helper()
+	for _, a := range c.outputs {
+		a.shown = a.shown || strings.Contains(err.Error(), outputsBegin)
+	}
+	c.tb.Fatalf("harness: %v", err)
+}
+
+// outputsBegin stands before the last lines of a client in a message.
+const outputsBegin = "\n\tstdout:"
+
 // condition is what every message about a client ends with.
 func (c *Client) condition() string {
 	life := fmt.Sprintf("it still runs (process %d)", c.PID)
 	if state := c.State(); state != nil {
 		life = fmt.Sprintf("it has ended (%v)", state)
 	}
-	text := "\n\tclient: " + life + "\n\tstdout:" + c.stdout.tail()
+	text := "\n\tclient: " + life + outputsBegin + c.stdout.tail()
 	if c.stderr != nil {
 		text += "\n\tstderr:" + c.stderr.tail()
 	}
@@ -411,14 +435,17 @@ func (c *Client) condition() string {
 // number of times, from any goroutine, with the same result.
 func (c *Client) Stop() error {
 	c.tb.Helper()
-	c.stopOnce.Do(func() {
-		c.tb.Helper()
+	c.stopMu.Lock() // not sync.Once: the test's log would name its line
+	defer c.stopMu.Unlock()
+	if !c.stopCalled {
+		c.stopCalled = true
 		c.stopErr = c.stop()
-	})
+	}
 	return c.stopErr
 }
 
 func (c *Client) stop() error {
+	c.tb.Helper()
 	if c.State() != nil {
 		return c.clear()
 	}
@@ -426,6 +453,7 @@ func (c *Client) stop() error {
 	grace, note := beforeDeadline(c.tb, "stop grace", c.cfg.StopGrace)
 	_ = syscall.Kill(-c.PID, syscall.SIGCONT)
 	_ = syscall.Kill(-c.PID, syscall.SIGINT)
+	c.outputs[0].mark("SIGINT")
 	if c.endsWithin(grace) {
 		return nil
 	}
@@ -448,8 +476,10 @@ func (c *Client) Kill() error {
 	c.markStopped()
 	// Not reaped by now, or a moment ago: the number is its own.
 	_ = syscall.Kill(-c.PID, syscall.SIGKILL)
-	if !c.endsWithin(killGrace) {
-		return fmt.Errorf("client %s: process %d is still there %v after SIGKILL", c.cfg.Program, c.PID, killGrace)
+	c.outputs[0].mark("SIGKILL")
+	grace, note := beforeDeadline(c.tb, "wait", killGrace)
+	if !c.endsWithin(grace) {
+		return fmt.Errorf("client %s: process %d is still there %v after SIGKILL%s", c.cfg.Program, c.PID, grace, note)
 	}
 	return nil
 }
@@ -462,12 +492,14 @@ func (c *Client) clear() error {
 	if stopped || c.State().Success() {
 		return nil
 	}
-	leaks := lasting(kin{mark: c.mark}, census{}, leakGrace)
+	grace, _ := beforeDeadline(c.tb, "", leakGrace)
+	leaks := lasting(kin{mark: c.mark}, census{}, grace)
 	if len(leaks) == 0 {
 		return nil
 	}
-	c.box.evidence.snapshot(c.box.mark)
-	kill(kin{mark: c.mark}, time.Now().Add(killGrace))
+	c.box.evidence.snapshot()
+	grace, _ = beforeDeadline(c.tb, "", killGrace)
+	kill(kin{mark: c.mark}, time.Now().Add(grace))
 	names := make([]string, len(leaks))
 	for i, leak := range leaks {
 		names[i] = leak.String()
@@ -478,8 +510,8 @@ func (c *Client) clear() error {
 // cleanup ends the client at the end of the test.
 func (c *Client) cleanup() {
 	c.tb.Helper()
-	if c.tb.Failed() {
-		c.box.evidence.snapshot(c.box.mark)
+	if failed(c.tb) {
+		c.box.evidence.snapshot()
 	}
 	if err := c.Stop(); err != nil {
 		c.tb.Errorf("harness: %v", err)
@@ -581,7 +613,7 @@ func Adopt(tb TB, name string, timeout time.Duration) *Pod {
 	tb.Helper()
 	p, err := TryAdopt(tb, name, timeout)
 	if err != nil {
-		tb.Fatalf("harness: %v", err)
+		tb.Fatalf("harness: %s", messageOf(tb, err))
 	}
 	return p
 }
@@ -613,7 +645,7 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 		case <-tick.C:
 		case <-late.C:
 			if a != nil {
-				note += "\n\tlog: " + a.log.path() + "\n\tlast lines:" + a.log.tail()
+				note += "\n\tlog: " + spawn.Printable(a.log.path()) + "\n\tlast lines:" + a.log.tail()
 			}
 			return nil, fmt.Errorf("no pod %s to adopt within %v: %w%s", name, timeout, err, note)
 		}
@@ -653,10 +685,10 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 			return nil, err
 		}
 	}
-	p := &Pod{spawn.Adopt(pid), b.tb, &life{box: b, log: a.log, adopted: true}}
+	p := &Pod{spawn.Adopt(pid), b.tb, &common{box: b, log: a.log, attempt: a, adopted: true}}
 	p.cfg, _ = Config{Name: name}.withDefaults()
 	p.Name, p.SocketPath, p.LogPath, p.Timeline = name, socket, a.log.path(), timeline
-	a.pid = pid
+	a.change(func() { a.PID = pid })
 	b.add(p)
 	return p, nil
 }

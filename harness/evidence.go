@@ -1,101 +1,192 @@
 package harness
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"example.com/podharness/spawn"
+	"golang.org/x/sys/unix"
 )
 
-// evidence is what a failed test leaves.
+// evidence collects what a failed test leaves.
 type evidence struct {
-	tb TB
+	tb     TB
+	binary *binary
 
 	mu       sync.Mutex
+	journal  journal
+	known    record // without its lives
 	attempts []*attempt
-	outputs  []output
+	names    map[string]int // that are taken, and the largest number behind each
+	over     bool
 
-	once      sync.Once // of the snapshot
-	dir       string    // where all of it is kept; "" = nowhere
-	processes string    // that lived when the first pod of the failed test was about to be stopped
-	lost      []error
+	writing sync.Mutex  // held while the evidence is
+	frozen  bool        // the snapshot of the failed test was taken
+	late    *time.Timer // fires shortly before the test's deadline; nil = it has none
 }
 
-// output is what a client writes to its stdout or stderr.
-type output struct {
-	name string // of the file in the evidence
-	log  *podLog
-}
-
-func (e *evidence) output(name string) *podLog {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	log := newPodLog(e.tb, name)
-	e.outputs = append(e.outputs, output{name, log})
-	return log
-}
-
-// attempt is one start of a pod: what is known of it when the test has failed.
+// attempt is one start of a pod and what came of it, or one output of a client.
 type attempt struct {
-	pod   string
-	cfg   Config
-	log   *podLog
-	begin time.Time
+	e   *evidence
+	log *podLog
 
-	// Since it has ended, or of a client's pod as it is seen.
-	mu       sync.Mutex
-	pid      int
-	timeline spawn.Timeline
-	socket   string // that a client's pod has announced
-	err      error  // why the pod did not become ready
+	// Under the evidence's lock.
+	life
+	socket string // that a client's pod has announced
+	shown  bool   // a message of the failed test has the last lines
 }
 
-// attempt records a start that is about to begin.
-func (e *evidence) attempt(pod string, cfg Config) *attempt {
-	a := &attempt{pod: pod, cfg: cfg, log: newPodLog(e.tb, pod), begin: time.Now()}
+// newEvidence returns the evidence of the test of a sandbox.
+func newEvidence(tb TB, b *binary, root, mark string) *evidence {
+	e := &evidence{tb: tb, binary: b, journal: journal{dir: filepath.Join(root, journalDir)}, names: map[string]int{"merged": 1}}
+	e.known = record{Test: tb.Name(), Mark: mark, most: b.mostEvidence}
+	r := &e.known
+	r.Place, r.Base = artifactDir(tb, false), b.artifacts
+	if r.Base == "" {
+		r.Base, r.Few = artifactsBase()
+	}
+	if t, ok := optional[interface{ Deadline() (time.Time, bool) }](tb); ok {
+		if deadline, ok := t.Deadline(); ok {
+			left := time.Until(deadline)
+			e.late = time.AfterFunc(left-min(left/10, 3*time.Second), e.testIsLate) // our waits have ended by then
+		}
+	}
+	return e
+}
+
+// add takes one more, which has a name of its own in the evidence.
+func (e *evidence) add(name string, l life) *attempt {
+	a := &attempt{e: e, log: newPodLog(e.tb, name), life: l}
+	a.log.note = func(grown stamp) { a.change(func() {}, grown) }
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	a.N, a.Name = len(e.attempts), e.newName(name)
+	a.Timeline.Start = time.Now()
 	e.attempts = append(e.attempts, a)
 	return a
 }
 
+// longestName is how long a name in the evidence may be: a file's has 255 bytes, and
+// some are for the rest of it.
+const longestName = 200
+
+// newName makes a name for the files of a life: the pod's, with a number where that
+// is taken.
+func (e *evidence) newName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if r == '/' || r < ' ' {
+			return '_' // a name that Start refused
+		}
+		return r
+	}, name)
+	name = name[:min(len(name), longestName)]
+	unique := name
+	for e.names[unique] > 0 {
+		e.names[name]++
+		unique = fmt.Sprintf("%s.%d", name, e.names[name])
+	}
+	e.names[unique] = 1
+	return unique
+}
+
+// attempt records a start that is about to begin.
+func (e *evidence) attempt(pod string, cfg Config) *attempt {
+	l := life{Pod: pod, Env: cfg.shownEnv()}
+	if cfg.DumpSignal != nil {
+		l.Dump = cfg.DumpSignal.(syscall.Signal)
+	}
+	return e.add(pod, l)
+}
+
+// output records an output of a client.
+func (e *evidence) output(name string) *attempt { return e.add(name, life{}) }
+
 // start makes the attempt; launched is called with the pod's process.
-func (a *attempt) start(ctx context.Context, sc spawn.Config, launched func(pid int)) (*spawn.Pod, error) {
+func (a *attempt) start(ctx context.Context, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
 	o := &spawn.Observer{Grown: a.log.grown, Line: a.log.stream}
 	o.Launched = func(pid int) {
 		launched(pid)
 		a.log.take(o.Log)
+		a.change(func() { a.PID, a.Timeline.Launched = pid, time.Since(a.Timeline.Start) })
 	}
+	o.Failing = func(verdict error) { a.failing(mark, verdict) }
 	pod, err := spawn.StartObserved(ctx, sc, o)
 	a.log.take(o.Log) // of one that was not launched, too
-	a.err = err
-	var e *spawn.Error
-	switch {
-	case pod != nil:
-		a.pid, a.timeline = pod.PID, pod.Timeline
-	case errors.As(err, &e):
-		a.pid, a.timeline = e.PID, e.Timeline
-	}
+	a.change(func() {
+		var e *spawn.Error
+		switch {
+		case pod != nil:
+			a.Timeline = pod.Timeline
+		case errors.As(err, &e):
+			a.Timeline, a.Error = e.Timeline, err.Error()
+		}
+	})
 	return pod, err
+}
+
+// failing writes down what of a start lives that is about to be killed: it hangs.
+func (a *attempt) failing(mark string, verdict error) {
+	if errors.Is(verdict, spawn.ErrExited) {
+		return
+	}
+	var text strings.Builder
+	describeProcesses(&text, find(kin{mark: mark}))
+	a.change(func() { a.Hung = text.String() })
+	if a.Dump != 0 && errors.Is(verdict, spawn.ErrTimeout) {
+		dump(a.e.tb, []*attempt{a})
+	}
+}
+
+// dumpGrace is how long pods may take to write what they do.
+const dumpGrace = 2 * time.Second
+
+// dump sends Config.DumpSignal to pods that run, and waits for what they write then.
+func dump(tb TB, pods []*attempt) {
+	var pids []int
+	var logs []*os.File
+	for _, a := range pods {
+		a.log.keepTail()
+		if syscall.Kill(a.PID, a.Dump) == nil {
+			a.mark(unix.SignalName(a.Dump))
+			pids, logs = append(pids, a.PID), append(logs, a.log.file())
+		}
+	}
+	grace, _ := beforeDeadline(tb, "", dumpGrace)
+	awaitQuiet(pids, logs, grace)
+}
+
+// awaitQuiet waits until processes have ended or nothing was written to their logs
+// for a while, for at most d.
+func awaitQuiet(pids []int, logs []*os.File, d time.Duration) {
+	const quiet = 100 * time.Millisecond
+	runs := func(pid int) bool { return syscall.Kill(pid, 0) == nil }
+	begin := time.Now()
+	size := int64(-1)
+	for since := begin; slices.ContainsFunc(pids, runs) && time.Since(begin) < d && time.Since(since) < quiet; <-time.After(5 * time.Millisecond) {
+		now := int64(0)
+		for _, log := range logs {
+			now += sectionOf(log).Size()
+		}
+		if now != size {
+			size, since = now, time.Now()
+		}
+	}
 }
 
 // attemptOfClient records a start that a client has begun: its log is there.
 func (e *evidence) attemptOfClient(pod, log string) (*attempt, error) {
 	a := e.attempt(pod, Config{})
-	a.timeline.Start = a.begin
 	stream := a.log.stream
 	a.log.stream = func(line string) {
 		a.see(line)
@@ -103,318 +194,298 @@ func (e *evidence) attemptOfClient(pod, log string) (*attempt, error) {
 			stream(line)
 		}
 	}
-	return a, a.log.capture(log)
+	err := a.log.capture(log)
+	a.change(func() {})
+	return a, err
 }
 
 // see notes what a line of a client's pod tells of its start.
 func (a *attempt) see(line string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	since := max(1, time.Since(a.begin))
-	if a.timeline.FirstLine == 0 {
-		a.timeline.FirstLine = since
+	if timeline, socket := a.seen(); timeline.FirstLine > 0 && socket != "" {
+		return
 	}
-	fields := strings.SplitN(line, "\t", 3)
-	if a.timeline.ReadyLine == 0 && len(fields) == 3 && fields[0] == "YOI-READY" {
-		a.timeline.ReadyLine, a.socket = since, fields[2]
-	}
+	a.change(func() {
+		since := max(1, time.Since(a.Timeline.Start))
+		if a.Timeline.FirstLine == 0 {
+			a.Timeline.FirstLine = since
+		}
+		fields := strings.SplitN(line, "\t", 3)
+		if a.Timeline.ReadyLine == 0 && len(fields) == 3 && fields[0] == "YOI-READY" {
+			a.Timeline.ReadyLine, a.socket = since, fields[2]
+		}
+	})
+}
+
+// seen returns what a client's pod has told of its start so far.
+func (a *attempt) seen() (spawn.Timeline, string) {
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	return a.Timeline, a.socket
 }
 
 // has reports whether a file is one of the logs.
 func (e *evidence) has(log os.FileInfo) bool {
 	e.mu.Lock()
+	attempts := slices.Clone(e.attempts)
+	e.mu.Unlock()
+	return slices.ContainsFunc(attempts, func(a *attempt) bool { return a.log.is(log) })
+}
+
+// mark notes what has happened to a pod, or was done to it.
+func (a *attempt) mark(what string) {
+	a.change(func() { a.add(mark{What: what, At: time.Now()}) })
+}
+
+// ended notes, once, how a life is over.
+func (a *attempt) ended(how string) {
+	a.change(func() {
+		if _, known := a.end(time.Time{}); known == "" {
+			a.add(mark{how, time.Now(), true})
+		}
+	})
+}
+
+// change changes what is known, and notes it in the journal.
+func (a *attempt) change(what func(), grown ...stamp) {
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	if path := a.log.path(); path != "" && a.Log == "" {
+		a.Log = path
+		a.e.journal.keepLog(&a.life)
+	}
+	last := a.last()
+	what()
+	l := a.life
+	l.Marks, l.Stamps = nil, grown
+	if m := a.last(); m != last {
+		l.Marks = []mark{m}
+		if len(a.Marks) == maxMarks && !m.Last {
+			return
+		}
+	}
+	a.e.note([]*life{&l}, false)
+}
+
+// note notes lives in the journal. The lock is held.
+func (e *evidence) note(lives []*life, all bool) {
+	if e.over {
+		return
+	}
+	noted := entry{e.known, all}
+	noted.Lives = lives
+	e.journal.write(noted)
+}
+
+// view returns the record as it is now. The lock is held.
+func (e *evidence) view() *record {
+	r := e.known
+	for _, a := range e.attempts {
+		l := a.life
+		l.Marks = slices.Clone(l.Marks)
+		l.file, l.Stamps = a.log.view()
+		r.Lives = append(r.Lives, &l)
+	}
+	return &r
+}
+
+// do has the record written as it is now. The writing lock is held.
+func (e *evidence) do(write func(r *record)) *record {
+	e.mu.Lock()
+	r := e.view()
+	e.mu.Unlock()
+	r.Place = artifactDir(e.tb, e.binary.artifacts == "")
+	write(r)
+	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.ContainsFunc(e.attempts, func(a *attempt) bool { return a.log.is(log) })
+	e.known = *r
+	e.known.Lives = nil
+	e.note(nil, false)
+	return r
 }
 
-// seen returns what a client's pod has told of its start so far.
-func (a *attempt) seen() (spawn.Timeline, string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.timeline, a.socket
+// snapshot writes down what of the test lives, once, while it lives: it has failed.
+func (e *evidence) snapshot() {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if !e.frozen {
+		e.frozen = true
+		e.do(func(r *record) { r.freeze("the test failed") })
+	}
 }
 
-// close closes the logs, after which they are empty.
-func (e *evidence) close() {
-	for _, o := range e.outputs {
-		o.log.close()
+// testIsLate writes the evidence of a test that still runs: go test is about to panic.
+func (e *evidence) testIsLate() {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if e.over || len(e.attempts) == 0 {
+		return
+	}
+	if !e.frozen {
+		e.do(func(r *record) { r.freeze("it was still running shortly before its deadline") })
+	}
+	r := e.do((*record).write)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.note(r.Lives, true) // with the times as they are known here
+}
+
+// dir returns where the evidence is, or why it is nowhere.
+func (e *evidence) dir() (string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known.Dir, errors.Join(e.known.lost...)
+}
+
+// report writes the evidence where it outlives the test, and tells where. It is
+// called once the test has failed and its pods are gone.
+func (e *evidence) report() {
+	e.tb.Helper()
+	if len(e.attempts) == 0 {
+		return
+	}
+	e.snapshot() // of a test in which no pod became ready
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	for _, a := range e.attempts {
+		a.log.endFollowing()
+	}
+	r := e.do((*record).write)
+	if r.Dir == "" {
+		e.tb.Logf("harness: the evidence is lost: %v", errors.Join(r.lost...))
+		return
+	}
+	for _, a := range e.attempts {
+		if a.shown {
+			continue
+		}
+		who := a.Name
+		if a.Pod != "" {
+			who = "pod " + a.Pod
+		}
+		e.tb.Logf("harness: %s\n\twhole log: %s\n\tlast lines:%s", spawn.Printable(who), filepath.Join(r.Dir, a.fileName()), a.log.tail())
+	}
+	attr(e.tb, r.Dir)
+	e.tb.Logf("harness: all evidence of this failure: %s", r.Dir)
+	if err := errors.Join(r.lost...); err != nil {
+		e.tb.Logf("harness: but some of it is lost: %v", err)
+	}
+}
+
+// close closes the logs, after which they are empty, and leaves no evidence of a test
+// that has passed.
+func (e *evidence) close(failed bool) {
+	if e.late != nil {
+		e.late.Stop()
+	}
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if !failed {
+		e.known.discard()
 	}
 	for _, a := range e.attempts {
 		a.log.close()
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.over = true
+	e.journal.remove()
 }
 
-// snapshot writes down what of a mark lives, once, while it lives: the test has
-// failed.
-func (e *evidence) snapshot(mark string) {
-	e.once.Do(func() {
-		var err error
-		if e.dir, err = evidenceDir(e.tb); err != nil {
-			e.lost = append(e.lost, err)
-			return
+// failed reports whether a test whose cleanups run has failed. Those of one that
+// panics run before testing has it as failed.
+func failed(tb TB) bool {
+	if tb.Failed() {
+		return true
+	}
+	callers := make([]uintptr, 100)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(0, callers)])
+	for more := true; more; {
+		var frame runtime.Frame
+		if frame, more = frames.Next(); frame.Function == "runtime.gopanic" {
+			return true
 		}
-		var text strings.Builder
-		fmt.Fprintf(&text, "%s, %s\n\n", e.tb.Name(), time.Now().Format(time.RFC3339Nano))
-		describeProcesses(&text, find(kin{mark: mark}))
-		e.mu.Lock()
-		attempts := slices.Clone(e.attempts)
-		e.mu.Unlock()
-		names := fileNames(attempts)
-		for i, a := range attempts {
-			if err := copyStatusFiles(a.log.dir(), filepath.Join(e.dir, names[i]+".dir")); err != nil {
-				e.lost = append(e.lost, err)
-			}
-			a.cfg.describeEnv(&text, a.pod)
-		}
-		e.processes = text.String()
-	})
+	}
+	return false
 }
 
-// describeEnv writes what Config.Env adds to a pod's environment.
-func (c Config) describeEnv(w io.Writer, pod string) {
-	fmt.Fprintf(w, "\nenvironment of pod %s beyond the usual:\n", spawn.Printable(pod))
+// message returns that of a failed test, in which its log has the name that
+// outlives the test.
+func (a *attempt) message(err error) string {
+	text, path := err.Error(), a.pathInMessage()
+	if a.log.path() == "" || !strings.Contains(text, path) {
+		return text
+	}
+	a.e.writing.Lock()
+	defer a.e.writing.Unlock()
+	r := a.e.do(func(r *record) { err = r.makeDir() })
+	if r.Dir == "" {
+		return text
+	}
+	a.shown = true // above the name of the log stand its last lines
+	return strings.ReplaceAll(text, path, "\n\tlog: "+spawn.Printable(filepath.Join(r.Dir, a.fileName())))
+}
+
+// pathInMessage is how errors name the log.
+func (a *attempt) pathInMessage() string { return "\n\tlog: " + spawn.Printable(a.log.path()) }
+
+// messageOf is that of the latest attempt that an error is about.
+func messageOf(tb TB, err error) string {
+	box, boxErr := sandboxOf(tb)
+	if boxErr != nil {
+		return err.Error()
+	}
+	box.evidence.mu.Lock()
+	attempts := slices.Clone(box.evidence.attempts)
+	box.evidence.mu.Unlock()
+	for _, a := range slices.Backward(attempts) {
+		if a.log.path() != "" && strings.Contains(err.Error(), a.pathInMessage()) {
+			return a.message(err)
+		}
+	}
+	return err.Error()
+}
+
+// shownEnv returns what Config.Env adds to a pod's environment, as it may be shown.
+func (c Config) shownEnv() (shown []string) {
 	for _, entry := range c.Env {
 		name, value, ok := strings.Cut(entry, "=")
 		if !ok {
 			value = os.Getenv(name) // it was passed on
 		}
-		shown := fmt.Sprintf("%s (%d bytes)", name, len(value))
+		text := fmt.Sprintf("%s (%d bytes)", name, len(value))
 		if slices.Contains(c.ShowEnv, name) {
-			shown = name + "=" + value
+			text = name + "=" + value
 		}
-		fmt.Fprintf(w, "  %s\n", spawn.Printable(shown))
+		shown = append(shown, spawn.Printable(text))
 	}
-}
-
-// report writes the evidence where it outlives the test, and tells where. It is
-// called once the test has failed and its pods are gone.
-func (e *evidence) report(mark string) {
-	e.tb.Helper()
-	if len(e.attempts)+len(e.outputs) == 0 {
-		return
-	}
-	e.snapshot(mark) // of a test in which no pod became ready
-	if e.dir == "" {
-		e.tb.Logf("harness: the evidence is lost: %v", errors.Join(e.lost...))
-		return
-	}
-	for i, name := range fileNames(e.attempts) {
-		e.reportLog("pod "+spawn.Printable(e.attempts[i].pod), e.attempts[i].log, name+".log")
-	}
-	for _, o := range e.outputs {
-		o.log.endFollowing()
-		e.reportLog(o.name, o.log, o.name)
-	}
-	e.write("merged.log", e.writeMerged)
-	e.write("processes.txt", func(w io.Writer) error { return second(io.WriteString(w, e.processes)) })
-	e.write("timelines.txt", e.writeTimelines)
-	e.write("trace.json", e.writeTrace)
-	attr(e.tb, e.dir)
-	e.tb.Logf("harness: all evidence of this failure: %s", e.dir)
-	if err := errors.Join(e.lost...); err != nil {
-		e.tb.Logf("harness: but some of it is lost: %v", err)
-	}
-}
-
-func (e *evidence) reportLog(who string, log *podLog, name string) {
-	e.tb.Helper()
-	e.write(name, func(w io.Writer) error { return second(io.Copy(w, log.reader())) })
-	e.tb.Logf("harness: %s\n\twhole log: %s\n\tlast lines:%s", who, filepath.Join(e.dir, name), log.tail())
-}
-
-func second[T any](_ T, err error) error { return err }
-
-// write writes one file of the evidence; what cannot be written is lost.
-func (e *evidence) write(name string, to func(io.Writer) error) {
-	file, err := os.OpenFile(filepath.Join(e.dir, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err == nil {
-		buffered := bufio.NewWriter(file)
-		err = errors.Join(to(buffered), buffered.Flush(), file.Close())
-	}
-	if err != nil {
-		e.lost = append(e.lost, err)
-	}
-}
-
-// fileNames returns a name for the files of each attempt: the pod's, with a
-// number where that is taken.
-func fileNames(attempts []*attempt) (names []string) {
-	const longest = 200 // a file's name has 255 bytes, some are for the rest of it
-	taken := map[string]bool{"merged": true}
-	for _, a := range attempts {
-		pod := strings.Map(func(r rune) rune {
-			if r == '/' || r < ' ' {
-				return '_' // a name that Start refused
-			}
-			return r
-		}, a.pod)
-		pod = pod[:min(len(pod), longest)]
-		name := pod
-		for n := 2; taken[name]; n++ {
-			name = fmt.Sprintf("%s.%d", pod, n)
-		}
-		taken[name] = true
-		names = append(names, name)
-	}
-	return names
-}
-
-// copyStatusFiles keeps the small files of a pod directory, but not the log.
-func copyStatusFiles(from, to string) error {
-	const most, largest = 20, 64 << 10
-	entries, err := os.ReadDir(from)
-	if from == "" || errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	kept := 0
-	for _, entry := range entries {
-		info, infoErr := entry.Info()
-		if infoErr != nil || !info.Mode().IsRegular() || info.Size() > largest || entry.Name() == "stderr.log" || kept == most {
-			continue
-		}
-		text, readErr := os.ReadFile(filepath.Join(from, entry.Name()))
-		if readErr == nil {
-			kept++
-			readErr = errors.Join(os.MkdirAll(to, 0o700), os.WriteFile(filepath.Join(to, entry.Name()), text, 0o600))
-		}
-		err = errors.Join(err, readErr)
-	}
-	return err
-}
-
-// since tells how long after the first start of the test a moment was: the clock of
-// the evidence.
-func (e *evidence) since(t time.Time) time.Duration { return t.Sub(e.attempts[0].begin) }
-
-// mergedLog is one of the logs that are merged.
-type mergedLog struct {
-	*attempt
-	lines *lineReader
-	line  string // the next one
-	at    time.Time
-	end   error // io.EOF after the last line
-}
-
-// advance goes to the next line. Its time is when it was first seen whole.
-func (m *mergedLog) advance() {
-	m.line, m.end = m.lines.next()
-	m.at = m.log.stamps.of(m.lines.offset)
-}
-
-// writeMerged writes the logs of all pods on one clock, which starts with the
-// first attempt.
-func (e *evidence) writeMerged(w io.Writer) error {
-	var logs []*mergedLog
-	for _, a := range e.attempts {
-		m := &mergedLog{attempt: a, lines: newLineReader(a.log.reader())}
-		m.advance()
-		logs = append(logs, m)
-	}
-	for {
-		var first *mergedLog
-		for _, m := range logs {
-			if m.end == nil && (first == nil || m.at.Before(first.at)) {
-				first = m
-			} else if m.end != nil && m.end != io.EOF {
-				return m.end
-			}
-		}
-		if first == nil {
-			return nil
-		}
-		if _, err := fmt.Fprintf(w, "%+11.6f  %s  %s\n", e.since(first.at).Seconds(), spawn.Printable(first.pod), first.line); err != nil {
-			return err
-		}
-		first.advance()
-	}
-}
-
-var phaseNames = []string{"launch", "first line", "ready line", "connect", "failed"}
-
-// phases are the steps of a start, each until its moment; 0 = it did not come to it.
-func phases(t spawn.Timeline) []time.Duration {
-	return []time.Duration{t.Launched, t.FirstLine, t.ReadyLine, t.Connected, t.Ended}
-}
-
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-func (e *evidence) writeTimelines(w io.Writer) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(table, "begun\tlaunched\tfirst line\tready line\tconnected\tfailed\t  pod\n")
-	for _, a := range e.attempts {
-		fmt.Fprintf(table, "%+.3fms\t", millis(a.timeline.Start.Sub(e.attempts[0].timeline.Start)))
-		for _, until := range phases(a.timeline) {
-			if until == 0 {
-				fmt.Fprint(table, "-\t")
-			} else {
-				fmt.Fprintf(table, "%.3fms\t", millis(until))
-			}
-		}
-		fmt.Fprintf(table, "  %s", spawn.Printable(a.pod))
-		if a.err != nil {
-			verdict, _, _ := strings.Cut(a.err.Error(), "\n")
-			fmt.Fprintf(table, ": %s", spawn.Printable(verdict))
-		}
-		fmt.Fprintln(table)
-	}
-	return table.Flush()
-}
-
-// traceEvent is an event of the Trace Event Format, which Perfetto and
-// chrome://tracing read; times are in microseconds.
-type traceEvent struct {
-	Name     string         `json:"name"`
-	Phase    string         `json:"ph"`
-	Time     float64        `json:"ts"`
-	Duration float64        `json:"dur,omitempty"`
-	Process  int            `json:"pid"`
-	Thread   int            `json:"tid"`
-	Args     map[string]any `json:"args,omitempty"`
-}
-
-// writeTrace writes the timelines as a trace: a row for each pod, a span for
-// each step.
-func (e *evidence) writeTrace(w io.Writer) error {
-	events := []traceEvent{{Name: "process_name", Phase: "M", Process: 1, Args: map[string]any{"name": e.tb.Name()}}}
-	for i, a := range e.attempts {
-		events = append(events, traceEvent{Name: "thread_name", Phase: "M", Process: 1, Thread: i + 1,
-			Args: map[string]any{"name": fmt.Sprintf("%s (process %d)", a.pod, a.pid)}})
-		begin := a.timeline.Start.Sub(e.attempts[0].timeline.Start)
-		from := time.Duration(0)
-		for j, until := range phases(a.timeline) {
-			if until == 0 {
-				continue
-			}
-			event := traceEvent{Name: phaseNames[j], Phase: "X", Time: 1000 * millis(begin+from), Duration: 1000 * millis(until-from), Process: 1, Thread: i + 1}
-			if event.Name == "failed" && a.err != nil {
-				event.Args = map[string]any{"error": a.err.Error()}
-			}
-			events = append(events, event)
-			from = until
-		}
-	}
-	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
-}
-
-// evidenceDir returns a directory that is kept: the test's artifact directory
-// if there is one, else a temporary one.
-func evidenceDir(tb TB) (string, error) {
-	if dir := artifactDir(tb); dir != "" {
-		return dir, nil
-	}
-	return os.MkdirTemp(tempDir, "podharness-failed-")
+	return shown
 }
 
 // artifactDir returns the artifact directory of a test; "" = it does not outlive the
-// test, as testing's own does only with go test -artifacts.
-func artifactDir(tb any) string {
+// test, as testing's own does only with go test -artifacts. Asking makes that one: it is
+// done only with mayMake.
+func artifactDir(tb any, mayMake bool) string {
 	t, ok := optional[interface{ ArtifactDir() string }](tb)
 	if !ok {
 		return ""
 	}
-	kept := flag.Lookup("test.artifacts")
-	if _, ok := t.(testing.TB); ok && (kept == nil || kept.Value.String() != "true") {
+	if _, ok := t.(testing.TB); ok && !(mayMake && keepsArtifacts()) {
 		return ""
 	}
 	return t.ArtifactDir()
+}
+
+func keepsArtifacts() bool {
+	kept := flag.Lookup("test.artifacts")
+	return kept != nil && kept.Value.String() == "true"
+}
+
+// artifactsBase returns where to make a directory for the evidence of a test that has
+// none, and whether only a few may be there.
+func artifactsBase() (dir string, few bool) {
+	if !keepsArtifacts() {
+		return tempDir, true
+	}
+	dir, err := filepath.Abs(filepath.Join(flag.Lookup("test.outputdir").Value.String(), "_artifacts"))
+	return dir, err != nil
 }

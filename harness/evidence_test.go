@@ -66,7 +66,7 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 
 	timelines := read("timelines.txt")
 	assert.Regexp(t, `(?m)^ *\+0\.000ms +.*ms  broken: pod exited before becoming ready \(exit status 7\): no disk$`, timelines)
-	assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  alpha$`, timelines)
+	assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  alpha: \d+\.\d{3}ms connect, \d+\.\d{3}ms SIGINT, \d+\.\d{3}ms exit status 0$`, timelines)
 
 	var trace struct {
 		TraceEvents []struct {
@@ -85,7 +85,8 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 			assert.Positive(t, event.Dur)
 		}
 	}
-	assert.Equal(t, map[string]int{"process_name": 1, "thread_name": 3, "launch": 3, "first line": 3, "ready line": 2, "connect": 2, "failed": 1}, steps)
+	assert.Equal(t, map[string]int{"process_name": 1, "thread_name": 3, "launch": 3, "first line": 3, "ready line": 2, "connect": 3, "failed": 1, "life": 2,
+		"SIGINT": 2, "SIGSTOP": 1, "exit status 0": 2}, steps)
 
 	NeedProcesses(t)
 	processes := read("processes.txt")
@@ -117,13 +118,12 @@ func TestEvidenceOfManyPodsHasATraceOfAll(t *testing.T) {
 
 func TestValuesAreShownByChoiceOnly(t *testing.T) {
 	t.Setenv("PASSED_ON", "value")
-	var text strings.Builder
-	Config{
+	assert.Equal(t, []string{
+		"DB_PASS (7 bytes)", "PIN (4 bytes)", "PASSED_ON (5 bytes)", "EMPTY (0 bytes)", `COLOR=blue\x1b[2J`, "NOT_THERE (0 bytes)", "TWO=a=b",
+	}, Config{
 		Env:     []string{"DB_PASS=hunter2", "PIN=1234", "PASSED_ON", "EMPTY=", "COLOR=blue\x1b[2J", "NOT_THERE", "TWO=a=b"},
 		ShowEnv: []string{"COLOR", "TWO"},
-	}.describeEnv(&text, "alpha")
-	assert.Equal(t, "\nenvironment of pod alpha beyond the usual:\n"+
-		"  DB_PASS (7 bytes)\n  PIN (4 bytes)\n  PASSED_ON (5 bytes)\n  EMPTY (0 bytes)\n  COLOR=blue\\x1b[2J\n  NOT_THERE (0 bytes)\n  TWO=a=b\n", text.String())
+	}.shownEnv())
 }
 
 func TestStampsAreBoundedAndInOrder(t *testing.T) {
@@ -150,13 +150,14 @@ func TestStampsAreBoundedAndInOrder(t *testing.T) {
 
 func TestNamesOfEvidenceFilesDiffer(t *testing.T) {
 	t.Parallel()
-	var attempts []*attempt
+	e := evidence{names: map[string]int{"merged": 1}}
+	var names []string
 	long := strings.Repeat("x", 253)
 	for _, pod := range []string{"merged", "a.2", "a", "a", "a/b", "a_b", long, long} {
-		attempts = append(attempts, &attempt{pod: pod})
+		names = append(names, e.newName(pod))
 	}
 	cut := long[:200]
-	assert.Equal(t, []string{"merged.2", "a.2", "a", "a.3", "a_b", "a_b.2", cut, cut + ".2"}, fileNames(attempts))
+	assert.Equal(t, []string{"merged.2", "a.2", "a", "a.3", "a_b", "a_b.2", cut, cut + ".2"}, names)
 }
 
 func TestMergedLogCutsALongLine(t *testing.T) {
@@ -278,9 +279,9 @@ func TestArtifactDirOfTestingOutlivesTheTestWithTheFlagOnly(t *testing.T) {
 	if kept := flag.Lookup("test.artifacts"); kept != nil && kept.Value.String() == "true" {
 		t.Skip("-artifacts is given")
 	}
-	assert.Empty(t, artifactDir(t))
-	assert.Empty(t, artifactDir(outerTB{t, t}))
-	assert.Equal(t, "kept", artifactDir(&innerTB{dir: "kept"}))
+	assert.Empty(t, artifactDir(t, true))
+	assert.Empty(t, artifactDir(outerTB{t, t}, true))
+	assert.Equal(t, "kept", artifactDir(&innerTB{dir: "kept"}, false))
 }
 
 func TestNamesOfPods(t *testing.T) {

@@ -74,25 +74,33 @@
 //
 // # Evidence
 //
-// When the test failed, the last lines of each pod's log are reported, and the
-// evidence is kept in the test's artifact directory (go test -artifacts), or else
-// in a temporary one, which one line names:
+// When a test failed, the last lines of each pod's log are reported, and the evidence
+// is kept in a directory that one line names. It is named after the test and the time
+// in the directory PODHARNESS_ARTIFACTS, if that environment variable is set; else it is
+// the test's artifact directory (go test -artifacts), or a temporary one, of which the
+// newest 20 are kept. (A TB that is not of package testing and has ArtifactDir chooses
+// itself.)
 //
-//	NAME.log        the whole log of a pod, as it wrote it
+//	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
 //	client-N.stdout what a client wrote to its stdout, or stderr
 //	NAME.dir/       the small files of the pod's directory, such as status.json
-//	merged.log      the logs of all pods of the test on one clock
-//	processes.txt   what lived when the test failed, before it was stopped, with
-//	                open files and sockets and what each thread waits for, and
-//	                the environment beyond the usual, values as [Config.ShowEnv]
-//	                has it (a start that failed has killed its own before that)
-//	timelines.txt   how long each step of each start took
+//	merged.log      all of these logs on one clock
+//	processes.txt   what lived when the test failed, or when a start did, before it was
+//	                ended: with open files, sockets, and what each thread waits for; and
+//	                the environment beyond the usual, values as [Config.ShowEnv] has it
+//	timelines.txt   how long each step of each start took, and what came then, to the end
 //	trace.json      the same for Perfetto or chrome://tracing
 //
-// On success nothing is written. Nor is it by a test that panics or runs into its
-// timeout: go test ends the test binary then, and the teardown of the test does not
-// get so far. Every wait of this package ends before that timeout, where TB has
-// Deadline.
+// All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
+// are too long the beginning and the end are kept.
+//
+// The same is written, before its pods are killed, of each test that the end of the test
+// binary cuts short, by a panic, os.Exit or a signal: by the watchdog, which has one line
+// on the test binary's stderr say where; it knows the times of lines to 100 ms. A test that
+// still runs shortly before its deadline (go test -timeout) has its evidence written then.
+// Every wait of this package ends before that, where TB has Deadline.
+//
+// On success nothing is written.
 package harness
 
 import (
@@ -191,6 +199,11 @@ type Config struct {
 	// MustStopGracefully fails the test if the pod is ended by StopSignal instead
 	// of handling it, or must be killed; false = the test's log tells.
 	MustStopGracefully bool
+	// DumpSignal has a pod that hangs write to its log what it does, such as SIGQUIT
+	// for a Go program; nil = none. It is sent to the pod's process, once, before that
+	// is ended: because it did not become ready in time, or runs when the test has
+	// failed or was cut short.
+	DumpSignal os.Signal
 	// AllowLeaks lets the test pass although the pod leaves processes behind;
 	// false = that fails the test. They are killed in any case.
 	AllowLeaks bool
@@ -214,7 +227,7 @@ func StartPod(tb TB, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := start(tb, cfg)
 	if err != nil {
-		tb.Fatalf("harness: %v", err)
+		tb.Fatalf("harness: %s", messageOf(tb, err))
 	}
 	return pod
 }
@@ -279,7 +292,7 @@ func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	var process podProcess
 	launched := false
 	b.binary.starting()
-	started, err := a.start(b.ctx, sc, func(pid int) {
+	started, err := a.start(b.ctx, sc, mark, func(pid int) {
 		launched = true
 		process = b.binary.launched(pid)
 	})
@@ -298,7 +311,7 @@ func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		return nil, err
 	}
 	born.pid = started.PID
-	pod := &Pod{started, b.tb, &life{cfg: cfg, box: b, log: a.log, mark: mark, process: process, born: born}}
+	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.log, attempt: a, mark: mark, process: process, born: born}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
 		readyLate.happened(b.tb)
 	}
@@ -329,6 +342,9 @@ func (c Config) check() error {
 	}
 	if _, ok := c.StopSignal.(syscall.Signal); !ok {
 		return fmt.Errorf("StopSignal %v is not a syscall.Signal", c.StopSignal)
+	}
+	if _, ok := c.DumpSignal.(syscall.Signal); !ok && c.DumpSignal != nil {
+		return fmt.Errorf("DumpSignal %v is not a syscall.Signal", c.DumpSignal)
 	}
 	if c.StopGrace < 0 {
 		return fmt.Errorf("StopGrace %v is negative", c.StopGrace)

@@ -224,10 +224,10 @@ func TestStartPodFailsTheTestWithTheEvidence(t *testing.T) {
 	})
 	assert.False(t, reached, "it ends the test")
 	assert.True(t, tb.Failed())
-	assert.Contains(t, text, "harness: pod exited before becoming ready (exit status 7): cannot open session store")
-	text = tb.end()
 	log := filepath.Join(tb.artifacts, "alpha.log")
-	assert.Contains(t, text, "whole log: "+log+"\n\tlast lines:\n\t\tcannot open session store")
+	assert.Regexp(t, `harness: pod exited before becoming ready \(exit status 7\): cannot open session store\n\tpod: alpha .*\n\tlog: `+log+`\n`, text)
+	text = tb.end()
+	assert.Equal(t, 1, strings.Count(text, "cannot open session store"), "a message says each thing once: %s", text)
 	saved, err := os.ReadFile(log)
 	require.NoError(t, err)
 	assert.Equal(t, "cannot open session store\n", string(saved))
@@ -379,7 +379,7 @@ func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
 			text := tb.end()
 			assert.Equal(t, tc.fails, tb.Failed(), text)
 			if tc.fails {
-				assert.Contains(t, text, "pod alpha ended by itself during the test (exit status 3)\n\tpod: it has ended (exit status 3)\n\tlog: "+pod.LogPath+"\n\tlast lines:\n")
+				assert.Contains(t, text, "pod alpha ended by itself during the test (exit status 3)\n\tpod: it has ended (exit status 3)\n\tlog: "+filepath.Join(tb.artifacts, "alpha.log")+"\n\tlast lines:\n")
 				assert.Contains(t, text, "\n\t\tout of memory")
 			} else {
 				assert.Empty(t, text)
@@ -544,7 +544,7 @@ func TestWaitLog(t *testing.T) {
 		text := tb.run(func() { pod.WaitLog("nowhere", time.Millisecond) })
 		assert.True(t, tb.Failed())
 		assert.Contains(t, text, fmt.Sprintf(`no line of the log of pod %s matched "nowhere" within 1ms`, pod.Name))
-		assert.Contains(t, text, fmt.Sprintf("pod: it still runs (process %d)\n\tlog: %s\n\tlast lines:\n\t\ta \\x1b[31mred", pod.PID, pod.LogPath))
+		assert.Contains(t, text, fmt.Sprintf("pod: it still runs (process %d)\n\tlog: %s\n\tlast lines:\n\t\ta \\x1b[31mred", pod.PID, filepath.Join(tb.artifacts, pod.Name+".log")))
 		assert.Contains(t, text, "\n\t\tunfinished")
 	})
 	t.Run("does not wait for a pod that has ended", func(t *testing.T) {
@@ -739,6 +739,12 @@ func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
 		func(t *testing.T, pod *harness.Pod) {
 			pod.WaitLogAfter(pod.LogEnd(), "nowhere", time.Millisecond) // line 9
 		},
+		func(t *testing.T, _ *harness.Pod) {
+			c := harness.StartClient(t, harness.ClientConfig{Program: "/bin/sh", Args: []string{"-c", `trap "" INT; echo up; read x; sleep 1000`}, TTY: true, StopGrace: 10 * time.Millisecond})
+			c.WaitOutput("up", patience)
+			_ = c.Stop() // line 10
+			t.Fail()
+		},
 	}
 	if isHelper(t) {
 		for i, call := range calls {
@@ -755,17 +761,19 @@ func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
 	require.NoError(t, err)
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
+	t.Setenv("PODHARNESS_ARTIFACTS", "")
 	out, err := inHelper(t)
 	require.Error(t, err)
 	for i, message := range []string{
 		"pod exited before becoming ready \\(exit status 7\\): cannot open session store", "no line of the log", "pod alpha did not end",
 		"could not connect to pod alpha", "stopped .signal.: pod alpha: os: process already finished", "continued: pod alpha: os: process already finished", "pod alpha did not stop within 10ms of SIGINT: killed",
 		"could not connect to pod alpha", "the snapshot of pod alpha was read before", "no line of the log",
+		"client /bin/sh did not stop within 10ms of SIGINT: killed",
 	} {
 		line := 1 + strings.Count(string(source[:strings.Index(string(source), fmt.Sprint("// line ", i))]), "\n")
 		assert.Regexp(t, fmt.Sprintf(`harness_test\.go:%d: harness: %s`, line, message), out)
 	}
-	path := regexp.MustCompile(`whole log: (.*/podharness-failed-.*/beta\.log)`).FindStringSubmatch(out)
+	path := regexp.MustCompile(`log: (.*/podharness-TestFailureIsReportedAtTheCallersLine-call_0-\d{8}T\d{6}\.\d{3}/beta\.log)`).FindStringSubmatch(out)
 	require.NotNil(t, path, out)
 	assert.FileExists(t, path[1], "it is kept")
 	assert.True(t, strings.HasPrefix(path[1], temp+"/"), "in TMPDIR: %s", path[1])

@@ -29,6 +29,9 @@ type podLog struct {
 	log     *spawn.Log // nil until the start has made it, and after the test
 	stamps  stamps
 	changed chan struct{} // closed when it grows; nil = nobody waits
+	window  stamp         // when what is not noted yet began to come, and where it ends
+	note    func(stamp)   // in the journal
+	said    int64         // what was there before the pod was asked to write what it does; 0 = it was not
 
 	stop      context.CancelFunc // of following
 	following sync.WaitGroup
@@ -37,7 +40,7 @@ type podLog struct {
 // newPodLog returns the log of a pod that is about to be started. With go test
 // -v its lines are streamed to the test.
 func newPodLog(tb TB, pod string) *podLog {
-	l := &podLog{stop: func() {}}
+	l := &podLog{stop: func() {}, note: func(stamp) {}}
 	if !verbose(tb) {
 		return l
 	}
@@ -73,13 +76,46 @@ func (l *podLog) take(log *spawn.Log) {
 
 // grown notes when the log had which size.
 func (l *podLog) grown(size int64) {
+	if window := l.add(stamp{time.Now(), size}); window.Size > 0 {
+		l.note(window)
+	}
+}
+
+// apartNoted is how fine the times in the journal are. When the last bytes came, the log
+// itself tells.
+const apartNoted = 100 * time.Millisecond
+
+// add returns what should be noted now; zero = nothing.
+func (l *podLog) add(s stamp) (window stamp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stamps.add(time.Now(), size)
+	l.stamps.add(s.At, s.Size)
 	if l.changed != nil {
 		close(l.changed)
 		l.changed = nil
 	}
+	if l.window.Size > 0 && s.At.Sub(l.window.At) < apartNoted {
+		l.window.Size = s.Size
+		return stamp{}
+	}
+	window, l.window = l.window, s
+	return window
+}
+
+// view returns the open log, nil if there is none, and when it grew.
+func (l *podLog) view() (*os.File, []stamp) {
+	file := l.file()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return file, slices.Clone(l.stamps.at)
+}
+
+// keepTail has the tail end where the log ends now.
+func (l *podLog) keepTail() {
+	size := l.reader().Size()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said = size
 }
 
 // next returns a channel that is closed when the log has grown again.
@@ -156,13 +192,6 @@ func (l *podLog) path() string {
 	return ""
 }
 
-// dir returns the pod directory; "" if none was made.
-func (l *podLog) dir() string {
-	// Not filepath.Dir, which would remove a .. behind a symbolic link.
-	path := l.path()
-	return path[:max(0, strings.LastIndexByte(path, '/'))]
-}
-
 // is reports whether a file is this log.
 func (l *podLog) is(info os.FileInfo) bool {
 	file := l.file()
@@ -193,10 +222,12 @@ func (l *podLog) open() (*os.File, error) {
 
 // reader returns the log from its start to where it ends now, however fast it
 // grows; nothing after close.
-func (l *podLog) reader() *io.SectionReader {
-	if file := l.file(); file != nil {
-		if info, err := file.Stat(); err == nil {
-			return io.NewSectionReader(file, 0, info.Size())
+func (l *podLog) reader() *io.SectionReader { return sectionOf(l.file()) }
+
+func sectionOf(log *os.File) *io.SectionReader {
+	if log != nil {
+		if info, err := log.Stat(); err == nil {
+			return io.NewSectionReader(log, 0, info.Size())
 		}
 	}
 	return io.NewSectionReader(strings.NewReader(""), 0, 0)
@@ -222,6 +253,9 @@ func (l *podLog) end() int64 {
 func (l *podLog) tail() string {
 	const most, size = 8, 8 << 10
 	log := l.reader()
+	if l.said > 0 {
+		log = io.NewSectionReader(log, 0, min(l.said, log.Size()))
+	}
 	_, _ = log.Seek(max(0, log.Size()-size), io.SeekStart)
 	var last []string
 	for lines := newLineReader(log); ; {
@@ -277,8 +311,8 @@ type stamps struct {
 }
 
 type stamp struct {
-	time time.Time
-	size int64
+	At   time.Time
+	Size int64
 }
 
 // maxStamps bounds the record of one log. Beyond it every other stamp is
@@ -286,11 +320,11 @@ type stamp struct {
 const maxStamps = 1 << 14
 
 func (s *stamps) add(now time.Time, size int64) {
-	if n := len(s.at); n > 0 && size < s.at[n-1].size {
+	if n := len(s.at); n > 0 && size < s.at[n-1].Size {
 		s.at = nil // truncated: there is nothing older to tell of
 	}
-	if n := len(s.at); n > 0 && now.Sub(s.at[n-1].time) < s.apart {
-		s.at[n-1].size = size
+	if n := len(s.at); n > 0 && now.Sub(s.at[n-1].At) < s.apart {
+		s.at[n-1].Size = size
 		return
 	}
 	if len(s.at) == maxStamps {
@@ -305,9 +339,9 @@ func (s *stamps) add(now time.Time, size int64) {
 
 // of returns when the byte before offset was there.
 func (s *stamps) of(offset int64) time.Time {
-	i, _ := slices.BinarySearchFunc(s.at, offset, func(at stamp, offset int64) int { return cmp.Compare(at.size, offset) })
+	i, _ := slices.BinarySearchFunc(s.at, offset, func(at stamp, offset int64) int { return cmp.Compare(at.Size, offset) })
 	if len(s.at) == 0 {
 		return time.Time{}
 	}
-	return s.at[min(i, len(s.at)-1)].time
+	return s.at[min(i, len(s.at)-1)].At
 }

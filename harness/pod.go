@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"golang.org/x/sys/unix"
 )
 
 // A Pod is a ready pod of a test. It embeds the [spawn.Pod]: its name, process,
@@ -23,14 +24,15 @@ type Pod struct {
 	*spawn.Pod
 
 	tb TB // that is told of failures
-	*life
+	*common
 }
 
-// life is what all who have a pod share.
-type life struct {
+// common is what all who have a pod share.
+type common struct {
 	cfg     Config
 	box     *sandbox
 	log     *podLog
+	attempt *attempt
 	mark    string // of whatever it starts
 	process podProcess
 	born    census // before it was started
@@ -61,7 +63,7 @@ func (p *Pod) With(tb TB) *Pod {
 	return p
 }
 
-func (p *Pod) view(tb TB) *Pod { return &Pod{p.Pod, tb, p.life} }
+func (p *Pod) view(tb TB) *Pod { return &Pod{p.Pod, tb, p.common} }
 
 // leave is called at the end of a test that has used the pod and does not own it.
 func (p *Pod) leave() {
@@ -69,12 +71,12 @@ func (p *Pod) leave() {
 	p.box.unuse(p.Name, p.tb)
 	p = p.latest().view(p.tb)
 	err := p.died()
-	if err == nil && !p.tb.Failed() {
+	if err == nil && !failed(p.tb) {
 		return
 	}
 	p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", p.box.tb.Name(), p.box.keepEvidence(p.tb))
 	if err != nil {
-		p.tb.Errorf("harness: %v", p.tell(err))
+		p.tb.Errorf("harness: %s", p.attempt.message(p.tell(err)))
 	}
 }
 
@@ -87,7 +89,7 @@ func (p *Pod) Restart() *Pod {
 	p.tb.Helper()
 	pod, err := p.TryRestart()
 	if err != nil {
-		p.tb.Fatalf("harness: restart: %v", err)
+		p.tb.Fatalf("harness: restart: %s", messageOf(p.box.tb, err))
 	}
 	return pod
 }
@@ -134,7 +136,7 @@ func (p *Pod) Dial() net.Conn {
 	p.tb.Helper()
 	t := &Talk{pod: p, timeout: killGrace}
 	if err := t.dial(); err != nil {
-		p.tb.Fatalf("harness: %v%s", err, p.condition())
+		p.fail(fmt.Errorf("%w%s", err, p.condition()))
 		return nil
 	}
 	p.tb.Cleanup(t.Close)
@@ -176,7 +178,7 @@ func (p *Pod) WaitLogAfter(from int64, pattern string, timeout time.Duration) st
 	p.tb.Helper()
 	line, _, err := p.TryWaitLogAfter(from, pattern, timeout)
 	if err != nil {
-		p.tb.Fatalf("harness: %v", err)
+		p.fail(err)
 	}
 	return line
 }
@@ -272,7 +274,7 @@ func (p *Pod) Wait(timeout time.Duration) *os.ProcessState {
 	p.tb.Helper()
 	state, err := p.TryWait(timeout)
 	if err != nil {
-		p.tb.Fatalf("harness: %v", err)
+		p.fail(err)
 	}
 	return state
 }
@@ -295,7 +297,7 @@ func (p *Pod) Suspend() {
 	p.mustSignal(syscall.SIGSTOP)
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
 	if !stopsWithin(p.PID, grace) {
-		p.tb.Fatalf("harness: pod %s did not stop within %v of SIGSTOP%s%s", p.Name, grace, note, p.condition())
+		p.fail(fmt.Errorf("pod %s did not stop within %v of SIGSTOP%s%s", p.Name, grace, note, p.condition()))
 	}
 }
 
@@ -308,7 +310,29 @@ func (p *Pod) Resume() {
 func (p *Pod) mustSignal(sig syscall.Signal) {
 	p.tb.Helper()
 	if err := p.Signal(sig); err != nil {
-		p.tb.Fatalf("harness: %v: %v%s", sig, err, p.condition())
+		p.fail(fmt.Errorf("%v: %w%s", sig, err, p.condition()))
+	}
+}
+
+// fail fails the test, and ends it.
+func (p *Pod) fail(err error) {
+	p.tb.Helper()
+	p.tb.Fatalf("harness: %s", p.attempt.message(err))
+}
+
+// Signal is the embedded Pod's Signal; the evidence has when it was sent.
+func (p *Pod) Signal(sig os.Signal) error {
+	err := p.Pod.Signal(sig)
+	if number, ok := sig.(syscall.Signal); ok && err == nil {
+		p.attempt.mark(unix.SignalName(number))
+	}
+	return err
+}
+
+// noteEnd notes how the pod has ended.
+func (p *Pod) noteEnd() {
+	if how, ended := p.Ended(); ended {
+		p.attempt.ended(how)
 	}
 }
 
@@ -355,5 +379,5 @@ func (p *Pod) condition() string {
 	if how, ended := p.Ended(); ended {
 		life = fmt.Sprintf("it has ended (%s)", how)
 	}
-	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, p.LogPath, p.log.tail())
+	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, spawn.Printable(p.LogPath), p.log.tail())
 }

@@ -378,6 +378,9 @@ func stopsWithin(pid int, d time.Duration) bool {
 	}
 }
 
+// sendTo sends a signal to the process of a pidfd.
+func sendTo(pidfd int, sig unix.Signal) error { return unix.PidfdSendSignal(pidfd, sig, nil, 0) }
+
 // Bounds of a snapshot.
 const (
 	maxProcesses = 500

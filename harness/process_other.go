@@ -3,8 +3,10 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +31,8 @@ func identify(int) (none podProcess) { return none }
 func hold(podProcess) (pidfd int, ok bool) { return -1, false }
 
 func killGroup(podProcess, int) {}
+
+func sendTo(int, syscall.Signal) error { return errors.ErrUnsupported }
 
 func awaitEnds([]int, time.Duration) {}
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -84,7 +85,7 @@ func makeSandbox(tb TB) (*sandbox, error) {
 	}
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
-	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", evidence: &evidence{tb: tb}, roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
+	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
 	for _, dir := range dirs {
 		// All, since what cleans a temporary directory up may remove an idle one.
 		if err := os.MkdirAll(box.dir(dir), 0o700); err != nil {
@@ -92,6 +93,7 @@ func makeSandbox(tb TB) (*sandbox, error) {
 			return nil, err
 		}
 	}
+	box.evidence = newEvidence(tb, b, box.root, box.mark)
 	return box, nil
 }
 
@@ -111,6 +113,7 @@ type roster struct {
 
 	judgeOnce sync.Once
 	fault     bool // one has ended by itself
+	dumpOnce  sync.Once
 }
 
 func newRoster() roster {
@@ -151,6 +154,10 @@ func (r *roster) add(p *Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pods = append(r.pods, p)
+	go func() {
+		<-p.Done()
+		p.noteEnd()
+	}()
 }
 
 // judge notes, once, which pods have ended by themselves before the teardown of
@@ -165,6 +172,30 @@ func (r *roster) judge() bool {
 		}
 	})
 	return r.fault
+}
+
+// dump has the pods of a test that has failed write what they do, once: they are
+// about to be stopped.
+func (r *roster) dump(tb TB) {
+	r.dumpOnce.Do(func() {
+		r.mu.Lock()
+		pods := slices.DeleteFunc(slices.Clone(r.pods), func(p *Pod) bool {
+			_, ended := p.Ended()
+			return ended || p.attempt.Dump == 0
+		})
+		r.mu.Unlock()
+		attempts := make([]*attempt, len(pods))
+		for i, p := range pods {
+			attempts[i] = p.attempt
+		}
+		dump(tb, attempts)
+		for _, p := range pods {
+			p.mu.Lock()
+			_, ended := p.Ended()
+			p.killed = p.killed || ended
+			p.mu.Unlock()
+		}
+	})
 }
 
 // end cancels the starts that are under way, and stops the pods that became
@@ -193,22 +224,26 @@ func shortTempDir() string {
 	return tempDir
 }
 
-// newName makes a pod's name of the test's, with what is unsafe in a path or a
-// shell replaced.
+// newName makes a pod's name of the test's.
 func (b *sandbox) newName() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.named++
+	const most = 32
+	safe := safeName(b.tb.Name())
+	return fmt.Sprintf("%s-%d", cmp.Or(safe[:min(len(safe), most)], "pod"), b.named)
+}
+
+// safeName returns a name with what is unsafe in a path or a shell replaced.
+func safeName(name string) string {
 	safe := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' {
 			return r
 		}
 		return '-'
-	}, b.tb.Name())
+	}, name)
 	// A name must not look like a flag, or be hidden.
-	safe = strings.TrimLeft(safe, "-.")
-	const most = 32
-	return fmt.Sprintf("%s-%d", cmp.Or(safe[:min(len(safe), most)], "pod"), b.named)
+	return strings.TrimLeft(safe, "-.")
 }
 
 // spawnConfig returns what to start for a config whose defaults are filled in, with
@@ -355,9 +390,9 @@ func (b *sandbox) cleanup() {
 		kill(kin{mark: b.mark}, time.Now().Add(grace))
 	}
 	if b.failed() {
-		b.evidence.report(b.mark)
+		b.evidence.report()
 	}
-	b.evidence.close()
+	b.evidence.close(b.failed())
 	if err := removeAll(b.root); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %v", err)
 	}

@@ -39,6 +39,7 @@ func (p *Pod) Stop() error {
 	p.stopErr = errors.Join(p.stop(), p.clear())
 	p.log.endFollowing()
 	if _, ended := p.Ended(); ended {
+		p.noteEnd()
 		p.box.binary.letGo(p.process)
 	}
 	return p.stopErr
@@ -112,7 +113,7 @@ func (p *Pod) stop() error {
 	var note string
 	for i, step := range steps {
 		// A stopped pod must go on before it can stop by itself.
-		_ = p.Signal(syscall.SIGCONT)
+		_ = p.Pod.Signal(syscall.SIGCONT)
 		grace, note = beforeDeadline(p.tb, "stop grace", p.cfg.StopGrace)
 		err := step.act(grace)
 		if err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -164,7 +165,7 @@ const leakGrace = 500 * time.Millisecond
 func (p *Pod) clear() error {
 	p.tb.Helper()
 	mine := kin{mark: p.mark}
-	if !errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone) {
+	if !errors.Is(p.Pod.Signal(syscall.Signal(0)), os.ErrProcessDone) {
 		mine.group = p.PID // somebody is left in it
 	}
 	grace, _ := beforeDeadline(p.tb, "", leakGrace)
@@ -173,10 +174,10 @@ func (p *Pod) clear() error {
 	forgiven := p.cfg.AllowLeaks || p.killed
 	p.mu.Unlock()
 	if len(leaks) > 0 && !forgiven {
-		p.box.evidence.snapshot(p.box.mark)
+		p.box.evidence.snapshot()
 	}
 	// There are systems that do not tell what is left.
-	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.Pod.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	if len(leaks) == 0 {
@@ -231,6 +232,7 @@ func (p *Pod) tell(verdict error) error {
 // stays open until the pod has ended or the grace is over: a pod may take its
 // end for a change of mind.
 func (p *Pod) requestShutdown(grace time.Duration) error {
+	p.attempt.mark("shutdown request")
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	conn, err := spawn.Dial(ctx, p.SocketPath)
 	if err != nil {
@@ -259,11 +261,14 @@ func (p *Pod) cleanup() {
 	tb.Helper()
 	// Not by its own verdict alone: then the pods that are stopped before are gone.
 	if p.box.judge() || p.box.failed() || p.judge() != nil {
-		p.box.evidence.snapshot(p.box.mark)
+		p.box.evidence.snapshot()
+		p.box.dump(tb)
 	}
 	var errs []error
 	for ; p != nil; p = p.successor() {
-		errs = append(errs, p.Stop())
+		if err := p.Stop(); err != nil {
+			errs = append(errs, errors.New(p.attempt.message(err)))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		tb.Errorf("harness: %v", err)

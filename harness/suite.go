@@ -46,6 +46,9 @@ func Shared(tb TB, name string, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := sharedPod(tb, name, cfg)
 	if err != nil {
+		if s := theSuite.Load(); s != nil {
+			err = errors.New(messageOf(s, err))
+		}
 		tb.Fatalf("harness: %v", err)
 		return nil
 	}
@@ -288,7 +291,7 @@ func (b *sandbox) unuse(pod string, tb TB) {
 func (b *sandbox) failed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.userFailed || b.tb.Failed()
+	return b.userFailed || failed(b.tb)
 }
 
 // keepEvidence keeps the evidence for a test that uses pods, and returns where.
@@ -296,10 +299,11 @@ func (b *sandbox) keepEvidence(tb TB) string {
 	b.mu.Lock()
 	b.userFailed = true
 	b.mu.Unlock()
-	b.evidence.snapshot(b.mark)
-	if b.evidence.dir == "" {
-		return fmt.Sprintf("none (%v)", errors.Join(b.evidence.lost...))
+	b.evidence.snapshot()
+	dir, err := b.evidence.dir()
+	if dir == "" {
+		return fmt.Sprintf("none (%v)", err)
 	}
-	attr(tb, b.evidence.dir)
-	return b.evidence.dir
+	attr(tb, dir)
+	return dir
 }

@@ -44,7 +44,7 @@ func (p *Pod) Talk(timeout time.Duration) *Talk {
 	p.tb.Helper()
 	t, err := p.TryTalk(timeout)
 	if err != nil {
-		p.tb.Fatalf("harness: %v%s", err, p.condition())
+		p.fail(fmt.Errorf("%w%s", err, p.condition()))
 		return nil
 	}
 	return t
@@ -66,7 +66,7 @@ func (p *Pod) Send(line string, timeout time.Duration) string {
 	p.tb.Helper()
 	answer, err := p.TrySend(line, timeout)
 	if err != nil {
-		p.tb.Fatalf("harness: %v%s", err, p.condition())
+		p.fail(fmt.Errorf("%w%s", err, p.condition()))
 	}
 	return answer
 }
@@ -98,6 +98,7 @@ func (t *Talk) dial() (err error) {
 	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
 		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.Name, t.pod.SocketPath, t.explain(err))
 	}
+	t.pod.attempt.mark("connect")
 	return nil
 }
 
@@ -137,7 +138,7 @@ func (t *Talk) Receive() string {
 
 func (t *Talk) fail(err error) {
 	t.pod.tb.Helper()
-	t.pod.tb.Fatalf("harness: %v%s", err, t.pod.condition())
+	t.pod.fail(fmt.Errorf("%w%s", err, t.pod.condition()))
 }
 
 // TrySnapshot is Snapshot with an error in place of a failed test.

@@ -2,10 +2,12 @@ package harness
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -36,6 +38,9 @@ type binary struct {
 	mark string
 	root string // of all sandboxes
 
+	artifacts    string // where evidence goes, as the user wants it; "" = they do not say
+	mostEvidence int64  // bytes for each failed test
+
 	mu       sync.Mutex
 	pods     map[podProcess]bool // those whose teardown is not over: a new watchdog is told them
 	pipe     *os.File            // to the watchdog; no other process has this end
@@ -55,17 +60,34 @@ var (
 	thisBinary   *binary // nil until the first sandbox is made
 )
 
+// artifacts is where the user wants evidence to go; "" = they do not say. A test may
+// change its directory later.
+var artifacts = func() string {
+	dir := os.Getenv("PODHARNESS_ARTIFACTS")
+	if abs, err := filepath.Abs(dir); dir != "" && err == nil {
+		return abs
+	}
+	return dir
+}()
+
+// stderr is that of the test binary: a test may put another one in its place.
+var stderr = os.Stderr
+
 func makeBinary() (*binary, error) {
 	thisBinaryMu.Lock()
 	defer thisBinaryMu.Unlock()
 	if thisBinary != nil {
 		return thisBinary, nil
 	}
+	most, err := maxEvidence()
+	if err != nil {
+		return nil, err
+	}
 	root, err := os.MkdirTemp(shortTempDir(), "pod")
 	if err != nil {
 		return nil, err
 	}
-	b := &binary{mark: uuid.NewString(), root: root, pods: map[podProcess]bool{}}
+	b := &binary{mark: uuid.NewString(), root: root, artifacts: artifacts, mostEvidence: most, pods: map[podProcess]bool{}}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.watch(); err != nil {
@@ -90,7 +112,7 @@ func (b *binary) watch() error {
 	}
 	defer r.Close()
 	cmd := exec.Command(self, watchdogArg, b.mark, b.root)
-	cmd.Stdin = r
+	cmd.Stdin, cmd.Stderr = r, stderr
 	cmd.Dir = "/"
 	// Where this test binary was itself started by a pod, the watchdog must
 	// outlive that pod's teardown: it ends by itself.
@@ -183,7 +205,8 @@ func init() {
 }
 
 // runWatchdog is what the watchdog does: it waits for the end of the test binary,
-// then ends what its pods have left and removes their sandboxes.
+// then writes the evidence of the tests that this has cut short, ends what its pods
+// have left and removes their sandboxes.
 func runWatchdog(mark, root string) {
 	spawn.CloseInherited()
 	debug.FreeOSMemory() // what the host's initialization used
@@ -196,13 +219,52 @@ func runWatchdog(mark, root string) {
 		_, _ = fmt.Sscanf(lines.Text(), "%c%d %d", &what, &p.pid, &p.start)
 		w.note(what, p)
 	}
+	evidence := w.cutShort(root)
+	told := sayWhere(evidence)
 	for p, pidfd := range w.pods {
 		killGroup(p, pidfd)
 	}
 	k.since = w.since
 	kill(k, time.Now().Add(lastGrace))
 	awaitEnds(slices.Collect(maps.Values(w.pods)), killGrace)
+	for _, r := range evidence {
+		r.write()
+	}
+	told()
 	_ = removeAll(root)
+}
+
+// sayWhere names the evidence on the test binary's stderr, and lets go of that, for
+// the end of which go test waits: when the function that it returns is called, since
+// whoever goes on then may collect the evidence, but no later than in a second.
+func sayWhere(evidence []*record) (written func()) {
+	over, said := make(chan struct{}), make(chan struct{})
+	late := time.After(time.Second)
+	signal.Ignore(syscall.SIGPIPE) // nobody may read it any more
+	go func() {
+		defer close(said)
+		if len(evidence) > 0 {
+			select {
+			case <-over:
+			case <-late:
+			}
+		}
+		for _, r := range evidence {
+			where := r.Dir
+			if where == "" {
+				where = fmt.Sprintf("lost: %v", errors.Join(r.lost...))
+			}
+			fmt.Fprintf(os.Stderr, "harness: evidence of %s (%s): %s\n", spawn.Printable(r.Test), r.Why, where)
+		}
+		os.Stderr.Close()
+	}()
+	return func() {
+		close(over)
+		select {
+		case <-said:
+		case <-time.After(time.Second): // nobody reads it, and it is full
+		}
+	}
 }
 
 // watched is what the watchdog knows.
@@ -210,6 +272,40 @@ type watched struct {
 	pods   map[podProcess]int // by a pidfd each
 	starts int                // whose process is not known yet
 	since  int64              // the begin of the first of those; 0 = there is none
+}
+
+// cutShort takes the snapshots of the tests that the end of the test binary has cut
+// short, and has their pods write what they do. Nothing was killed yet.
+func (w *watched) cutShort(root string) (evidence []*record) {
+	dirs, _ := filepath.Glob(filepath.Join(root, "*", journalDir))
+	for _, dir := range dirs {
+		// What a TB of its own keeps below root goes with the sandboxes.
+		if r := readJournal(dir); r != nil && !strings.HasPrefix(r.Place, root+"/") {
+			evidence = append(evidence, r)
+		}
+	}
+	most, _ := maxEvidence()
+	var pids []int
+	var logs []*os.File
+	for _, r := range evidence {
+		r.most = most / int64(len(evidence))
+		if r.Until.IsZero() {
+			r.freeze("the test binary ended while it ran")
+		}
+		for p, pidfd := range w.pods {
+			i := slices.IndexFunc(r.Lives, func(l *life) bool { return l.PID == p.pid && l.Dump != 0 })
+			if i >= 0 && sendTo(pidfd, r.Lives[i].Dump) == nil {
+				pids, logs = append(pids, p.pid), append(logs, r.Lives[i].file)
+			}
+		}
+	}
+	awaitQuiet(pids, logs, dumpGrace/4)
+	for _, r := range evidence {
+		for _, l := range r.Lives {
+			l.complete()
+		}
+	}
+	return evidence
 }
 
 // note takes what the test binary tells.

@@ -4,6 +4,8 @@ package harness
 
 import (
 	"bufio"
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -11,7 +13,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,17 +46,18 @@ var ends = []struct {
 	name   string
 	args   []string
 	signal syscall.Signal // sent to its process group; 0 = it ends by itself
+	why    string         // the evidence is written; "" = by the watchdog, since the test binary ended
 	end    func(t *testing.T)
 }{
 	{name: "pass", end: func(*testing.T) {}},
-	{name: "Fatal", end: func(t *testing.T) { t.Fatal("as it should be") }},
-	{name: "panic", end: func(*testing.T) { panic("as it should be") }},
+	{name: "Fatal", why: "the test failed", end: func(t *testing.T) { t.Fatal("as it should be") }},
+	{name: "panic", why: "the test failed", end: func(*testing.T) { panic("as it should be") }},
 	{name: "panic in a goroutine", end: func(t *testing.T) {
 		go panic("as it should be")
 		await(t)
 	}},
 	{name: "os.Exit", end: func(*testing.T) { os.Exit(3) }},
-	{name: "timeout", args: []string{"-test.timeout=4s"}, end: await},
+	{name: "timeout", args: []string{"-test.timeout=4s"}, why: "it was still running shortly before its deadline", end: await},
 	{name: "SIGINT", signal: syscall.SIGINT, end: await},
 	{name: "SIGTERM", signal: syscall.SIGTERM, end: await},
 	{name: "SIGHUP", signal: syscall.SIGHUP, end: await},
@@ -99,6 +104,7 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			out, err := cmd.StdoutPipe()
 			require.NoError(t, err)
+			cmd.Stderr = cmd.Stdout // as go test does
 			require.NoError(t, cmd.Start())
 			t.Cleanup(func() { kill(kin{mark: control}, time.Now().Add(10*time.Second)) })
 			hung := time.AfterFunc(time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
@@ -122,9 +128,24 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 				}
 				require.NoError(t, syscall.Kill(-cmd.Process.Pid, e.signal))
 			}
+			awaitEnd := time.Now()
+			var evidence []string
 			for lines.Scan() { // until nobody holds its stdout
+				if strings.Contains(lines.Text(), "harness: ") && strings.Contains(lines.Text(), "evidence") {
+					evidence = append(evidence, lines.Text())
+				}
 			}
 			_ = cmd.Wait()
+			if e.signal != 0 {
+				assert.Less(t, time.Since(awaitEnd), 2*time.Second, "go test waits for that")
+				t.Logf("stdout and stderr let go of after %v", time.Since(awaitEnd).Round(time.Millisecond))
+			}
+			if e.name == "pass" {
+				assert.Empty(t, evidence)
+			} else {
+				require.Len(t, evidence, 1)
+				assertEvidence(t, evidence[0], cmp.Or(e.why, endedWhy))
+			}
 
 			const soon = 2 * time.Second
 			ended := time.Now()
@@ -151,6 +172,45 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 	}
 }
 
+const endedWhy = "the test binary ended while it ran"
+
+// assertEvidence finds all files in the directory that a line names.
+func assertEvidence(t *testing.T, line, why string) {
+	t.Helper()
+	const named = "TestNoProcessOutlivesTheTestBinary"
+	if why == "the test failed" {
+		require.Regexp(t, `^ +sandbox\.go:\d+: harness: all evidence of this failure: /`, line)
+	} else {
+		require.Contains(t, line, fmt.Sprintf("harness: evidence of %s (%s): /", named, why))
+	}
+	dir := line[strings.LastIndex(line, ": ")+2:]
+	assert.Regexp(t, "/podharness-"+named+`-\d{8}T\d{6}\.\d{3}$`, dir)
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		return string(text)
+	}
+	processes, merged, timelines := read("processes.txt"), read("merged.log"), read("timelines.txt")
+	assert.Contains(t, processes, named+", ")
+	assert.Contains(t, processes, ": "+why+"\n")
+	var trace struct{ TraceEvents []traceEvent }
+	require.NoError(t, json.Unmarshal([]byte(read("trace.json")), &trace))
+	for _, kind := range podKinds {
+		ready := "YOI-READY\t" + kind.name + "\t"
+		assert.True(t, strings.HasPrefix(read(kind.name+".log"), ready), kind.name)
+		assert.Regexp(t, `(?m)^ *\+\d+\.\d{6}  `+kind.name+`  YOI-READY`, merged)
+		assert.FileExists(t, filepath.Join(dir, kind.name+".dir", "status.json"))
+		if state := map[string]string{"stopped": "T"}[kind.name]; state == "" || why != endedWhy {
+			assert.Regexp(t, `(?m)^\d+  `+cmp.Or(state, "S")+` \(.* --pod `+kind.name+`$`, processes)
+		} // the kernel ends stopped processes whose parent has died (setpgid(2)), before anybody looks
+		assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  `+kind.name+": ", timelines)
+		assert.True(t, slices.ContainsFunc(trace.TraceEvents, func(e traceEvent) bool {
+			return e.Phase == "M" && strings.HasPrefix(fmt.Sprint(e.Args["name"]), kind.name+" (process ")
+		}), kind.name)
+	}
+	assert.Regexp(t, `(?m)^    thread \d+ \(.*\): S \(sleeping\)`, processes)
+}
+
 // controlEnv holds the mark of a process that no harness watches.
 const controlEnv = "HARNESS_TEST_CONTROL"
 
@@ -175,6 +235,9 @@ func TestWatchdogIsSmallAndHoldsNothing(t *testing.T) {
 	require.NoError(t, err)
 	for _, fd := range fds {
 		target, _ := os.Readlink(fd)
+		if filepath.Base(fd) == "2" {
+			continue // the test binary's stderr
+		}
 		assert.True(t, target == "/dev/null" || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "pipe:"), "%s is %s", fd, target)
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.watchdog))
@@ -388,11 +451,21 @@ func startHelper(t *testing.T, test, end string, env ...string) (*exec.Cmd, <-ch
 	require.NoError(t, err)
 	cmd.Stderr = cmd.Stdout
 	require.NoError(t, cmd.Start())
+	lines := make(chan string, 10000)
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
+		for late := time.After(20 * time.Second); ; { // until its watchdog has written the evidence
+			select {
+			case _, more := <-lines:
+				if more {
+					continue
+				}
+			case <-late:
+			}
+			break
+		}
 		_ = cmd.Wait()
 	})
-	lines := make(chan string, 10000)
 	go func() {
 		defer close(lines)
 		for scanner := bufio.NewScanner(out); scanner.Scan(); {
@@ -818,8 +891,86 @@ func TestKillTellsOfAProcessThatStays(t *testing.T) {
 		t.Skip("no process may be traced here: " + line)
 	}
 	tb := &innerTB{}
-	other := &Pod{Pod: pod.Pod, tb: &outerTB{plainTB{&recordingTB{}}, tb}, life: &life{box: pod.box, log: pod.log}}
+	other := &Pod{Pod: pod.Pod, tb: &outerTB{plainTB{&recordingTB{}}, tb}, common: &common{box: pod.box, log: pod.log, attempt: pod.attempt}}
 	assert.ErrorContains(t, other.Kill(), fmt.Sprintf("pod alpha: process %d is still there 1.4", pod.PID))
 	require.NoError(t, tracer.Process.Kill())
 	require.NoError(t, pod.Kill())
+}
+
+// TestEvidenceOfTheWatchdog has it write what it was told, and what is on disk.
+func TestEvidenceOfTheWatchdog(t *testing.T) {
+	if os.Getenv(endEnv) != "" {
+		old := StartPod(t, Config{Name: "alpha", Command: FakePod("log old; bind; ready; serve")})
+		require.NoError(t, old.Kill())
+		alpha := StartPod(t, Config{Name: "alpha", Command: FakePod("log new; bind; ready; serve"), DumpSignal: syscall.SIGQUIT, Env: []string{"PIN=1234"}})
+		_, err := TryStartPod(t, Config{Name: "hangs", Command: FakePod("never-ready"), ReadyTimeout: 100 * time.Millisecond})
+		require.Error(t, err)
+		c := StartClient(t, ClientConfig{Program: "/bin/sh", Args: []string{"-c", "echo hello; exec sleep 1000"}})
+		c.WaitOutput("hello", 10*time.Second)
+		alpha.Dial()
+		<-time.After(2 * apartNoted)
+		stderr, err := os.OpenFile(alpha.LogPath, os.O_WRONLY|os.O_APPEND, 0)
+		require.NoError(t, err)
+		fmt.Fprintln(stderr, "later")
+		alpha.WaitLog("later", 10*time.Second)
+		if os.Getenv("KILLS") != "" {
+			watchdog := thisBinary.watchdog
+			require.NoError(t, unix.Kill(watchdog, unix.SIGKILL))
+			require.Eventually(t, func() bool {
+				thisBinary.mu.Lock()
+				defer thisBinary.mu.Unlock()
+				return thisBinary.watchdog != watchdog
+			}, 10*time.Second, time.Millisecond)
+		}
+		t.Run("passed", func(t *testing.T) { StartPod(t, Config{}) })
+		require.NoError(t, os.RemoveAll(filepath.Dir(alpha.LogPath)))
+		fmt.Println("up")
+		await(t)
+	}
+	for name, env := range map[string]string{"the first one": "", "the second one": "KILLS=1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			artifacts := t.TempDir()
+			cmd, lines := startHelper(t, "TestEvidenceOfTheWatchdog", "yes", "PODHARNESS_ARTIFACTS="+artifacts, env)
+			waitForLine(t, lines, "up")
+			require.NoError(t, cmd.Process.Kill())
+			const says = "harness: evidence of TestEvidenceOfTheWatchdog (the test binary ended while it ran): "
+			dir := strings.TrimPrefix(waitForLine(t, lines, says), says)
+			assert.Equal(t, artifacts, filepath.Dir(dir))
+			_, more := <-lines
+			assert.False(t, more, "nothing is said of the test that has passed")
+			read := func(name string) string { return readEvidence(t, dir, name) }
+
+			assert.Regexp(t, `(?s)^new\nYOI-READY.*\nlater\nSIGQUIT: quit.*goroutine \d+ `, read("alpha.2.log"), "although the pod's directory is gone")
+			assert.Regexp(t, "^old\nYOI-READY.*\n$", read("alpha.log"), "although the second life has replaced it")
+			assert.Equal(t, "loading\n", read("hangs.log"))
+			assert.Equal(t, "hello\n", read("client-4.stdout"))
+			assert.Empty(t, read("client-4.stderr"))
+
+			timelines := read("timelines.txt")
+			const phases = `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  `
+			assert.Regexp(t, phases+`alpha: \S+ms SIGKILL, \S+ms signal: killed$`, timelines)
+			assert.Regexp(t, phases+`alpha\.2: \S+ms connect, \S+ms it still ran$`, timelines)
+			assert.Regexp(t, `  hangs: pod did not become ready within 100ms, waiting for the ready line`, timelines)
+			assert.Regexp(t, `  client-4.stdout: \S+ms it still ran`, timelines)
+			assert.Contains(t, read("trace.json"), `"name":"life"`)
+
+			processes := read("processes.txt")
+			assert.Regexp(t, `(?m)^\d+  S .* --pod alpha\n(    fd .*\n)+    thread \d+ `, processes)
+			assert.Contains(t, processes, "\nwhen the start of pod hangs had failed: 1 processes alive\n")
+			assert.Contains(t, processes, "\nenvironment of pod alpha.2 beyond the usual:\n  PIN (4 bytes)\n")
+
+			var at, later time.Duration
+			merged := read("merged.log")
+			assert.Regexp(t, `(?s)  alpha\.2  new\n.*  client-4\.stdout  hello\n.*  alpha\.2  later\n`, merged)
+			for what, to := range map[string]*time.Duration{"new": &at, "later": &later} {
+				found := regexp.MustCompile(`(?m)^ *\+(\d+\.\d{6})  alpha\.2  ` + what + `$`).FindStringSubmatch(merged)
+				require.NotNil(t, found, merged)
+				var err error
+				*to, err = time.ParseDuration(found[1] + "s")
+				require.NoError(t, err)
+			}
+			assert.Greater(t, later-at, apartNoted, "the times of lines are roughly those")
+		})
+	}
 }

@@ -1,0 +1,523 @@
+package harness
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"example.com/podharness/spawn"
+)
+
+// A record is what the evidence of one test is made of. The test binary fills it, and
+// keeps a journal of it, so that the watchdog can write the same files.
+type record struct {
+	N     int       // the number of the test's sandbox
+	Test  string    // its name
+	Mark  string    // of its processes
+	Base  string    // where a directory for the evidence is made
+	Few   bool      // of those in Base only the newest are kept
+	Place string    `json:",omitempty"` // a directory that is there for the evidence; "" = one is made
+	Dir   string    `json:",omitempty"` // where the evidence is; "" = nowhere yet
+	Why   string    // it is written
+	Until time.Time // the snapshot was taken; zero = it was not
+	Lives []*life
+
+	most  int64 // bytes that all of it may have
+	wrote []string
+	lost  []error
+}
+
+// A life is what is known of one start of a pod and of what came of it, or of one
+// output of a client.
+type life struct {
+	N        int    // counts those of a test
+	Name     string // the pod's, with a number where that is taken, or the output's
+	Pod      string // its name; "" = this is an output of a client
+	PID      int
+	Log      string  // its path, at which there may be another one by now; "" = there is none
+	Inode    uint64  // of the log
+	Fd       uintptr // of the log in the test binary
+	Env      []string
+	Dump     syscall.Signal // has the pod write what it does; 0 = nothing has
+	Timeline spawn.Timeline
+	Error    string  // why it did not become ready
+	Hung     string  // what lived when it did not
+	Marks    []mark  // what came after the start
+	Stamps   []stamp // of the log, in the order of time
+
+	file *os.File // the log; nil = there is none, or it is lost
+}
+
+// A mark is something that happened to a pod or that was done to it.
+type mark struct {
+	What string
+	At   time.Time
+	Last bool // it is the pod's end
+}
+
+// maxMarks bounds the marks of one life: beyond it those in the middle are dropped.
+const maxMarks = 200
+
+func (l *life) add(m mark) {
+	if len(l.Marks) == maxMarks {
+		l.Marks = slices.Delete(l.Marks, maxMarks/2, maxMarks/2+1)
+	}
+	l.Marks = append(l.Marks, m)
+}
+
+// complete notes what the test binary did not come to.
+func (l *life) complete() {
+	if _, how := l.end(time.Now()); how == "" && l.PID != 0 && syscall.Kill(l.PID, 0) == syscall.ESRCH {
+		l.add(mark{"it has ended, how is not known", time.Now(), true})
+	}
+	if l.file != nil {
+		if info, err := l.file.Stat(); err == nil {
+			l.Stamps = append(l.Stamps, stamp{info.ModTime(), info.Size()})
+		}
+	}
+}
+
+// last returns the last mark; zero = there is none.
+func (l *life) last() (m mark) {
+	if n := len(l.Marks); n > 0 {
+		m = l.Marks[n-1]
+	}
+	return m
+}
+
+// end returns when the life was over, and how; "" = as far as is known it went on.
+func (l *life) end(until time.Time) (at time.Time, how string) {
+	if l.Timeline.Ended > 0 {
+		return l.Timeline.Start.Add(l.Timeline.Ended), "failed"
+	}
+	if i := slices.IndexFunc(l.Marks, func(m mark) bool { return m.Last }); i >= 0 {
+		return l.Marks[i].At, l.Marks[i].What
+	}
+	return until, ""
+}
+
+func (l *life) fileName() string {
+	if l.Pod == "" {
+		return l.Name
+	}
+	return l.Name + ".log"
+}
+
+// maxEvidence is how many bytes the evidence of a test may have.
+func maxEvidence() (int64, error) {
+	const name, usual, most = "PODHARNESS_ARTIFACTS_MAX", 64, 1 << 20
+	text := os.Getenv(name)
+	if text == "" {
+		return usual << 20, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		return usual << 20, fmt.Errorf("%s=%q is not a number of MiB between 1 and %d", name, text, most)
+	}
+	return int64(n) << 20, nil
+}
+
+// keptDirs is how many directories of evidence are kept where nobody has asked for
+// them.
+const keptDirs = 20
+
+// makeDir chooses where the evidence goes.
+func (r *record) makeDir() (err error) {
+	if r.Dir != "" {
+		return nil
+	}
+	if r.Place != "" {
+		r.Dir = r.Place
+		return nil
+	}
+	if err := os.MkdirAll(r.Base, 0o777); err != nil {
+		return err
+	}
+	name := safeName(r.Test)
+	name = name[:min(len(name), longestName)]
+	for {
+		dir := filepath.Join(r.Base, "podharness-"+name+time.Now().Format("-20060102T150405.000"))
+		err := os.Mkdir(dir, 0o700)
+		if err == nil {
+			r.Dir = dir
+			r.removeOld()
+			return nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		<-time.After(time.Millisecond) // the name is that of another test, which has failed just now
+	}
+}
+
+var dirName = regexp.MustCompile(`^podharness-.+-(\d{8}T\d{6}\.\d{3})$`)
+
+// removeOld removes all but the newest of what failed tests have left.
+func (r *record) removeOld() {
+	if !r.Few {
+		return
+	}
+	entries, _ := os.ReadDir(r.Base)
+	var own []string
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err == nil && info.IsDir() && dirName.MatchString(entry.Name()) && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
+			own = append(own, entry.Name())
+		}
+	}
+	slices.SortFunc(own, func(a, b string) int {
+		return strings.Compare(dirName.FindStringSubmatch(a)[1], dirName.FindStringSubmatch(b)[1])
+	})
+	for _, name := range own[:max(0, len(own)-keptDirs)] {
+		_ = removeAll(filepath.Join(r.Base, name))
+	}
+}
+
+// freeze writes down what lives, while it lives.
+func (r *record) freeze(why string) {
+	r.Why, r.Until = why, time.Now()
+	if err := r.makeDir(); err != nil {
+		r.lost = append(r.lost, err)
+		return
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s, %s: %s\n\n", spawn.Printable(r.Test), r.Until.Format(time.RFC3339Nano), why)
+	describeProcesses(&text, find(kin{mark: r.Mark}))
+	room := r.most / 16
+	for _, l := range r.Lives {
+		if l.Hung != "" {
+			fmt.Fprintf(&text, "\nwhen the start of pod %s had failed: %s", spawn.Printable(l.Name), l.Hung)
+		}
+		if l.Pod != "" {
+			fmt.Fprintf(&text, "\nenvironment of pod %s beyond the usual:\n", spawn.Printable(l.Name))
+			for _, entry := range l.Env {
+				fmt.Fprintf(&text, "  %s\n", entry)
+			}
+		}
+		// Not filepath.Dir, which would remove a .. behind a symbolic link.
+		dir := l.Log[:max(0, strings.LastIndexByte(l.Log, '/'))]
+		if l.Pod != "" && dir != "" && r.hasLatest(l) {
+			r.keepStatusFiles(dir, l.Name+".dir", &room)
+		}
+	}
+	r.file("processes.txt", func(w io.Writer) error { return second(io.WriteString(w, text.String())) })
+}
+
+// hasLatest reports whether a life is the latest at the path of its log.
+func (r *record) hasLatest(l *life) bool {
+	return !slices.ContainsFunc(r.Lives[l.N+1:], func(later *life) bool { return later.Log == l.Log })
+}
+
+// keepStatusFiles keeps the small files of a pod directory, but not the log.
+func (r *record) keepStatusFiles(from, to string, room *int64) {
+	const most, largest = 20, 64 << 10
+	entries, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	kept := 0
+	for _, entry := range entries {
+		info, infoErr := entry.Info()
+		if infoErr != nil || !info.Mode().IsRegular() || info.Size() > min(largest, *room) || entry.Name() == "stderr.log" || kept == most {
+			continue
+		}
+		text, readErr := os.ReadFile(filepath.Join(from, entry.Name()))
+		if readErr == nil {
+			kept++
+			*room -= int64(len(text))
+			readErr = errors.Join(os.MkdirAll(filepath.Join(r.Dir, to), 0o700), os.WriteFile(filepath.Join(r.Dir, to, entry.Name()), text, 0o600))
+		}
+		err = errors.Join(err, readErr)
+	}
+	if kept > 0 {
+		r.wrote = append(r.wrote, to)
+	}
+	if err != nil {
+		r.lost = append(r.lost, err)
+	}
+}
+
+// write writes all other files. Logs may have half of the room, and what is made of
+// them has the rest.
+func (r *record) write() {
+	if r.Dir == "" {
+		return
+	}
+	logs := r.excerpts(r.most/2, 0)
+	for i, l := range r.Lives {
+		r.file(l.fileName(), func(w io.Writer) error { return logs[i].copy(w, l) })
+	}
+	r.file("merged.log", r.writeMerged)
+	r.file("timelines.txt", r.writeTimelines)
+	r.file("trace.json", r.writeTrace)
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// file writes one file; what cannot be written is lost.
+func (r *record) file(name string, to func(io.Writer) error) {
+	file, err := os.OpenFile(filepath.Join(r.Dir, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		r.wrote = append(r.wrote, name)
+		buffered := bufio.NewWriter(file)
+		err = errors.Join(to(buffered), buffered.Flush(), file.Close())
+	}
+	if err != nil {
+		r.lost = append(r.lost, err)
+	}
+}
+
+// discard removes what was written.
+func (r *record) discard() {
+	for _, name := range r.wrote {
+		_ = os.RemoveAll(filepath.Join(r.Dir, name))
+	}
+	if r.Dir != "" && r.Place == "" {
+		_ = os.Remove(r.Dir)
+	}
+}
+
+// An excerpt is a log, or of one that is too long the beginning and the end, in
+// whole lines.
+type excerpt struct {
+	head, tail *io.SectionReader
+	left       int64 // bytes between them
+}
+
+// excerpts returns an excerpt of each log, so that all together cost at most so much:
+// their bytes, and something for each line. What the small ones do not need, the
+// large ones have.
+func (r *record) excerpts(most, perLine int64) []excerpt {
+	all := make([]excerpt, len(r.Lives))
+	costs := make([]int64, len(r.Lives))
+	for i, l := range r.Lives {
+		all[i] = excerptOf(sectionOf(l.file), most)
+		costs[i] = all[i].cost(perLine)
+	}
+	slices.Sort(costs)
+	share := most
+	for i, cost := range costs {
+		share = most / int64(len(costs)-i)
+		most -= min(cost, share)
+	}
+	for i, l := range r.Lives {
+		for size, cost := share, all[i].cost(perLine); cost > share; cost = all[i].cost(perLine) {
+			all[i] = excerptOf(sectionOf(l.file), size)
+			size = size * share / max(cost, share+1)
+		}
+	}
+	return all
+}
+
+func excerptOf(log *io.SectionReader, most int64) excerpt {
+	if log.Size() <= most {
+		return excerpt{log, io.NewSectionReader(log, log.Size(), 0), 0}
+	}
+	head, tail := most/2, log.Size()-most/2
+	part := make([]byte, min(64<<10, most/2))
+	n, _ := log.ReadAt(part, head-int64(len(part)))
+	if end := bytes.LastIndexByte(part[:n], '\n'); end >= 0 {
+		head -= int64(len(part) - end - 1)
+	}
+	n, _ = log.ReadAt(part, tail)
+	tail += int64(bytes.IndexByte(part[:n], '\n') + 1)
+	return excerpt{io.NewSectionReader(log, 0, head), io.NewSectionReader(log, tail, log.Size()-tail), tail - head}
+}
+
+func (e excerpt) cost(perLine int64) int64 {
+	cost := e.head.Size() + e.tail.Size()
+	if perLine == 0 {
+		return cost
+	}
+	part := make([]byte, 64<<10)
+	for _, section := range []*io.SectionReader{e.head, e.tail} {
+		for at := int64(0); at < section.Size(); at += int64(len(part)) {
+			n, _ := section.ReadAt(part, at)
+			cost += perLine * int64(bytes.Count(part[:n], []byte{'\n'}))
+		}
+	}
+	return cost
+}
+
+func (e excerpt) note() string {
+	return fmt.Sprintf("[podharness: %d bytes are left out here]", e.left)
+}
+
+func (e excerpt) copy(w io.Writer, l *life) error {
+	if l.Log != "" && l.file == nil {
+		return second(io.WriteString(w, "[podharness: the log is lost]\n"))
+	}
+	_, err := io.Copy(w, e.head)
+	if e.left > 0 {
+		_, noteErr := fmt.Fprintf(w, "%s\n", e.note())
+		err = errors.Join(err, noteErr, second(io.Copy(w, e.tail)))
+	}
+	return err
+}
+
+// start is when the first life began: the clock of the evidence begins there.
+func (r *record) start() time.Time { return r.Lives[0].Timeline.Start }
+
+// mergedLog is one of the logs that are merged.
+type mergedLog struct {
+	*life
+	excerpt
+	lines *lineReader
+	line  string // the next one
+	at    time.Time
+	done  error // io.EOF after the last line
+}
+
+// advance goes to the next line. Its time is when it was first seen whole.
+func (m *mergedLog) advance() {
+	m.line, m.done = m.lines.next()
+	if m.done == io.EOF && m.left > 0 {
+		m.line, m.done = m.note(), nil
+		m.lines = newLineReader(m.tail)
+		m.lines.offset = m.head.Size() + m.left
+		m.left = 0
+		return
+	}
+	m.at = (&stamps{at: m.Stamps}).of(m.lines.offset)
+}
+
+// eachLine calls f with the lines of all logs, the beginning and the end of long
+// ones, in the order of time, until it returns an error.
+func (r *record) eachLine(most, perLine int64, f func(l *life, at time.Time, line string) error) error {
+	var logs []*mergedLog
+	for i, e := range r.excerpts(most, perLine) {
+		m := &mergedLog{life: r.Lives[i], excerpt: e, lines: newLineReader(e.head)}
+		m.advance()
+		logs = append(logs, m)
+	}
+	for {
+		var first *mergedLog
+		for _, m := range logs {
+			if m.done == nil && (first == nil || m.at.Before(first.at)) {
+				first = m
+			} else if m.done != nil && m.done != io.EOF {
+				return m.done
+			}
+		}
+		if first == nil {
+			return nil
+		}
+		if err := f(first.life, first.at, first.line); err != nil {
+			return err
+		}
+		first.advance()
+	}
+}
+
+// writeMerged writes the logs on one clock.
+func (r *record) writeMerged(w io.Writer) error {
+	const perLine = 40 // the time and the name
+	return r.eachLine(r.most/8, perLine, func(l *life, at time.Time, line string) error {
+		return second(fmt.Fprintf(w, "%+11.6f  %s  %s\n", at.Sub(r.start()).Seconds(), spawn.Printable(l.Name), line))
+	})
+}
+
+var phaseNames = []string{"launch", "first line", "ready line", "connect", "failed"}
+
+// phases are the steps of a start, each until its moment; 0 = it did not come to it.
+func phases(t spawn.Timeline) []time.Duration {
+	return []time.Duration{t.Launched, t.FirstLine, t.ReadyLine, t.Connected, t.Ended}
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func (r *record) writeTimelines(w io.Writer) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(table, "begun\tlaunched\tfirst line\tready line\tconnected\tfailed\t  pod, and what came then\n")
+	for _, l := range r.Lives {
+		if l.Timeline.Launched+l.Timeline.Ended == 0 && l.Pod == "" {
+			continue // of a client the first output has it
+		}
+		fmt.Fprintf(table, "%+.3fms\t", millis(l.Timeline.Start.Sub(r.start())))
+		for _, until := range phases(l.Timeline) {
+			if until == 0 {
+				fmt.Fprint(table, "-\t")
+			} else {
+				fmt.Fprintf(table, "%.3fms\t", millis(until))
+			}
+		}
+		fmt.Fprintf(table, "  %s", spawn.Printable(l.Name))
+		verdict, _, _ := strings.Cut(l.Error, "\n")
+		then := []string{spawn.Printable(verdict)}
+		for _, m := range l.Marks {
+			then = append(then, fmt.Sprintf("%.3fms %s", millis(m.At.Sub(l.Timeline.Start)), m.What))
+		}
+		if at, how := l.end(r.Until); how == "" {
+			then = append(then, fmt.Sprintf("%.3fms it still ran", millis(at.Sub(l.Timeline.Start))))
+		}
+		then = slices.DeleteFunc(then, func(s string) bool { return s == "" })
+		fmt.Fprintf(table, ": %s\n", strings.Join(then, ", "))
+	}
+	return table.Flush()
+}
+
+// traceEvent is an event of the Trace Event Format, which Perfetto and
+// chrome://tracing read; times are in microseconds.
+type traceEvent struct {
+	Name     string         `json:"name"`
+	Phase    string         `json:"ph"`
+	Scope    string         `json:"s,omitempty"`
+	Time     float64        `json:"ts"`
+	Duration float64        `json:"dur,omitempty"`
+	Process  int            `json:"pid"`
+	Thread   int            `json:"tid"`
+	Args     map[string]any `json:"args,omitempty"`
+}
+
+// writeTrace writes the timelines as a trace: a row for each life, a span for each
+// step of its start and for the time after that, a mark for what came then.
+func (r *record) writeTrace(w io.Writer) error {
+	events := []traceEvent{{Name: "process_name", Phase: "M", Process: 1, Args: map[string]any{"name": r.Test}}}
+	for i, l := range r.Lives {
+		add := func(name, phase string, from, until time.Duration, args map[string]any) {
+			from += l.Timeline.Start.Sub(r.start())
+			until += l.Timeline.Start.Sub(r.start())
+			e := traceEvent{Name: name, Phase: phase, Time: 1000 * millis(from), Process: 1, Thread: i + 1, Args: args}
+			if phase == "X" {
+				e.Duration = 1000 * millis(until-from)
+			} else if phase == "i" {
+				e.Scope = "t"
+			}
+			events = append(events, e)
+		}
+		add("thread_name", "M", -l.Timeline.Start.Sub(r.start()), 0, map[string]any{"name": fmt.Sprintf("%s (process %d)", l.Name, l.PID)})
+		from := time.Duration(0)
+		for j, until := range phases(l.Timeline) {
+			if until == 0 {
+				continue
+			}
+			var args map[string]any
+			if phaseNames[j] == "failed" {
+				args = map[string]any{"error": strings.ReplaceAll(l.Error, l.Log, l.fileName())}
+			}
+			add(phaseNames[j], "X", from, until, args)
+			from = until
+		}
+		end, how := l.end(r.Until)
+		if until := end.Sub(l.Timeline.Start); from > 0 && until > from {
+			add("life", "X", from, until, map[string]any{"end": how})
+		}
+		for _, m := range l.Marks {
+			add(m.What, "i", m.At.Sub(l.Timeline.Start), 0, nil)
+		}
+	}
+	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
+}

@@ -39,3 +39,7 @@ func BeforeDeadline(tb TB, timeout time.Duration) time.Duration {
 	timeout, _ = beforeDeadline(tb, "", timeout)
 	return timeout
 }
+
+// Message returns the message of a test that fails with an error: the log that it
+// names is the one in the evidence. It is there for package scripts.
+func Message(tb TB, err error) string { return messageOf(tb, err) }

@@ -213,7 +213,7 @@ func TestScriptsThatFail(t *testing.T) {
 		log          []string
 	}{
 		{"failed start", "podstart -fake early-exit alpha",
-			[]string{"pod exited before becoming ready (exit status 7): cannot open session store", "script.txtar:1: podstart -fake early-exit alpha failed", "whole log: "}},
+			[]string{"pod exited before becoming ready (exit status 7): cannot open session store", "script.txtar:1: podstart -fake early-exit alpha failed", "/alpha.log"}},
 		{"start that should fail", "! podstart alpha", []string{"podstart alpha did not fail"}},
 		{"unknown flag", "! podstart -nonsense alpha", []string{"podstart: flag provided but not defined: -nonsense", "usage: podstart [flags] NAME"}},
 		{"no number for a flag", "podstart alpha\n! podwait -timeout x alpha", []string{`podwait: invalid value "x" for flag -timeout`, "usage: podwait [-timeout DURATION] NAME"}},

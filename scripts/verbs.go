@@ -126,12 +126,12 @@ func (c *call) judge(err error) {
 	var fatal fatalError
 	switch {
 	case errors.As(err, &fatal):
-		c.ts.Fatalf("%s: %v", c.name, err)
-	case err != nil:
+		c.ts.Fatalf("%s: %s", c.name, harness.Message(c.tb, err))
+	case err != nil && c.neg:
 		fmt.Fprintln(c.ts.Stderr(), err)
-		if !c.neg {
-			c.ts.Fatalf("%s failed", c.line)
-		}
+	case err != nil:
+		fmt.Fprintln(c.ts.Stderr(), harness.Message(c.tb, err))
+		c.ts.Fatalf("%s failed", c.line)
 	case c.neg:
 		c.ts.Fatalf("%s did not fail", c.line)
 	}

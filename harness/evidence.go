@@ -102,7 +102,7 @@ func (e *evidence) newName(name string) string {
 
 // attempt records a start that is about to begin.
 func (e *evidence) attempt(pod string, cfg Config) *attempt {
-	l := life{Pod: pod, Env: cfg.shownEnv()}
+	l := life{Pod: pod, Env: cfg.shownEnv(), Timeout: cfg.ReadyTimeout}
 	if cfg.DumpSignal != nil {
 		l.Dump = cfg.DumpSignal.(syscall.Signal)
 	}
@@ -119,6 +119,9 @@ func (a *attempt) start(ctx context.Context, sc spawn.Config, mark string, launc
 		launched(pid)
 		a.log.take(o.Log)
 		a.change(func() { a.PID, a.Timeline.Launched = pid, time.Since(a.Timeline.Start) })
+	}
+	o.Socket = func(what string) {
+		a.change(func() { a.Socket = append(a.Socket, spawn.Moment{At: time.Now(), What: what}) })
 	}
 	o.Failing = func(verdict error) { a.failing(mark, verdict) }
 	pod, err := spawn.StartObserved(ctx, sc, o)

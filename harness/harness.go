@@ -82,6 +82,8 @@
 // itself.)
 //
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
+//	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
+//	                could see: podscript NAME.txtar
 //	client-N.stdout what a client wrote to its stdout, or stderr
 //	NAME.dir/       the small files of the pod's directory, such as status.json
 //	merged.log      all of these logs on one clock

@@ -76,7 +76,7 @@ func (l *podLog) take(log *spawn.Log) {
 
 // grown notes when the log had which size.
 func (l *podLog) grown(size int64) {
-	if window := l.add(stamp{time.Now(), size}); window.Size > 0 {
+	if window := l.add(stamp{At: time.Now(), Size: size}); window.Size > 0 {
 		l.note(window)
 	}
 }
@@ -310,10 +310,7 @@ type stamps struct {
 	apart time.Duration // what comes sooner after the last stamp shares it
 }
 
-type stamp struct {
-	At   time.Time
-	Size int64
-}
+type stamp = spawn.Growth
 
 // maxStamps bounds the record of one log. Beyond it every other stamp is
 // dropped, and the times are half as fine.
@@ -334,7 +331,7 @@ func (s *stamps) add(now time.Time, size int64) {
 		s.at = s.at[:maxStamps/2]
 		s.apart = max(2*s.apart, time.Millisecond)
 	}
-	s.at = append(s.at, stamp{now, size})
+	s.at = append(s.at, stamp{At: now, Size: size})
 }
 
 // of returns when the byte before offset was there.

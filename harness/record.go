@@ -53,10 +53,12 @@ type life struct {
 	Env      []string
 	Dump     syscall.Signal // has the pod write what it does; 0 = nothing has
 	Timeline spawn.Timeline
-	Error    string  // why it did not become ready
-	Hung     string  // what lived when it did not
-	Marks    []mark  // what came after the start
-	Stamps   []stamp // of the log, in the order of time
+	Error    string         // why it did not become ready
+	Hung     string         // what lived when it did not
+	Timeout  time.Duration  // that the start had
+	Socket   []spawn.Moment `json:",omitempty"` // what was found at the announced path
+	Marks    []mark         // what came after the start
+	Stamps   []stamp        // of the log, in the order of time
 
 	file *os.File // the log; nil = there is none, or it is lost
 }
@@ -67,6 +69,12 @@ type mark struct {
 	At   time.Time
 	Last bool // it is the pod's end
 }
+
+// connected is the mark of a connection that the test has made.
+const connected = "connect"
+
+// asks reports whether it may have brought the pod's end about.
+func (m mark) asks() bool { return !m.Last && m.What != connected }
 
 // maxMarks bounds the marks of one life: beyond it those in the middle are dropped.
 const maxMarks = 200
@@ -85,7 +93,7 @@ func (l *life) complete() {
 	}
 	if l.file != nil {
 		if info, err := l.file.Stat(); err == nil {
-			l.Stamps = append(l.Stamps, stamp{info.ModTime(), info.Size()})
+			l.Stamps = append(l.Stamps, stamp{At: info.ModTime(), Size: info.Size()})
 		}
 	}
 }
@@ -107,6 +115,12 @@ func (l *life) end(until time.Time) (at time.Time, how string) {
 		return l.Marks[i].At, l.Marks[i].What
 	}
 	return until, ""
+}
+
+// dir is the pod directory; "" = none was made.
+func (l *life) dir() string {
+	// Not filepath.Dir, which would remove a .. behind a symbolic link.
+	return l.Log[:max(0, strings.LastIndexByte(l.Log, '/'))]
 }
 
 func (l *life) fileName() string {
@@ -207,9 +221,7 @@ func (r *record) freeze(why string) {
 				fmt.Fprintf(&text, "  %s\n", entry)
 			}
 		}
-		// Not filepath.Dir, which would remove a .. behind a symbolic link.
-		dir := l.Log[:max(0, strings.LastIndexByte(l.Log, '/'))]
-		if l.Pod != "" && dir != "" && r.hasLatest(l) {
+		if dir := l.dir(); l.Pod != "" && dir != "" && r.hasLatest(l) {
 			r.keepStatusFiles(dir, l.Name+".dir", &room)
 		}
 	}
@@ -259,6 +271,11 @@ func (r *record) write() {
 	logs := r.excerpts(r.most/2, 0)
 	for i, l := range r.Lives {
 		r.file(l.fileName(), func(w io.Writer) error { return logs[i].copy(w, l) })
+	}
+	for _, l := range r.Lives {
+		if l.Pod != "" && l.PID != 0 && l.file != nil {
+			r.file(l.Name+".txtar", l.writeRecording)
+		}
 	}
 	r.file("merged.log", r.writeMerged)
 	r.file("timelines.txt", r.writeTimelines)
@@ -366,6 +383,20 @@ func (e excerpt) copy(w io.Writer, l *life) error {
 		err = errors.Join(err, noteErr, second(io.Copy(w, e.tail)))
 	}
 	return err
+}
+
+// writeRecording writes a scenario that acts the life out again.
+func (l *life) writeRecording(w io.Writer) error {
+	log := sectionOf(l.file)
+	recording := spawn.Recording{
+		Pod: l.Pod, Timeout: l.Timeout, Timeline: l.Timeline, Error: l.Error, Socket: l.Socket,
+		Log: log, Size: log.Size(), Growth: l.Stamps, Dir: l.dir(),
+	}
+	if n := len(l.Marks); l.Error == "" && n > 0 && l.Marks[n-1].Last && !slices.ContainsFunc(l.Marks, mark.asks) {
+		recording.End, recording.Ended = l.Marks[n-1].What, l.Marks[n-1].At
+	}
+	scenario, err := recording.Scenario()
+	return errors.Join(err, second(io.WriteString(w, scenario)))
 }
 
 // start is when the first life began: the clock of the evidence begins there.

@@ -98,7 +98,7 @@ func (t *Talk) dial() (err error) {
 	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
 		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.Name, t.pod.SocketPath, t.explain(err))
 	}
-	t.pod.attempt.mark("connect")
+	t.pod.attempt.mark(connected)
 	return nil
 }
 

@@ -1,46 +1,49 @@
 package scripts_test
 
 import (
-	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
+	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 // record starts a pod and returns the recording as a scenario, and the verdict.
-func record(t *testing.T, command spawn.Command, timeout time.Duration) (scenario string, verdict error) {
+func record(t *testing.T, command spawn.Command, timeout time.Duration) (scenario, verdict string) {
 	t.Helper()
 	runtime, err := os.MkdirTemp("", "rec") // short enough for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(runtime) })
-	r := &spawn.Recording{Pod: "alpha", Timeout: timeout}
-	o := &spawn.Observer{}
-	r.Observe(o)
-	cfg := spawn.Config{
-		Command: command, PodName: r.Pod, WorkspaceRoot: t.TempDir(), ReadyTimeout: r.Timeout,
-		Env: append(os.Environ(), "YOI_RUNTIME_DIR="+runtime),
+	file := filepath.Join(runtime, "recording")
+	args := []string{"podharness-podspawn", "-json", "-record", file, "-timeout", timeout.String(), "-pod", command.Program}
+	for _, arg := range command.PrefixArgs {
+		args = append(args, "-pod-arg", arg)
 	}
-	pod, err := spawn.StartObserved(context.Background(), cfg, o)
-	require.NotNil(t, o.Log)
-	defer o.Log.Close()
-	if pod != nil {
-		defer func() {
-			require.NoError(t, pod.Signal(os.Kill))
-			<-pod.Done()
-		}()
+	podspawn := exec.Command(os.Args[0], append(args, "alpha")...)
+	podspawn.Env, podspawn.Dir = append(os.Environ(), "YOI_RUNTIME_DIR="+runtime), t.TempDir()
+	out, _ := podspawn.Output() // its status is that of the verdict
+	var started struct {
+		PID   int
+		Error string
 	}
-	r.End(pod, err)
-	scenario, scenarioErr := r.Scenario()
-	require.NoError(t, scenarioErr)
-	return scenario, err
+	require.NoError(t, json.Unmarshal(out, &started), "%s", out)
+	if started.Error == "" {
+		defer syscall.Kill(-started.PID, syscall.SIGKILL)
+	}
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return string(text), started.Error
 }
 
 var (
@@ -59,11 +62,8 @@ func timeless(scenario string) string {
 }
 
 // message is the first line of a verdict, wherever the pod was.
-func message(err error) string {
-	if err == nil {
-		return "ready"
-	}
-	line, _, _ := strings.Cut(err.Error(), "\n")
+func message(verdict string) string {
+	line, _, _ := strings.Cut(verdict, "\n")
 	return anyPath.ReplaceAllString(line, "/PATH")
 }
 
@@ -114,6 +114,32 @@ func TestRecordingsActOutTheSame(t *testing.T) {
 				require.NoError(t, err)
 				assert.Greater(t, slept, 150*time.Millisecond, "bytes come at their times")
 			}
+		})
+	}
+}
+
+// TestRecordingsOfEvidence plays what failed tests have left.
+func TestRecordingsOfEvidence(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]string{
+		"a start that failed":            "podstart -timeout 5s -fake early-exit alpha",
+		"a pod that died":                "podstart -fake 'bind; ready; serve; sleep 20ms; log ''out of {{memory}''; exit 3' alpha\npodsend alpha\n! podwait alpha\nexists nothing",
+		"a pod that ended well too soon": "podstart -fake 'bind; ready; serve; sleep 20ms; exit 0' alpha\npodwait alpha\nexists nothing",
+		"a pod that was stopped":         "podstart -fake 'bind; ready; serve' alpha\npodstop alpha\nexists nothing",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
+			r := &recorder{artifacts: t.TempDir(), deadline: time.Now().Add(patience)}
+			testscript.RunT(r, scripts.Params(scripts.Options{Dir: dir}))
+			require.True(t, r.Failed(), r.log.String())
+			text, err := os.ReadFile(filepath.Join(r.artifacts, "alpha.txtar"))
+			require.NoError(t, err)
+			log, failed := runScript(t, string(text))
+			assert.False(t, failed, "%s\n%s", text, log)
+			assert.Equal(t, name == "a start that failed", strings.Contains(string(text), "! podstart"))
+			assert.Equal(t, name == "a pod that died", strings.Contains(string(text), "! podwait"), string(text))
 		})
 	}
 }

@@ -29,6 +29,9 @@ type Observer struct {
 	// Failing, if not nil, is called by Start's goroutine with the verdict on a pod
 	// that runs, or has just ended, before its process group is killed.
 	Failing func(verdict error)
+	// Socket, if not nil, is called by Start's goroutine with what is at the announced
+	// path, for a Recording, when that has changed.
+	Socket func(what string)
 	// Log is set by the start, also by one that failed, once the log was made:
 	// whoever observes the start closes it. An older log of that name was replaced,
 	// not truncated, so that whoever reads it keeps it.
@@ -38,8 +41,18 @@ type Observer struct {
 	// idle, if not nil, is called when the start begins to wait for more lines, with
 	// what tells, during that call, what is missing.
 	idle      func(missing func() string)
-	stopped   bool                         // is set: the pod was stopped, as by SIGSTOP, when the start was given up
-	connected func(path string, err error) // if not nil, is called with what came of connecting
+	socket    string // as Socket was told last
+	connected bool   // it was told
+}
+
+func (o *Observer) found(path string, err error) {
+	if o.Socket == nil {
+		return
+	}
+	if what := foundAt(path, err); !o.connected || what != o.socket {
+		o.connected, o.socket = true, what
+		o.Socket(what)
+	}
 }
 
 func (o *Observer) failing(verdict error) {

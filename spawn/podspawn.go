@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -246,11 +247,22 @@ func (p *podspawn) startRecorded(ctx context.Context, o *Observer) (*Pod, error)
 	}
 	defer file.Close()
 	r := &Recording{Pod: p.cfg.PodName, Timeout: cmp.Or(p.cfg.ReadyTimeout, DefaultReadyTimeout)}
-	r.Observe(o)
+	o.Grown = func(size int64) { r.Growth = append(r.Growth, Growth{time.Now(), size}) }
+	o.Socket = func(what string) { r.Socket = append(r.Socket, Moment{time.Now(), what}) }
 	pod, err := (&start{observer: o}).run(ctx, p.cfg)
-	r.End(pod, err)
+	var e *Error
+	switch {
+	case pod != nil:
+		r.Timeline = pod.Timeline
+	case errors.As(err, &e):
+		r.Timeline, r.Error = e.Timeline, err.Error()
+	}
 	if o.Log != nil {
 		defer o.Log.Close()
+		r.Log, r.Dir = o.Log.file, filepath.Dir(o.Log.file.Name())
+		if info, err := o.Log.file.Stat(); err == nil {
+			r.Size = info.Size()
+		}
 	}
 	scenario, lost := r.Scenario()
 	if lost == nil {

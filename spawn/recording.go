@@ -24,27 +24,33 @@ type Recording struct {
 	// Pod is its name, Timeout its ready timeout.
 	Pod     string
 	Timeout time.Duration
-	// Log is read once, to Size.
-	Log  io.ReaderAt
-	Size int64
-	// Growth tells when the log had which size.
-	Growth []Growth
-	// Timeline and Err are those of the start; nil = the pod became ready.
+	// Timeline is that of the start, Error its message; "" = the pod became ready.
 	Timeline Timeline
-	Err      error
+	Error    string
+	// Socket tells what was found at the announced path, and when, as an Observer is
+	// told that.
+	Socket []Moment
+	// Log is read once, to Size, and Growth tells when it had which size.
+	Log    io.ReaderAt
+	Size   int64
+	Growth []Growth
 	// Dir is the pod directory.
 	Dir string
-	// State tells how the pod has ended by itself, and Ended when; nil = it lived on.
-	State *os.ProcessState
+	// End is how a pod that was ready has ended by itself, as os.ProcessState has it in
+	// words, and Ended when; "" = it lived on.
+	End   string
 	Ended time.Time
-
-	looks    []socketLook
-	observer *Observer
 
 	// Of Scenario.
 	kept   []span // the parts of the log, as offsets
 	text   []byte // of them
 	socket string // that the ready line holds; "" = there is none
+}
+
+// A Moment is something that was found at a time.
+type Moment struct {
+	At   time.Time
+	What string
 }
 
 // Growth is a size of a log, in bytes, and when it was noticed.
@@ -53,69 +59,29 @@ type Growth struct {
 	Size int64
 }
 
-// socketLook is a step of the fake pod after which its socket is as it was found.
-type socketLook struct {
-	at   time.Time
-	step string
-}
-
-// Steps of a socket that are not the fake pod's.
+// What may be at the announced path, as the steps of the fake pod that bring it there.
 const (
-	noSocket = ""
-	aFile    = "a file"
+	noSocket    = ""
+	aFile       = "a file" // which is no step
+	boundOnly   = "socket"
+	fullBacklog = "bind; listen 0; fill"
+	listening   = "bind"
 )
 
-// Observe has a start recorded: Pod and Timeout are set, and End follows, or whoever
-// knows more sets the other fields.
-func (r *Recording) Observe(o *Observer) {
-	grown := o.Grown
-	o.Grown = func(size int64) {
-		r.Growth = append(r.Growth, Growth{time.Now(), size})
-		if grown != nil {
-			grown(size)
-		}
-	}
-	o.connected, r.observer = r.connected, o
-}
-
-// End completes the recording of a start with what came of it. The log is read by
-// Scenario.
-func (r *Recording) End(pod *Pod, err error) {
-	var e *Error
-	switch {
-	case pod != nil:
-		r.Timeline = pod.Timeline
-	case errors.As(err, &e):
-		r.Err, r.Timeline = e, e.Timeline
-		if errors.Is(err, ErrExited) {
-			r.State, r.Ended = e.State, e.Timeline.Start.Add(e.Timeline.Ended)
-		}
-	}
-	if log := r.observer.Log; log != nil {
-		r.Log, r.Dir = log.file, filepath.Dir(log.file.Name())
-		if info, err := log.file.Stat(); err == nil {
-			r.Size = info.Size()
-		}
-	}
-}
-
-// connected notes what came of connecting to the announced socket.
-func (r *Recording) connected(path string, err error) {
-	step := noSocket
+// foundAt says what is at the announced path, which has just been connected to.
+func foundAt(path string, err error) string {
 	info, statErr := os.Stat(path)
 	switch {
 	case err == nil:
-		step = "bind"
+		return listening
 	case errors.Is(err, unix.EAGAIN):
-		step = "bind; listen 0; fill"
-	case statErr == nil && info.Mode()&os.ModeSocket == 0:
-		step = aFile
-	case statErr == nil:
-		step = "socket"
+		return fullBacklog
+	case statErr != nil:
+		return noSocket
+	case info.Mode()&os.ModeSocket == 0:
+		return aFile
 	}
-	if n := len(r.looks); n == 0 || r.looks[n-1].step != step {
-		r.looks = append(r.looks, socketLook{time.Now(), step})
-	}
+	return boundOnly
 }
 
 // happening is a step and when it was taken, since the launch.
@@ -140,27 +106,30 @@ func (r *Recording) Scenario() (string, error) {
 		fmt.Fprintf(&b, "# %d bytes in the middle of its log are left out.\n", left)
 	}
 	start := fmt.Sprintf("podstart -timeout %v -fake %s %s\n", r.Timeout, scriptWord(r.program()), scriptWord(r.Pod))
-	if r.Err != nil {
+	if r.Error != "" {
 		fmt.Fprintf(&b, "! %sstderr %s\n", start, scriptWord(r.pattern()))
 		return b.String(), nil
 	}
 	b.WriteString(start)
-	if r.State != nil {
-		if !r.State.Success() {
+	if r.End != "" {
+		if r.End != succeeded {
 			b.WriteString("! ")
 		}
 		patience := (r.Ended.Sub(r.Timeline.Start) + 10*time.Second).Round(time.Second)
-		fmt.Fprintf(&b, "podwait -timeout %v %s\nstdout %s\n", patience, scriptWord(r.Pod), scriptWord("^"+regexp.QuoteMeta(r.State.String())+"$"))
+		fmt.Fprintf(&b, "podwait -timeout %v %s\nstdout %s\n", patience, scriptWord(r.Pod), scriptWord("^"+regexp.QuoteMeta(r.End)+"$"))
 	}
 	return b.String(), nil
 }
+
+// succeeded is the end of a process with status 0.
+const succeeded = "exit status 0"
 
 // scriptWord quotes a word for testscript.
 func scriptWord(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // pattern matches the message of the start, wherever the pod's directory is.
 func (r *Recording) pattern() string {
-	line, _, _ := strings.Cut(r.Err.Error(), "\n")
+	line, _, _ := strings.Cut(r.Error, "\n")
 	pattern := regexp.QuoteMeta(line)
 	for _, path := range []string{r.socket, r.Dir} {
 		if path != "" {
@@ -174,14 +143,7 @@ func (r *Recording) pattern() string {
 func (r *Recording) program() string {
 	all := slices.Concat(r.socketSteps(), r.logSteps()) // what is seen at one time: the socket first
 	slices.SortStableFunc(all, func(a, b happening) int { return int(a.at - b.at) })
-	switch {
-	case r.State != nil:
-		all = append(all, happening{r.Ended.Sub(r.Timeline.Start), endStep(r.State)})
-	case r.observer.stopped:
-		all = append(all, happening{0, "kill STOP"}, happening{0, "hang"})
-	default:
-		all = append(all, happening{0, "hang"})
-	}
+	all = append(all, r.end()...)
 	var steps []string
 	now := ownStart
 	for _, h := range all {
@@ -202,36 +164,51 @@ const ownStart = 5 * time.Millisecond
 // written.
 func (r *Recording) socketSteps() (steps []happening) {
 	made := noSocket
-	for i, l := range r.looks {
-		at := l.at.Sub(r.Timeline.Start)
+	for i, m := range r.Socket {
+		at, step := m.At.Sub(r.Timeline.Start), m.What
 		if i == 0 {
 			at = 0
-			if n := len(r.Growth); n > 0 {
+			if len(r.Growth) > 0 {
 				at = min(r.Timeline.ReadyLine, r.Growth[0].At.Sub(r.Timeline.Start))
 			}
 		}
-		step := l.step
 		switch {
-		case step == noSocket || step == aFile || made == "bind":
+		case step == noSocket || step == aFile || made == listening:
 			continue
-		case made == "socket" && step == "bind":
+		case made == boundOnly && step == listening:
 			step = "listen"
 		}
-		made = l.step
+		made = m.What
 		steps = append(steps, happening{at, step})
-		if l.step == "bind" {
+		if made == listening {
 			steps = append(steps, happening{at, "serve"})
 		}
 	}
 	return steps
 }
 
-// endStep is how the process ended.
-func endStep(state *os.ProcessState) string {
-	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
-		return "kill " + strings.TrimPrefix(unix.SignalName(status.Signal()), "SIG")
+var earlyExit = regexp.MustCompile("^" + ErrExited.Error() + ` \(([^)]*(?:\(core dumped\))?)\)`)
+
+// end returns the steps of the pod's end.
+func (r *Recording) end() []happening {
+	end, at := r.End, r.Ended.Sub(r.Timeline.Start)
+	if match := earlyExit.FindStringSubmatch(r.Error); match != nil {
+		end, at = match[1], r.Timeline.Ended
 	}
-	return fmt.Sprint("exit ", state.ExitCode())
+	if status, ok := strings.CutPrefix(end, "exit status "); ok {
+		return []happening{{at, "exit " + status}}
+	}
+	name := strings.TrimSuffix(strings.TrimPrefix(end, "signal: "), " (core dumped)")
+	for sig := syscall.Signal(1); sig < 32 && end != ""; sig++ {
+		if sig.String() == name {
+			return []happening{{at, "kill " + strings.TrimPrefix(unix.SignalName(sig), "SIG")}}
+		}
+	}
+	verdict, _, _ := strings.Cut(r.Error, "; last lines: ")
+	if strings.Contains(verdict, isStoppedNote) {
+		return []happening{{0, "kill STOP"}, {0, "hang"}}
+	}
+	return []happening{{0, "hang"}}
 }
 
 // maxRecorded is how many bytes of the begin of a long log are recorded, and of its
@@ -335,7 +312,7 @@ func (r *Recording) words() (words []span) {
 		}
 	}
 	socket := "{socket}"
-	if n := len(r.looks); n > 0 && r.looks[n-1].step == aFile {
+	if n := len(r.Socket); n > 0 && r.Socket[n-1].What == aFile {
 		socket = "{dir}/pid"
 	}
 	if filepath.IsAbs(r.socket) {

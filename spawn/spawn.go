@@ -241,9 +241,7 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 	}
 	if s.socket != "" {
 		s.socketErr = connect(s.socket, s.process.pid, s.made)
-		if s.observer.connected != nil {
-			s.observer.connected(s.socket, s.socketErr)
-		}
+		s.observer.found(s.socket, s.socketErr)
 		switch {
 		case s.socketErr == nil:
 			s.timeline.mark(&s.timeline.Connected)
@@ -334,6 +332,8 @@ func (s *start) ready(line []byte, cut bool) error {
 	return nil
 }
 
+const isStoppedNote = "; the process is stopped, as by SIGSTOP"
+
 // missing says what has not happened yet, and why.
 func (s *start) missing() string {
 	missing := "the ready line"
@@ -343,8 +343,8 @@ func (s *start) missing() string {
 			missing += " (" + socketTrouble(s.socket, s.socketErr) + ")"
 		}
 	}
-	if s.observer.stopped = isStopped(s.process.pid); s.observer.stopped {
-		missing += "; the process is stopped, as by SIGSTOP"
+	if isStopped(s.process.pid) {
+		missing += isStoppedNote
 	}
 	return missing
 }

@@ -316,6 +316,7 @@ func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.log, attempt: a, mark: mark, process: process, born: born}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
 		readyLate.happened(b.tb)
+		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.Name, pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
 	}
 	b.add(pod)
 	keep(pod)

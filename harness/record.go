@@ -539,6 +539,9 @@ func (r *record) writeTrace(w io.Writer) error {
 			if phaseNames[j] == "failed" {
 				args = map[string]any{"error": strings.ReplaceAll(l.Error, l.Log, l.fileName())}
 			}
+			if phaseNames[j] == "connect" && until > l.Timeout/2 && l.Timeout > 0 {
+				args = map[string]any{"close": fmt.Sprintf("more than half of the ready timeout of %v", l.Timeout)}
+			}
 			add(phaseNames[j], "X", from, until, args)
 			from = until
 		}

@@ -68,7 +68,7 @@ func TestFixturesAreInPlaceWhenAPodIsStarted(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(s.Workspace, "manifest.toml")))
 	require.NoError(t, os.WriteFile(filepath.Join(s.Env["HOME"], "manifest.toml"), []byte("mine"), 0o600))
 	require.NoError(t, pod.Stop())
-	pod = harness.StartPod(t, cfg)
+	harness.StartPod(t, cfg)
 	assert.NoFileExists(t, filepath.Join(s.Workspace, "manifest.toml"), "a fixture is copied once")
 	cfg.Name = "beta"
 	harness.StartPod(t, cfg)

@@ -3,6 +3,7 @@ package scripts_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net"
@@ -385,6 +386,10 @@ const closingPod = "closing-pod"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == closingPod {
 		beClosingPod(os.Args[2:])
+	}
+	flag.Parse()
+	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
+		_ = flag.Set("test.parallel", "8") // the tests wait for pods most of the time
 	}
 	os.Exit(m.Run())
 }

@@ -211,7 +211,7 @@ func TestDeadline(t *testing.T) {
 		"good.txtar":     "podstart alpha",
 	})
 	start := time.Now()
-	p := startProcess(t, "-timeout", "1s", dir)
+	p := startProcess(t, "-timeout", "2s", "-parallel", "3", dir)
 	assert.EqualError(t, p.wait(t), "exit status 1")
 	assert.Less(t, time.Since(start), 20*time.Second)
 	assert.Contains(t, p.stdout.String(), "pod alpha did not end within ")

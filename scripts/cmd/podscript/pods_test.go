@@ -65,7 +65,7 @@ func findings(t *testing.T, pod ...string) (requirements []string, stdout string
 	t.Helper()
 	dir := t.TempDir()
 	report := filepath.Join(dir, "report.json")
-	flags := []string{"-strict", "-json", report, "-o", filepath.Join(dir, "evidence"), "-ready-timeout", "3s", "-grace", "1s",
+	flags := []string{"-strict", "-json", report, "-o", filepath.Join(dir, "evidence"), "-grace", "5s",
 		"-session", "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11"}
 	stdout, stderr, status := podscript(t, append(flags, pod...)...)
 	assert.Empty(t, stderr)
@@ -173,6 +173,9 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 			t.Parallel()
 			source := changed(t, podSource(t, fault.pod), fault.old, fault.new, fault.behind)
 			flags := podFlags(t, fault.pod, source)
+			if slices.Contains([]string{"starts", "stop-signal"}, fault.requirement) { // these are waited for
+				flags = append([]string{"-ready-timeout", "6s", "-grace", "2s"}, flags...)
+			}
 			if os.Getenv("PODHARNESS_LONG") == "" { // the others are many, and take long
 				flags = append([]string{"-run", "^(starts|snapshot|stop-signal|" + fault.requirement + ")$"}, flags...)
 			}

@@ -123,8 +123,8 @@ func TestRecordingsOfEvidence(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
 		"a start that failed":            "podstart -timeout 5s -fake early-exit alpha",
-		"a pod that died":                "podstart -fake 'bind; ready; serve; sleep 20ms; log ''out of {{memory}''; exit 3' alpha\npodsend alpha\n! podwait alpha\nexists nothing",
-		"a pod that ended well too soon": "podstart -fake 'bind; ready; serve; sleep 20ms; exit 0' alpha\npodwait alpha\nexists nothing",
+		"a pod that died":                "podstart -fake 'bind; ready; serve; sleep 700ms; log ''out of {{memory}''; exit 3' alpha\npodsend alpha\n! podwait alpha\nexists nothing",
+		"a pod that ended well too soon": "podstart -fake 'bind; ready; serve; sleep 700ms; exit 0' alpha\npodwait alpha\nexists nothing",
 		"a pod that was stopped":         "podstart -fake 'bind; ready; serve' alpha\npodstop alpha\nexists nothing",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,10 +31,15 @@ func nativePod(b *testing.B) spawn.Command {
 	if out, err := exec.Command("go", "build", "-o", program, "../spawn/testdata/nativepod").CombinedOutput(); err != nil {
 		b.Skipf("the native pod cannot be built: %v: %s", err, out)
 	}
-	if os.Getenv("TMPDIR") == "" && unix.Access("/dev/shm", unix.W_OK) == nil {
-		tempDir = "/dev/shm" // as spawn's benchmarks do
-	}
+	inMemory()
 	return spawn.Command{Program: program}
+}
+
+// inMemory has the sandboxes made there, as spawn's benchmarks do.
+func inMemory() {
+	if os.Getenv("TMPDIR") == "" && unix.Access("/dev/shm", unix.W_OK) == nil {
+		tempDir = "/dev/shm"
+	}
 }
 
 func median(d []time.Duration) float64 {
@@ -66,6 +72,68 @@ func BenchmarkStartAndStop(b *testing.B) {
 	b.ReportMetric(median(harnesses)/ms, "harness-ms")
 	b.ReportMetric(median(spawns)/ms, "spawn-ms")
 	b.ReportMetric(median(harnesses)/median(spawns), "harness/spawn")
+}
+
+// BenchmarkSuite compares suites of tests with a pod each, and with one that they share,
+// with the same pods started and killed bare.
+func BenchmarkSuite(b *testing.B) {
+	tests := 200
+	if testing.Short() {
+		tests = 20
+	}
+	inMemory()
+	for name, program := range map[string]string{"fake": "ready", "100ms": "sleep 100ms; bind; ready; serve"} {
+		cfg := Config{Command: FakePod(program)}
+		for _, parallel := range []int{1, 2, 8} {
+			b.Run(fmt.Sprintf("%s/%d", name, parallel), func(b *testing.B) {
+				var wall, cpu [3][]time.Duration // with a pod each, with one for all, bare
+				for range b.N {
+					shared := StartPod(b, cfg)
+					runtimeDir := b.TempDir()
+					for i, test := range []func(n int){
+						func(int) {
+							tb := &recordingTB{name: b.Name(), artifacts: "/nowhere"}
+							StartPod(tb, cfg).Dial()
+							tb.end()
+						},
+						func(int) {
+							tb := &recordingTB{name: b.Name()}
+							shared.With(tb).Dial()
+							tb.end()
+						},
+						func(n int) { floor(b, cfg.Command, runtimeDir, fmt.Sprint("bare-", n)) },
+					} {
+						begin, used := time.Now(), cpuTimeOf(b, unix.RUSAGE_SELF)+cpuTimeOf(b, unix.RUSAGE_CHILDREN)
+						inParallel(parallel, tests, test)
+						wall[i] = append(wall[i], time.Since(begin))
+						cpu[i] = append(cpu[i], cpuTimeOf(b, unix.RUSAGE_SELF)+cpuTimeOf(b, unix.RUSAGE_CHILDREN)-used)
+					}
+					require.NoError(b, shared.Stop())
+				}
+				b.ReportMetric(median(wall[0])/ms, "each-ms")
+				b.ReportMetric(median(wall[1])/ms, "shared-ms")
+				b.ReportMetric(median(wall[2])/ms, "bare-ms")
+				b.ReportMetric(median(wall[0])/median(wall[2]), "each/bare")
+				b.ReportMetric(median(cpu[0])/median(cpu[2]), "each-cpu/bare-cpu")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
+
+// inParallel calls f with the numbers below n, so many at a time.
+func inParallel(parallel, n int, f func(int)) {
+	var all sync.WaitGroup
+	for first := range parallel {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for i := first; i < n; i += parallel {
+				f(i)
+			}
+		}()
+	}
+	all.Wait()
 }
 
 // BenchmarkStartClient compares a client in a test with a bare command.
@@ -117,9 +185,11 @@ func BenchmarkFirstPod(b *testing.B) {
 }
 
 // cpuTime is what this process has used.
-func cpuTime(b *testing.B) time.Duration {
+func cpuTime(b *testing.B) time.Duration { return cpuTimeOf(b, unix.RUSAGE_SELF) }
+
+func cpuTimeOf(b *testing.B, who int) time.Duration {
 	var usage unix.Rusage
-	require.NoError(b, unix.Getrusage(unix.RUSAGE_SELF, &usage))
+	require.NoError(b, unix.Getrusage(who, &usage))
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
@@ -134,8 +204,12 @@ func memory() float64 {
 // floorStart starts a pod in the least that any parent can do, to its ready line
 // and a connection, ends it, and returns how long the start took.
 func floorStart(b *testing.B, program, name string) time.Duration {
-	cmd := exec.Command(program, "--pod", name)
-	cmd.Env = []string{"YOI_RUNTIME_DIR=" + RuntimeDir(b)}
+	return floor(b, spawn.Command{Program: program}, RuntimeDir(b), name)
+}
+
+func floor(b *testing.B, command spawn.Command, runtimeDir, name string) time.Duration {
+	cmd := exec.Command(command.Program, append(slices.Clip(command.PrefixArgs), "--workspace", "/", "--pod", name)...)
+	cmd.Env = []string{"YOI_RUNTIME_DIR=" + runtimeDir}
 	stderr, err := cmd.StderrPipe()
 	require.NoError(b, err)
 	begin := time.Now()

@@ -120,8 +120,10 @@ func (a *attempt) start(ctx context.Context, sc spawn.Config, mark string, launc
 		a.log.take(o.Log)
 		a.change(func() { a.PID, a.Timeline.Launched = pid, time.Since(a.Timeline.Start) })
 	}
-	o.Socket = func(what string) {
-		a.change(func() { a.Socket = append(a.Socket, spawn.Moment{At: time.Now(), What: what}) })
+	o.Socket = func(what string) { // it is in the journal with the next change
+		a.e.mu.Lock()
+		defer a.e.mu.Unlock()
+		a.Socket = append(a.Socket, spawn.Moment{At: time.Now(), What: what})
 	}
 	o.Failing = func(verdict error) { a.failing(mark, verdict) }
 	pod, err := spawn.StartObserved(ctx, sc, o)

@@ -26,7 +26,8 @@ type podLog struct {
 	stream func(line string) // to the test; nil = nobody wants to know
 
 	mu      sync.Mutex
-	log     *spawn.Log // nil until the start has made it, and after the test
+	own     os.FileInfo // of the log; nil until it is asked for
+	log     *spawn.Log  // nil until the start has made it, and after the test
 	stamps  stamps
 	changed chan struct{} // closed when it grows; nil = nobody waits
 	window  stamp         // when what is not noted yet began to come, and where it ends
@@ -194,12 +195,12 @@ func (l *podLog) path() string {
 
 // is reports whether a file is this log.
 func (l *podLog) is(info os.FileInfo) bool {
-	file := l.file()
-	if file == nil {
-		return false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.own == nil && l.log != nil {
+		l.own, _ = l.log.File().Stat()
 	}
-	own, err := file.Stat()
-	return err == nil && os.SameFile(own, info)
+	return l.own != nil && os.SameFile(l.own, info)
 }
 
 // text returns all of the log that is there now.

@@ -47,9 +47,7 @@ type life struct {
 	Name     string // the pod's, with a number where that is taken, or the output's
 	Pod      string // its name; "" = this is an output of a client
 	PID      int
-	Log      string  // its path, at which there may be another one by now; "" = there is none
-	Inode    uint64  // of the log
-	Fd       uintptr // of the log in the test binary
+	Log      string // its path, at which there may be another one by now; "" = there is none
 	Env      []string
 	Dump     syscall.Signal // has the pod write what it does; 0 = nothing has
 	Timeline spawn.Timeline

@@ -153,39 +153,48 @@ func echo(b *testing.B) *harness.Pod {
 	return pod
 }
 
-// BenchmarkTalk sends and receives 10,000 lines, beside a bare connection.
+// BenchmarkTalk sends lines and receives as many, beside a bare connection.
 func BenchmarkTalk(b *testing.B) {
-	const lines = 10_000
+	lines := 10_000
+	if testing.Short() {
+		lines = 100
+	}
 	request := `{"method":"echo","params":[1,2,3]}`
 	pod := echo(b)
-	b.Run("bare", func(b *testing.B) {
-		b.ReportAllocs()
-		for range b.N {
-			conn, err := net.Dial("unix", pod.SocketPath)
-			require.NoError(b, err)
-			in := bufio.NewReader(conn)
-			_, err = in.ReadString('\n')
-			require.NoError(b, err)
-			out := []byte(request + "\n")
-			for range lines {
-				if _, err = conn.Write(out); err == nil {
-					_, err = in.ReadString('\n')
-				}
-				if err != nil {
-					b.Fatal(err)
-				}
+	bare := func() {
+		conn, err := net.Dial("unix", pod.SocketPath)
+		require.NoError(b, err)
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		_, err = in.ReadString('\n')
+		require.NoError(b, err)
+		out := []byte(request + "\n")
+		for range lines {
+			if _, err = conn.Write(out); err == nil {
+				_, err = in.ReadString('\n')
 			}
-			conn.Close()
-		}
-	})
-	b.Run("talk", func(b *testing.B) {
-		b.ReportAllocs()
-		for range b.N {
-			talk := pod.With(b).Talk(patience)
-			for range lines {
-				talk.Send(request)
+			if err != nil {
+				b.Fatal(err)
 			}
-			talk.Close()
 		}
-	})
+	}
+	talk := func() {
+		t := pod.With(b).Talk(patience)
+		defer t.Close()
+		for range lines {
+			t.Send(request)
+		}
+	}
+	var took [2]time.Duration
+	for range b.N {
+		for i, f := range []func(){bare, talk} {
+			begin := time.Now()
+			f()
+			took[i] += time.Since(begin)
+		}
+	}
+	const ms = float64(time.Millisecond)
+	b.ReportMetric(float64(took[0])/ms/float64(b.N), "bare-ms")
+	b.ReportMetric(float64(took[1])/ms/float64(b.N), "talk-ms")
+	b.ReportMetric(float64(took[1])/float64(took[0]), "talk/bare")
 }

@@ -198,7 +198,7 @@ func (r *results) page(short bool) (string, error) {
 		return "", err
 	}
 	return r.fill(pageText, map[string]any{
-		"CPU": r.cpu, "CPUs": runtime.NumCPU(), "System": strings.TrimSpace(string(kernel)), "Go": runtime.Version(), "Short": short, "Live": r.live(),
+		"CPU": r.cpu, "CPUs": runtime.NumCPU(), "System": strings.TrimSpace(string(kernel)), "Go": runtime.Version(), "Short": short,
 	})
 }
 

@@ -121,6 +121,14 @@ func (l *life) dir() string {
 	return l.Log[:max(0, strings.LastIndexByte(l.Log, '/'))]
 }
 
+// message returns why it did not become ready, with the name that its log has here.
+func (l *life) message() string {
+	if l.Log == "" {
+		return l.Error
+	}
+	return strings.ReplaceAll(l.Error, l.Log, l.fileName())
+}
+
 func (l *life) fileName() string {
 	if l.Pod == "" {
 		return l.Name
@@ -535,7 +543,7 @@ func (r *record) writeTrace(w io.Writer) error {
 			}
 			var args map[string]any
 			if phaseNames[j] == "failed" {
-				args = map[string]any{"error": strings.ReplaceAll(l.Error, l.Log, l.fileName())}
+				args = map[string]any{"error": l.message()}
 			}
 			if phaseNames[j] == "connect" && until > l.Timeout/2 && l.Timeout > 0 {
 				args = map[string]any{"close": fmt.Sprintf("more than half of the ready timeout of %v", l.Timeout)}

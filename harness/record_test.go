@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/spawn"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -194,6 +195,20 @@ func TestLivesOfARestartedPodAreToldApart(t *testing.T) {
 	assert.Regexp(t, `"name":"alpha \(process \d+\)".*"name":"life".*"end":"signal: killed".*"name":"alpha\.2 \(process \d+\)".*"name":"life"`, trace)
 	assert.NoFileExists(t, filepath.Join(tb.artifacts, "alpha.dir", "status.json"), "the second life has replaced it")
 	assert.FileExists(t, filepath.Join(tb.artifacts, "alpha.2.dir", "status.json"))
+}
+
+func TestTraceHasTheErrorOfAStartWithoutALog(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	_, err := TryStartPod(tb, Config{Name: "alpha", Command: spawn.Command{Program: "/nowhere"}})
+	require.ErrorIs(t, err, spawn.ErrLaunch)
+	_, err = TryStartPod(tb, Config{Name: "al/pha"})
+	require.ErrorIs(t, err, spawn.ErrInvalidConfig)
+	tb.failed = true
+	tb.end()
+	trace := readEvidence(t, tb.artifacts, "trace.json")
+	assert.Contains(t, trace, `"error":"invalid pod config: `)
+	assert.Contains(t, trace, `"error":"failed to launch pod runtime command `)
 }
 
 func TestMarksAreBounded(t *testing.T) {

@@ -337,9 +337,9 @@ func (r *record) excerpts(most, perLine int64) []excerpt {
 		most -= min(cost, share)
 	}
 	for i, l := range r.Lives {
-		for size, cost := share, all[i].cost(perLine); cost > share; cost = all[i].cost(perLine) {
-			all[i] = excerptOf(sectionOf(l.file), size)
-			size = size * share / max(cost, share+1)
+		for cost := all[i].cost(perLine); cost > share; cost = all[i].cost(perLine) {
+			part := float64(share) / float64(cost)
+			all[i] = excerptOf(sectionOf(l.file), int64(part*float64(all[i].cost(0))))
 		}
 	}
 	return all

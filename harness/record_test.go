@@ -93,6 +93,23 @@ func TestExcerptEndsAndBeginsWithALine(t *testing.T) {
 	}
 }
 
+func TestExcerptsUseTheirRoom(t *testing.T) {
+	t.Parallel()
+	var r record
+	for _, line := range []string{"short\n", strings.Repeat("long", 100) + "\n", "\n"} {
+		path := filepath.Join(t.TempDir(), "log")
+		require.NoError(t, os.WriteFile(path, []byte(strings.Repeat(line, 10_000)), 0o600))
+		file, err := os.Open(path)
+		require.NoError(t, err)
+		defer file.Close()
+		r.Lives = append(r.Lives, &life{file: file})
+	}
+	const most, perLine = 300_000, 100
+	for _, e := range r.excerpts(most, perLine) {
+		assert.InEpsilon(t, most/3, e.cost(perLine), 0.02)
+	}
+}
+
 func TestBoundOfTheEvidence(t *testing.T) {
 	for text, want := range map[string]int64{"": 64 << 20, "1": 1 << 20, "1048576": 1 << 40, "0": -1, "-1": -1, "1.5": -1, "64M": -1, "1048577": -1} {
 		t.Setenv("PODHARNESS_ARTIFACTS_MAX", text)

@@ -405,6 +405,7 @@ func (c *Client) endsWithin(d time.Duration) bool {
 // fail fails the test, and ends it.
 func (c *Client) fail(err error) {
 	c.tb.Helper()
+	c.outputs[0].change(func() { c.outputs[0].Failure = err.Error() })
 	for _, a := range c.outputs {
 		a.shown = a.shown || strings.Contains(err.Error(), outputsBegin)
 	}

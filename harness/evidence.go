@@ -314,7 +314,7 @@ func (e *evidence) snapshot() {
 	defer e.writing.Unlock()
 	if !e.frozen {
 		e.frozen = true
-		e.do(func(r *record) { r.freeze("the test failed") })
+		e.do(func(r *record) { r.freeze(whyFailed) })
 	}
 }
 
@@ -326,7 +326,7 @@ func (e *evidence) testIsLate() {
 		return
 	}
 	if !e.frozen {
-		e.do(func(r *record) { r.freeze("it was still running shortly before its deadline") })
+		e.do(func(r *record) { r.freeze(whyLate) })
 	}
 	r := e.do((*record).write)
 	e.mu.Lock()
@@ -417,6 +417,7 @@ func failed(tb TB) bool {
 // outlives the test.
 func (a *attempt) message(err error) string {
 	text, path := err.Error(), a.pathInMessage()
+	a.change(func() { a.Failure = text })
 	if a.log.path() == "" || !strings.Contains(text, path) {
 		return text
 	}

@@ -88,8 +88,15 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	assert.Equal(t, map[string]int{"process_name": 1, "thread_name": 3, "launch": 3, "first line": 3, "ready line": 2, "connect": 3, "failed": 1, "life": 2,
 		"SIGINT": 2, "SIGSTOP": 1, "exit status 0": 2}, steps)
 
+	report := read("report.html")
+	for _, text := range []string{"<h1>" + t.Name() + "</h1>", "The start of broken failed", "exit status 7): no disk", "\tlog: broken.log", "It ended by itself", `href="./alpha.dir"`, `href="./broken.txtar"`, `third \x1b[2J`} {
+		assert.Contains(t, report, strings.ReplaceAll(text, "\t", "    "))
+	}
+	assert.NotContains(t, report, password)
+
 	NeedProcesses(t)
 	processes := read("processes.txt")
+	assert.Contains(t, report, strings.SplitAfter(processes, " alive\n")[0])
 	assert.NotContains(t, processes, password)
 	assert.Contains(t, processes, "DB_PASSWORD (16 bytes)")
 	assert.Contains(t, processes, "URL (32 bytes)")

@@ -81,6 +81,8 @@
 // newest 20 are kept. (A TB that is not of package testing and has ArtifactDir chooses
 // itself.)
 //
+//	report.html     the verdict, a picture of all pods on one clock, their logs and
+//	                processes, and what to do: the page to open first
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
 //	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
 //	                could see: podscript NAME.txtar

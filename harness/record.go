@@ -3,6 +3,7 @@ package harness
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type life struct {
 	Dump     syscall.Signal // has the pod write what it does; 0 = nothing has
 	Timeline spawn.Timeline
 	Error    string         // why it did not become ready
+	Failure  string         // what the test failed of
 	Hung     string         // what lived when it did not
 	Timeout  time.Duration  // that the start had
 	Socket   []spawn.Moment `json:",omitempty"` // what was found at the announced path
@@ -121,12 +123,14 @@ func (l *life) dir() string {
 	return l.Log[:max(0, strings.LastIndexByte(l.Log, '/'))]
 }
 
-// message returns why it did not become ready, with the name that its log has here.
+// message returns what has failed, with the name that the log has here; "" = nothing
+// that is known.
 func (l *life) message() string {
+	text := cmp.Or(l.Error, l.Failure)
 	if l.Log == "" {
-		return l.Error
+		return text
 	}
-	return strings.ReplaceAll(l.Error, l.Log, l.fileName())
+	return strings.ReplaceAll(text, l.Log, l.fileName())
 }
 
 func (l *life) fileName() string {
@@ -135,6 +139,13 @@ func (l *life) fileName() string {
 	}
 	return l.Name + ".log"
 }
+
+// Why evidence is written.
+const (
+	whyFailed = "the test failed"
+	whyLate   = "it was still running shortly before its deadline"
+	whyEnded  = "the test binary ended while it ran"
+)
 
 // maxEvidence is how many bytes the evidence of a test may have.
 func maxEvidence() (int64, error) {
@@ -286,6 +297,7 @@ func (r *record) write() {
 	r.file("merged.log", r.writeMerged)
 	r.file("timelines.txt", r.writeTimelines)
 	r.file("trace.json", r.writeTrace)
+	r.file("report.html", r.writeReport)
 }
 
 func second[T any](_ T, err error) error { return err }

@@ -290,7 +290,7 @@ func (w *watched) cutShort(root string) (evidence []*record) {
 	for _, r := range evidence {
 		r.most = most / int64(len(evidence))
 		if r.Until.IsZero() {
-			r.freeze("the test binary ended while it ran")
+			r.freeze(whyEnded)
 		}
 		for p, pidfd := range w.pods {
 			i := slices.IndexFunc(r.Lives, func(l *life) bool { return l.PID == p.pid && l.Dump != 0 })

@@ -195,6 +195,7 @@ func assertEvidence(t *testing.T, line, why string) {
 	assert.Contains(t, processes, ": "+why+"\n")
 	var trace struct{ TraceEvents []traceEvent }
 	require.NoError(t, json.Unmarshal([]byte(read("trace.json")), &trace))
+	assert.Contains(t, read("report.html"), why)
 	for _, kind := range podKinds {
 		ready := "YOI-READY\t" + kind.name + "\t"
 		assert.True(t, strings.HasPrefix(read(kind.name+".log"), ready), kind.name)

@@ -1,0 +1,330 @@
+package harness
+
+import (
+	"bytes"
+	"cmp"
+	_ "embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/podharness/spawn"
+	"github.com/google/uuid"
+)
+
+// A page is what report.html shows. Its times are durations since the begin of the
+// evidence's clock.
+type page struct {
+	Nonce     string // of the one script that may run
+	Test, Why string
+	Begin     time.Time
+	Snapshot  time.Duration
+	Rows      []*row
+	Failed    []*row
+	Left      int // lives that have no row
+	Log       []event
+	Processes string
+	Labels    []time.Duration // of the axis
+	Cuts      []bar
+
+	axis []knot
+}
+
+// A row is a life in the picture.
+type row struct {
+	*life
+	Message string // if it failed
+	Files   []string
+	Bars    []bar
+	Events  []event
+	Left    int // events that are left out
+}
+
+// A bar is a step of a life.
+type bar struct {
+	Kind        string
+	From, Until time.Duration
+}
+
+// Took returns about how long a step was.
+func (b bar) Took() string {
+	took := b.Until - b.From
+	if took > 900*time.Millisecond {
+		took = took.Round(100 * time.Millisecond)
+	}
+	return short(took)
+}
+
+// An event is one of a life, or a line of its log.
+type event struct {
+	*life
+	At         time.Duration
+	Kind, What string
+}
+
+var (
+	//go:embed report.html.tmpl
+	reportText     string
+	reportTemplate = sync.OnceValue(func() *template.Template {
+		return template.Must(template.New("").Funcs(template.FuncMap{
+			"advice": advice,
+			"clock":  func(d time.Duration) string { return fmt.Sprintf("%+.6f", d.Seconds()) },
+			"link":   func(file string) string { return "./" + url.PathEscape(file) },
+			"short":  short,
+			"show":   show,
+		}).Parse(reportText))
+	})
+)
+
+// show returns the lines of any text so that they can be shown.
+func show(text string) string {
+	lines := strings.Split(strings.ToValidUTF8(text, "\uFFFD"), "\n")
+	for i, line := range lines {
+		lines[i] = spawn.Printable(strings.ReplaceAll(line, "\t", "    "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func short(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+func shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return fmt.Sprintf("%s… (%d bytes more)", strings.ToValidUTF8(text[:most], ""), len(text)-most)
+}
+
+// advice tells what to do about a start that has failed, or about a test.
+func advice(message string) string {
+	for _, a := range []struct{ begin, part, text string }{
+		{spawn.ErrInvalidConfig.Error(), "", "Nothing was started: correct the field that the message names."},
+		{spawn.ErrLaunch.Error(), "", "The system could not execute the program: is it there, may it be executed, are its interpreter and the directory there?"},
+		{spawn.ErrExited.Error(), "", "It ended by itself: its last lines say why. A signal that nobody here has sent comes from the system, as when memory is short (dmesg)."},
+		{spawn.ErrMalformedReady.Error(), "", "Have it write YOI-READY, its name and the path of its socket, with tabs between them, as one line."},
+		{spawn.ErrNameMismatch.Error(), "", "Have it announce the name that --pod has given it."},
+		{spawn.ErrSocket.Error(), "", "Have it bind a socket of its own and listen on it before its ready line has the path."},
+		{spawn.ErrTimeout.Error(), "waiting for its socket", "It has announced its socket, but nobody answers there: have it bind and listen first, and then announce."},
+		{spawn.ErrTimeout.Error(), "", "It ran but did not say that it is ready: see below what its threads waited for (Config.DumpSignal has it tell more). If it is only slow, raise Config.ReadyTimeout."},
+		{whyFailed, "", "The output of go test has the message of the test; the log below has what its pods did until then."},
+		{whyLate, "", "It hangs: see below what the threads of its pods wait for, and in the output of go test where its goroutines stand."},
+		{whyEnded, "", "The output of go test has the panic or the last words. Where it has none, the test binary was killed, as when memory is short (dmesg) or a job is cancelled."},
+	} {
+		if strings.HasPrefix(message, a.begin) && strings.Contains(message, a.part) {
+			return a.text
+		}
+	}
+	return "The log below has what led to it."
+}
+
+// writeReport writes what a person wants to see first, as a page that has a 16th of
+// the room.
+func (r *record) writeReport(w io.Writer) error {
+	for most := 2048; ; most /= 2 {
+		var text bytes.Buffer
+		p, err := r.page(most)
+		err = errors.Join(err, reportTemplate().Execute(&text, p))
+		if int64(text.Len()) <= r.most/16 || most == 16 {
+			return errors.Join(err, second(text.WriteTo(w)))
+		}
+	}
+}
+
+// page returns the page with at most so many lines, as many events, and all else in
+// proportion.
+func (r *record) page(most int) (*page, error) {
+	const perLine, perLife = 256, 8
+	some := *r
+	if half := most / perLife / 2; len(r.Lives) > 2*half {
+		some.Lives = slices.Concat(r.Lives[:half], r.Lives[len(r.Lives)-half:])
+	}
+	processes, processesErr := os.ReadFile(filepath.Join(r.Dir, "processes.txt"))
+	p := &page{
+		Nonce: uuid.NewString(), Test: r.Test, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
+		Left: len(r.Lives) - len(some.Lives), Processes: shorten(string(processes), most*perLine),
+	}
+	var times []time.Duration
+	for _, l := range some.Lives {
+		row := r.row(l, most/len(some.Lives))
+		p.Rows = append(p.Rows, row)
+		if row.Message != "" && len(p.Failed) < 10 {
+			p.Failed = append(p.Failed, row)
+		}
+		p.Log = append(p.Log, row.Events...)
+		times = append(times, r.since(l.Timeline.Start))
+		for i := 0; i < len(l.Stamps); i += 1 + len(l.Stamps)/1000 {
+			times = append(times, r.since(l.Stamps[i].At))
+		}
+	}
+	err := some.eachLine(int64(most*perLine), perLine, func(l *life, at time.Time, line string) error {
+		if at.IsZero() {
+			at = l.Timeline.Start
+		}
+		p.Log = append(p.Log, event{l, r.since(at), "line", shorten(line, 2000)})
+		return nil
+	})
+	slices.SortStableFunc(p.Log, inTime)
+	for _, e := range p.Log {
+		times = append(times, e.At)
+	}
+	p.scale(times)
+	return p, errors.Join(err, processesErr)
+}
+
+func (r *record) since(at time.Time) time.Duration { return at.Sub(r.start()) }
+
+func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
+
+// row returns the row of a life, with at most so many of its events.
+func (r *record) row(l *life, most int) *row {
+	row := &row{life: l, Message: l.message()}
+	for _, file := range []string{l.fileName(), l.Name + ".dir", l.Name + ".txtar"} {
+		if _, err := os.Stat(filepath.Join(r.Dir, file)); err == nil {
+			row.Files = append(row.Files, file)
+		}
+	}
+	add := func(at time.Time, kind, what string) {
+		row.Events = append(row.Events, event{l, r.since(at), kind, what})
+	}
+	from := r.since(l.Timeline.Start)
+	step := func(kind string, until time.Time) {
+		row.Bars = append(row.Bars, bar{kind, from, r.since(until)})
+		from = r.since(until)
+	}
+	for i, until := range phases(l.Timeline) {
+		if until > 0 {
+			at := l.Timeline.Start.Add(until)
+			kind, _, _ := strings.Cut(phaseNames[i], " ")
+			add(at, kind, phaseNames[i])
+			step(kind, at)
+		}
+	}
+	end, how := l.end(r.Until)
+	if len(row.Bars) > 0 && r.since(end) > from {
+		step("life", end)
+	}
+	if how == "" && len(row.Bars) > 0 {
+		add(end, "open", "it still ran")
+	}
+	for _, m := range l.Marks {
+		kind := "act"
+		if m.Last {
+			kind = "end"
+		} else if m.What == "connect" {
+			kind = "connect"
+		}
+		add(m.At, kind, m.What)
+	}
+	slices.SortStableFunc(row.Events, inTime)
+	if row.Left = max(0, len(row.Events)-most); row.Left > 0 {
+		row.Events = slices.Delete(row.Events, most/2, most/2+row.Left)
+	}
+	return row
+}
+
+// Growth returns when the log of a life grew, as a path in a picture that is 500 wide.
+func (p *page) Growth(r *row) string {
+	var path []byte
+	last := -1
+	for _, s := range r.Stamps {
+		if x := int(5 * p.place(s.At.Sub(p.Begin))); x != last {
+			path = fmt.Appendf(path, "M%d 0v1", x)
+			last = x
+		}
+	}
+	return string(path)
+}
+
+// A knot is a place on the axis, in percent of its length. Between two of them it is
+// even.
+type knot struct {
+	at time.Duration
+	x  float64
+}
+
+// X returns where on the axis a time is.
+func (p *page) X(at time.Duration) string { return fmt.Sprintf("%.2f%%", p.place(at)) }
+
+// Width returns how long a part of the axis is.
+func (p *page) Width(b bar) string {
+	return fmt.Sprintf("%.2f%%", p.place(b.Until)-p.place(b.From))
+}
+
+func (p *page) place(at time.Duration) float64 {
+	i, _ := slices.BinarySearchFunc(p.axis, at, func(k knot, at time.Duration) int { return cmp.Compare(k.at, at) })
+	if i == 0 || i == len(p.axis) {
+		return p.axis[min(i, len(p.axis)-1)].x
+	}
+	from, to := p.axis[i-1], p.axis[i]
+	return from.x + (to.x-from.x)*float64(at-from.at)/float64(to.at-from.at)
+}
+
+// scale makes the axis, on which something happens at these times. A few gaps are cut
+// short, each of which would have two thirds of it and leave one to all that are shorter.
+func (p *page) scale(times []time.Duration) {
+	const most, width = 5, 6
+	slices.Sort(times)
+	gaps := make([]time.Duration, len(times)-1)
+	for i := range gaps {
+		gaps[i] = times[i+1] - times[i]
+	}
+	long, even, cuts := time.Duration(math.MaxInt64), time.Duration(0), 0
+	for i, gap := range slices.Sorted(slices.Values(gaps)) {
+		if few := len(gaps)-i <= most; few && even > time.Millisecond && gap > max(2*even, 500*time.Millisecond) {
+			long, cuts = gap, len(gaps)-i
+			break
+		}
+		even += gap
+	}
+	p.axis = []knot{{at: times[0]}}
+	begin := 0
+	for i, gap := range gaps {
+		last := p.axis[i]
+		next := knot{times[i+1], last.x + float64(gap)/float64(max(1, even))*float64(100-cuts*width)}
+		if gap >= long {
+			next.x = last.x + width
+			p.label(p.axis[begin], last)
+			p.Cuts = append(p.Cuts, bar{"cut", last.at, next.at})
+			begin = i + 1
+		}
+		p.axis = append(p.axis, next)
+	}
+	p.label(p.axis[begin], p.axis[len(p.axis)-1])
+}
+
+// label labels an even part of the axis.
+func (p *page) label(from, to knot) {
+	const apart = 15 // is room enough on a phone
+	step, count := time.Duration(1), time.Duration(max(1, (to.x-from.x)/apart))
+	for i := 0; step*count < to.at-from.at; i++ { // 1, 2, 5, 10, 20 ...
+		if step *= 2; i%3 == 1 {
+			step += step / 4
+		}
+	}
+	first := from.at.Truncate(step)
+	if first != from.at {
+		first += step
+	}
+	if first > to.at {
+		first = from.at
+	}
+	for at := first; at <= to.at && p.place(at) < 100-apart/2; at += step {
+		if n := len(p.Labels); n > 0 && p.place(at)-p.place(p.Labels[n-1]) < apart-1 {
+			p.Labels = p.Labels[:n-1]
+		}
+		p.Labels = append(p.Labels, at)
+	}
+}

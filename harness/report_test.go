@@ -1,0 +1,186 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// recordOf returns a record of so many lives, in which all that pods and users can
+// choose is this text, but for NUL and slashes in names. All but the last become ready.
+func recordOf(t *testing.T, lives int, text string) *record {
+	t.Helper()
+	start := time.Unix(1_700_000_000, 0)
+	r := &record{Test: text, Why: whyFailed, Until: start.Add(10 * time.Second), Dir: t.TempDir(), most: 64 << 20}
+	name := (&evidence{names: map[string]int{}}).newName(text)
+	for i := range lives {
+		l := &life{N: i, Name: fmt.Sprint(i, name), Pod: name, PID: 1000 + i, Log: filepath.Join(t.TempDir(), "log")}
+		require.NoError(t, os.WriteFile(l.Log, []byte(strings.Repeat(text+"\n", 39)+strings.Repeat(text, 64<<10/len(text))+"\n"), 0o600))
+		var err error
+		l.file, err = os.Open(l.Log)
+		require.NoError(t, err)
+		t.Cleanup(func() { l.file.Close() })
+		begin := start.Add(time.Duration(i) * 5 * time.Millisecond)
+		for k := range 40 {
+			l.Stamps = append(l.Stamps, stamp{At: begin.Add(time.Duration(4+k) * time.Millisecond), Size: int64((k + 1) * (len(text) + 1))})
+		}
+		l.Timeline = spawn.Timeline{Start: begin, Launched: time.Millisecond, FirstLine: 5 * time.Millisecond}
+		if i < lives-1 {
+			l.Timeline.ReadyLine, l.Timeline.Connected = 6*time.Millisecond, 7*time.Millisecond
+			l.add(mark{"connect", begin.Add(50 * time.Millisecond), false})
+			l.add(mark{"SIGINT", begin.Add(10 * time.Second), false})
+			l.add(mark{text, begin.Add(10*time.Second + time.Millisecond), true})
+		} else {
+			l.Timeline.Ended = 9 * time.Second
+			l.Error = spawn.ErrTimeout.Error() + ": " + text + "\n\tlog: " + l.Log
+		}
+		r.Lives = append(r.Lives, l)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(r.Dir, "processes.txt"), []byte(text), 0o600))
+	return r
+}
+
+// hostile is what a pod might write.
+var hostile = strings.Join([]string{
+	`</script><script>alert(1)</script>`, `<!--`, `-->`, `]]>`, `</title></style></svg></pre></table>`,
+	`"><img src=x onerror=alert(1)>`, `' onclick='alert(1)`, `javascript:alert(1)`, `{{.}}`, `&lt;b&gt;`, `%3Cb%3E`,
+	"\u2028", "\u202e", "\x00", "\x1b[2J", "\xff", "\t", "\r",
+}, " ")
+
+func reportOf(t *testing.T, r *record) string {
+	t.Helper()
+	r.write()
+	require.Empty(t, r.lost)
+	return readEvidence(t, r.Dir, "report.html")
+}
+
+var (
+	tag     = regexp.MustCompile(`<[^>]*>`)
+	chosen  = regexp.MustCompile(` href="\./[^"]*"`)
+	changes = regexp.MustCompile(`nonce(=")?[^"']*`)
+)
+
+// tags returns what of a page is not text, but for the links to files.
+func tags(page string) []string {
+	found := tag.FindAllString(changes.ReplaceAllString(page, ""), -1)
+	for i, text := range found {
+		found[i] = chosen.ReplaceAllString(text, "")
+	}
+	return found
+}
+
+func TestReportHasNoMarkupOfPods(t *testing.T) {
+	t.Parallel()
+	tame, hostile := reportOf(t, recordOf(t, 3, "tame")), reportOf(t, recordOf(t, 3, hostile))
+	assert.Equal(t, tags(tame), tags(hostile))
+	assert.Greater(t, len(tags(tame)), 1000)
+	assert.True(t, utf8.ValidString(hostile))
+	assert.NotRegexp(t, "[\x00-\x08\x0b-\x1f\u2028\u202a-\u202e]", hostile)
+	assert.Contains(t, hostile, `&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt; &lt;!--`)
+	assert.Contains(t, hostile, `\u2028 \u202e \x00 \x1b[2J`)
+}
+
+// TestReportInABrowser unchecks a pod, so that its lines are not shown. It is not parallel,
+// since a browser needs all processors and other tests go by the clock.
+func TestReportInABrowser(t *testing.T) {
+	browser := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			browser = path
+		}
+	}
+	if browser == "" {
+		t.Skip("there is no Chromium")
+	}
+	page := strings.Replace(reportOf(t, recordOf(t, 3, hostile)), "</script>", "boxes[1].click()\n</script>", 1)
+	path := filepath.Join(t.TempDir(), "report.html")
+	require.NoError(t, os.WriteFile(path, []byte(page), 0o600))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(), "--dump-dom", "file://"+path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	dom := string(out)
+
+	element := regexp.MustCompile(`<[a-zA-Z]\w*`)
+	tame := reportOf(t, recordOf(t, 3, "tame"))
+	assert.Equal(t, element.FindAllString(tame, -1), element.FindAllString(dom, -1))
+	assert.NotRegexp(t, `<[^>]* on\w+=`, dom)
+	lines := regexp.MustCompile(`<li[^>]* data-life="(\d)"[^>]*>`).FindAllStringSubmatch(dom, -1)
+	assert.Len(t, lines, 3*40+7+7+3, "with the events")
+	for _, line := range lines {
+		assert.Equal(t, line[1] == "1", strings.Contains(line[0], "hidden"), line[0])
+	}
+}
+
+func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	pod, err := TryStartPod(tb, Config{Name: "alpha"})
+	require.NoError(t, err)
+	assert.Panics(t, func() { pod.WaitLog("never <said>", time.Millisecond) })
+	tb.failed = true
+	tb.end()
+	page := readEvidence(t, tb.artifacts, "report.html")
+	message, rest, _ := strings.Cut(page, "</article>")
+	assert.Regexp(t, `<h3>alpha</h3>\n<pre>.*never &lt;said&gt;.*\n    pod: it still runs.*\n    log: alpha.log\n    last lines:\n        YOI-READY`, message)
+	assert.NotContains(t, rest, "<article")
+}
+
+func TestReportIsBounded(t *testing.T) {
+	t.Parallel()
+	r := recordOf(t, 60, hostile)
+	r.most = 1 << 20
+	for range 2 * maxMarks {
+		r.Lives[0].add(mark{"SIGHUP", r.Until, false})
+	}
+	page := reportOf(t, r)
+	assert.Less(t, len(page), 1<<20/16)
+	assert.Regexp(t, `\(\d+ more are in timelines.txt\)`, page)
+	assert.Regexp(t, `<p>\d+ more, from between those, are in `, page)
+	assert.Contains(t, page, "bytes are left out here]")
+	assert.Contains(t, page, "data-life=\"0\"")
+	assert.Contains(t, page, "data-life=\"59\"")
+}
+
+func TestAxisIsCutShortWhereNothingHappens(t *testing.T) {
+	t.Parallel()
+	const ms, s = time.Millisecond, time.Second
+	for name, test := range map[string]struct {
+		times, labels []time.Duration
+		cuts          []bar
+	}{
+		"nothing":    {[]time.Duration{0}, []time.Duration{0}, nil},
+		"one moment": {[]time.Duration{5, 5, 5}, []time.Duration{5}, nil},
+		"even":       {[]time.Duration{0, 10 * ms, 60 * ms}, []time.Duration{0, 10 * ms, 20 * ms, 30 * ms, 40 * ms, 50 * ms}, nil},
+		"a timeout":  {[]time.Duration{0, 2 * ms, 6 * ms, 10 * s, 10*s + 4*ms}, []time.Duration{0, 2 * ms, 4 * ms, 10 * s, 10*s + 2*ms}, []bar{{"cut", 6 * ms, 10 * s}}},
+		"two":        {[]time.Duration{0, 6 * ms, 10 * s, 20 * s}, []time.Duration{0, 2 * ms, 4 * ms, 6 * ms}, []bar{{"cut", 6 * ms, 10 * s}, {"cut", 10 * s, 20 * s}}},
+		"soon":       {[]time.Duration{0, 2 * ms, 500 * ms}, []time.Duration{0, 100 * ms, 200 * ms, 300 * ms, 400 * ms}, nil},
+		"regular":    {[]time.Duration{0, 2 * ms, 10 * s, 20 * s, 30 * s, 40 * s, 50 * s, 60 * s}, []time.Duration{0, 10 * s, 20 * s, 30 * s, 40 * s, 50 * s}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &page{}
+			p.scale(test.times)
+			assert.Equal(t, test.labels, p.Labels)
+			assert.Equal(t, test.cuts, p.Cuts)
+			for i, at := range test.times[1:] {
+				assert.LessOrEqual(t, p.place(test.times[i]), p.place(at))
+			}
+			assert.LessOrEqual(t, p.place(test.times[len(test.times)-1]), 100.000001)
+		})
+	}
+}

@@ -166,7 +166,7 @@ func TestEvidenceOfATestThatIsLate(t *testing.T) {
 	for name, fails := range map[string]bool{"ends well": false, "fails": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tb := &lateTB{&recordingTB{name: "TestLate", artifacts: t.TempDir()}, time.Now().Add(time.Second)}
+			tb := &lateTB{&recordingTB{name: "TestLate", artifacts: t.TempDir()}, time.Now().Add(3 * time.Second)}
 			own := filepath.Join(tb.artifacts, "own")
 			require.NoError(t, os.WriteFile(own, nil, 0o600))
 			pod, err := TryStartPod(tb, Config{Name: "alpha"})
@@ -242,7 +242,7 @@ func TestMarksAreBounded(t *testing.T) {
 func TestPodThatHangsDumps(t *testing.T) {
 	t.Parallel()
 	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
-	_, err := TryStartPod(tb, Config{Name: "hangs", Command: FakePod("never-ready"), DumpSignal: syscall.SIGQUIT, ReadyTimeout: 100 * time.Millisecond})
+	_, err := TryStartPod(tb, Config{Name: "hangs", Command: FakePod("never-ready"), DumpSignal: syscall.SIGQUIT, ReadyTimeout: 2 * time.Second})
 	require.ErrorContains(t, err, "waiting for the ready line; last lines: loading\n")
 	pod, err := TryStartPod(tb, Config{Name: "alpha", DumpSignal: syscall.SIGQUIT})
 	require.NoError(t, err)

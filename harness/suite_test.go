@@ -1,11 +1,13 @@
 package harness_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +25,10 @@ const suiteEnv = "HARNESS_TEST_SUITE"
 func TestMain(m *testing.M) {
 	if os.Getenv(suiteEnv) != "" {
 		harness.Main(m)
+	}
+	flag.Parse()
+	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
+		_ = flag.Set("test.parallel", "6") // the tests wait most of the time
 	}
 	os.Exit(m.Run())
 }

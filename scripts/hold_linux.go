@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
@@ -32,8 +33,8 @@ func canHold() error {
 	return nil
 }
 
-// hold runs a pod whose every write to its stderr waits until this process allows
-// it (seccomp_unotify(2)), and ends as the pod does. It returns only an error. What
+// hold runs a pod whose every write waits until this process allows it
+// (seccomp_unotify(2)), and ends as the pod does. It returns only an error. What
 // is seen while the pod is held in its write of the ready line is certain: after
 // that line was read, it would be a matter of luck.
 func hold(what string, argv []string) error {
@@ -49,7 +50,6 @@ func hold(what string, argv []string) error {
 	if err := <-started; err != nil {
 		return err
 	}
-	go h.serve()
 	state, err := h.pod.Wait()
 	close(h.ended)
 	h.mu.Lock()
@@ -88,17 +88,17 @@ type holder struct {
 
 // start starts the pod under a filter. It ends its thread, and the filter with it.
 func (h *holder) start(argv []string) (err error) {
+	h.mu.Lock() // until the pod is known
+	defer h.mu.Unlock()
 	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	const call, firstArg = 0, 16 // their places in struct seccomp_data
+	const call = 0 // its place in struct seccomp_data
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: call},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_WRITE, Jt: 1},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_WRITEV, Jf: 3},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: firstArg},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 2, Jf: 1},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_WRITEV, Jf: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
@@ -108,6 +108,7 @@ func (h *holder) start(argv []string) (err error) {
 		return os.NewSyscallError("seccomp", errno)
 	}
 	h.listener = int(fd)
+	go h.serve() // a program that cannot be executed is told of by a write, too
 	h.pod, err = os.StartProcess(argv[0], argv, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	return err
 }
@@ -151,11 +152,16 @@ func (h *holder) serve() {
 	}
 }
 
-// take does a write in the pod's place, by whole lines until the ready line is done.
+// take does a write to the log in the pod's place, by whole lines until the ready line
+// is done.
 func (h *holder) take(w write) {
+	const byItself, inItsPlace = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE, 0
+	if !w.isToLog() {
+		h.answer(w, byItself, 0)
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	const byItself, inItsPlace = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE, 0
 	if h.done {
 		h.answer(w, byItself, 0)
 		return
@@ -181,6 +187,18 @@ func (h *holder) take(w write) {
 		h.unfinished, h.done = unfinished, start >= 0
 		_, _ = os.Stderr.Write(lines)
 	}
+}
+
+// isToLog reports whether it goes to the file that is stderr here, by whatever
+// descriptor: the pod may have duplicated its own, or opened /dev/stderr.
+func (w write) isToLog() bool {
+	descriptor := int32(w.args[0])
+	to, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", w.thread, descriptor))
+	if err != nil {
+		return descriptor == 2 && !errors.Is(err, fs.ErrNotExist) // else it is closed
+	}
+	log, err := os.Stderr.Stat()
+	return err == nil && os.SameFile(to, log)
 }
 
 // text returns what is to be written, from the memory of its process.
@@ -225,7 +243,7 @@ func (h *holder) act(w write, line string) []byte {
 	if _, err := spawn.Listener(path); err != nil && !errors.Is(err, unix.EAGAIN) { // a full backlog
 		found = fmt.Sprintf("is not listened on yet (%v)", err)
 	}
-	return fmt.Appendf(nil, "podharness: its socket %s\n%s\n", found, line)
+	return fmt.Appendf(nil, heldWord+"its socket %s\n%s\n", found, line)
 }
 
 // signal sends the signal, once, as a stop of the pod does: to its group.
@@ -236,8 +254,9 @@ func (h *holder) signal(w write) {
 	}
 	h.signalled = true
 	sig, _ := parseSignal(h.what)
-	fmt.Fprintf(os.Stderr, "podharness: %s was sent while it wrote its ready line\n", unix.SignalName(sig))
+	fmt.Fprintf(os.Stderr, heldWord+"%s was sent while it wrote its ready line\n", unix.SignalName(sig))
 	_ = unix.Kill(-group, sig)
+	go h.serve() // its handler may write elsewhere
 	// Another thread may take it, and not before this one would go on. Nothing
 	// tells of a handler that has run.
 	select {

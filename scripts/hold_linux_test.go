@@ -72,9 +72,13 @@ while True:
     signal.pause()
 `
 
-// The C pod writes with writev, and knows two more words: with blocked it reads its
-// signals from a descriptor, with relative its socket's path counts from where it is.
+// The C pod writes with writev, and knows more words: with blocked it reads its signals
+// from a descriptor, with relative its socket's path counts from where it is, with
+// elsewhere only a duplicate of its stderr leads to the log, with unseen it writes in a
+// way that cannot be held.
 const cPod = `
+#define _DEFAULT_SOURCE
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,10 +90,11 @@ const cPod = `
 #include <unistd.h>
 static struct sockaddr_un at = {AF_UNIX};
 static char *name, *path = at.sun_path;
+static int out = 2, unseen;
 static void stop(int sig) { _exit(0); }
 static void announce(void) {
 	struct iovec line[] = {{"YOI-READY\t", 10}, {name, strlen(name)}, {"\t", 1}, {path, strlen(path)}, {"\n", 1}};
-	writev(2, line, 5);
+	unseen ? pwritev(out, line, 5, 0) : writev(out, line, 5);
 }
 int main(int argc, char **argv) {
 	char *how = argv[1];
@@ -101,6 +106,8 @@ int main(int argc, char **argv) {
 	unlink(path);
 	if (!strcmp(how, "blocked")) sigprocmask(SIG_BLOCK, &set, 0);
 	else if (strcmp(how, "late")) signal(SIGINT, stop);
+	unseen = !strcmp(how, "unseen");
+	if (!strcmp(how, "elsewhere")) out = dup(2), dup2(open("/dev/null", O_WRONLY), 2), write(2, "YOI-READY\t\t\n", 12);
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	if (bind(fd, (struct sockaddr *)&at, sizeof at)) return 1;
 	if (!strcmp(how, "relative")) path = chdir(getenv("YOI_RUNTIME_DIR")) ? 0 : path + strlen(getenv("YOI_RUNTIME_DIR")) + 1;
@@ -165,6 +172,7 @@ func TestHold(t *testing.T) {
 		if name == "c" {
 			cases["c blocked"] = held{flags + "blocked", listens, stops}
 			cases["c relative"] = held{flags + "relative", listens, stops}
+			cases["c elsewhere"] = held{flags + "elsewhere", listens, stops}
 		}
 	}
 	for name, tc := range cases {
@@ -175,6 +183,20 @@ func TestHold(t *testing.T) {
 			log, failed := runScript(t, strings.Repeat(look+end, times))
 			assert.False(t, failed, log)
 		})
+	}
+}
+
+func TestPodThatCannotBeHeldIsNotJudged(t *testing.T) {
+	t.Parallel()
+	needHold(t)
+	flags, ok := podsToHold(t)["c"]
+	if !ok {
+		t.Skip("no cc")
+	}
+	for _, what := range []string{"look", "INT"} {
+		log, failed := runScript(t, fmt.Sprintf("podstart -hold %s %sunseen alpha\nnonsense", what, flags))
+		assert.False(t, failed, log)
+		assert.Contains(t, log, "the pod was not held in its write of the ready line: ")
 	}
 }
 

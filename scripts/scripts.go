@@ -87,11 +87,11 @@
 // # Held pods
 //
 // What a pod has done by the time it announces itself is certain only while it
-// writes its ready line (to descriptor 2). podstart -hold keeps it in that write,
-// and the log says what was found, or sent: with look whether its socket is
-// listened on; with a signal its process group is sent that, and the line is
-// dropped, so that the pod does not become ready. The condition [hold] tells
-// whether the system can do that (Linux).
+// writes its ready line. podstart -hold keeps it in that write, and the log says
+// what was found, or sent: with look whether its socket is listened on; with a
+// signal its process group is sent that, and the line is dropped, so that the pod
+// does not become ready. The condition [hold] tells whether the system can do that
+// (Linux); a script whose pod cannot be held is skipped.
 //
 //	podstart -hold look alpha
 //	podlog alpha '^podharness: its socket is listened on$'

@@ -252,6 +252,9 @@ func (c *call) start() error {
 		return err
 	}
 	c.keep(p)
+	if c.starting.hold != "" && !strings.Contains(p.Log(), heldWord) {
+		c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that with neither write nor writev")
+	}
 	return nil
 }
 
@@ -355,8 +358,12 @@ const (
 	holdArg     = "podharness-hold"
 )
 
-// holdLook has podstart -hold look at the socket; else it names a signal.
-const holdLook = "look"
+// holdLook has podstart -hold look at the socket; else it names a signal. What was
+// done with a held pod stands in its log, in a line that begins with heldWord.
+const (
+	holdLook = "look"
+	heldWord = "podharness: "
+)
 
 func init() {
 	// Not os.Exit: in a binary that measures coverage that writes to stderr.
@@ -364,7 +371,7 @@ func init() {
 	case len(os.Args) > 1 && os.Args[1] == podspawnArg:
 		syscall.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
 	case len(os.Args) > 3 && os.Args[1] == holdArg:
-		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(os.Args[2], os.Args[3:]))
+		fmt.Fprintf(os.Stderr, heldWord+"could not be held: %v\n", hold(os.Args[2], os.Args[3:]))
 		syscall.Exit(125)
 	}
 }

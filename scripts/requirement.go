@@ -53,8 +53,8 @@ func Scenarios() fs.FS {
 // order is that of the portable scenarios.
 var order = []string{
 	"starts", "arguments", "ready-line", "runtime-dir", "announces-last", "snapshot", "socket", "concurrent",
-	"stop-signal", "stop-at-once", "stop-request", "clean-stop", "no-children", "restart", "restart-after-stop",
-	"session", "independent", "terminate",
+	"stop-signal", "stop-at-once", "stop-connected", "stop-request", "clean-stop", "no-children",
+	"restart", "restart-after-stop", "session", "independent", "terminate",
 }
 
 // Requirements returns what the portable scenarios are about: each is in the file

@@ -523,9 +523,9 @@ func TestBazel(t *testing.T) {
 		left, readErr := os.ReadDir(in("tmp"))
 		require.NoError(t, readErr)
 		assert.Empty(t, left)
-		if strings.Contains(string(out), "FAIL  stop-signal ") {
+		if failed := regexp.MustCompile(`FAIL  (stop-(signal|connected)) `).FindSubmatch(out); failed != nil {
 			assert.Error(t, err)
-			assert.FileExists(t, in("outputs/stop-signal/merged.log"))
+			assert.FileExists(t, in("outputs/"+string(failed[1])+"/merged.log"))
 		} else {
 			assert.NoError(t, err, "its own shard tells of the finding:\n%s", out)
 			assert.NoDirExists(t, in("outputs/stop-signal"))

@@ -96,7 +96,7 @@ func TestPodsOfOtherLanguagesPass(t *testing.T) {
 // Requirements that other ones follow from.
 var (
 	// What a pod that does not stop gracefully does not do either.
-	afterStop = []string{"stop-signal", "stop-at-once", "stop-request", "clean-stop", "no-children", "restart-after-stop", "independent"}
+	afterStop = []string{"stop-signal", "stop-at-once", "stop-connected", "stop-request", "clean-stop", "no-children", "restart-after-stop", "independent"}
 	// What is told by a snapshot that comes.
 	bySnapshot = []string{"snapshot", "socket", "concurrent", "restart", "restart-after-stop", "session", "independent"}
 )
@@ -120,6 +120,10 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 			pod: "pod.py", old: "signal.signal(", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
 		"Python: ignores SIGINT": {
 			pod: "pod.py", old: "signal.SIGINT, stop", new: "signal.SIGINT, signal.SIG_IGN", requirement: "stop-signal", follow: afterStop},
+		"Python: waits for its clients at SIGINT": {
+			pod: "pod.py", old: "os._exit(0)", new: "[t.join() for t in threading.enumerate() if t.daemon]; os._exit(0)", requirement: "stop-connected", follow: afterStop},
+		"Python: waits for its client at a shutdown": {
+			pod: "pod.py", old: "                    stop()", new: "                    list(lines); stop()", requirement: "stop-request", follow: afterStop},
 		"Python: leaves a child": {
 			pod: "pod.py", old: "exist_ok=True)", new: `exist_ok=True); os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1000")`, requirement: "no-children"},
 		"Python: ignores the environment": {

@@ -112,6 +112,9 @@ func (r *Report) Run(ctx context.Context, n int, run func(i int)) error {
 	if errors.As(err, new(UsageError)) {
 		return err
 	}
+	for _, name := range r.now {
+		r.checks = append(r.checks, Check{Case: name, Requirement: name, Level: Must, Result: Skip, Why: err.Error() + " while it ran"})
+	}
 	return fmt.Errorf("%w while these cases ran: %s", err, strings.Join(r.now, ", "))
 }
 
@@ -289,9 +292,14 @@ func (s Summary) String() string {
 }
 
 // Finish prints the summary and writes the files, and reports whether the summary
-// is OK.
-func (r *Report) Finish() (ok bool, err error) {
+// is OK. It takes the error of Run, and returns that, too: what was found before a run
+// was given up is told, unless it could not begin.
+func (r *Report) Finish(ended error) (ok bool, err error) {
+	if errors.As(ended, new(UsageError)) {
+		return false, ended
+	}
 	summary := r.Summary(time.Since(r.begun))
+	summary.OK = summary.OK && ended == nil
 	text := summary.String() + "\n"
 	if len(summary.Findings) > 0 {
 		if slices.ContainsFunc(r.checks, func(c Check) bool { return section.MatchString(c.Why) }) {
@@ -307,7 +315,7 @@ func (r *Report) Finish() (ok bool, err error) {
 	for _, file := range r.files {
 		err = errors.Join(err, file.write(file, summary), file.Close())
 	}
-	return summary.OK, err
+	return summary.OK, errors.Join(ended, err)
 }
 
 // section matches what ends with a section of the contract.

@@ -83,10 +83,7 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 		fmt.Fprintf(stdout, "random programs: -seed %d\n", s.seed)
 	}
 	r := &runner{settings: s, report: report}
-	if err := r.runAll(cases); err != nil {
-		return false, err
-	}
-	return report.Finish()
+	return report.Finish(r.runAll(cases))
 }
 
 // parse returns the settings.

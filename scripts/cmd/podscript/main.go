@@ -82,10 +82,7 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 		}
 		defer fmt.Fprintf(stdout, "the scenarios worked in %s\n", r.work)
 	}
-	if err := r.runAll(cases); err != nil {
-		return false, err
-	}
-	return report.Finish()
+	return report.Finish(r.runAll(cases))
 }
 
 // tempDir makes a directory for scenarios. What it holds at the end of this process

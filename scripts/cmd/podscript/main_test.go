@@ -203,6 +203,30 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
+// TestInterruptedRunIsReported interrupts it once the first case was told of.
+func TestInterruptedRunIsReported(t *testing.T) {
+	t.Parallel()
+	begun := filepath.Join(t.TempDir(), "begun")
+	dir := scenarioDir(t, map[string]string{
+		"good.txtar":  "exec true",
+		"hangs.txtar": "# must: end\n# needs: good\n\nexec touch " + begun + "\npodstart -fake hang alpha",
+	})
+	in := func(name string) string { return filepath.Join(dir, name) }
+	p := startProcess(t, "-json", in("report.json"), "-junit", in("report.xml"), dir)
+	require.Eventually(t, func() bool { _, err := os.Stat(begun); return err == nil }, 20*time.Second, time.Millisecond)
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	assert.EqualError(t, p.wait(t), "exit status 130")
+	assert.Contains(t, p.stdout.String(), "1 passed, 0 failed, 0 warned, 1 skipped in ")
+	report, err := os.ReadFile(in("report.json"))
+	require.NoError(t, err)
+	assert.Contains(t, string(report), `{"case":"hangs","requirement":"hangs","level":"must","result":"skip","why":"interrupted while it ran"`)
+	assert.Contains(t, string(report), `"ok":false`)
+	report, err = os.ReadFile(in("report.xml"))
+	require.NoError(t, err)
+	assert.Contains(t, string(report), `<testcase name="good"`)
+	assert.Contains(t, string(report), `<skipped message="interrupted while it ran">`)
+}
+
 func TestDeadline(t *testing.T) {
 	t.Parallel()
 	dir := scenarioDir(t, map[string]string{

@@ -1,11 +1,13 @@
 package scripts_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,7 +26,17 @@ func record(t *testing.T, command spawn.Command, timeout time.Duration) (scenari
 	t.Helper()
 	runtime, err := os.MkdirTemp("", "rec") // short enough for a socket
 	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(runtime) })
+	t.Cleanup(func() {
+		// What a pod leaves outside of its group, some on purpose.
+		files, _ := filepath.Glob("/proc/[0-9]*/environ")
+		for _, file := range files {
+			if env, _ := os.ReadFile(file); bytes.Contains(env, []byte("YOI_RUNTIME_DIR="+runtime+"\x00")) {
+				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		os.RemoveAll(runtime)
+	})
 	file := filepath.Join(runtime, "recording")
 	args := []string{"podharness-podspawn", "-json", "-record", file, "-timeout", timeout.String(), "-pod", command.Program}
 	for _, arg := range command.PrefixArgs {

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
@@ -59,6 +60,9 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	flags.BoolVar(&f.Verbose, "v", false, "show what was met, too")
 	flags.IntVar(&f.Parallel, "parallel", runtime.NumCPU(), "how many cases compute at once")
 	flags.Func("env", "add `NAME=VALUE` to the environment of what is tested, or pass a NAME on; repeatable", func(entry string) error {
+		if name, _, _ := strings.Cut(entry, "="); name == "" {
+			return errors.New("it has no name")
+		}
 		f.Env = append(f.Env, entry)
 		return nil
 	})
@@ -82,13 +86,9 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	case f.Parallel < 1:
 		return Usagef("-parallel %d runs nothing", f.Parallel)
 	}
-	if f.Evidence == "" {
-		return nil
+	if f.Evidence != "" {
+		f.Evidence, err = filepath.Abs(f.Evidence)
 	}
-	if info, err := os.Stat(f.Evidence); err == nil && !info.IsDir() {
-		return Usagef("-o %s is not a directory", f.Evidence)
-	}
-	f.Evidence, err = filepath.Abs(f.Evidence)
 	return err
 }
 
@@ -140,8 +140,14 @@ func Program(word string) (string, error) {
 }
 
 // Report returns what will tell of so many cases. The files that it is to be written
-// to are made now: a UsageError tells that one cannot be.
+// to are made now: a UsageError tells that one cannot be, nor the directory of the
+// evidence, which is made when there is some.
 func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Report, error) {
+	if f.Evidence != "" {
+		if err := writable(f.Evidence); err != nil {
+			return nil, Usagef("-o: %w", err)
+		}
+	}
 	r := &Report{Name: name, Out: stdout, Verbose: f.Verbose, Strict: f.Strict, begun: time.Now(), evidence: f.Evidence, total: cases}
 	if isTerminal(stderr) {
 		r.progress = stderr
@@ -160,6 +166,21 @@ func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Repor
 		r.files = append(r.files, reportFile{file, write})
 	}
 	return r, nil
+}
+
+// writable finds out whether files can be made in a directory, which need not be there.
+func writable(dir string) error {
+	if _, err := os.Stat(dir); err != nil {
+		defer os.Remove(dir)
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	probe, err := os.MkdirTemp(dir, ".podharness")
+	if err == nil {
+		err = os.Remove(probe)
+	}
+	return err
 }
 
 func isTerminal(w io.Writer) bool {

@@ -57,7 +57,7 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	}
 	dir, err := tempDir()
 	if err != nil {
-		return false, fmt.Errorf("%w (TMPDIR names where)", err)
+		return false, err
 	}
 	defer os.RemoveAll(dir)
 	cases, err := s.cases(dir)
@@ -88,10 +88,15 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 // tempDir makes a directory for scenarios. What it holds at the end of this process
 // ends with it, or with the test that Bazel runs.
 func tempDir() (string, error) {
-	if dir := os.Getenv("TEST_TMPDIR"); dir != "" {
-		return os.MkdirTemp(dir, "podscript")
+	mkdir, variable := harness.TempDir, "TMPDIR"
+	if parent := os.Getenv("TEST_TMPDIR"); parent != "" {
+		mkdir, variable = func() (string, error) { return os.MkdirTemp(parent, "podscript") }, "TEST_TMPDIR"
 	}
-	return harness.TempDir()
+	dir, err := mkdir()
+	if err != nil {
+		err = fmt.Errorf("%w (%s names where)", err, variable)
+	}
+	return dir, err
 }
 
 // settings are what the command line says.

@@ -560,6 +560,22 @@ func TestBazel(t *testing.T) {
 	}
 }
 
+func TestWrongVariablesOfBazel(t *testing.T) {
+	for _, tc := range []struct{ parts, index, temp, want string }{
+		{"3", "3", "", `TEST_SHARD_INDEX "3" is no number from 0 to below TEST_TOTAL_SHARDS "3"`},
+		{"3", "", "", `TEST_SHARD_INDEX "" is no number from 0`},
+		{"0", "0", "", `below TEST_TOTAL_SHARDS "0"`},
+		{"", "", "/nowhere", `no such file or directory (TEST_TMPDIR names where)`},
+	} {
+		t.Setenv("TEST_TOTAL_SHARDS", tc.parts)
+		t.Setenv("TEST_SHARD_INDEX", tc.index)
+		t.Setenv("TEST_TMPDIR", tc.temp)
+		_, stderr, status := podscript(t)
+		assert.NotZero(t, status)
+		assert.Contains(t, stderr, tc.want)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	stdout, stderr, status := podscript(t, "-version")
@@ -585,13 +601,15 @@ func TestWrongUsage(t *testing.T) {
 	dir := scenarioDir(t, map[string]string{"text": "no program", "a.txtar": "# must: a\n# nonsense\n", "b.txtar": "# must: b\n# needs: nowhere\n", "c.txtar": ""})
 	in := func(name string) string { return filepath.Join(dir, name) }
 	for want, args := range map[string][]string{
-		"podscript: " + in("nosuch") + ": not found\n":                                          {"-pod", in("nosuch")},
-		"podscript: nosuch-pod: not found\n":                                                    {"-pod", "nosuch-pod"},
-		"podscript: " + in("text") + ": permission denied\n":                                    {"-pod", in("text")},
-		"podscript: " + dir + ": is a directory\n":                                              {"-pod", dir},
-		"podscript: a report cannot be written to -: name":                                      {"-json", "-"},
-		"podscript: open /nowhere/report.xml: no such file":                                     {"-junit", "/nowhere/report.xml"},
-		"podscript: -o " + in("text") + " is not a directory":                                   {"-o", in("text")},
+		"podscript: " + in("nosuch") + ": not found\n":             {"-pod", in("nosuch")},
+		"podscript: nosuch-pod: not found\n":                       {"-pod", "nosuch-pod"},
+		"podscript: " + in("text") + ": permission denied\n":       {"-pod", in("text")},
+		"podscript: " + dir + ": is a directory\n":                 {"-pod", dir},
+		"podscript: a report cannot be written to -: name":         {"-json", "-"},
+		"podscript: open /nowhere/report.xml: no such file":        {"-junit", "/nowhere/report.xml"},
+		"podscript: -o: mkdir " + in("text") + ": not a directory": {"-o", in("text")},
+		"podscript: -o: ": {"-o", "/proc/evidence"},
+		`invalid value "=x" for flag -env: it has no name`:                                      {"-env", "=x"},
 		"podscript: " + in("a.txtar") + `:2: header of the sce`:                                 {in("a.txtar")},
 		"podscript: " + in("b.txtar") + " needs nowhere, but t":                                 {in("b.txtar")},
 		"podscript: two scenarios are called c: ":                                               {in("c.txtar"), in("c.txtar")},

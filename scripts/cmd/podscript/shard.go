@@ -28,11 +28,8 @@ func (s *shard) obeyBazel() error {
 		return nil
 	}
 	part, err := strconv.Atoi(index)
-	if err == nil {
-		err = s.set(fmt.Sprintf("%d/%s", part+1, parts))
-	}
-	if err != nil {
-		return scripts.Usagef("TEST_SHARD_INDEX %q of TEST_TOTAL_SHARDS %q: %w", index, parts, err)
+	if err != nil || s.set(fmt.Sprintf("%d/%s", part+1, parts)) != nil {
+		return scripts.Usagef("TEST_SHARD_INDEX %q is no number from 0 to below TEST_TOTAL_SHARDS %q", index, parts)
 	}
 	if file := os.Getenv("TEST_SHARD_STATUS_FILE"); file != "" {
 		return os.WriteFile(file, nil, 0o600)

@@ -675,7 +675,7 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 		return nil, errors.New("it has written no ready line")
 	}
 	if !filepath.IsAbs(socket) {
-		socket = filepath.Join(b.dir("workspace"), socket) // where a client is, unless it was told otherwise
+		socket = b.whereThePodIs(name, socket)
 	}
 	pid, err := spawn.Listener(socket)
 	if err != nil {
@@ -692,6 +692,19 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 	a.change(func() { a.PID = pid })
 	b.add(p)
 	return p, nil
+}
+
+// whereThePodIs makes the relative path absolute that a client's pod has announced. What
+// has the log as its stderr is the pod, or a script around it; where the system does not
+// tell that, it is where clients are.
+func (b *sandbox) whereThePodIs(name, socket string) string {
+	for _, p := range find(kin{logs: filepath.Join(b.dir("run"), name)}) {
+		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID))
+		if path := filepath.Join(dir, socket); err == nil && second(os.Lstat(path)) == nil {
+			return path
+		}
+	}
+	return filepath.Join(b.dir("workspace"), socket)
 }
 
 func pidFile(path string) (int, error) {

@@ -93,6 +93,28 @@ func TestPodsOfOtherLanguagesPass(t *testing.T) {
 	}
 }
 
+// TestOddPodsPass has right pods that do something in a way of their own.
+func TestOddPodsPass(t *testing.T) {
+	t.Parallel()
+	if !findsProcesses {
+		t.Skip("how such pods are looked at is Linux's")
+	}
+	for name, odd := range map[string]struct{ old, new string }{
+		"a relative socket":      {"    status = {", `    os.chdir(directory); path = "sock"; status = {`},
+		"a duplicate of stderr":  {`open(2, "wb", buffering=0)`, `open(os.dup(2), "wb", buffering=0); os.close(2)`},
+		"stderr is opened anew":  {`open(2, "wb", buffering=0)`, `open("/dev/stderr", "ab", buffering=0)`},
+		"signals are waited for": {"signal.signal(signal.SIGINT, stop)", "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); threading.Thread(target=lambda: stop(signal.sigwait([signal.SIGINT])), daemon=True).start()"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source := changed(t, podSource(t, "pod.py"), odd.old, odd.new, "")
+			found, stdout, status := findings(t, append([]string{"-run", "^(starts|announces-last|snapshot|stop-signal|stop-at-once|independent)$"}, podFlags(t, "pod.py", source)...)...)
+			assert.Empty(t, found, stdout)
+			assert.Zero(t, status, stdout)
+		})
+	}
+}
+
 // Requirements that other ones follow from.
 var (
 	// What a pod that does not stop gracefully does not do either.

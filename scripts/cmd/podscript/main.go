@@ -13,7 +13,8 @@
 // without a requirement that was not met.
 //
 // The exit status is 0 if nothing failed, 1 if a must did (with -strict a should,
-// too), 2 for wrong usage or a pod that is no program, 130 if it was interrupted.
+// too) or the time of -timeout was too short for all, 2 for wrong usage or a pod that
+// is no program, 130 if it was interrupted.
 //
 // Bazel's test protocol is obeyed where its variables are set: a test with
 // shard_count spreads the scenarios over its shards.

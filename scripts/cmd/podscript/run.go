@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -32,21 +34,31 @@ type runner struct {
 	work   string // directory that the scenarios work in
 	slots  chan struct{}
 	failed atomic.Bool // a case has
+	late   atomic.Bool // a case was cut short, or not run, by the deadline
 }
 
 // lateness is how long after the deadline the cases are given up: they end before it
 // but for a command whose children hold its output.
 const lateness = 5 * time.Second
 
-// runAll returns when all cases have ended; an error names those that have not.
+// runAll returns when all cases have ended; an error names those that have not, or tells
+// that the time was too short for all.
 func (r *runner) runAll(cases []*testCase) error {
 	r.slots = make(chan struct{}, r.Parallel)
 	r.params = scripts.Params(r.options)
 	r.params.UpdateScripts = r.update
 	r.params.Deadline = time.Now().Add(r.timeout)
-	ctx, cancel := context.WithDeadlineCause(context.Background(), r.params.Deadline.Add(lateness), fmt.Errorf("the time was over (-timeout %v)", r.timeout))
+	ctx, cancel := context.WithDeadlineCause(context.Background(), r.params.Deadline.Add(lateness), errors.New(r.timeIsOver()))
 	defer cancel()
-	return r.report.Run(ctx, len(cases), func(i int) { r.runCase(cases[i]) })
+	err := r.report.Run(ctx, len(cases), func(i int) { r.runCase(cases[i]) })
+	if err == nil && r.late.Load() {
+		err = errors.New(r.timeIsOver() + " before all cases had ended by themselves")
+	}
+	return err
+}
+
+func (r *runner) timeIsOver() string {
+	return fmt.Sprintf("the time was over (-timeout %v)", r.timeout)
 }
 
 func (r *runner) runCase(c *testCase) {
@@ -83,6 +95,10 @@ func (r *runner) check(c *testCase) scripts.Check {
 	case r.failfast && r.failed.Load():
 		skip.Why = "not run after a failure (-failfast)"
 		return skip
+	case time.Now().After(r.params.Deadline):
+		r.late.Store(true)
+		skip.Why = "not run: " + r.timeIsOver()
+		return skip
 	}
 	return r.repeat(c)
 }
@@ -113,12 +129,21 @@ func (r *runner) repeat(c *testCase) scripts.Check {
 	return told
 }
 
+// cut matches what is noted of a wait that the deadline has cut short. What it waited for
+// is no finding.
+var cut = regexp.MustCompile(`(?m)^\s*note: the .* was cut to .*, to end before the (test|script)'s deadline$`)
+
 // try runs a case once.
 func (r *runner) try(c *testCase, run int) scripts.Check {
 	check := scripts.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: scripts.Pass}
 	s := newScenario(r, c, run)
 	s.run()
 	switch {
+	case s.failed && cut.MatchString(strings.Join(s.log, "\n")):
+		r.late.Store(true)
+		why, _ := s.finding()
+		found, _, _ := strings.Cut(why, "\n")
+		check.Result, check.Why = scripts.Skip, r.timeIsOver()+": "+found
 	case s.skipped:
 		check.Result, check.Why = scripts.Skip, s.said
 	case s.failed:

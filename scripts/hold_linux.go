@@ -178,6 +178,9 @@ func (h *holder) take(w write) {
 	end := bytes.LastIndexByte(all, '\n') + 1
 	lines, unfinished := all[:end], all[end:]
 	start := bytes.Index(append([]byte("\n"), lines...), []byte("\nYOI-READY\t"))
+	if start >= 0 && h.hasEnded() {
+		return // what it has left must not become ready in its stead: this process is about to end
+	}
 	if start >= 0 {
 		line, after, _ := bytes.Cut(lines[start:], []byte("\n"))
 		lines, unfinished = slices.Concat(lines[:start], h.act(w, string(line)), after, unfinished), nil
@@ -187,6 +190,13 @@ func (h *holder) take(w write) {
 		h.unfinished, h.done = unfinished, start >= 0
 		_, _ = os.Stderr.Write(lines)
 	}
+}
+
+// hasEnded reports whether the pod's own process has.
+func (h *holder) hasEnded() bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, h.pod.Pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err != nil || info.Signo != 0
 }
 
 // isToLog reports whether it goes to the file that is stderr here, by whatever

@@ -137,7 +137,7 @@
 //	                                grace (5)
 //	stop-at-once                    should stop on SIGINT with status 0 from the
 //	                                moment on that it writes the ready line (5)
-//	stop-connected                  must stop on SIGINT with status 0 while a
+//	stop-connected                  should stop on SIGINT with status 0 while a
 //	                                client is connected (5)
 //	stop-request                    must stop on the line {"method":"shutdown"}
 //	                                with status 0, within the grace (5)

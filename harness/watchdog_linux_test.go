@@ -532,6 +532,8 @@ func TestKilledWatchdogIsReplaced(t *testing.T) {
 		t.Parallel()
 		word := uuid.NewString()
 		cmd, lines := startHelper(t, "TestKilledWatchdogIsReplaced", word, fmt.Sprint("KILLS=", maxRestarts+1))
+		root := strings.TrimPrefix(waitForLine(t, lines, "root "), "root ")
+		t.Cleanup(func() { os.RemoveAll(root) })
 		waitForLine(t, lines, "harness: the watchdog (process")
 		assert.Contains(t, waitForLine(t, lines, "harness:"), "is not started again (it has ended 6 times): should this test binary be killed, its pods live on")
 		assert.Equal(t, "up", waitForLine(t, lines, ""), "pods start without one")

@@ -206,6 +206,7 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 				flags = append([]string{"-run", "^(starts|snapshot|stop-signal|" + fault.requirement + ")$"}, flags...)
 			}
 			found, stdout, status := findings(t, flags...)
+			t.Logf("found %v", found)
 			assert.Equal(t, 1, status, stdout)
 			assert.Contains(t, found, fault.requirement, stdout)
 			assert.Subset(t, append(fault.follow, fault.requirement), found, stdout)

@@ -139,9 +139,9 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 		"Python: announces early": {
 			pod: "pod.py", old: "listener.listen()", behind: "YOI-READY", requirement: "announces-last"},
 		"Python: handles SIGINT late": {
-			pod: "pod.py", old: "signal.signal(", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
+			pod: "pod.py", old: "signal.pthread_sigmask(", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
 		"Python: ignores SIGINT": {
-			pod: "pod.py", old: "signal.SIGINT, stop", new: "signal.SIGINT, signal.SIG_IGN", requirement: "stop-signal", follow: afterStop},
+			pod: "pod.py", old: "sigwait([signal.SIGINT])", new: "sigwait([signal.SIGUSR1])", requirement: "stop-signal", follow: afterStop},
 		"Python: waits for its clients at SIGINT": {
 			pod: "pod.py", old: "os._exit(0)", new: "[t.join() for t in threading.enumerate() if t.daemon]; os._exit(0)", requirement: "stop-connected", follow: afterStop},
 		"Python: waits for its client at a shutdown": {

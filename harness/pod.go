@@ -68,15 +68,13 @@ func (p *Pod) view(tb TB) *Pod { return &Pod{p.Pod, tb, p.common} }
 // leave is called at the end of a test that has used the pod and does not own it.
 func (p *Pod) leave() {
 	p.tb.Helper()
-	p.box.unuse(p.Name, p.tb)
+	last := p.box.unuse(p.Name, p.tb)
 	p = p.latest().view(p.tb)
-	err := p.died()
-	if err == nil && !failed(p.tb) {
-		return
-	}
-	p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", p.box.tb.Name(), p.box.keepEvidence(p.tb))
-	if err != nil {
+	if err := p.died(); err != nil {
 		p.tb.Errorf("harness: %s", p.attempt.message(p.tell(err)))
+	}
+	if last && failed(p.tb) {
+		p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", p.box.tb.Name(), p.box.keepEvidence(p.tb))
 	}
 }
 

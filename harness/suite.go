@@ -281,10 +281,17 @@ func (b *sandbox) use(pod string, tb TB) bool {
 	return true
 }
 
-func (b *sandbox) unuse(pod string, tb TB) {
+// unuse ends a use, and reports whether it was the last one of that test.
+func (b *sandbox) unuse(pod string, tb TB) (last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.users, user{pod, testKey(tb)})
+	for u := range b.users {
+		if u.test == testKey(tb) {
+			return false
+		}
+	}
+	return true
 }
 
 // failed reports whether a test has failed that owns or uses pods.

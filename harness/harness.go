@@ -273,11 +273,15 @@ func start(tb TB, cfg Config) (*Pod, error) {
 	if cfg.Name == "" {
 		cfg.Name = box.newName()
 	}
-	return box.start(cfg, func(pod *Pod) { tb.Cleanup(pod.cleanup) })
+	return box.start(cfg, func(pod *Pod) {
+		tb.Helper()
+		tb.Cleanup(pod.cleanup)
+	})
 }
 
 // start starts a pod whose config is complete; keep is called with one that is ready.
 func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
+	b.tb.Helper()
 	done, err := b.begin(cfg.Name)
 	if err != nil {
 		return nil, err

@@ -65,6 +65,7 @@ func sandboxOf(tb TB) (*sandbox, error) {
 		return nil, fmt.Errorf("make a sandbox: %w", err)
 	}
 	sandboxes[testKey(tb)] = box
+	tb.Helper() // or the lines of a cleanup would be this one's
 	tb.Cleanup(box.cleanup)
 	return box, nil
 }

@@ -134,6 +134,16 @@ var suites = map[string]func(t *testing.T){
 		cmd.Env = append(os.Environ(), "PODHARNESS_MARK="+mark[1]+"/0/")
 		require.NoError(t, cmd.Start())
 	},
+	"reports": func(t *testing.T) {
+		t.Run("fails", func(t *testing.T) {
+			pod := harness.StartPod(t, harness.Config{})
+			harness.Shared(t, "alpha", harness.Config{})
+			harness.Shared(t, "beta", harness.Config{})
+			_, _ = pod.TrySend(crash, patience)
+			<-pod.Done()
+			t.Fail()
+		})
+	},
 	"is killed": func(t *testing.T) {
 		fmt.Println("process", harness.Shared(t, "alpha", fake("stubborn")).PID)
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -253,6 +263,18 @@ func TestSuiteTellsOfHitches(t *testing.T) {
 	assert.Zero(t, status)
 	assert.Regexp(t, `(?m)^harness: pods that had to be killed: 1 \(\S+\); were ended by their stop signal: 2 \(TestInSuite/ended\); became ready after more than half of their ready timeout: 1 \(TestInSuite/late\)$`, out)
 	assert.Equal(t, 1, strings.Count(out, "harness: "))
+}
+
+func TestSuiteReportsOnceAtTheLineOfTheTest(t *testing.T) {
+	t.Parallel()
+	out, status := runSuite(t, "reports")
+	assert.Equal(t, 1, status)
+	assert.Equal(t, 1, strings.Count(out, "harness: all evidence of this failure, once "))
+	lines := regexp.MustCompile(`(?m)^ +(\w+\.go):\d+: harness: `).FindAllStringSubmatch(out, -1)
+	assert.Len(t, lines, 3)
+	for _, line := range lines {
+		assert.Equal(t, "suite_test.go", line[1])
+	}
 }
 
 func TestSuiteFailsForALeak(t *testing.T) {

@@ -179,7 +179,7 @@ func assertEvidence(t *testing.T, line, why string) {
 	t.Helper()
 	const named = "TestNoProcessOutlivesTheTestBinary"
 	if why == "the test failed" {
-		require.Regexp(t, `^ +sandbox\.go:\d+: harness: all evidence of this failure: /`, line)
+		require.Regexp(t, `^ +watchdog_linux_test\.go:\d+: harness: all evidence of this failure: /`, line)
 	} else {
 		require.Contains(t, line, fmt.Sprintf("harness: evidence of %s (%s): /", named, why))
 	}

@@ -100,6 +100,9 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	if old.adopted {
 		return nil, fmt.Errorf("pod %s was started by a client, which alone can start it again", p.Name)
 	}
+	if err := old.died(); err != nil {
+		return nil, old.tell(err) // the end of the test tells it again
+	}
 	if err := old.Stop(); err != nil {
 		return nil, err
 	}

@@ -375,7 +375,7 @@ func TestRestartOfAPodThatFails(t *testing.T) {
 	<-pod.Done()
 	_, err := pod.TryRestart()
 	assert.ErrorContains(t, err, "pod alpha ended by itself during the test (exit status 3)")
-	assert.Contains(t, tb.end(), "pod alpha ended by itself during the test (exit status 3)")
+	assert.Contains(t, tb.end(), "pod alpha ended by itself during the test (exit status 3) ("+tb.Name()+" tells more)\n")
 
 	tb = newTB(t)
 	once := fake("ready")

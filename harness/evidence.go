@@ -355,10 +355,6 @@ func (e *evidence) report() {
 		a.log.endFollowing()
 	}
 	r := e.do((*record).write)
-	if r.Dir == "" {
-		e.tb.Logf("harness: the evidence is lost: %v", errors.Join(r.lost...))
-		return
-	}
 	for _, a := range e.attempts {
 		if a.shown {
 			continue
@@ -367,7 +363,15 @@ func (e *evidence) report() {
 		if a.Pod != "" {
 			who = "pod " + a.Pod
 		}
-		e.tb.Logf("harness: %s\n\twhole log: %s\n\tlast lines:%s", spawn.Printable(who), filepath.Join(r.Dir, a.fileName()), a.log.tail())
+		who = spawn.Printable(who)
+		if r.Dir != "" {
+			who += "\n\twhole log: " + filepath.Join(r.Dir, a.fileName())
+		}
+		e.tb.Logf("harness: %s\n\tlast lines:%s", who, a.log.tail())
+	}
+	if r.Dir == "" {
+		e.tb.Logf("harness: the evidence is lost: %v", errors.Join(r.lost...))
+		return
 	}
 	attr(e.tb, r.Dir)
 	e.tb.Logf("harness: all evidence of this failure: %s", r.Dir)
@@ -424,11 +428,12 @@ func (a *attempt) message(err error) string {
 	a.e.writing.Lock()
 	defer a.e.writing.Unlock()
 	r := a.e.do(func(r *record) { err = r.makeDir() })
-	if r.Dir == "" {
-		return text
-	}
 	a.shown = true // above the name of the log stand its last lines
-	return strings.ReplaceAll(text, path, "\n\tlog: "+spawn.Printable(filepath.Join(r.Dir, a.fileName())))
+	where := filepath.Join(r.Dir, a.fileName())
+	if err != nil {
+		where = fmt.Sprintf("lost with the test: %v", err)
+	}
+	return strings.ReplaceAll(text, path, "\n\tlog: "+spawn.Printable(where))
 }
 
 // pathInMessage is how errors name the log.

@@ -108,6 +108,25 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	assert.Regexp(t, `(?m)^    fd \d+: socket:\[\d+\] listening at .*/alpha/sock$`, processes)
 }
 
+func TestEvidenceThatCannotBeKept(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name()}
+	alpha, err := TryStartPod(tb, Config{Name: "alpha"})
+	require.NoError(t, err)
+	_, err = TryStartPod(tb, Config{Name: "beta", Command: FakePod("log hello; exit 7")})
+	require.Error(t, err)
+	box, err := sandboxOf(tb)
+	require.NoError(t, err)
+	box.evidence.known.Base = os.DevNull
+	_, err = alpha.TryWaitLog("nowhere", time.Millisecond)
+	tb.Errorf("%s", Message(tb, err))
+	tb.end()
+	assert.NotContains(t, tb.log, "stderr.log", "it is gone")
+	assert.Contains(t, tb.log, "\n\tlog: lost with the test: mkdir "+os.DevNull+": not a directory\n\tlast lines:\n")
+	assert.Contains(t, tb.log, "harness: pod beta\n\tlast lines:\n\t\thello\n")
+	assert.Contains(t, tb.log, "harness: the evidence is lost: mkdir "+os.DevNull+": not a directory\n")
+}
+
 func TestEvidenceOfManyPodsHasATraceOfAll(t *testing.T) {
 	t.Parallel()
 	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}

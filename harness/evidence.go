@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -312,17 +313,24 @@ func (e *evidence) do(write func(r *record)) *record {
 func (e *evidence) snapshot() {
 	e.writing.Lock()
 	defer e.writing.Unlock()
-	if !e.frozen {
+	if !e.frozen && e.isOpen() {
 		e.frozen = true
 		e.do(func(r *record) { r.freeze(whyFailed) })
 	}
+}
+
+// isOpen reports whether there is something to write, and the test is not over.
+func (e *evidence) isOpen() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.over && len(e.attempts) > 0
 }
 
 // testIsLate writes the evidence of a test that still runs: go test is about to panic.
 func (e *evidence) testIsLate() {
 	e.writing.Lock()
 	defer e.writing.Unlock()
-	if e.over || len(e.attempts) == 0 {
+	if !e.isOpen() {
 		return
 	}
 	if !e.frozen {
@@ -338,14 +346,14 @@ func (e *evidence) testIsLate() {
 func (e *evidence) dir() (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.known.Dir, errors.Join(e.known.lost...)
+	return e.known.Dir, cmp.Or(errors.Join(e.known.lost...), errors.New("no pod was started, or its test is over"))
 }
 
 // report writes the evidence where it outlives the test, and tells where. It is
 // called once the test has failed and its pods are gone.
 func (e *evidence) report() {
 	e.tb.Helper()
-	if len(e.attempts) == 0 {
+	if !e.isOpen() {
 		return
 	}
 	e.snapshot() // of a test in which no pod became ready

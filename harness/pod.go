@@ -53,9 +53,13 @@ type common struct {
 // With returns the pod for a subtest, or another test, of tb: as it is now, after a
 // Restart the new one. Failures and logs go to that test, which fails if the pod has
 // ended by itself, and whose own failure has the evidence kept. What tears the pod
-// down is still the end of the test that it was started in.
+// down is still the end of the test that it was started in, after which With fails.
 func (p *Pod) With(tb TB) *Pod {
 	tb.Helper()
+	if p.box.isClosed() {
+		tb.Fatalf("harness: pod %s has ended with %s, in which it was started: Shared is for tests that follow each other", p.Name, p.box.tb.Name())
+		return nil
+	}
 	p = p.latest().view(tb)
 	if p.box.use(p.Name, tb) {
 		tb.Cleanup(p.leave)

@@ -151,6 +151,12 @@ func (r *roster) begin(name string) (end func(), err error) {
 	}, nil
 }
 
+func (r *roster) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
 func (r *roster) add(p *Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

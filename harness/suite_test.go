@@ -144,6 +144,11 @@ var suites = map[string]func(t *testing.T){
 			t.Fail()
 		})
 	},
+	"lacks a workspace": func(t *testing.T) {
+		t.Run("fails", func(t *testing.T) {
+			harness.Shared(t, "alpha", harness.Config{WorkspaceFrom: os.DirFS("/dev/null")})
+		})
+	},
 	"is killed": func(t *testing.T) {
 		fmt.Println("process", harness.Shared(t, "alpha", fake("stubborn")).PID)
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -277,6 +282,13 @@ func TestSuiteReportsOnceAtTheLineOfTheTest(t *testing.T) {
 	}
 }
 
+func TestSuiteHasNoEvidenceOfAPodThatItDidNotTryToStart(t *testing.T) {
+	t.Parallel()
+	out, status := runSuite(t, "lacks a workspace")
+	assert.Equal(t, 1, status)
+	assert.Regexp(t, `harness: shared pod alpha: copy WorkspaceFrom: .*\n\s+all evidence of this failure, once \S+ has ended: none \(no pod was started, or its test is over\)\n`, out)
+}
+
 func TestSuiteFailsForALeak(t *testing.T) {
 	t.Parallel()
 	harness.NeedProcesses(t)
@@ -323,6 +335,19 @@ func TestWithBindsAPodToAnotherTest(t *testing.T) {
 	assert.True(t, ended)
 	assert.FileExists(t, filepath.Join(owner.artifacts, "alpha.log"))
 	assert.False(t, owner.Failed())
+}
+
+func TestWithAfterTheEndOfTheTest(t *testing.T) {
+	t.Parallel()
+	owner, early, late := newTB(t), newTB(t), newTB(t)
+	pod := harness.StartPod(owner, harness.Config{Name: "alpha"})
+	pod.With(early)
+	owner.end()
+	early.Errorf("it fails")
+	assert.Contains(t, early.end(), "harness: all evidence of this failure, once "+owner.Name()+" has ended: none (no pod was started, or its test is over)\n")
+	assert.NoFileExists(t, filepath.Join(owner.artifacts, "processes.txt"))
+	log := late.run(func() { pod.With(late) })
+	assert.Equal(t, "harness: pod alpha has ended with "+owner.Name()+", in which it was started: Shared is for tests that follow each other\n", log)
 }
 
 func TestWithInASubtest(t *testing.T) {

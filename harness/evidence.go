@@ -176,7 +176,7 @@ func dump(tb TB, pods []*attempt) {
 // for a while, for at most d.
 func awaitQuiet(pids []int, logs []*os.File, d time.Duration) {
 	const quiet = 100 * time.Millisecond
-	runs := func(pid int) bool { return syscall.Kill(pid, 0) == nil }
+	runs := func(pid int) bool { return !hasExited(pid) }
 	begin := time.Now()
 	size := int64(-1)
 	for since := begin; slices.ContainsFunc(pids, runs) && time.Since(begin) < d && time.Since(since) < quiet; <-time.After(5 * time.Millisecond) {

@@ -365,6 +365,12 @@ func lasting(k kin, since census, d time.Duration) []Leak {
 	return search(k, since.younger)
 }
 
+// hasExited reports whether a process has ended, be it that nobody has reaped it yet.
+func hasExited(pid int) bool {
+	stat := procStat(pid)
+	return stat == nil || strings.Contains("ZX", stat.state())
+}
+
 // stopsWithin waits until a process was stopped by a signal, or has ended: a
 // signal is sent before it takes effect. Nothing tells of one that is not a child.
 func stopsWithin(pid int, d time.Duration) bool {

@@ -42,7 +42,9 @@ func describeProcesses(w *strings.Builder, _ []Leak) {
 	fmt.Fprintln(w, "this system does not tell which processes are alive")
 }
 
-// stopsWithin does not wait: there is no portable way to.
 func takes(int, unix.Signal) bool { return true } // nothing tells
 
+func hasExited(pid int) bool { return syscall.Kill(pid, 0) == syscall.ESRCH }
+
+// stopsWithin does not wait: there is no portable way to.
 func stopsWithin(int, time.Duration) bool { return true }

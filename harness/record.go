@@ -88,13 +88,19 @@ func (l *life) add(m mark) {
 
 // complete notes what the test binary did not come to.
 func (l *life) complete() {
-	if _, how := l.end(time.Now()); how == "" && l.PID != 0 && syscall.Kill(l.PID, 0) == syscall.ESRCH {
+	if _, how := l.end(time.Now()); how == "" && l.PID != 0 && hasExited(l.PID) {
 		l.add(mark{"it has ended, how is not known", time.Now(), true})
 	}
-	if l.file != nil {
-		if info, err := l.file.Stat(); err == nil {
-			l.Stamps = append(l.Stamps, stamp{At: info.ModTime(), Size: info.Size()})
-		}
+	l.stamp()
+}
+
+// stamp notes when the last bytes of the log came.
+func (l *life) stamp() {
+	if l.file == nil {
+		return
+	}
+	if info, err := l.file.Stat(); err == nil {
+		l.Stamps = append(l.Stamps, stamp{At: info.ModTime(), Size: info.Size()})
 	}
 }
 

@@ -294,8 +294,14 @@ func (w *watched) cutShort(root string) (evidence []*record) {
 		}
 		for p, pidfd := range w.pods {
 			i := slices.IndexFunc(r.Lives, func(l *life) bool { return l.PID == p.pid && l.Dump != 0 })
-			if i >= 0 && sendTo(pidfd, r.Lives[i].Dump) == nil {
-				pids, logs = append(pids, p.pid), append(logs, r.Lives[i].file)
+			if i < 0 {
+				continue
+			}
+			l := r.Lives[i]
+			l.stamp() // of its own words
+			if sendTo(pidfd, l.Dump) == nil {
+				l.add(mark{What: unix.SignalName(l.Dump), At: time.Now()})
+				pids, logs = append(pids, p.pid), append(logs, l.file)
 			}
 		}
 	}

@@ -953,7 +953,7 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 			timelines := read("timelines.txt")
 			const phases = `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  `
 			assert.Regexp(t, phases+`alpha: \S+ms SIGKILL, \S+ms signal: killed$`, timelines)
-			assert.Regexp(t, phases+`alpha\.2: \S+ms connect, \S+ms it still ran$`, timelines)
+			assert.Regexp(t, phases+`alpha\.2: \S+ms connect, \S+ms SIGQUIT, \S+ms it has ended, how is not known$`, timelines)
 			assert.Regexp(t, `  hangs: pod did not become ready within 100ms, waiting for the ready line`, timelines)
 			assert.Regexp(t, `  client-4.stdout: \S+ms it still ran`, timelines)
 			assert.Contains(t, read("trace.json"), `"name":"life"`)
@@ -963,10 +963,10 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 			assert.Contains(t, processes, "\nwhen the start of pod hangs had failed: 1 processes alive\n")
 			assert.Contains(t, processes, "\nenvironment of pod alpha.2 beyond the usual:\n  PIN (4 bytes)\n")
 
-			var at, later time.Duration
+			var at, later, quit time.Duration
 			merged := read("merged.log")
 			assert.Regexp(t, `(?s)  alpha\.2  new\n.*  client-4\.stdout  hello\n.*  alpha\.2  later\n`, merged)
-			for what, to := range map[string]*time.Duration{"new": &at, "later": &later} {
+			for what, to := range map[string]*time.Duration{"new": &at, "later": &later, "SIGQUIT: quit": &quit} {
 				found := regexp.MustCompile(`(?m)^ *\+(\d+\.\d{6})  alpha\.2  ` + what + `$`).FindStringSubmatch(merged)
 				require.NotNil(t, found, merged)
 				var err error
@@ -974,6 +974,7 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 				require.NoError(t, err)
 			}
 			assert.Greater(t, later-at, apartNoted, "the times of lines are roughly those")
+			assert.Greater(t, quit, later, "what it was asked for came then")
 		})
 	}
 }

@@ -47,6 +47,12 @@ func TestTalk(t *testing.T) {
 	talk.Close()
 	_, err = talk.TrySend(ping)
 	assert.ErrorContains(t, err, "could not send to pod "+pod.Name+": ")
+
+	talk = pod.Talk(patience)
+	talk.Snapshot()
+	require.NoError(t, pod.Stop())
+	_, err = talk.TrySend(ping)
+	assert.EqualError(t, err, "could not send to pod "+pod.Name+": it has closed the connection")
 }
 
 // saying returns a pod whose socket is the test's: it sends what it is told, then
@@ -101,10 +107,10 @@ func TestTalkShowsUnfinishedLines(t *testing.T) {
 func TestTalkThatFailsTheTest(t *testing.T) {
 	t.Parallel()
 	for want, f := range map[string]func(*harness.Pod){
-		"pod alpha sent no line: nothing within 1ms":                        func(p *harness.Pod) { p.Talk(time.Millisecond).Receive() },
-		"pod alpha gave no answer to x: nothing within 1ms":                 func(p *harness.Pod) { p.Talk(time.Millisecond).Send("x") },
+		"pod alpha sent no line: nothing within 50ms":                       func(p *harness.Pod) { p.Talk(50 * time.Millisecond).Receive() },
+		"pod alpha gave no answer to x: nothing within 50ms":                func(p *harness.Pod) { p.Talk(50 * time.Millisecond).Send("x") },
 		"the snapshot of pod alpha was read before":                         func(p *harness.Pod) { talk := p.Talk(patience); talk.Snapshot(); talk.Snapshot() },
-		"pod alpha gave no answer to x: nothing within 20ms":                func(p *harness.Pod) { p.Send("x", 20*time.Millisecond) },
+		"pod alpha gave no answer to x: nothing within 60ms":                func(p *harness.Pod) { p.Send("x", 60*time.Millisecond) },
 		"could not connect to pod alpha at /nowhere: connect: no such file": func(p *harness.Pod) { p.SocketPath = "/nowhere"; p.Talk(patience) },
 	} {
 		tb := newTB(t)

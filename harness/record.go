@@ -25,7 +25,6 @@ import (
 // A record is what the evidence of one test is made of. The test binary fills it, and
 // keeps a journal of it, so that the watchdog can write the same files.
 type record struct {
-	N     int       // the number of the test's sandbox
 	Test  string    // its name
 	Mark  string    // of its processes
 	Base  string    // where a directory for the evidence is made

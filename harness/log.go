@@ -254,9 +254,11 @@ func (l *podLog) end() int64 {
 func (l *podLog) tail() string {
 	const most, size = 8, 8 << 10
 	log := l.reader()
+	l.mu.Lock()
 	if l.said > 0 {
 		log = io.NewSectionReader(log, 0, min(l.said, log.Size()))
 	}
+	l.mu.Unlock()
 	_, _ = log.Seek(max(0, log.Size()-size), io.SeekStart)
 	var last []string
 	for lines := newLineReader(log); ; {

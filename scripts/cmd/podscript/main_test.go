@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -30,6 +31,10 @@ const asPodscript = "TEST_AS_PODSCRIPT"
 func TestMain(m *testing.M) {
 	if os.Getenv(asPodscript) != "" {
 		main()
+	}
+	flag.Parse()
+	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
+		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
 	}
 	os.Exit(m.Run())
 }

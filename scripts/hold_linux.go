@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -192,11 +193,17 @@ func (h *holder) take(w write) {
 	}
 }
 
-// hasEnded reports whether the pod's own process has.
+// hasEnded reports whether the pod's own process has, or is about to: what waits for
+// its descriptors to be closed goes on before that can be waited for.
 func (h *holder) hasEnded() bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, h.pod.Pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	return err != nil || info.Signo != 0
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.pod.Pid))
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	const flags, flagExiting = 6, 0x4 // proc(5); PF_EXITING in the kernel's sched.h
+	if err != nil || len(fields) <= flags {
+		return true
+	}
+	set, _ := strconv.ParseUint(fields[flags], 10, 64)
+	return set&flagExiting != 0
 }
 
 // isToLog reports whether it goes to the file that is stderr here, by whatever

@@ -357,3 +357,27 @@ func threads(t *testing.T) int {
 	require.NoError(t, err)
 	return len(tasks)
 }
+
+// TestDaemonIsNotReadyInThePodsStead starts many at once, so that the process that the
+// daemon has left is held up in its end.
+func TestDaemonIsNotReadyInThePodsStead(t *testing.T) {
+	t.Parallel()
+	cfg := fake(t, "daemonize; bind; ready; serve; sleep 200ms; stop")
+	var all sync.WaitGroup
+	for i := range 60 {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			c := cfg
+			c.PodName = fmt.Sprint("pod", i)
+			pod, err := spawn.Start(context.Background(), c)
+			assert.Nil(t, pod)
+			assert.ErrorIs(t, err, spawn.ErrExited)
+		}()
+	}
+	all.Wait()
+	require.Eventually(t, func() bool {
+		left, err := os.ReadDir(filepath.Join(cfg.WorkspaceRoot, "run"))
+		return err == nil && len(left) == 0
+	}, patience, 5*time.Millisecond, "the daemons end")
+}

@@ -98,22 +98,29 @@ func hasEnded(pid int) bool {
 
 // isStopped reports whether a process was stopped by a signal.
 func isStopped(pid int) bool {
-	state, _ := procStat(pid)
-	return state == "T"
+	return procStat(pid).state == "T"
 }
 
-// procStat returns the fields 3 and 22 of /proc/PID/stat (proc(5)): the state, and
-// when the process started, in clock ticks since boot; "" and 0 for one that the
-// system does not show.
-func procStat(pid int) (state string, started uint64) {
+// stat is what /proc/PID/stat tells (proc(5)); zero = the system does not show the
+// process.
+type stat struct {
+	state   string
+	exiting bool   // it ends: what waits for its descriptors to be closed may go on already
+	started uint64 // in clock ticks since boot
+}
+
+func procStat(pid int) (s stat) {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	// The command's name, field 2, may hold spaces and parentheses.
 	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(fields) < 20 {
-		return "", 0
+		return stat{}
 	}
-	started, _ = strconv.ParseUint(string(fields[19]), 10, 64)
-	return string(fields[0]), started
+	const flagExiting = 0x4 // PF_EXITING in the kernel's sched.h
+	flags, _ := strconv.ParseUint(string(fields[6]), 10, 64)
+	s.started, _ = strconv.ParseUint(string(fields[19]), 10, 64)
+	s.state, s.exiting = string(fields[0]), flags&flagExiting != 0
+	return s
 }
 
 // workingDir returns the directory that a process is in: started, if it is still

@@ -54,8 +54,11 @@ func connectOnce(path string) (listener int, err error) {
 // than the pod with the process pid. Where one of them is gone, or the system does
 // not show them, that is not known.
 func checkListener(listener, pid int) error {
-	_, ours := procStat(pid)
-	if _, theirs := procStat(listener); 0 < theirs && theirs < ours {
+	ours, theirs := procStat(pid), procStat(listener)
+	if ours.exiting {
+		return errEnded
+	}
+	if 0 < theirs.started && theirs.started < ours.started {
 		return fmt.Errorf("process %d answers there, which is older than this pod (process %d): a stale pod of the same name?", listener, pid)
 	}
 	return nil

@@ -318,8 +318,8 @@ func inherited(pid int) (stray []string) {
 // arguments looks at what the pod was told on its command line.
 func (s *sweepCase) arguments() string {
 	line, err := os.ReadFile(s.trace + argsSuffix)
-	if err != nil {
-		return "" // it was not started
+	if err != nil || len(line) == 0 {
+		return "" // it was not started, or has not come to tell
 	}
 	given := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 	s.given = given

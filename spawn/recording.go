@@ -280,8 +280,9 @@ func (r *Recording) position(offset int64) (at int64) {
 // logSteps returns the steps that write the log.
 func (r *Recording) logSteps() (steps []happening) {
 	words := r.words()
-	from := int64(0)
-	for _, g := range append(slices.Clone(r.Growth), Growth{Size: r.Size}) {
+	from, at := int64(0), time.Duration(0)
+	for _, g := range append(slices.Clone(r.Growth), Growth{Size: r.Size}) { // nobody has noticed the last bytes
+		at = max(at, g.At.Sub(r.Timeline.Start))
 		to := r.position(g.Size)
 		for _, w := range words { // a path is written at once
 			if w.from < to && to < w.to {
@@ -289,7 +290,7 @@ func (r *Recording) logSteps() (steps []happening) {
 			}
 		}
 		if to > from { // else it was truncated
-			steps = append(steps, happening{max(0, g.At.Sub(r.Timeline.Start)), "raw " + r.quote(from, to, words)})
+			steps = append(steps, happening{at, "raw " + r.quote(from, to, words)})
 			from = to
 		}
 	}

@@ -1,0 +1,52 @@
+package spawn_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/podharness/spawn"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// recorded returns the recording of a pod that has logged a text, in two parts, and
+// lives. Package scripts plays recordings in its tests.
+func recorded(t *testing.T, log string, first int64) string {
+	t.Helper()
+	start := time.Now()
+	r := spawn.Recording{
+		Pod: "alpha", Timeout: time.Second, Dir: "/run/alpha",
+		Timeline: spawn.Timeline{Start: start, Launched: time.Millisecond},
+		Log:      strings.NewReader(log), Size: int64(len(log)),
+		Growth: []spawn.Growth{{At: start.Add(25 * time.Millisecond), Size: first}},
+	}
+	scenario, err := r.Scenario()
+	require.NoError(t, err)
+	return scenario
+}
+
+func TestBytesThatNobodyNoticedAreRecordedLast(t *testing.T) {
+	t.Parallel()
+	assert.Contains(t, recorded(t, "one\ntwo\n", 4), `-fake 'sleep 20ms; raw "one\n"; raw "two\n"; hang' 'alpha'`)
+}
+
+func TestAPathIsRecordedAtOnceWherePodsHaveTheirs(t *testing.T) {
+	t.Parallel()
+	assert.Contains(t, recorded(t, "in /run/alpha/x {1}\n", 6), `raw "in "; raw "{dir}/x {{1}\n"; hang'`)
+}
+
+func TestRecordingOfALongLogKeepsItsReadyLine(t *testing.T) {
+	t.Parallel()
+	half := strings.Repeat(strings.Repeat("x", 99)+"\n", 1000)
+	scenario := recorded(t, half+"YOI-READY\talpha\t/run/alpha/sock\n"+half, 1)
+	assert.Contains(t, scenario, `YOI-READY\talpha\t`)
+	assert.Contains(t, scenario, "bytes in the middle of its log are left out.\n")
+	assert.Less(t, len(scenario), 100<<10)
+}
+
+func TestNothingIsRecordedOfAPodThatDidNotBegin(t *testing.T) {
+	t.Parallel()
+	_, err := (&spawn.Recording{Pod: "alpha"}).Scenario()
+	assert.EqualError(t, err, "nothing can be recorded: no process of the pod began")
+}

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
-		_ = flag.Set("test.parallel", "6") // the tests wait most of the time
+		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
 	}
 	os.Exit(m.Run())
 }

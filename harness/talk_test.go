@@ -25,8 +25,8 @@ func TestSend(t *testing.T) {
 	assert.EqualError(t, err, fmt.Sprintf(`a line for pod %s has a newline in it: "a\nb"`, pod.Name))
 	pod.Suspend()
 	start := time.Now()
-	_, err = pod.TrySend(ping, 50*time.Millisecond)
-	assert.EqualError(t, err, fmt.Sprintf("pod %s sent no snapshot line: nothing within 50ms", pod.Name))
+	_, err = pod.TrySend(ping, 500*time.Millisecond)
+	assert.EqualError(t, err, fmt.Sprintf("pod %s sent no snapshot line: nothing within 500ms", pod.Name))
 	assert.Less(t, time.Since(start), patience)
 	pod.Resume()
 }
@@ -89,13 +89,13 @@ func TestTalkOfLongLines(t *testing.T) {
 func TestTalkShowsUnfinishedLines(t *testing.T) {
 	t.Parallel()
 	pod := saying(t, t, "snapshot\nhalf of it")
-	talk := pod.Talk(20 * time.Millisecond)
+	talk := pod.Talk(300 * time.Millisecond)
 	for range 2 {
 		_, err := talk.TryReceive()
-		assert.EqualError(t, err, `pod alpha sent no line: nothing within 20ms (its line has no newline: "half of it")`)
+		assert.EqualError(t, err, `pod alpha sent no line: nothing within 300ms (its line has no newline: "half of it")`)
 	}
 	_, err := talk.TrySend(ping)
-	assert.EqualError(t, err, `pod alpha gave no answer to {"method":"ping"}: nothing within 20ms (its line has no newline: "half of it")`)
+	assert.EqualError(t, err, `pod alpha gave no answer to {"method":"ping"}: nothing within 300ms (its line has no newline: "half of it")`)
 
 	talk = saying(t, newTB(t), "snapshot\n"+strings.Repeat("y", 2<<20)).Talk(patience)
 	for range 2 {
@@ -107,10 +107,10 @@ func TestTalkShowsUnfinishedLines(t *testing.T) {
 func TestTalkThatFailsTheTest(t *testing.T) {
 	t.Parallel()
 	for want, f := range map[string]func(*harness.Pod){
-		"pod alpha sent no line: nothing within 50ms":                       func(p *harness.Pod) { p.Talk(50 * time.Millisecond).Receive() },
-		"pod alpha gave no answer to x: nothing within 50ms":                func(p *harness.Pod) { p.Talk(50 * time.Millisecond).Send("x") },
+		"pod alpha sent no line: nothing within 500ms":                      func(p *harness.Pod) { p.Talk(500 * time.Millisecond).Receive() },
+		"pod alpha gave no answer to x: nothing within 500ms":               func(p *harness.Pod) { p.Talk(500 * time.Millisecond).Send("x") },
 		"the snapshot of pod alpha was read before":                         func(p *harness.Pod) { talk := p.Talk(patience); talk.Snapshot(); talk.Snapshot() },
-		"pod alpha gave no answer to x: nothing within 60ms":                func(p *harness.Pod) { p.Send("x", 60*time.Millisecond) },
+		"pod alpha gave no answer to x: nothing within 600ms":               func(p *harness.Pod) { p.Send("x", 600*time.Millisecond) },
 		"could not connect to pod alpha at /nowhere: connect: no such file": func(p *harness.Pod) { p.SocketPath = "/nowhere"; p.Talk(patience) },
 	} {
 		tb := newTB(t)

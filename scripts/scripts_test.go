@@ -182,8 +182,8 @@ const talker = `
 podstart -pod python3 -pod-arg $WORK/pod.py alpha
 podsend alpha
 stdout '^\{"event": "snapshot"\}$'
-! podsend -timeout 100ms alpha hello
-stderr 'pod alpha gave no answer to hello: nothing within 100ms \(its line has no newline: "half of it"\)'
+! podsend -timeout 1s alpha hello
+stderr 'pod alpha gave no answer to hello: nothing within 1s \(its line has no newline: "half of it"\)'
 -- pod.py --
 import os, socket
 listener = socket.socket(socket.AF_UNIX)

@@ -107,7 +107,8 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 // do runs the verb. An error that comes when no time is left for the script tells
 // nothing of the pod.
 func (c *call) do() error {
-	end := time.Now().Add(harness.BeforeDeadline(c.tb, math.MaxInt64))
+	const coarse = 5 * time.Millisecond // timeouts are cut to whole milliseconds
+	end := time.Now().Add(harness.BeforeDeadline(c.tb, math.MaxInt64) - coarse)
 	if err := c.parse(); err != nil {
 		return err
 	}

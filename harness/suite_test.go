@@ -166,7 +166,7 @@ func TestInSuite(t *testing.T) {
 // runSuite runs a suite, and returns its output and status.
 func runSuite(t *testing.T, name string, args ...string) (out string, status int) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], append([]string{"-test.run=^TestInSuite$", "-test.timeout=1m"}, args...)...)
+	cmd := exec.Command(os.Args[0], append([]string{"-test.run=^TestInSuite$", "-test.timeout=1m", "-test.parallel=4"}, args...)...)
 	cmd.Env = append(os.Environ(), suiteEnv+"="+name, "TMPDIR="+t.TempDir())
 	text, _ := cmd.CombinedOutput()
 	t.Logf("%s", text)

@@ -183,20 +183,6 @@ func TestReadmeScenario(t *testing.T) {
 func TestReadmeExample(t *testing.T) {
 	t.Parallel()
 	tool := goTool(t)
-	const header = `package agent_test
-
-import (
-	"errors"
-	"strings"
-	"testing"
-	"time"
-
-	"example.com/podharness/harness"
-	"example.com/podharness/scripts"
-	"example.com/podharness/spawn"
-)
-
-`
 	root, err := os.Getwd()
 	require.NoError(t, err)
 	dir := t.TempDir()
@@ -204,7 +190,7 @@ import (
 	require.NoError(t, err)
 	for name, text := range map[string]string{
 		"go.mod": "module example.org/agent\n\ngo 1.23.0\n\nrequire example.com/podharness v0.0.0\n\nreplace example.com/podharness => " + root + "\n",
-		"go.sum": string(sums), "agent_test.go": header + readmeBlocks(t, "go")[0], "testdata/empty.txtar": "podstart alpha\n",
+		"go.sum": string(sums), "agent_test.go": readmeBlocks(t, "go")[0], "testdata/empty.txtar": "podstart alpha\n",
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
@@ -226,7 +212,7 @@ func TestSuiteExample(t *testing.T) {
 	require.NoError(t, err)
 	blocks := readmeBlocks(t, "go")
 	require.Len(t, blocks, 2)
-	assert.Equal(t, string(text[bytes.Index(text, []byte("// Pods that")):]), blocks[1], "README.md shows it")
+	assert.Equal(t, string(text), blocks[1], "README.md shows it")
 	out, err := exec.Command(goTool(t), "test", "-json", "./testdata/suite").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	type event struct{ Action, Test, Output string }

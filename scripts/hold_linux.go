@@ -14,7 +14,6 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -179,7 +178,7 @@ func (h *holder) take(w write) {
 	end := bytes.LastIndexByte(all, '\n') + 1
 	lines, unfinished := all[:end], all[end:]
 	start := bytes.Index(append([]byte("\n"), lines...), []byte("\nYOI-READY\t"))
-	if start >= 0 && h.hasEnded() {
+	if start >= 0 && spawn.Ending(h.pod.Pid) {
 		return // what it has left must not become ready in its stead: this process is about to end
 	}
 	if start >= 0 {
@@ -191,19 +190,6 @@ func (h *holder) take(w write) {
 		h.unfinished, h.done = unfinished, start >= 0
 		_, _ = os.Stderr.Write(lines)
 	}
-}
-
-// hasEnded reports whether the pod's own process has, or is about to: what waits for
-// its descriptors to be closed goes on before that can be waited for.
-func (h *holder) hasEnded() bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.pod.Pid))
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	const flags, flagExiting = 6, 0x4 // proc(5); PF_EXITING in the kernel's sched.h
-	if err != nil || len(fields) <= flags {
-		return true
-	}
-	set, _ := strconv.ParseUint(fields[flags], 10, 64)
-	return set&flagExiting != 0
 }
 
 // isToLog reports whether it goes to the file that is stderr here, by whatever

@@ -109,6 +109,13 @@ type stat struct {
 	started uint64 // in clock ticks since boot
 }
 
+// Ending reports whether a process has ended, or is about to. It is there for package
+// scripts, as what is in observe.go.
+func Ending(pid int) bool {
+	s := procStat(pid)
+	return s.exiting || s.state == ""
+}
+
 func procStat(pid int) (s stat) {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	// The command's name, field 2, may hold spaces and parentheses.

@@ -223,7 +223,7 @@ func (r *record) row(l *life, most int) *row {
 		kind := "act"
 		if m.Last {
 			kind = "end"
-		} else if m.What == "connect" {
+		} else if m.What == connected {
 			kind = "connect"
 		}
 		add(m.At, kind, m.What)

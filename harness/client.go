@@ -511,6 +511,7 @@ func (c *Client) clear() error {
 // cleanup ends the client at the end of the test.
 func (c *Client) cleanup() {
 	c.tb.Helper()
+	c.box.judge() // a client that is stopped before its pod's start is over ends that, too
 	if failed(c.tb) {
 		c.box.evidence.snapshot()
 	}

@@ -83,6 +83,18 @@ func TestAdoptedPodIsAPod(t *testing.T) {
 		_, err := pod.TryWaitLog("never", patience)
 		assert.ErrorContains(t, err, "it has ended (its status is not known")
 	})
+	t.Run("one that ends with its client at the end of the test", func(t *testing.T) {
+		t.Parallel()
+		tb := newTB(t)
+		tb.run(func() {
+			cfg := podspawn("")
+			cfg.Program, cfg.Args = "/bin/sh", []string{"-c", `mkdir "$YOI_RUNTIME_DIR/alpha"; $YOI_POD_RUNTIME_COMMAND --workspace / --pod alpha --profile default 2>"$YOI_RUNTIME_DIR/alpha/stderr.log"`}
+			harness.StartClient(tb, cfg)
+			harness.Adopt(tb, "alpha", patience)
+		})
+		text := tb.end()
+		assert.False(t, tb.Failed(), text)
+	})
 	t.Run("one that dies by itself", func(t *testing.T) {
 		t.Parallel()
 		tb := newTB(t)

@@ -229,25 +229,21 @@ func (p *Pod) tell(verdict error) error {
 }
 
 // requestShutdown writes the shutdown bytes to the pod's socket. The connection
-// stays open until the pod has ended or the grace is over: a pod may take its
-// end for a change of mind.
+// stays open until the pod has ended, or should have been killed: a pod may take its
+// end for a change of mind, or wait for it.
 func (p *Pod) requestShutdown(grace time.Duration) error {
 	p.attempt.mark("shutdown request")
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
 	conn, err := spawn.Dial(ctx, p.SocketPath)
 	if err != nil {
-		cancel()
 		return err
 	}
 	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline)
+	_ = conn.SetWriteDeadline(deadline)
 	go func() {
-		defer cancel()
 		defer conn.Close()
-		select {
-		case <-p.Done():
-		case <-ctx.Done():
-		}
+		p.endsWithin(grace + killGrace)
 	}()
 	// A pod may have more to say first than fits into the socket.
 	go func() { _, _ = io.Copy(io.Discard, conn) }()

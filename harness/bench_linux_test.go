@@ -89,9 +89,9 @@ func BenchmarkSuite(b *testing.B) {
 		for _, parallel := range []int{1, 2, 8} {
 			b.Run(fmt.Sprintf("%s/%d", name, parallel), func(b *testing.B) {
 				var wall, cpu [3][]time.Duration // with a pod each, with one for all, bare
-				for range b.N {
+				for round := range b.N {
 					shared := StartPod(b, cfg)
-					runtimeDir := b.TempDir()
+					runtimeDir := RuntimeDir(b)
 					for i, test := range []func(n int){
 						func(int) {
 							tb := &recordingTB{name: b.Name(), artifacts: "/nowhere"}
@@ -103,7 +103,7 @@ func BenchmarkSuite(b *testing.B) {
 							shared.With(tb).Dial()
 							tb.end()
 						},
-						func(n int) { floor(b, cfg.Command, runtimeDir, fmt.Sprint("bare-", n)) },
+						func(n int) { floor(b, cfg.Command, runtimeDir, fmt.Sprint("bare-", round, "-", n)) },
 					} {
 						begin, used := time.Now(), cpuTimeOf(b, unix.RUSAGE_SELF)+cpuTimeOf(b, unix.RUSAGE_CHILDREN)
 						inParallel(parallel, tests, test)

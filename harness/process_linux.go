@@ -71,28 +71,56 @@ type census struct {
 
 // takeCensus reads the line "processes" (proc(5)).
 func takeCensus() (c census) {
-	text, _ := os.ReadFile("/proc/stat")
+	text, _ := readProc("/proc/stat")
 	_, forks, _ := strings.Cut(string(text), "\nprocesses ")
 	_, _ = fmt.Sscan(forks, &c.forks)
 	return c
 }
 
-// younger returns the processes that there may be of those made since: a few
+// younger returns a list of the processes that there may be of those made since: a few
 // numbers, if few were given, and else all processes.
-func (c census) younger() (pids []int) {
+func (c census) younger() func() []int {
 	const few = 200
-	last := 0 // the number given last
-	load, _ := os.ReadFile("/proc/loadavg")
-	_, _ = fmt.Sscanf(string(load), "%s %s %s %s %d", new(string), new(string), new(string), new(string), &last)
-	// Numbers between which the process is not are those of another system, as a
-	// container may be shown them, or have begun anew.
-	if c.forks == 0 || takeCensus().forks-c.forks > few || last < c.pid || last-c.pid > few {
-		return allProcesses()
+	var last int // the number given last
+	var pids []int
+	return func() []int {
+		before := last
+		load, _ := readProc("/proc/loadavg")
+		_, _ = fmt.Sscan(string(load[bytes.LastIndexByte(load, ' ')+1:]), &last)
+		if last == before && pids != nil {
+			return pids // none was given since
+		}
+		// Numbers between which the process is not are those of another system, as a
+		// container may be shown them, or have begun anew.
+		if c.forks == 0 || takeCensus().forks-c.forks > few || last < c.pid || last-c.pid > few {
+			pids = nil
+			return allProcesses()
+		}
+		for pid := max(c.pid, before+1); pid <= last; pid++ {
+			pids = append(pids, pid)
+		}
+		return pids
 	}
-	for pid := c.pid; pid <= last; pid++ {
-		pids = append(pids, pid)
+}
+
+// readProc is os.ReadFile for what is in /proc: to look first whether it could be waited
+// for costs as much again.
+func readProc(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
 	}
-	return pids
+	defer unix.Close(fd)
+	text := make([]byte, 0, 4096)
+	for {
+		n, err := unix.Read(fd, text[len(text):cap(text)])
+		switch {
+		case n > 0:
+			text = slices.Grow(text[:len(text)+n], 1)
+		case err != unix.EINTR:
+			return text, err
+		}
+	}
 }
 
 func allProcesses() (pids []int) {
@@ -148,7 +176,7 @@ func (k kin) lookAt(pid int) look {
 	return isOther
 }
 
-func environ(pid int) ([]byte, error) { return os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) }
+func environ(pid int) ([]byte, error) { return readProc(fmt.Sprintf("/proc/%d/environ", pid)) }
 
 func (k kin) isMarked(env []byte) bool {
 	entry := []byte(markEnv + "=" + k.mark)
@@ -185,7 +213,7 @@ func (k kin) isOrphan(pid int) bool {
 
 // status returns a field of /proc/PID/status (proc(5)); "" if there is none.
 func status(pid int, field string) string {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	text, _ := readProc(fmt.Sprintf("/proc/%d/status", pid))
 	_, value, _ := strings.Cut(string(text), "\n"+field+":\t")
 	value, _, _ = strings.Cut(value, "\n")
 	return value
@@ -204,7 +232,7 @@ func takes(pid int, sig unix.Signal) bool {
 }
 
 func commandLine(pid int) string {
-	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	line, _ := readProc(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return strings.Join(strings.Split(strings.TrimRight(string(line), "\x00"), "\x00"), " ")
 }
 
@@ -233,7 +261,7 @@ type stat []string
 
 // procStat returns nil for a process that is not there.
 func procStat(pid int) stat {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	text, err := readProc(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return nil
 	}
@@ -357,12 +385,12 @@ func inheritsOrphans() bool {
 // lasting returns which kin, all of them made after the census, are still there
 // after at most d.
 func lasting(k kin, since census, d time.Duration) []Leak {
-	found := search(k, since.younger)
+	found := search(k, since.younger())
 	if len(found) == 0 {
 		return nil
 	}
 	awaitEnds(k.signal(found, 0), d)
-	return search(k, since.younger)
+	return search(k, since.younger())
 }
 
 // hasExited reports whether a process has ended, be it that nobody has reaped it yet.
@@ -493,7 +521,7 @@ func openFiles(pid int, sockets map[string]string) (files []string) {
 // and whether they listen: /proc/net/unix (unix(7)).
 func socketPaths() map[string]string {
 	paths := map[string]string{}
-	text, _ := os.ReadFile("/proc/net/unix")
+	text, _ := readProc("/proc/net/unix")
 	for _, line := range strings.Split(string(text), "\n") {
 		// Num RefCount Protocol Flags Type St Inode Path
 		fields := strings.Fields(line)

@@ -87,9 +87,12 @@ func makeSandbox(tb TB) (*sandbox, error) {
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
 	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
+	// All, since what cleans a temporary directory up may remove an idle one.
+	if err := os.MkdirAll(box.root, 0o700); err != nil {
+		return nil, err
+	}
 	for _, dir := range dirs {
-		// All, since what cleans a temporary directory up may remove an idle one.
-		if err := os.MkdirAll(box.dir(dir), 0o700); err != nil {
+		if err := os.Mkdir(box.dir(dir), 0o700); err != nil {
 			_ = os.RemoveAll(box.root)
 			return nil, err
 		}
@@ -294,8 +297,8 @@ func (b *sandbox) furnish(cfg Config) (workspace string, err error) {
 	if dir := b.workspaces[cfg.Name]; dir != "" {
 		return dir, nil
 	}
-	dir := filepath.Join(b.dir("workspaces"), fmt.Sprint(len(b.workspaces)+1)) // a name may be no path element
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir := b.dir(fmt.Sprint("workspace", len(b.workspaces)+1)) // a name may be no path element
+	if err := os.MkdirAll(dir, 0o700); err != nil {            // it may be there since a copy failed
 		return "", err
 	}
 	if err := copyFS(dir, cfg.WorkspaceFrom); err != nil {

@@ -82,7 +82,9 @@ func (p *Pod) steps() (steps []step) {
 	}
 	return append(steps, step{unix.SignalName(p.stopSignal()), func(time.Duration) error {
 		p.awaitHandler()
-		return p.Signal(p.cfg.StopSignal)
+		err := p.Signal(p.cfg.StopSignal)
+		_ = p.Pod.Signal(syscall.SIGCONT) // a stopped pod must go on before it can stop by itself
+		return err
 	}})
 }
 
@@ -112,8 +114,6 @@ func (p *Pod) stop() error {
 	var grace time.Duration
 	var note string
 	for i, step := range steps {
-		// A stopped pod must go on before it can stop by itself.
-		_ = p.Pod.Signal(syscall.SIGCONT)
 		grace, note = beforeDeadline(p.tb, "stop grace", p.cfg.StopGrace)
 		err := step.act(grace)
 		if err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -233,6 +233,7 @@ func (p *Pod) tell(verdict error) error {
 // end for a change of mind, or wait for it.
 func (p *Pod) requestShutdown(grace time.Duration) error {
 	p.attempt.mark("shutdown request")
+	_ = p.Pod.Signal(syscall.SIGCONT) // as above
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	conn, err := spawn.Dial(ctx, p.SocketPath)

@@ -328,13 +328,13 @@ func TestYoungerProcesses(t *testing.T) {
 		t.Skip("/proc does not tell how many processes were made")
 	}
 	pod := StartPod(t, Config{})
-	found := search(kin{mark: pod.mark}, pod.born.younger)
+	found := search(kin{mark: pod.mark}, pod.born.younger())
 	require.Len(t, found, 1, "a process, and not each of its threads")
 	assert.Equal(t, pod.PID, found[0].PID)
 	own := census{forks: takeCensus().forks, pid: startSleeper(t, 0).Process.Pid}
-	assert.Contains(t, own.younger(), own.pid)
+	assert.Contains(t, own.younger()(), own.pid)
 	if os.Getpid() != 1 {
-		assert.NotContains(t, own.younger(), 1)
+		assert.NotContains(t, own.younger()(), 1)
 	}
 
 	forks := takeCensus().forks
@@ -344,7 +344,7 @@ func TestYoungerProcesses(t *testing.T) {
 		"the numbers go round": {forks: forks, pid: own.pid + 10000},
 		"numbers of another":   {forks: forks, pid: own.pid - 1000},
 	} {
-		assert.Contains(t, c.younger(), os.Getpid(), "%s: then all are listed", name)
+		assert.Contains(t, c.younger()(), os.Getpid(), "%s: then all are listed", name)
 	}
 }
 

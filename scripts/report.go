@@ -100,7 +100,7 @@ func (r *Report) Run(ctx context.Context, n int, run func(i int)) error {
 	err := ErrInterrupted
 	select {
 	case <-done:
-		return nil
+		return context.Cause(ctx)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-signals:

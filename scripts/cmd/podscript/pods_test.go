@@ -124,7 +124,8 @@ var (
 )
 
 // TestPodscriptNamesTheFault has pods with one wrong line each. With PODHARNESS_LONG=1
-// each is put to all requirements, else to its own and those that others need.
+// each is put to all requirements, else to its own and those that others need, and those
+// whose faults show when a time is over are left out.
 func TestPodscriptNamesTheFault(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {
@@ -133,19 +134,20 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 		behind      string // the line moves behind the one with this
 		requirement string
 		follow      []string // that may be found, too, some by chance
+		slow        bool     // it shows when a time is over
 	}{
 		"Python: buffers its ready line": {
-			pod: "pod.py", old: "buffering=0", new: "buffering=4096", requirement: "starts"},
+			pod: "pod.py", old: "buffering=0", new: "buffering=4096", requirement: "starts", slow: true},
 		"Python: announces early": {
 			pod: "pod.py", old: "listener.listen()", behind: "YOI-READY", requirement: "announces-last"},
 		"Python: handles SIGINT late": {
 			pod: "pod.py", old: "signal.pthread_sigmask(", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
 		"Python: ignores SIGINT": {
-			pod: "pod.py", old: "sigwait([signal.SIGINT])", new: "sigwait([signal.SIGUSR1])", requirement: "stop-signal", follow: afterStop},
+			pod: "pod.py", old: "sigwait([signal.SIGINT])", new: "sigwait([signal.SIGUSR1])", requirement: "stop-signal", follow: afterStop, slow: true},
 		"Python: waits for its clients at SIGINT": {
-			pod: "pod.py", old: "os._exit(0)", new: "[t.join() for t in threading.enumerate() if t.daemon]; os._exit(0)", requirement: "stop-connected", follow: afterStop},
+			pod: "pod.py", old: "os._exit(0)", new: "[t.join() for t in threading.enumerate() if t.daemon]; os._exit(0)", requirement: "stop-connected", follow: afterStop, slow: true},
 		"Python: waits for its client at a shutdown": {
-			pod: "pod.py", old: "                    stop()", new: "                    list(lines); stop()", requirement: "stop-request", follow: afterStop},
+			pod: "pod.py", old: "                    stop()", new: "                    list(lines); stop()", requirement: "stop-request", follow: afterStop, slow: true},
 		"Python: leaves a child": {
 			pod: "pod.py", old: "exist_ok=True)", new: `exist_ok=True); os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1000")`, requirement: "no-children"},
 		"Python: ignores the environment": {
@@ -153,9 +155,9 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 		"Python: takes an empty variable for a directory": {
 			pod: "pod.py", old: "if os.environ.get(variable):", new: "if variable in os.environ:", requirement: "runtime-dir", follow: []string{"ready-line"}},
 		"Python: ends no line on its socket": {
-			pod: "pod.py", old: `.encode() + b"\n"`, new: ".encode()", requirement: "snapshot", follow: bySnapshot},
+			pod: "pod.py", old: `.encode() + b"\n"`, new: ".encode()", requirement: "snapshot", follow: bySnapshot, slow: true},
 		"Python: sends no snapshot": {
-			pod: "pod.py", old: `send("snapshot", status)`, new: "pass", requirement: "snapshot", follow: bySnapshot},
+			pod: "pod.py", old: `send("snapshot", status)`, new: "pass", requirement: "snapshot", follow: bySnapshot, slow: true},
 		"Python: takes unknown flags": {
 			pod: "pod.py", old: "parser.parse_args(argv[1:] if argv[:1] == [\"pod\"] else argv)", new: "parser.parse_known_args(argv)[0]", requirement: "arguments"},
 		"Python: takes a profile with a session": {
@@ -177,19 +179,19 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 			pod: "pod.c", old: `{"YOI_HOME", "/run"},`, new: `{"", ""},`, requirement: "runtime-dir", follow: []string{"ready-line"}},
 		"C: serves one client at a time": {
 			pod: "pod.c", old: "check(!pthread_create(&thread, NULL, serve, (void *)(intptr_t)client) && !pthread_detach(thread), \"thread\");",
-			new: "(void)thread, serve((void *)(intptr_t)client);", requirement: "concurrent"},
+			new: "(void)thread, serve((void *)(intptr_t)client);", requirement: "concurrent", slow: true},
 
 		"Rust: buffers its ready line": {
-			pod: "pod.rs", old: "LineWriter::new", new: "BufWriter::new", requirement: "starts"},
+			pod: "pod.rs", old: "LineWriter::new", new: "BufWriter::new", requirement: "starts", slow: true},
 		"Rust: leaves its directory": {
 			pod: "pod.rs", old: "fs::remove_dir_all(&directory)", new: "fs::remove_file(&path)", requirement: "clean-stop", follow: []string{"stop-request"}},
 		"Rust: does not hear a shutdown": {
-			pod: "pod.rs", old: `["method", ":", "shutdown"]`, new: `["method", ":", "stop"]`, requirement: "stop-request"},
+			pod: "pod.rs", old: `["method", ":", "shutdown"]`, new: `["method", ":", "stop"]`, requirement: "stop-request", slow: true},
 
 		"Go: handles SIGINT late": {
 			pod: "pod.go", old: "signal.Notify(stop, os.Interrupt)", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
 		"Go: serves one client at a time": {
-			pod: "pod.go", old: "go serve(client, stop)", new: "serve(client, stop)", requirement: "concurrent"},
+			pod: "pod.go", old: "go serve(client, stop)", new: "serve(client, stop)", requirement: "concurrent", slow: true},
 		"Go: stops with a wrong status": {
 			pod: "pod.go", old: "check(os.RemoveAll(dir))", new: "check(os.RemoveAll(dir)); os.Exit(1)", requirement: "stop-signal", follow: afterStop},
 		"Go: has two ready lines": {
@@ -197,6 +199,9 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if fault.slow && os.Getenv("PODHARNESS_LONG") == "" {
+				t.Skip("run with PODHARNESS_LONG=1")
+			}
 			source := changed(t, podSource(t, fault.pod), fault.old, fault.new, fault.behind)
 			flags := podFlags(t, fault.pod, source)
 			if slices.Contains([]string{"starts", "stop-signal"}, fault.requirement) { // these are waited for

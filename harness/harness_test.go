@@ -789,6 +789,20 @@ func ExampleStartPod() {
 	}
 }
 
+func ExamplePod_Restart() {
+	// In a test:
+	_ = func(t *testing.T) {
+		pod := harness.StartPod(t, harness.Config{})
+		if err := pod.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		pod = pod.Restart()
+		t.Run("and answers", func(t *testing.T) {
+			pod.With(t).Send(`{"method":"ping"}`, time.Second) // what fails here fails this subtest
+		})
+	}
+}
+
 func TestNameOfARunningPodIsRefused(t *testing.T) {
 	t.Parallel()
 	tb := newTB(t)

@@ -3,9 +3,9 @@
 //
 //	go run ./harness/cmd/podbench
 //
-// It runs the benchmarks of spawn and harness, and at last all tests, from the
-// top of the repository; that takes about ten minutes on two cores. With -write
-// it puts the figures into README.md and draws harness/growth.svg anew.
+// It runs the benchmarks of spawn and harness, from the top of the repository; that
+// takes about a quarter of an hour on two cores. With -write it puts the figures into
+// README.md and draws harness/growth.svg anew.
 package main
 
 import (
@@ -25,11 +25,10 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
-	"time"
 )
 
 func main() {
-	short := flag.Bool("short", false, "a quick look: one run with fewer pods and smaller logs, and no tests")
+	short := flag.Bool("short", false, "a quick look: one run with fewer pods and smaller logs")
 	runs := flag.Int("runs", 5, "how often each benchmark is run; the medians count")
 	write := flag.Bool("write", false, "write README.md and harness/growth.svg")
 	flag.Parse()
@@ -51,11 +50,6 @@ func run(short bool, runs int, write bool) error {
 	r := results{values: map[[2]string][]float64{}}
 	if err := r.measureAll(short, runs); err != nil {
 		return err
-	}
-	if !short {
-		if err := r.timeTests(); err != nil {
-			return err
-		}
 	}
 	page, err := r.page(short)
 	if err != nil {
@@ -99,21 +93,6 @@ func (r *results) measureAll(short bool, runs int) error {
 		return err
 	}
 	return r.measure(slices.Concat(args, []string{"-bench", large, "./spawn"}))
-}
-
-func (r *results) timeTests() error {
-	for _, name := range []string{"norace", "race"} {
-		flag := "-race=" + strconv.FormatBool(name == "race")
-		// What is not of this repository is compiled before.
-		for _, args := range [][]string{{"test", flag, "-run", "^$", "./..."}, {"test", flag, "-count", "1", "./..."}} {
-			begin := time.Now()
-			if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-				return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
-			}
-			r.values[[2]string{name, "s"}] = []float64{time.Since(begin).Seconds()}
-		}
-	}
-	return nil
 }
 
 // replacePage puts a page between the two comments that enclose it.

@@ -132,11 +132,25 @@ func Program(word string) (string, error) {
 	var lookup *exec.Error
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound):
-		err = Usagef("%s: not found", word)
+		err = Usagef("%s: not found%s", word, hereInstead(word))
 	case errors.As(err, &lookup):
 		err = Usagef("%s: %w", word, lookup.Err)
+		if errors.Is(lookup, fs.ErrPermission) {
+			err = Usagef("%w (chmod +x makes a file a program)", err)
+		}
 	}
 	return path, err
+}
+
+// hereInstead tells where a program is that is not in PATH.
+func hereInstead(word string) string {
+	switch _, err := os.Stat(word); {
+	case strings.Contains(word, "/"):
+		return ""
+	case err == nil:
+		return " in PATH: did you mean ./" + word + "?"
+	}
+	return " in PATH"
 }
 
 // Report returns what will tell of so many cases. The files that it is to be written

@@ -300,7 +300,11 @@ func (r *Report) Finish(ended error) (ok bool, err error) {
 	}
 	summary := r.Summary(time.Since(r.begun))
 	summary.OK = summary.OK && ended == nil
-	text := summary.String() + "\n"
+	text := summary.String()
+	if r.Strict && summary.Warned > 0 {
+		text += "; with -strict a warning is a failure"
+	}
+	text += "\n"
 	if len(summary.Findings) > 0 {
 		if slices.ContainsFunc(r.checks, func(c Check) bool { return section.MatchString(c.Why) }) {
 			text += "(N) is a section of the contract, spawn/HANDSHAKE.md\n"

@@ -16,9 +16,10 @@ const readyPrefix = "YOI-READY\t"
 func isReadyLine(line []byte) bool { return bytes.HasPrefix(line, []byte(readyPrefix)) }
 
 // isNearlyReady reports whether a line was probably meant to be a ready line, but
-// is none: with a logger's time before it, or spaces for tabs.
+// is none: with a logger's time before it, or spaces for tabs. A line of source in a stack
+// trace has an escaped tab.
 func isNearlyReady(line string) bool {
-	return strings.Contains(line, "YOI-READY") && !strings.HasPrefix(line, readyPrefix)
+	return strings.Contains(strings.ReplaceAll(line, `YOI-READY\t`, ""), "YOI-READY") && !strings.HasPrefix(line, readyPrefix)
 }
 
 // announcement is what a ready line says, in the bytes that the pod wrote: a path

@@ -177,7 +177,11 @@ func (p *podspawn) stop(ctx context.Context) error {
 	began, name := time.Now(), Printable(r.Name)
 	end, err := r.interrupt()
 	if err != nil {
-		return fmt.Errorf("pod %s (%s) was not stopped: %w", name, r.State, err)
+		err = fmt.Errorf("pod %s (%s) was not stopped: %w", name, r.State, err)
+		if r.State == "stale" {
+			err = fmt.Errorf("%w; rm -r %s removes what it has left", err, shellWord(filepath.Dir(r.Log)))
+		}
+		return err
 	}
 	how, waiting := "ended", time.NewTimer(p.grace)
 	defer waiting.Stop()

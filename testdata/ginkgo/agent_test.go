@@ -1,3 +1,4 @@
+// A suite of Ginkgo's with the pods of podharness. Two of its specs fail, to show how.
 package agent_test
 
 import (

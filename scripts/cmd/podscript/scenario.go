@@ -79,12 +79,17 @@ func (s *scenario) finding() (why, log string) {
 			found = explain(found, m[1], lines)
 		}
 	}
+	if i := slices.Index(lines, found); strings.HasSuffix(found, ":") && i+1 < len(lines) {
+		found += " " + strings.TrimSpace(lines[i+1])
+		lines = slices.Delete(lines, i, i+2)
+	}
 	lines = slices.DeleteFunc(lines, func(line string) bool {
-		return line == "" || line == found || line[0] == '#' || strings.HasPrefix(line, "[std") || strings.HasPrefix(line, "\tpod: ")
+		return line == "" || line == found || line[0] == '#' || strings.HasPrefix(line, "[std") || strings.HasPrefix(line, "\tpod: ") || strings.HasPrefix(line, "\tnote: Config.")
 	})
 	if len(lines) > mostLines {
 		lines = append([]string{"…"}, lines[len(lines)-mostLines:]...)
 	}
+	lines = append(lines, s.lastWords(found+strings.Join(lines, "\n"))...)
 	for i, line := range lines {
 		lines[i] = fmt.Sprintf("%.*s", longestLine, line)
 	}
@@ -93,6 +98,18 @@ func (s *scenario) finding() (why, log string) {
 		why += "\n" + requirement
 	}
 	return why, spaced(strings.Join(lines, "\n"))
+}
+
+// lastWords returns what each pod has written last, unless it has been told.
+func (s *scenario) lastWords(told string) (words []string) {
+	for _, entry := range s.log {
+		pod, tail, ok := strings.Cut(s.clean(entry), "\n\tlast lines:\n")
+		last := strings.TrimSpace(tail[strings.LastIndexByte(tail, '\n')+1:])
+		if name, _, _ := strings.Cut(pod, "\n"); ok && !strings.Contains(told, last) && !strings.HasPrefix(last, "YOI-READY") {
+			words = append(words, strings.TrimPrefix(name, "harness: ")+" wrote last: "+last)
+		}
+	}
+	return words
 }
 
 // explain tells what was printed last: by a verb to its stderr, or where nothing
@@ -117,15 +134,15 @@ func spaced(text string) string { return strings.ReplaceAll(text, "\t", "  ") }
 
 // clean leaves out what will be gone when somebody reads it.
 func (s *scenario) clean(text string) string {
-	text = strings.ReplaceAll(text, s.dir+string(filepath.Separator), "")
 	if s.pods != "" {
 		text = strings.ReplaceAll(text, s.pods, "$RUNTIME_DIR")
 		text = strings.ReplaceAll(text, filepath.Dir(s.pods), "$RUNTIME_DIR/..")
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(slices.DeleteFunc(lines, func(line string) bool {
+	lines = slices.DeleteFunc(lines, func(line string) bool {
 		return strings.HasPrefix(line, "WORK=") || strings.HasPrefix(line, "\tlog: $RUNTIME_DIR") || strings.Contains(line, s.scrap())
-	}), "\n")
+	})
+	return strings.ReplaceAll(strings.Join(lines, "\n"), s.dir+string(filepath.Separator), "")
 }
 
 // ArtifactDir is where the harness puts the evidence: without -o it ends with the

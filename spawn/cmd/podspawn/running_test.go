@@ -240,7 +240,7 @@ func TestPodThatDoesNotStop(t *testing.T) {
 
 	_, stderr, status = run("-stop", "alpha")
 	assert.Equal(t, 1, status)
-	assert.Equal(t, fmt.Sprintf("podspawn: pod alpha (stale) was not stopped: its socket does not answer, and process %d, which its file pid names, has ended\n", pid), stderr)
+	assert.Equal(t, fmt.Sprintf("podspawn: pod alpha (stale) was not stopped: its socket does not answer, and process %d, which its file pid names, has ended; rm -r %s/alpha removes what it has left\n", pid, dir), stderr)
 }
 
 // TestNumberOfAnotherProcess has pid files that name processes which are not the pod.

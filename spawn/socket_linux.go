@@ -55,7 +55,7 @@ func connectOnce(path string) (listener int, err error) {
 // not show them, that is not known.
 func checkListener(listener, pid int) error {
 	ours, theirs := procStat(pid), procStat(listener)
-	if ours.exiting {
+	if ours.exiting || ours.state == "" && unix.Kill(pid, 0) == unix.ESRCH {
 		return errEnded
 	}
 	if 0 < theirs.started && theirs.started < ours.started {

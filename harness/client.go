@@ -126,8 +126,9 @@ type Client struct {
 	process podProcess
 	done    chan struct{} // closed once it has ended and was reaped
 
-	terminal       *os.File // nil without TTY
-	stdout, stderr *podLog  // with TTY stderr is nil
+	terminal       *os.File      // nil without TTY
+	copied         chan struct{} // closed once all that came from it is captured; nil without TTY
+	stdout, stderr *podLog       // with TTY stderr is nil
 	outputs        []*attempt
 
 	mu      sync.Mutex
@@ -236,6 +237,12 @@ func (c *Client) launch(start func() error) error {
 	go func() {
 		defer close(c.done)
 		_ = c.cmd.Wait()
+		if c.copied != nil {
+			select {
+			case <-c.copied:
+			case <-time.After(copyGrace): // another process has the terminal open
+			}
+		}
 		c.outputs[0].ended(c.cmd.ProcessState.String())
 	}()
 	return nil
@@ -259,13 +266,18 @@ func (c *Client) capture(name string) (*os.File, error) {
 	return file, nil
 }
 
+// copyGrace is how long what a client has written to its terminal may take to be captured.
+const copyGrace = 500 * time.Millisecond
+
 // copyTerminal has what the client writes to its terminal captured.
 func (c *Client) copyTerminal(to *os.File) error {
 	file, err := os.OpenFile(to.Name(), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return err
 	}
+	c.copied = make(chan struct{})
 	go func() {
+		defer close(c.copied)
 		defer file.Close()
 		_, _ = io.Copy(file, c.terminal) // ends with an error when the last process of the terminal has
 	}()
@@ -534,6 +546,9 @@ type foreign struct {
 
 	mu       sync.Mutex
 	attempts map[string]*attempt // the latest by name
+
+	adopting sync.Mutex // held during adopt
+	over     bool       // no more are adopted
 }
 
 // watchForeign captures each log that appears in the runtime directory and is not
@@ -640,8 +655,8 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 	for {
 		a := box.captureForeign(name)
 		p, err := box.adopt(name, a)
-		if err == nil {
-			return p, nil
+		if err == nil || errors.Is(err, errTestEnded) {
+			return p, err
 		}
 		select {
 		case <-tick.C:
@@ -666,8 +681,17 @@ func (b *sandbox) running(name string) *Pod {
 	return nil
 }
 
-// adopt makes a Pod of what a client has started, if that is ready.
+// adopt makes a Pod of what a client has started, if that is ready, or returns the one
+// that another goroutine has made.
 func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
+	b.foreign.adopting.Lock()
+	defer b.foreign.adopting.Unlock()
+	if p := b.running(name); p != nil {
+		return p, nil
+	}
+	if b.foreign.over {
+		return nil, errTestEnded
+	}
 	if a == nil {
 		return nil, fmt.Errorf("nobody has made %s", filepath.Join(b.dir("run"), name, "stderr.log"))
 	}
@@ -724,6 +748,7 @@ func pidFile(path string) (int, error) {
 // what captures them.
 func (b *sandbox) endForeign() {
 	f := &b.foreign
+	f.once.Do(func() {}) // nobody begins to watch from now on
 	if f.cancel == nil {
 		return
 	}
@@ -731,11 +756,17 @@ func (b *sandbox) endForeign() {
 	<-f.done
 	b.captureAll() // what has come so late that it was not noticed
 	for name, a := range f.attempts {
-		if b.running(name) == nil {
-			_, _ = b.adopt(name, a) // else there is none that could be stopped
+		if p, err := b.adopt(name, a); err == nil { // else there is none that could be stopped
+			p.expectEnd() // some end with others
 		}
 	}
-	for _, p := range slices.Clone(b.pods) {
+	f.adopting.Lock()
+	f.over = true
+	f.adopting.Unlock()
+	b.mu.Lock()
+	pods := slices.Clone(b.pods)
+	b.mu.Unlock()
+	for _, p := range pods {
 		if p.adopted {
 			p.cleanup()
 		}

@@ -95,6 +95,41 @@ func TestAdoptedPodIsAPod(t *testing.T) {
 		text := tb.end()
 		assert.False(t, tb.Failed(), text)
 	})
+	t.Run("some that end with their client, one after the other", func(t *testing.T) {
+		t.Parallel()
+		tb := newTB(t)
+		tb.run(func() {
+			cfg := podspawn("")
+			cfg.Program, cfg.Args = "/bin/sh", []string{"-c", `
+for pod in a b c d; do
+	mkdir "$YOI_RUNTIME_DIR/$pod"
+	setsid "$YOI_POD_RUNTIME_COMMAND" --workspace / --pod $pod --profile default 2>"$YOI_RUNTIME_DIR/$pod/stderr.log" & pids="$pids $!"
+done
+trap 'for pid in $pids; do kill $pid; done & exit 0' INT
+for pod in a b c d; do until [ -e "$YOI_RUNTIME_DIR/$pod/sock" ]; do sleep 0.01; done; done
+echo ready; while :; do sleep 0.01; done`}
+			harness.StartClient(tb, cfg).WaitOutput("ready", patience)
+		})
+		text := tb.end()
+		assert.False(t, tb.Failed(), text)
+	})
+	t.Run("one for all who adopt it", func(t *testing.T) {
+		t.Parallel()
+		harness.StartClient(t, podspawn("")).Wait(patience)
+		adopted := make(chan *harness.Pod, 8)
+		for range cap(adopted) {
+			go func() {
+				pod, err := harness.TryAdopt(t, "alpha", patience)
+				assert.NoError(t, err)
+				adopted <- pod
+			}()
+		}
+		first := waitFor(t, adopted)
+		for range cap(adopted) - 1 {
+			assert.Same(t, first, waitFor(t, adopted))
+		}
+		require.NoError(t, first.Stop())
+	})
 	t.Run("one that dies by itself", func(t *testing.T) {
 		t.Parallel()
 		tb := newTB(t)
@@ -109,6 +144,7 @@ func TestAdoptedPodIsAPod(t *testing.T) {
 		text := tb.end()
 		assert.True(t, tb.Failed())
 		assert.Contains(t, text, "pod alpha ended by itself during the test (its status is not known")
+		assert.NotContains(t, text, "lost", "only what the harness has started can be recorded")
 		assert.Contains(t, text, "no memory")
 	})
 }
@@ -198,6 +234,15 @@ func TestClientOnATerminal(t *testing.T) {
 	assert.Empty(t, c.Stderr())
 	require.NoError(t, c.Stop())
 	assert.NotNil(t, c.State())
+}
+
+func TestLastWordsOnATerminalAreCaptured(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		c := harness.StartClient(t, harness.ClientConfig{Program: "/bin/sh", Args: []string{"-c", "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; echo the end"}, TTY: true})
+		c.Wait(patience)
+		assert.True(t, strings.HasSuffix(c.Stdout(), "the end\r\n"))
+	}
 }
 
 func TestClientThatIsStubborn(t *testing.T) {

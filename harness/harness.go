@@ -55,8 +55,9 @@
 //	}
 //
 // Main also tells, in one line at the end, which tests had pods that did not stop
-// gracefully, or came close to their ready timeout. [Pod.Talk] is for more than one
-// line, [Pod.WaitLogAfter] for the next line of a log.
+// gracefully, or came close to their ready timeout. To restart a shared pod interrupts
+// the tests beside that use it: one that does is better not parallel. [Pod.Talk] is for
+// more than one line, [Pod.WaitLogAfter] for the next line of a log.
 //
 // # Clients
 //
@@ -85,7 +86,7 @@
 //	                processes, and what to do: the page to open first
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
 //	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
-//	                could see: podscript NAME.txtar
+//	                could see: podscript NAME.txtar; none of a pod that a client started
 //	client-N.stdout what a client wrote to its stdout, or stderr
 //	NAME.dir/       the small files of the pod's directory, such as status.json
 //	merged.log      all of these logs on one clock
@@ -104,7 +105,8 @@
 // still runs shortly before its deadline (go test -timeout) has its evidence written then.
 // Every wait of this package ends before that, where TB has Deadline.
 //
-// On success nothing is written.
+// On success nothing is written. What a cleanup fails that was registered before the test
+// first used this package comes too late for all this: cleanups run last to first.
 package harness
 
 import (

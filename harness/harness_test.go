@@ -356,6 +356,8 @@ func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
 	t.Parallel()
 	died := func(tb *fakeTB) *harness.Pod {
 		pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
+		_, err := pod.TryWait(time.Millisecond)
+		require.Error(t, err, "it expects nothing of what comes later")
 		conn := pod.Dial()
 		_, _ = io.WriteString(conn, `{"method":"run","params":{"program":"log 'out of memory'; exit 3"}}`+"\n")
 		waitFor(t, pod.Done())

@@ -40,10 +40,14 @@ type common struct {
 
 	mu       sync.Mutex
 	expected bool   // the test asked for the pod's end
+	waits    int    // that expect it: calls of Wait, without those in vain
 	killed   bool   // by the test: it could not clean up
 	verdict  error  // that it had ended by itself, and was found so
 	told     string // the test that was told the verdict
 	next     *Pod   // what it was restarted as
+	broken   error  // that it could not be started again
+
+	restarting sync.Mutex // held during Restart
 
 	stopMu  sync.Mutex // held during Stop
 	stopped bool
@@ -91,6 +95,9 @@ func (p *Pod) Restart() *Pod {
 	p.tb.Helper()
 	pod, err := p.TryRestart()
 	if err != nil {
+		if last := p.latest().view(p.tb); last.died() != nil {
+			_ = last.tell(err)
+		}
 		p.tb.Fatalf("harness: restart: %s", messageOf(p.box.tb, err))
 	}
 	return pod
@@ -101,11 +108,18 @@ func (p *Pod) Restart() *Pod {
 func (p *Pod) TryRestart() (*Pod, error) {
 	p.tb.Helper()
 	old := p.latest().view(p.tb)
+	old.restarting.Lock()
+	for next := old.successor(); next != nil; next = old.successor() { // another test was first
+		old.restarting.Unlock()
+		old = next.view(p.tb)
+		old.restarting.Lock()
+	}
+	defer old.restarting.Unlock()
 	if old.adopted {
 		return nil, fmt.Errorf("pod %s was started by a client, which alone can start it again", p.Name)
 	}
 	if err := old.died(); err != nil {
-		return nil, old.tell(err) // the end of the test tells it again
+		return nil, old.asTold(err) // the end of the test tells it again
 	}
 	if err := old.Stop(); err != nil {
 		return nil, err
@@ -116,6 +130,9 @@ func (p *Pod) TryRestart() (*Pod, error) {
 		old.next = pod
 	})
 	if err != nil {
+		old.mu.Lock()
+		defer old.mu.Unlock()
+		old.broken = inBrief(fmt.Errorf("it could not be started again: %w", err), p.tb.Name())
 		return nil, err
 	}
 	return pod.view(p.tb), nil
@@ -128,9 +145,14 @@ func (p *Pod) successor() *Pod {
 	return p.next
 }
 
+// latest returns what the pod was restarted as last, or the pod. It waits for a restart
+// that is under way.
 func (p *Pod) latest() *Pod {
-	for next := p; next != nil; next = p.successor() {
+	for next := p; next != nil; {
 		p = next
+		p.restarting.Lock()
+		next = p.successor()
+		p.restarting.Unlock()
 	}
 	return p
 }
@@ -169,8 +191,8 @@ func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
 	return p.WaitLogAfter(0, pattern, timeout)
 }
 
-// LogEnd returns where the last whole line of the log ends, in bytes: what comes
-// later is found by
+// LogEnd returns where the last whole line of the log ends, in bytes, of the log of this
+// pod and no other one, such as what it is restarted as: what comes later is found by
 //
 //	from := pod.LogEnd()
 //	pod.Signal(syscall.SIGHUP)
@@ -287,9 +309,15 @@ func (p *Pod) Wait(timeout time.Duration) *os.ProcessState {
 // TryWait is Wait with an error in place of a failed test. It may be called
 // from any goroutine.
 func (p *Pod) TryWait(timeout time.Duration) (*os.ProcessState, error) {
-	p.expectEnd()
+	await := func(n int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.waits += n
+	}
+	await(1)
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	if !p.endsWithin(timeout) {
+		await(-1)
 		return nil, fmt.Errorf("pod %s did not end within %v%s%s", p.Name, timeout, note, p.condition())
 	}
 	return p.State(), nil

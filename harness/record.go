@@ -295,7 +295,7 @@ func (r *record) write() {
 		r.file(l.fileName(), func(w io.Writer) error { return logs[i].copy(w, l) })
 	}
 	for _, l := range r.Lives {
-		if l.Pod != "" && l.PID != 0 && l.file != nil {
+		if l.Pod != "" && l.Timeline.Launched > 0 && l.file != nil {
 			r.file(l.Name+".txtar", l.writeRecording)
 		}
 	}

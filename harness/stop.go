@@ -105,7 +105,7 @@ func (p *Pod) awaitHandler() {
 func (p *Pod) stop() error {
 	p.tb.Helper()
 	if err := p.judge(); err != nil {
-		return p.tell(err)
+		return p.asTold(err)
 	}
 	if _, ended := p.Ended(); ended {
 		return nil // a signal would only end what it has left behind, unseen
@@ -211,7 +211,7 @@ func (p *Pod) judge() error {
 func (p *Pod) died() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if how, ended := p.Ended(); ended && !p.expected && p.verdict == nil {
+	if how, ended := p.Ended(); ended && !p.expected && p.waits == 0 && p.verdict == nil {
 		p.verdict = fmt.Errorf("pod %s ended by itself during the test (%s)%s", p.Name, how, p.condition())
 	}
 	return p.verdict
@@ -225,6 +225,16 @@ func (p *Pod) tell(verdict error) error {
 		return inBrief(verdict, p.told)
 	}
 	p.told = p.tb.Name()
+	return verdict
+}
+
+// asTold returns it as tell does, but to somebody who may keep it to himself.
+func (p *Pod) asTold(verdict error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.told != "" {
+		return inBrief(verdict, p.told)
+	}
 	return verdict
 }
 

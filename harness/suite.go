@@ -105,6 +105,11 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 	}
 	p := pod.pod.With(tb)
 	if how, ended := p.Ended(); ended {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.broken != nil {
+			return nil, fmt.Errorf("shared pod %s was stopped by a test (%s), and %w", name, how, p.broken)
+		}
 		return nil, fmt.Errorf("shared pod %s was stopped by a test (%s), which should have restarted it", name, how)
 	}
 	return p, nil

@@ -399,15 +399,37 @@ func TestRestartOfAPodThatFails(t *testing.T) {
 	_, _ = pod.TrySend(crash, patience)
 	<-pod.Done()
 	_, err := pod.TryRestart()
-	assert.ErrorContains(t, err, "pod alpha ended by itself during the test (exit status 3)")
+	assert.ErrorContains(t, err, "pod alpha ended by itself during the test (exit status 3)\n")
+	log := tb.run(func() { pod.Restart() })
+	assert.Contains(t, log, "harness: restart: pod alpha ended by itself during the test (exit status 3)\n")
 	assert.Contains(t, tb.end(), "pod alpha ended by itself during the test (exit status 3) ("+tb.Name()+" tells more)\n")
 
 	tb = newTB(t)
 	once := fake("ready")
 	once.Command.Program, once.Command.PrefixArgs = "sh", append([]string{"-c", `mkdir "$0" && exec "$@"`, "{home}/once", once.Command.Program}, once.Command.PrefixArgs...)
 	pod = harness.StartPod(tb, once)
-	log := tb.run(func() { pod.Restart() })
+	log = tb.run(func() { pod.Restart() })
 	assert.Contains(t, log, "harness: restart: pod exited before becoming ready (exit status 1)")
+}
+
+func TestRestartsOfOnePodFollowEachOther(t *testing.T) {
+	t.Parallel()
+	tb := newTB(t)
+	pod := harness.StartPod(tb, fake("delayed-ready"))
+	const users = 8
+	used := make(chan error, users)
+	for range users {
+		go func() {
+			_, err := pod.TryRestart()
+			used <- err
+		}()
+	}
+	pod.With(tb) // waits for those that are under way
+	for range users {
+		assert.NoError(t, waitFor(t, used))
+	}
+	assert.Contains(t, pod.With(tb).Send(`{"method":"ping"}`, patience), "pong")
+	assert.Empty(t, tb.end())
 }
 
 func TestRestartOfAClientsPod(t *testing.T) {

@@ -295,7 +295,7 @@ func TestFailedScenarioIsShown(t *testing.T) {
 func TestFindingTellsWhatThePodWroteLast(t *testing.T) {
 	t.Parallel()
 	dir := scenarioDir(t, map[string]string{
-		"dies.txtar":    "podstart -fake 'bind; ready; serve; log ''out of {{memory}}''; exit 3' alpha\n! podwait alpha\nstdout nothing",
+		"dies.txtar":    "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"log ''out of {{memory}}''; exit 3\"}}'\n! podwait alpha\nstdout nothing",
 		"healthy.txtar": "podstart alpha\nexists nothing",
 		"leaves.txtar":  "podstart -fake child alpha\npodsignal -process alpha INT\npodstop alpha",
 	})

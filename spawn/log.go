@@ -118,12 +118,7 @@ func (t *tail) strings() (lines []string) {
 // tail nor is a ready line. To look for these alone is many times faster than to
 // split a flood of lines.
 func beforeTail(p []byte) int {
-	end := len(p)
-	if isReadyLine(p) {
-		end = 0
-	} else if i := bytes.Index(p, []byte("\n"+readyPrefix)); i >= 0 {
-		end = i + 1
-	}
+	end := readyLineIn(p)
 	// Forward from shortly before the end: LastIndexByte goes byte by byte.
 	for size := 1 << 10; ; size *= 4 {
 		from := max(0, end-size)
@@ -135,6 +130,21 @@ func beforeTail(p []byte) int {
 			from += bytes.IndexByte(p[from:end], '\n') + 1
 		}
 		return from
+	}
+}
+
+// readyLineIn returns where the first ready line begins in p, which begins with a line;
+// without one that is its end.
+func readyLineIn(p []byte) int {
+	for from := 0; ; from++ {
+		// Not with the newline before it: of those there are many.
+		i := bytes.Index(p[from:], []byte(readyPrefix))
+		if i < 0 {
+			return len(p)
+		}
+		if from += i; from == 0 || p[from-1] == '\n' {
+			return from
+		}
 	}
 }
 

@@ -298,7 +298,8 @@ func (b *sandbox) furnish(cfg Config) (workspace string, err error) {
 		return dir, nil
 	}
 	dir := b.dir(fmt.Sprint("workspace", len(b.workspaces)+1)) // a name may be no path element
-	if err := os.MkdirAll(dir, 0o700); err != nil {            // it may be there since a copy failed
+	// All, since it may be there: a copy has failed before.
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
 	if err := copyFS(dir, cfg.WorkspaceFrom); err != nil {

@@ -228,7 +228,7 @@ func (p *Pod) tell(verdict error) error {
 	return verdict
 }
 
-// asTold returns it as tell does, but to somebody who may keep it to himself.
+// asTold returns it as tell does, to a caller who may not pass it on.
 func (p *Pod) asTold(verdict error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

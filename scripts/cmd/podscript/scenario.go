@@ -79,7 +79,7 @@ func (s *scenario) finding() (why, log string) {
 			found = explain(found, m[1], lines)
 		}
 	}
-	if i := slices.Index(lines, found); strings.HasSuffix(found, ":") && i+1 < len(lines) {
+	if i := slices.Index(lines, found); strings.HasSuffix(found, ":") && i >= 0 && i+1 < len(lines) {
 		found += " " + strings.TrimSpace(lines[i+1])
 		lines = slices.Delete(lines, i, i+2)
 	}

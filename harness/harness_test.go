@@ -463,7 +463,8 @@ func TestWhatAnEndedPodHasLeftIsSeenAlthoughTheStopSignalWouldEndIt(t *testing.T
 	t.Parallel()
 	harness.NeedProcesses(t)
 	tb := newTB(t)
-	pod := harness.StartPod(tb, harness.Config{Name: "alpha", Command: harness.FakePod("child hang; bind; ready; serve; sleep 10ms; exit 0")})
+	pod := harness.StartPod(tb, harness.Config{Name: "alpha", Command: harness.FakePod("child hang; bind; ready; serve")})
+	_, _ = pod.TrySend(`{"method":"run","params":{"program":"exit 0"}}`, patience)
 	assert.True(t, pod.Wait(patience).Success())
 	assert.ErrorContains(t, pod.Stop(), "pod alpha left processes behind, which were killed:")
 }

@@ -1,0 +1,361 @@
+//go:build unix
+
+// Package safefile is the inside of spawn, harness and scripts: no promise is made
+// about it. It opens, makes and removes files below directories in which a pod can
+// write, and so can put a link, a FIFO, a device or a mount in the place of anything.
+//
+// A path is taken from an open directory, element by element. No link is followed and
+// no mount is crossed, and what is read is a regular file. (An os.Root follows links that
+// stay below it, and crosses mounts.)
+package safefile
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Dir is an open directory. Its methods may be called by several goroutines at once.
+type Dir struct {
+	file  *os.File
+	place place // of the file system, and the mount, that all below must be on
+}
+
+// OpenDir opens a directory. Its own path may lead through links, but it must not be
+// one. The caller closes it.
+func OpenDir(path string) (*Dir, error) {
+	file, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW|os.O_RDONLY, 0)
+	if err != nil {
+		if info, statErr := os.Lstat(path); statErr == nil && info.Mode()&fs.ModeSymlink != 0 {
+			err = &fs.PathError{Op: "open", Path: path, Err: errLink}
+		}
+		return nil, err
+	}
+	return dirOf(file)
+}
+
+func dirOf(file *os.File) (*Dir, error) {
+	place, err := placeOf(int(file.Fd()))
+	if err != nil {
+		file.Close()
+		return nil, &fs.PathError{Op: "stat", Path: file.Name(), Err: err}
+	}
+	return &Dir{file, place}, nil
+}
+
+// Close closes the directory.
+func (d *Dir) Close() error { return d.file.Close() }
+
+// Name returns the path that it was opened by.
+func (d *Dir) Name() string { return d.file.Name() }
+
+// ReadDir returns what is in the directory, at most so many entries, sorted.
+func (d *Dir) ReadDir(most int) ([]fs.DirEntry, error) {
+	again, err := d.openat(".", unix.O_DIRECTORY, 0) // with an offset of its own
+	if err != nil {
+		return nil, err
+	}
+	defer again.Close()
+	entries, err := again.ReadDir(most)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return entries, err
+}
+
+// openat opens one element, whatever it is; a FIFO or a device is not waited for.
+func (d *Dir) openat(name string, flags int, perm uint32) (*os.File, error) {
+	path := filepath.Join(d.Name(), name)
+	if flags&unix.O_DIRECTORY == 0 {
+		flags |= unix.O_NONBLOCK
+	}
+	for {
+		fd, err := unix.Openat(int(d.file.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.ENOTDIR) && d.hasLink(name):
+			err = errLink
+		case errors.Is(err, unix.ENXIO):
+			err = errNotRegular
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		file := os.NewFile(uintptr(fd), path)
+		if at, err := placeOf(fd); err != nil || at != d.place {
+			file.Close()
+			return nil, &fs.PathError{Op: "open", Path: path, Err: cmp.Or(err, errMounted)}
+		}
+		return file, nil
+	}
+}
+
+var (
+	errMounted    = errors.New("something is mounted there")
+	errLink       = errors.New("is a symbolic link")
+	errNotRegular = errors.New("is no regular file")
+)
+
+func (d *Dir) hasLink(name string) bool {
+	var info unix.Stat_t
+	err := unix.Fstatat(int(d.file.Fd()), name, &info, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && info.Mode&unix.S_IFMT == unix.S_IFLNK
+}
+
+// Dir opens the directory at a path below d. The caller closes it.
+func (d *Dir) Dir(path string) (*Dir, error) {
+	return d.walk(path, func(*Dir, string) error { return nil })
+}
+
+// MkdirAll is Dir, and makes what is missing.
+func (d *Dir) MkdirAll(path string, perm fs.FileMode) (*Dir, error) {
+	return d.walk(path, func(at *Dir, name string) error {
+		err := unix.Mkdirat(int(at.file.Fd()), name, uint32(perm.Perm()))
+		if err == nil || errors.Is(err, unix.EEXIST) {
+			return nil
+		}
+		return &fs.PathError{Op: "mkdir", Path: filepath.Join(at.Name(), name), Err: err}
+	})
+}
+
+func (d *Dir) walk(path string, before func(at *Dir, name string) error) (*Dir, error) {
+	file, err := d.openat(".", unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	at := &Dir{file, d.place}
+	for _, name := range elements(path) {
+		err := before(at, name)
+		var next *os.File
+		if err == nil && name == ".." {
+			err = &fs.PathError{Op: "open", Path: path, Err: errors.New("leads out of its directory")}
+		}
+		if err == nil {
+			next, err = at.openat(name, unix.O_DIRECTORY, 0)
+		}
+		at.Close()
+		if err != nil {
+			return nil, err
+		}
+		at = &Dir{next, d.place}
+	}
+	return at, nil
+}
+
+// elements returns the elements of a path.
+func elements(path string) (names []string) {
+	for _, name := range strings.Split(path, "/") {
+		if name != "" && name != "." {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// parent opens the directory that holds the last element of a path.
+func (d *Dir) parent(path string) (dir *Dir, name string, err error) {
+	names := elements(path)
+	if len(names) == 0 || names[len(names)-1] == ".." {
+		return nil, "", &fs.PathError{Op: "open", Path: path, Err: errors.New("names no file")}
+	}
+	last := len(names) - 1
+	dir, err = d.Dir(strings.Join(names[:last], "/"))
+	return dir, names[last], err
+}
+
+// Open opens the regular file at a path below d for reading.
+func (d *Dir) Open(path string) (*os.File, error) {
+	dir, name, err := d.parent(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	file, err := dir.openat(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: file.Name(), Err: errNotRegular}
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// Create makes the file at a path below d, which must not be there, for appending.
+func (d *Dir) Create(path string, perm fs.FileMode) (*os.File, error) {
+	dir, name, err := d.parent(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.openat(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, uint32(perm.Perm()))
+}
+
+// ReadFile returns what the regular file at a path below d holds. It is an error if that
+// is more than most bytes.
+func (d *Dir) ReadFile(path string, most int64) ([]byte, error) {
+	file, err := d.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, most+1))
+	if err == nil && int64(len(text)) > most {
+		return nil, &fs.PathError{Op: "read", Path: file.Name(), Err: fmt.Errorf("is larger than %d bytes", most)}
+	}
+	return text, err
+}
+
+// Link makes a link named to in the directory at the open regular file named path below
+// d, so that the file outlives its removal there.
+func (d *Dir) Link(path string, at *Dir, to string) error {
+	dir, name, err := d.parent(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	// Without AT_SYMLINK_FOLLOW a link is linked, and refused when it is opened.
+	if err := unix.Linkat(int(dir.file.Fd()), name, int(at.file.Fd()), to, 0); err != nil {
+		return &os.LinkError{Op: "link", Old: filepath.Join(d.Name(), path), New: filepath.Join(at.Name(), to), Err: err}
+	}
+	return nil
+}
+
+// Open opens the regular file at a path, below the directory that holds it: that one's
+// path may lead through links, the file must not be one.
+func Open(path string) (*os.File, error) {
+	dir, err := openParent(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Open(path[strings.LastIndexByte(path, '/')+1:])
+}
+
+// openParent does not clean a path, which would remove a .. behind a link.
+func openParent(path string) (*Dir, error) {
+	file, err := os.OpenFile(path[:strings.LastIndexByte(path, '/')+1]+".", unix.O_DIRECTORY|os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return dirOf(file)
+}
+
+// RemoveAll removes what is at a path, and all below it. What is mounted there, or below
+// it, stays, and so do the directories that lead to it: the error names it. Directories
+// that their owner may not write to, such as those of Go's module cache, are removed, too.
+// It is no error if nothing is at the path.
+func RemoveAll(path string) error {
+	dir, err := openParent(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer dir.Close()
+	return dir.RemoveAll(filepath.Base(path))
+}
+
+// RemoveAll is the function RemoveAll for one element of d.
+func (d *Dir) RemoveAll(name string) error {
+	err := d.unlink(name, 0)
+	if err == nil {
+		return nil
+	}
+	// EPERM is the answer for a directory in POSIX.
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+		return d.removeError(name, err)
+	}
+	if err := d.removeBelow(name); err != nil {
+		return err
+	}
+	if err := d.unlink(name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOTDIR) {
+		return d.removeError(name, err)
+	} else if err != nil {
+		return d.removeError(name, unix.EPERM) // a file that must not be removed
+	}
+	return nil
+}
+
+// unlink is nil for what is not there.
+func (d *Dir) unlink(name string, flags int) error {
+	for {
+		switch err := unix.Unlinkat(int(d.file.Fd()), name, flags); {
+		case err == nil || errors.Is(err, unix.ENOENT):
+			return nil
+		case !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
+}
+
+func (d *Dir) removeError(name string, err error) error {
+	if errors.Is(err, unix.EBUSY) {
+		err = errMounted
+	}
+	return &fs.PathError{Op: "remove", Path: filepath.Join(d.Name(), name), Err: err}
+}
+
+// mostErrors bounds how many things that stay a message names.
+const mostErrors = 10
+
+// removeBelow removes what is in the directory of a name.
+func (d *Dir) removeBelow(name string) error {
+	file, err := d.openat(name, unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrPermission) && d.makeWritable(name) == nil {
+		file, err = d.openat(name, unix.O_DIRECTORY, 0)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		return nil // removed meanwhile, or no directory: unlink tells
+	case err != nil:
+		return err
+	}
+	dir := &Dir{file, d.place}
+	defer dir.Close()
+	var errs []error
+	for more, writable := true, false; more; {
+		errs, more = nil, false
+		for {
+			names, err := file.Readdirnames(1024)
+			for _, name := range names {
+				err := dir.RemoveAll(name)
+				if errors.Is(err, fs.ErrPermission) && !writable {
+					writable = true
+					if unix.Fchmod(int(file.Fd()), 0o700) == nil {
+						err = dir.RemoveAll(name)
+					}
+				}
+				more = more || err == nil
+				if err != nil && len(errs) < mostErrors {
+					errs = append(errs, err)
+				}
+			}
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+		}
+		// A directory that shrinks while it is read may pass over entries.
+		if _, err := file.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,6 +1,6 @@
 module example.com/podharness
 
-go 1.23.0
+go 1.24.0
 
 require (
 	github.com/creack/pty v1.1.24

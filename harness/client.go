@@ -17,7 +17,10 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
+	"example.com/podharness/spawn/safefile"
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 // ClientEnv returns the environment for a program that starts pods itself, a
@@ -54,7 +57,7 @@ func (b *sandbox) clientEnv(extra []string, pod spawn.Command, mark string) ([]s
 		return nil, fmt.Errorf("make a program that starts the pod: %w", err)
 	}
 	b.foreign.once.Do(func() { b.watchForeign() })
-	return append(b.environ(append([]string{spawn.RuntimeCommandEnv + "=" + program}, extra...)), markEnv+"="+mark), nil
+	return append(b.environ(append([]string{spawn.RuntimeCommandEnv + "=" + program}, extra...)), proc.MarkEnv+"="+mark), nil
 }
 
 // standIn returns an executable that starts a command with the arguments that it is
@@ -66,7 +69,11 @@ func (b *sandbox) standIn(command spawn.Command) (string, error) {
 			return "", err
 		}
 	}
-	dir, err := os.MkdirTemp(b.root, "client")
+	own, err := b.own()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(own.Name(), "command")
 	if err != nil {
 		return "", err
 	}
@@ -74,7 +81,6 @@ func (b *sandbox) standIn(command spawn.Command) (string, error) {
 	for _, word := range append([]string{command.Program}, command.PrefixArgs...) {
 		words = append(words, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
 	}
-	path := filepath.Join(dir, "pod")
 	script := "#!/bin/sh\n# Starts the pod of this test with the arguments that a client gives.\n"
 	if slices.ContainsFunc(command.PrefixArgs, func(arg string) bool { return arg == "pod" || arg == "worker" }) {
 		// The prefix argument of a client's command is there already.
@@ -82,6 +88,7 @@ func (b *sandbox) standIn(command spawn.Command) (string, error) {
 	}
 	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
 	// Renamed, not written in place: nobody has it open for writing then.
+	path := filepath.Join(dir, "pod")
 	if err := os.WriteFile(path+".tmp", []byte(script), 0o700); err != nil {
 		return "", err
 	}
@@ -123,7 +130,7 @@ type Client struct {
 	box     *sandbox
 	mark    string
 	cmd     *exec.Cmd
-	process podProcess
+	process proc.ID
 	done    chan struct{} // closed once it has ended and was reaped
 
 	terminal       *os.File      // nil without TTY
@@ -222,11 +229,11 @@ func (c *Client) launch(start func() error) error {
 	c.box.binary.starting()
 	err := start()
 	if err != nil {
-		c.box.binary.launched(0)
+		c.box.binary.launched(0, 0)
 		return err
 	}
 	c.PID = c.cmd.Process.Pid
-	c.process = c.box.binary.launched(c.PID)
+	c.process = c.box.binary.launched(c.PID, 0)
 	for i, a := range c.outputs {
 		a.change(func() {
 			if a.PID = c.PID; i == 0 {
@@ -251,18 +258,28 @@ func (c *Client) launch(start func() error) error {
 // capture opens a file that one of the client's outputs goes to. It is no pipe:
 // what the client has started may hold it open.
 func (c *Client) capture(name string) (*os.File, error) {
-	path := filepath.Join(c.box.dir("tmp"), fmt.Sprintf("client-%s.%s", filepath.Base(strings.TrimSuffix(c.mark, "/")), name))
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	own, err := c.box.own()
 	if err != nil {
 		return nil, err
 	}
-	a := c.box.evidence.output(filepath.Base(path))
-	if err := a.log.capture(path); err != nil {
+	name = fmt.Sprintf("client-%s.%s", filepath.Base(strings.TrimSuffix(c.mark, "/")), name)
+	file, err := own.Create(name, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	a := c.box.evidence.output(name)
+	log, err := own.Open(name)
+	if err != nil {
 		file.Close()
 		return nil, err
 	}
+	a.log.capture(log)
 	c.outputs = append(c.outputs, a)
-	*map[string]**podLog{"stdout": &c.stdout, "stderr": &c.stderr}[name] = a.log
+	if len(c.outputs) == 1 {
+		c.stdout = a.log
+	} else {
+		c.stderr = a.log
+	}
 	return file, nil
 }
 
@@ -271,10 +288,11 @@ const copyGrace = 500 * time.Millisecond
 
 // copyTerminal has what the client writes to its terminal captured.
 func (c *Client) copyTerminal(to *os.File) error {
-	file, err := os.OpenFile(to.Name(), os.O_WRONLY|os.O_APPEND, 0)
+	fd, err := unix.FcntlInt(to.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
+	file := os.NewFile(uintptr(fd), to.Name())
 	c.copied = make(chan struct{})
 	go func() {
 		defer close(c.copied)
@@ -506,18 +524,18 @@ func (c *Client) clear() error {
 		return nil
 	}
 	grace, _ := beforeDeadline(c.tb, "", leakGrace)
-	leaks := lasting(kin{mark: c.mark}, census{}, grace)
+	leaks := leaksOf(proc.Lasting(proc.Match{Mark: c.mark}, proc.Range{}, grace))
 	if len(leaks) == 0 {
 		return nil
 	}
 	c.box.evidence.snapshot()
 	grace, _ = beforeDeadline(c.tb, "", killGrace)
-	kill(kin{mark: c.mark}, time.Now().Add(grace))
+	left := proc.Kill(proc.Match{Mark: c.mark}, time.Now().Add(grace))
 	names := make([]string, len(leaks))
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
-	return fmt.Errorf("client %s failed (%v) and left processes behind, which were killed:\n\t\t%s", c.cfg.Program, c.State(), strings.Join(names, "\n\t\t"))
+	return fmt.Errorf("client %s failed (%v) and left processes behind, %s:\n\t\t%s", c.cfg.Program, c.State(), fate(left), strings.Join(names, "\n\t\t"))
 }
 
 // cleanup ends the client at the end of the test.
@@ -565,7 +583,7 @@ func (b *sandbox) watchForeign() {
 		spawn.WatchDir(ctx, b.dir("run"), func() {
 			for _, name := range b.captureAll() {
 				// A log that is not there yet is noticed in its own directory.
-				if info, err := os.Stat(filepath.Join(b.dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
+				if info, err := os.Lstat(filepath.Join(b.dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
 					watched[inode(info)] = true
 					dirs.Add(1)
 					go func() {
@@ -596,21 +614,31 @@ func inode(info os.FileInfo) string {
 // captureForeign captures the log of a pod, if it has one that was not captured
 // yet, and returns what is known of it; nil = nothing.
 func (b *sandbox) captureForeign(name string) *attempt {
-	path := filepath.Join(b.dir("run"), name, "stderr.log")
 	f := &b.foreign
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	known := f.attempts[name]
-	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || b.isStarting(name) || b.evidence.has(info) {
-		return known
-	}
-	a, err := b.evidence.attemptOfClient(name, path)
+	log, err := b.openLog(name)
 	if err != nil {
 		return known
 	}
-	f.attempts[name] = a
-	return a
+	info, err := log.Stat()
+	if err != nil || b.isStarting(name) || b.evidence.has(info) {
+		log.Close()
+		return known
+	}
+	f.attempts[name] = b.evidence.attemptOfClient(name, log)
+	return f.attempts[name]
+}
+
+// openLog opens the log of a pod that a client has started.
+func (b *sandbox) openLog(name string) (*os.File, error) {
+	run, err := safefile.OpenDir(b.dir("run"))
+	if err != nil {
+		return nil, err
+	}
+	defer run.Close()
+	return run.Open(filepath.Join(name, "stderr.log"))
 }
 
 // isStarting reports whether the harness starts a pod of a name, whose log is its own.
@@ -623,8 +651,10 @@ func (b *sandbox) isStarting(name string) bool {
 // Adopt returns the pod of a name in the test's runtime directory, whoever has
 // started it, once it is there: its ready line, and whoever listens on the socket
 // in that. It is then a Pod like any other, but for its exit status, which only its
-// parent is told: State stays nil. Where the socket does not tell the process, the
-// pod directory's file pid does. Adopt fails the test if there is none within
+// parent is told: State stays nil. If whoever listens is not the pod, as when it has
+// ended and its child serves, the pod directory's file pid names the process. Adopt takes
+// a process only if it has the pod's log as its stderr, listens on a socket in the pod's
+// directory, or has the mark of the test. Adopt fails the test if there is none within
 // timeout.
 func Adopt(tb TB, name string, timeout time.Duration) *Pod {
 	tb.Helper()
@@ -693,7 +723,7 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 		return nil, errTestEnded
 	}
 	if a == nil {
-		return nil, fmt.Errorf("nobody has made %s", filepath.Join(b.dir("run"), name, "stderr.log"))
+		return nil, fmt.Errorf("nobody has made %s", spawn.Printable(filepath.Join(b.dir("run"), name, "stderr.log")))
 	}
 	timeline, socket := a.seen()
 	if socket == "" {
@@ -702,19 +732,14 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 	if !filepath.IsAbs(socket) {
 		socket = b.whereThePodIs(name, socket)
 	}
-	pid, err := spawn.Listener(socket)
+	owner, err := b.ownerOf(name, socket)
 	if err != nil {
-		return nil, fmt.Errorf("its socket %s: %w", socket, err)
+		return nil, err
 	}
-	if pid == 0 || syscall.Kill(pid, 0) == syscall.ESRCH {
-		if pid, err = pidFile(filepath.Join(b.dir("run"), name, "pid")); err != nil {
-			return nil, err
-		}
-	}
-	p := &Pod{spawn.Adopt(pid), b.tb, &common{box: b, log: a.log, attempt: a, adopted: true}}
+	p := &Pod{spawn.Adopt(owner), b.tb, &common{box: b, log: a.log, attempt: a, adopted: true}}
 	p.cfg, _ = Config{Name: name}.withDefaults()
 	p.Name, p.SocketPath, p.LogPath, p.Timeline = name, socket, a.log.path(), timeline
-	a.change(func() { a.PID = pid })
+	a.change(func() { a.PID = p.PID })
 	b.add(p)
 	return p, nil
 }
@@ -723,7 +748,7 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 // has the log as its stderr is the pod, or a script around it; where the system does not
 // tell that, it is where clients are.
 func (b *sandbox) whereThePodIs(name, socket string) string {
-	for _, p := range find(kin{logs: filepath.Join(b.dir("run"), name)}) {
+	for _, p := range proc.Find(proc.Match{Logs: filepath.Join(b.dir("run"), name)}) {
 		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID))
 		if path := filepath.Join(dir, socket); err == nil && second(os.Lstat(path)) == nil {
 			return path
@@ -732,16 +757,28 @@ func (b *sandbox) whereThePodIs(name, socket string) string {
 	return filepath.Join(b.dir("workspace"), socket)
 }
 
-func pidFile(path string) (int, error) {
-	text, err := os.ReadFile(path)
+// ownerOf returns the process of a pod that a client has started.
+func (b *sandbox) ownerOf(name, socket string) (*proc.Handle, error) {
+	run, err := safefile.OpenDir(b.dir("run"))
 	if err != nil {
-		return 0, fmt.Errorf("whoever listens on its socket is not known, and neither is its process: %w", err)
+		return nil, err
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid <= 1 || syscall.Kill(pid, 0) == syscall.ESRCH {
-		return 0, fmt.Errorf("%s names no process: %q", path, text)
+	defer run.Close()
+	dir, err := run.Dir(name)
+	if err != nil {
+		return nil, err
 	}
-	return pid, nil
+	defer dir.Close()
+	owner := proc.OwnerOf(dir, socket, b.made, b.mark)
+	switch {
+	case owner.Err != nil:
+		return nil, fmt.Errorf("its socket %s: %w", spawn.Printable(socket), owner.Err)
+	case owner.Handle == nil && !proc.Proves:
+		return proc.Hold(proc.Of(owner.Named))
+	case owner.Handle == nil:
+		return nil, fmt.Errorf("whoever listens on its socket is not known to be the pod, and %w", owner.Unknown)
+	}
+	return owner.Handle, nil
 }
 
 // endForeign stops the pods that clients have left, as pods are, and lets go of

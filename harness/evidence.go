@@ -17,13 +17,15 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
 // evidence collects what a failed test leaves.
 type evidence struct {
-	tb     TB
-	binary *binary
+	tb      TB
+	binary  *binary
+	sandbox int // its number
 
 	mu       sync.Mutex
 	journal  journal
@@ -49,13 +51,12 @@ type attempt struct {
 }
 
 // newEvidence returns the evidence of the test of a sandbox.
-func newEvidence(tb TB, b *binary, root, mark string) *evidence {
-	e := &evidence{tb: tb, binary: b, journal: journal{dir: filepath.Join(root, journalDir)}, names: map[string]int{"merged": 1}}
-	e.known = record{Test: tb.Name(), Mark: mark, most: b.mostEvidence}
-	r := &e.known
-	r.Place, r.Base = artifactDir(tb, false), b.artifacts
-	if r.Base == "" {
-		r.Base, r.Few = artifactsBase()
+func newEvidence(tb TB, box *sandbox) *evidence {
+	b := box.binary
+	e := &evidence{tb: tb, binary: b, sandbox: box.number, journal: journal{own: box.own}, names: map[string]int{"merged": 1}}
+	e.known = record{Test: tb.Name(), mark: box.mark, most: b.mostEvidence, place: artifactDir(tb, false), base: b.base, few: b.few}
+	if e.known.place != "" {
+		b.place(e.sandbox, e.known.place)
 	}
 	if t, ok := optional[interface{ Deadline() (time.Time, bool) }](tb); ok {
 		if deadline, ok := t.Deadline(); ok {
@@ -82,15 +83,21 @@ func (e *evidence) add(name string, l life) *attempt {
 // some are for the rest of it.
 const longestName = 200
 
-// newName makes a name for the files of a life: the pod's, with a number where that
-// is taken.
-func (e *evidence) newName(name string) string {
+// nameOf returns a name for files.
+func nameOf(name string) string {
 	name = strings.Map(func(r rune) rune {
 		if r == '/' || r < ' ' {
 			return '_' // a name that Start refused
 		}
 		return r
 	}, name)
+	return name[:min(len(name), longestName+4)]
+}
+
+// newName makes a name for the files of a life: the pod's, with a number where that
+// is taken.
+func (e *evidence) newName(name string) string {
+	name = nameOf(name)
 	name = name[:min(len(name), longestName)]
 	unique := name
 	for e.names[unique] > 0 {
@@ -147,7 +154,7 @@ func (a *attempt) failing(mark string, verdict error) {
 		return
 	}
 	var text strings.Builder
-	describeProcesses(&text, find(kin{mark: mark}))
+	describe(&text, proc.Find(proc.Match{Mark: mark}))
 	a.change(func() { a.Hung = text.String() })
 	if a.Dump != 0 && errors.Is(verdict, spawn.ErrTimeout) {
 		dump(a.e.tb, []*attempt{a})
@@ -169,29 +176,42 @@ func dump(tb TB, pods []*attempt) {
 		}
 	}
 	grace, _ := beforeDeadline(tb, "", dumpGrace)
-	awaitQuiet(pids, logs, grace)
+	awaitQuiet(pids, grace, func() (size int64) {
+		for _, log := range logs {
+			size += sectionOf(log).Size()
+		}
+		return size
+	})
 }
 
-// awaitQuiet waits until processes have ended or nothing was written to their logs
-// for a while, for at most d.
-func awaitQuiet(pids []int, logs []*os.File, d time.Duration) {
+// awaitQuiet waits until processes have ended or the size of what they write has not
+// changed for a while, for at most d.
+func awaitQuiet(pids []int, d time.Duration, size func() int64) {
 	const quiet = 100 * time.Millisecond
-	runs := func(pid int) bool { return !hasExited(pid) }
+	runs := func(pid int) bool { return !proc.Ended(pid) }
 	begin := time.Now()
-	size := int64(-1)
+	last := int64(-1)
 	for since := begin; slices.ContainsFunc(pids, runs) && time.Since(begin) < d && time.Since(since) < quiet; <-time.After(5 * time.Millisecond) {
-		now := int64(0)
-		for _, log := range logs {
-			now += sectionOf(log).Size()
-		}
-		if now != size {
-			size, since = now, time.Now()
+		if now := size(); now != last {
+			last, since = now, time.Now()
 		}
 	}
 }
 
-// attemptOfClient records a start that a client has begun: its log is there.
-func (e *evidence) attemptOfClient(pod, log string) (*attempt, error) {
+// describe writes what processes do.
+func describe(w *strings.Builder, processes []proc.Process) {
+	proc.Describe(w, processes, func(args []string) string { return spawn.Printable(strings.Join(args, " ")) }, spawn.Printable)
+}
+
+// processesOf describes what a mark is of.
+func processesOf(mark string) string {
+	var text strings.Builder
+	describe(&text, proc.Find(proc.Match{Mark: mark}))
+	return text.String()
+}
+
+// attemptOfClient records a start that a client has begun, with its log.
+func (e *evidence) attemptOfClient(pod string, log *os.File) *attempt {
 	a := e.attempt(pod, Config{})
 	stream := a.log.stream
 	a.log.stream = func(line string) {
@@ -200,9 +220,9 @@ func (e *evidence) attemptOfClient(pod, log string) (*attempt, error) {
 			stream(line)
 		}
 	}
-	err := a.log.capture(log)
+	a.log.capture(log)
 	a.change(func() {})
-	return a, err
+	return a
 }
 
 // see notes what a line of a client's pod tells of its start.
@@ -257,7 +277,7 @@ func (a *attempt) change(what func(), grown ...stamp) {
 	defer a.e.mu.Unlock()
 	if path := a.log.path(); path != "" && a.Log == "" {
 		a.Log = path
-		a.e.journal.keepLog(&a.life)
+		a.e.journal.keepLog(&a.life, a.log.file())
 	}
 	last := a.last()
 	what()
@@ -277,9 +297,7 @@ func (e *evidence) note(lives []*life, all bool) {
 	if e.over {
 		return
 	}
-	noted := entry{e.known, all}
-	noted.Lives = lives
-	e.journal.write(noted)
+	e.journal.write(entry{e.known, lives, all})
 }
 
 // view returns the record as it is now. The lock is held.
@@ -299,8 +317,11 @@ func (e *evidence) do(write func(r *record)) *record {
 	e.mu.Lock()
 	r := e.view()
 	e.mu.Unlock()
-	r.Place = artifactDir(e.tb, e.binary.artifacts == "")
+	r.place = artifactDir(e.tb, artifacts == "")
 	write(r)
+	if r.dir != "" {
+		e.binary.place(e.sandbox, r.dir)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.known = *r
@@ -315,7 +336,7 @@ func (e *evidence) snapshot() {
 	defer e.writing.Unlock()
 	if !e.frozen && e.isOpen() {
 		e.frozen = true
-		e.do(func(r *record) { r.freeze(whyFailed) })
+		e.do(func(r *record) { r.freeze(whyFailed, processesOf(r.mark), time.Now()) })
 	}
 }
 
@@ -334,7 +355,7 @@ func (e *evidence) testIsLate() {
 		return
 	}
 	if !e.frozen {
-		e.do(func(r *record) { r.freeze(whyLate) })
+		e.do(func(r *record) { r.freeze(whyLate, processesOf(r.mark), time.Now()) })
 	}
 	r := e.do((*record).write)
 	e.mu.Lock()
@@ -346,7 +367,7 @@ func (e *evidence) testIsLate() {
 func (e *evidence) dir() (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.known.Dir, cmp.Or(errors.Join(e.known.lost...), errors.New("no pod was started, or its test is over"))
+	return e.known.dir, cmp.Or(errors.Join(e.known.lost...), errors.New("no pod was started, or its test is over"))
 }
 
 // report writes the evidence where it outlives the test, and tells where. It is
@@ -372,17 +393,17 @@ func (e *evidence) report() {
 			who = "pod " + a.Pod
 		}
 		who = spawn.Printable(who)
-		if r.Dir != "" {
-			who += "\n\twhole log: " + filepath.Join(r.Dir, a.fileName())
+		if r.dir != "" {
+			who += "\n\twhole log: " + filepath.Join(r.dir, a.fileName())
 		}
 		e.tb.Logf("harness: %s\n\tlast lines:%s", who, a.log.tail())
 	}
-	if r.Dir == "" {
+	if r.dir == "" {
 		e.tb.Logf("harness: the evidence is lost: %v", errors.Join(r.lost...))
 		return
 	}
-	attr(e.tb, r.Dir)
-	e.tb.Logf("harness: all evidence of this failure: %s", r.Dir)
+	attr(e.tb, r.dir)
+	e.tb.Logf("harness: all evidence of this failure: %s", r.dir)
 	if err := errors.Join(r.lost...); err != nil {
 		e.tb.Logf("harness: but some of it is lost: %v", err)
 	}
@@ -406,6 +427,7 @@ func (e *evidence) close(failed bool) {
 	defer e.mu.Unlock()
 	e.over = true
 	e.journal.remove()
+	e.binary.place(e.sandbox, "")
 }
 
 // failed reports whether a test whose cleanups run has failed. Those of one that
@@ -437,7 +459,7 @@ func (a *attempt) message(err error) string {
 	defer a.e.writing.Unlock()
 	r := a.e.do(func(r *record) { err = r.makeDir() })
 	a.shown = true // above the name of the log stand its last lines
-	where := filepath.Join(r.Dir, a.fileName())
+	where := filepath.Join(r.dir, a.fileName())
 	if err != nil {
 		where = fmt.Sprintf("lost with the test: %v", err)
 	}

@@ -117,7 +117,7 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	require.Error(t, err)
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
-	box.evidence.known.Base = os.DevNull
+	box.evidence.known.base = os.DevNull
 	_, err = alpha.TryWaitLog("nowhere", time.Millisecond)
 	tb.Errorf("%s", Message(tb, err))
 	tb.end()

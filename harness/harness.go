@@ -121,6 +121,7 @@ import (
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"github.com/google/uuid"
 )
 
@@ -294,25 +295,25 @@ func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		return nil, err
 	}
 	mark := b.newMark()
-	sc.Env = append(sc.Env, markEnv+"="+mark)
+	sc.Env = append(sc.Env, proc.MarkEnv+"="+mark)
 	var note string
 	sc.ReadyTimeout, note = beforeDeadline(b.tb, "ready timeout", cfg.ReadyTimeout)
 	a := b.evidence.attempt(sc.PodName, cfg)
-	born := takeCensus()
-	var process podProcess
+	born := proc.Now()
+	var process proc.ID
 	launched := false
 	b.binary.starting()
 	started, err := a.start(b.ctx, sc, mark, func(pid int) {
 		launched = true
-		process = b.binary.launched(pid)
+		process = b.binary.launched(pid, a.Dump)
 	})
 	if !launched {
-		b.binary.launched(0)
+		b.binary.launched(0, 0)
 	}
 	a.log.follow()
 	if err != nil {
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
-		kill(kin{mark: mark}, time.Now().Add(grace)) // what it left outside of its group
+		proc.Kill(proc.Match{Mark: mark}, time.Now().Add(grace)) // what it left outside of its group
 		b.binary.letGo(process)
 		a.log.endFollowing()
 		if errors.Is(err, spawn.ErrTimeout) && note != "" {
@@ -320,7 +321,7 @@ func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		}
 		return nil, err
 	}
-	born.pid = started.PID
+	born.First = started.PID
 	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.log, attempt: a, mark: mark, process: process, born: born}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
 		readyLate.happened(b.tb)

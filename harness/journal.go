@@ -1,90 +1,216 @@
 package harness
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
+
+	"example.com/podharness/spawn/safefile"
 )
 
-// journalDir is where a sandbox has its journal: a file of JSON, a line for each change
-// of the record, and each log once more, by the number of its life, since a pod may
-// remove its own. The watchdog reads that when the test binary has ended. (To tell it of
-// each change would wake it, which takes longer than to write the change down.)
-const (
-	journalDir  = "evidence"
-	journalFile = "journal"
-)
+// journalFile is the file, in the own directory of a sandbox, that holds its record: a line
+// of JSON for each change. Beside it is each log once more, by the number of its life, since
+// a pod may remove its own. The watchdog reads that when the test binary has ended. (To tell
+// it of each change would wake it, which takes longer than to write the change down.)
+const journalFile = "journal"
 
 // A journal keeps one record on disk. Where it cannot, there is no evidence should the
 // test binary end too soon.
 type journal struct {
-	dir  string
-	file *os.File // nil until the first entry
+	own  func() (*safefile.Dir, error) // the directory, made when it is first needed
+	file *os.File                      // nil until the first entry
 }
 
 // entry is a line: the record, of its lives those that have changed, and of their marks
 // and stamps those that are new.
 type entry struct {
 	record
-	All bool // those that were there are, too
+	Lives []*life
+	All   bool // those that were there are, too
 }
 
 func (j *journal) write(e entry) {
 	if j.file == nil {
-		_ = os.Mkdir(j.dir, 0o700)
-		j.file, _ = os.OpenFile(filepath.Join(j.dir, journalFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if dir, err := j.own(); err == nil {
+			j.file, _ = dir.Create(journalFile, 0o600)
+		}
 	}
-	if line, err := json.Marshal(e); err == nil {
+	if line, err := json.Marshal(e); err == nil && j.file != nil {
 		_, _ = j.file.Write(append(line, '\n'))
 	}
 }
 
 // keepLog keeps the log of a life.
-func (j *journal) keepLog(l *life) {
-	_ = os.Mkdir(j.dir, 0o700)
-	_ = os.Link(l.Log, filepath.Join(j.dir, strconv.Itoa(l.N)))
+func (j *journal) keepLog(l *life, log *os.File) {
+	if dir, err := j.own(); err == nil {
+		_ = dir.LinkFile(log, strconv.Itoa(l.N))
+	}
 }
 
-// remove is called at the end of the test, before the sandbox is removed in no
+// remove is called at the end of the test, before the own directory is removed in no
 // particular order: without this file there is no journal.
 func (j *journal) remove() {
-	if j.file != nil {
-		j.file.Close()
-		_ = os.Remove(j.file.Name())
+	if j.file == nil {
+		return
+	}
+	j.file.Close()
+	if dir, err := j.own(); err == nil {
+		_ = dir.RemoveAll(journalFile)
 	}
 }
 
-// readJournal returns what a journal has, with the logs open; nil = nothing.
-func readJournal(dir string) *record {
-	text, _ := os.ReadFile(filepath.Join(dir, journalFile))
-	var r record
-	for _, line := range bytes.SplitAfter(text, []byte{'\n'}) {
-		var e entry
-		if json.Unmarshal(line, &e) != nil {
-			continue // the last one may be torn
-		}
-		lives := r.Lives
-		r, r.Lives = e.record, lives
-		for _, l := range e.Lives {
-			for len(r.Lives) <= l.N {
-				r.Lives = append(r.Lives, &life{N: len(r.Lives)})
-			}
-			if old := r.Lives[l.N]; !e.All {
-				l.Marks, l.Stamps = append(old.Marks, l.Marks...), append(old.Stamps, l.Stamps...)
-			}
-			r.Lives[l.N] = l
-		}
-	}
-	for _, l := range r.Lives {
-		var err error
-		if l.file, err = os.Open(filepath.Join(dir, strconv.Itoa(l.N))); err != nil && r.hasLatest(l) {
-			l.file, _ = os.Open(l.Log) // on a file system without links
-		}
-	}
-	if len(r.Lives) == 0 {
+// What is read of a journal is bounded: a pod may have written in it.
+const (
+	maxEntry   = 8 << 20 // bytes of a line
+	maxJournal = 1 << 30 // bytes
+	maxLives   = 10_000
+	maxAge     = 10 * 365 * 24 * time.Hour // of what it tells
+)
+
+// journaled is an entry as it is read: each life may be anything.
+type journaled struct {
+	record
+	Lives []json.RawMessage
+	All   bool
+}
+
+// readJournal returns what the journal in an own directory has, with the logs open; nil =
+// nothing. Of the pods' files only those below box are opened.
+func readJournal(own *safefile.Dir, box string) *record {
+	file, err := own.Open(journalFile)
+	if err != nil {
 		return nil
 	}
-	return &r
+	defer file.Close()
+	now := time.Now()
+	r := &record{}
+	lines := bufio.NewReaderSize(io.LimitReader(file, maxJournal), maxEntry)
+	for {
+		line, err := lines.ReadSlice('\n')
+		if err == nil {
+			r.take(line, now)
+		}
+		for errors.Is(err, bufio.ErrBufferFull) { // too long: it is passed over
+			_, err = lines.ReadSlice('\n')
+		}
+		if err != nil {
+			break // the last line may be torn
+		}
+	}
+	r.box = box
+	var lives []*life
+	for _, l := range r.Lives {
+		if l.Name == "" {
+			continue // a number was passed over
+		}
+		l.file, err = own.Open(strconv.Itoa(l.N))
+		if err != nil { // as on a file system without links
+			l.file = r.openLog(l)
+		}
+		lives = append(lives, l)
+	}
+	for i, l := range lives {
+		l.N = i
+	}
+	if r.Lives = lives; len(lives) == 0 {
+		return nil
+	}
+	return r
+}
+
+// take takes a line of a journal. What cannot be is left out.
+func (r *record) take(line []byte, now time.Time) {
+	var e journaled
+	if json.Unmarshal(line, &e) != nil {
+		return
+	}
+	r.Test, r.Why, r.Until = e.Test, e.Why, e.Until
+	if !isRecent(e.Until, now) {
+		r.Until = time.Time{}
+	}
+	for _, raw := range e.Lives[:min(len(e.Lives), maxLives)] {
+		l := new(life)
+		if json.Unmarshal(raw, l) != nil || !l.isPlausible(now) {
+			continue
+		}
+		for len(r.Lives) <= l.N {
+			r.Lives = append(r.Lives, &life{N: len(r.Lives)})
+		}
+		old := r.Lives[l.N]
+		if !e.All {
+			marks, grown := l.Marks, l.Stamps
+			l.Marks, l.Stamps = old.Marks, old.Stamps
+			for _, m := range marks {
+				l.add(m)
+			}
+			l.Stamps = append(l.Stamps, grown...)
+		}
+		l.Stamps = l.Stamps[max(0, len(l.Stamps)-maxStamps):]
+		l.Marks = l.Marks[max(0, len(l.Marks)-maxMarks):]
+		r.Lives[l.N] = l
+	}
+}
+
+// isRecent reports whether a time, if it is one, is in the life of a test.
+func isRecent(t, now time.Time) bool {
+	return t.IsZero() || t.After(now.Add(-maxAge)) && t.Before(now.Add(time.Hour))
+}
+
+// isPlausible reports whether a life that was read can be one.
+func (l *life) isPlausible(now time.Time) bool {
+	ok := 0 <= l.N && l.N < maxLives && l.Name == nameOf(l.Name) && len(l.Name) > 0 && l.PID >= 0 && isRecent(l.Timeline.Start, now)
+	for _, d := range append(phases(l.Timeline), l.Timeout) {
+		ok = ok && 0 <= d && d < maxAge
+	}
+	for _, m := range l.Marks {
+		ok = ok && isRecent(m.At, now)
+	}
+	for _, s := range l.Stamps {
+		ok = ok && isRecent(s.At, now) && s.Size >= 0
+	}
+	for _, m := range l.Socket {
+		ok = ok && isRecent(m.At, now)
+	}
+	return ok
+}
+
+// openDir opens the directory of a pod.
+func (r *record) openDir(l *life) (*safefile.Dir, error) {
+	if r.box == "" {
+		return safefile.OpenDir(l.dir())
+	}
+	path, ok := strings.CutPrefix(l.dir(), r.box+"/")
+	if !ok {
+		return nil, fmt.Errorf("%s is not in the sandbox %s", l.dir(), r.box)
+	}
+	box, err := safefile.OpenDir(r.box)
+	if err != nil {
+		return nil, err
+	}
+	defer box.Close()
+	return box.Dir(path)
+}
+
+// openLog opens the log of a life in the directory of its pod; nil if that cannot be.
+func (r *record) openLog(l *life) *os.File {
+	if l.Log == "" || !r.hasLatest(l) {
+		return nil
+	}
+	dir, err := r.openDir(l)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	file, err := dir.Open(filepath.Base(l.Log))
+	if err != nil {
+		return nil
+	}
+	return file
 }

@@ -130,14 +130,9 @@ func (l *podLog) next() <-chan struct{} {
 }
 
 // capture takes a log that is there, and follows it.
-func (l *podLog) capture(path string) error {
-	log, err := spawn.OpenLog(path, l.grown)
-	if err != nil {
-		return err
-	}
-	l.take(log)
+func (l *podLog) capture(file *os.File) {
+	l.take(spawn.WatchLog(file, l.grown))
 	l.follow()
-	return nil
 }
 
 // follow goes on where the start has stopped to read, until endFollowing.

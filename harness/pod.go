@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,9 +35,9 @@ type common struct {
 	log     *podLog
 	attempt *attempt
 	mark    string // of whatever it starts
-	process podProcess
-	born    census // before it was started
-	adopted bool   // a client has started it
+	process proc.ID
+	born    proc.Range // before it was started
+	adopted bool       // a client has started it
 
 	mu       sync.Mutex
 	expected bool   // the test asked for the pod's end
@@ -329,7 +330,7 @@ func (p *Pod) Suspend() {
 	p.tb.Helper()
 	p.mustSignal(syscall.SIGSTOP)
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
-	if !stopsWithin(p.PID, grace) {
+	if !proc.StopsWithin(p.PID, grace) {
 		p.fail(fmt.Errorf("pod %s did not stop within %v of SIGSTOP%s%s", p.Name, grace, note, p.condition()))
 	}
 }

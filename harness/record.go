@@ -20,22 +20,25 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/safefile"
 )
 
 // A record is what the evidence of one test is made of. The test binary fills it, and
 // keeps a journal of it, so that the watchdog can write the same files.
 type record struct {
 	Test  string    // its name
-	Mark  string    // of its processes
-	Base  string    // where a directory for the evidence is made
-	Few   bool      // of those in Base only the newest are kept
-	Place string    `json:",omitempty"` // a directory that is there for the evidence; "" = one is made
-	Dir   string    `json:",omitempty"` // where the evidence is; "" = nowhere yet
 	Why   string    // it is written
 	Until time.Time // the snapshot was taken; zero = it was not
-	Lives []*life
 
-	most  int64 // bytes that all of it may have
+	// The journal does not have these: a pod may have written in that.
+	Lives []*life `json:"-"`
+	mark  string  // of its processes
+	box   string  // the sandbox; "" = it is not a journal that is read
+	base  string  // where a directory for the evidence is made
+	few   bool    // of those in base only the newest are kept
+	place string  // a directory that is there for the evidence; "" = one is made
+	dir   string  // where the evidence is; "" = nowhere yet
+	most  int64   // bytes that all of it may have
 	wrote []string
 	lost  []error
 }
@@ -83,24 +86,6 @@ func (l *life) add(m mark) {
 		l.Marks = slices.Delete(l.Marks, maxMarks/2, maxMarks/2+1)
 	}
 	l.Marks = append(l.Marks, m)
-}
-
-// complete notes what the test binary did not come to.
-func (l *life) complete() {
-	if _, how := l.end(time.Now()); how == "" && l.PID != 0 && hasExited(l.PID) {
-		l.add(mark{"it has ended, how is not known", time.Now(), true})
-	}
-	l.stamp()
-}
-
-// stamp notes when the last bytes of the log came.
-func (l *life) stamp() {
-	if l.file == nil {
-		return
-	}
-	if info, err := l.file.Stat(); err == nil {
-		l.Stamps = append(l.Stamps, stamp{At: info.ModTime(), Size: info.Size()})
-	}
 }
 
 // last returns the last mark; zero = there is none.
@@ -172,23 +157,23 @@ const keptDirs = 20
 
 // makeDir chooses where the evidence goes.
 func (r *record) makeDir() (err error) {
-	if r.Dir != "" {
+	if r.dir != "" {
 		return nil
 	}
-	if r.Place != "" {
-		r.Dir = r.Place
+	if r.place != "" {
+		r.dir = r.place
 		return nil
 	}
-	if err := os.MkdirAll(r.Base, 0o777); err != nil {
+	if err := os.MkdirAll(r.base, 0o777); err != nil {
 		return err
 	}
 	name := safeName(r.Test)
 	name = name[:min(len(name), longestName)]
 	for {
-		dir := filepath.Join(r.Base, "podharness-"+name+time.Now().Format("-20060102T150405.000"))
+		dir := filepath.Join(r.base, "podharness-"+name+time.Now().Format("-20060102T150405.000"))
 		err := os.Mkdir(dir, 0o700)
 		if err == nil {
-			r.Dir = dir
+			r.dir = dir
 			r.removeOld()
 			return nil
 		}
@@ -203,10 +188,10 @@ var dirName = regexp.MustCompile(`^podharness-.+-(\d{8}T\d{6}\.\d{3})$`)
 
 // removeOld removes all but the newest of what failed tests have left.
 func (r *record) removeOld() {
-	if !r.Few {
+	if !r.few {
 		return
 	}
-	entries, _ := os.ReadDir(r.Base)
+	entries, _ := os.ReadDir(r.base)
 	var own []string
 	for _, entry := range entries {
 		info, err := entry.Info()
@@ -218,20 +203,21 @@ func (r *record) removeOld() {
 		return strings.Compare(dirName.FindStringSubmatch(a)[1], dirName.FindStringSubmatch(b)[1])
 	})
 	for _, name := range own[:max(0, len(own)-keptDirs)] {
-		_ = removeAll(filepath.Join(r.Base, name))
+		_ = safefile.RemoveAll(filepath.Join(r.base, name))
 	}
 }
 
-// freeze writes down what lives, while it lives.
-func (r *record) freeze(why string) {
-	r.Why, r.Until = why, time.Now()
+// freeze writes down what lives: the description of the processes is of now, or of a
+// moment ago.
+func (r *record) freeze(why, processes string, now time.Time) {
+	r.Why, r.Until = why, now
 	if err := r.makeDir(); err != nil {
 		r.lost = append(r.lost, err)
 		return
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s, %s: %s\n\n", spawn.Printable(r.Test), r.Until.Format(time.RFC3339Nano), why)
-	describeProcesses(&text, find(kin{mark: r.Mark}))
+	text.WriteString(processes)
 	room := r.most / 16
 	for _, l := range r.Lives {
 		if l.Hung != "" {
@@ -243,8 +229,8 @@ func (r *record) freeze(why string) {
 				fmt.Fprintf(&text, "  %s\n", entry)
 			}
 		}
-		if dir := l.dir(); l.Pod != "" && dir != "" && r.hasLatest(l) {
-			r.keepStatusFiles(dir, l.Name+".dir", &room)
+		if l.Pod != "" && l.dir() != "" && r.hasLatest(l) {
+			r.keepStatusFiles(l, &room)
 		}
 	}
 	r.file("processes.txt", func(w io.Writer) error { return second(io.WriteString(w, text.String())) })
@@ -256,23 +242,30 @@ func (r *record) hasLatest(l *life) bool {
 }
 
 // keepStatusFiles keeps the small files of a pod directory, but not the log.
-func (r *record) keepStatusFiles(from, to string, room *int64) {
+func (r *record) keepStatusFiles(l *life, room *int64) {
 	const most, largest = 20, 64 << 10
-	entries, err := os.ReadDir(from)
+	dir, err := r.openDir(l)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	kept := 0
+	if err != nil {
+		r.lost = append(r.lost, err)
+		return
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(1000)
+	to, kept := l.Name+".dir", 0
 	for _, entry := range entries {
-		info, infoErr := entry.Info()
-		if infoErr != nil || !info.Mode().IsRegular() || info.Size() > min(largest, *room) || entry.Name() == "stderr.log" || kept == most {
+		if !entry.Type().IsRegular() || entry.Name() == "stderr.log" || kept == most {
 			continue
 		}
-		text, readErr := os.ReadFile(filepath.Join(from, entry.Name()))
+		text, readErr := dir.ReadFile(entry.Name(), min(largest, *room))
 		if readErr == nil {
 			kept++
 			*room -= int64(len(text))
-			readErr = errors.Join(os.MkdirAll(filepath.Join(r.Dir, to), 0o700), os.WriteFile(filepath.Join(r.Dir, to, entry.Name()), text, 0o600))
+			readErr = r.keep(to, entry.Name(), text)
+		} else if errors.Is(readErr, safefile.ErrTooLarge) {
+			readErr = nil
 		}
 		err = errors.Join(err, readErr)
 	}
@@ -284,10 +277,21 @@ func (r *record) keepStatusFiles(from, to string, room *int64) {
 	}
 }
 
+func (r *record) keep(dir, name string, text []byte) error {
+	if err := os.MkdirAll(filepath.Join(r.dir, dir), 0o700); err != nil {
+		return err
+	}
+	file, err := r.create(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(second(file.Write(text)), file.Close())
+}
+
 // write writes all other files. Logs may have half of the room, and what is made of
 // them has the rest.
 func (r *record) write() {
-	if r.Dir == "" {
+	if r.dir == "" {
 		return
 	}
 	logs := r.excerpts(r.most/2, 0)
@@ -307,9 +311,16 @@ func (r *record) write() {
 
 func second[T any](_ T, err error) error { return err }
 
+// create makes one file. What had its name before is not written to: it may be a link.
+func (r *record) create(name string) (*os.File, error) {
+	path := filepath.Join(r.dir, name)
+	_ = os.Remove(path)
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
 // file writes one file; what cannot be written is lost.
 func (r *record) file(name string, to func(io.Writer) error) {
-	file, err := os.OpenFile(filepath.Join(r.Dir, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := r.create(name)
 	if err == nil {
 		r.wrote = append(r.wrote, name)
 		buffered := bufio.NewWriter(file)
@@ -323,10 +334,10 @@ func (r *record) file(name string, to func(io.Writer) error) {
 // discard removes what was written.
 func (r *record) discard() {
 	for _, name := range r.wrote {
-		_ = os.RemoveAll(filepath.Join(r.Dir, name))
+		_ = os.RemoveAll(filepath.Join(r.dir, name))
 	}
-	if r.Dir != "" && r.Place == "" {
-		_ = os.Remove(r.Dir)
+	if r.dir != "" && r.place == "" {
+		_ = os.Remove(r.dir)
 	}
 }
 

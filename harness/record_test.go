@@ -135,10 +135,10 @@ func TestTheNewestDirectoriesAreKept(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(old, "full"), 0o500))
 	var made []string
 	for range keptDirs + 3 {
-		r := record{Test: "a/Test x", Base: base, Few: true}
+		r := record{Test: "a/Test x", base: base, few: true}
 		require.NoError(t, r.makeDir())
-		assert.Regexp(t, `^`+base+`/podharness-a-Test-x-\d{8}T\d{6}\.\d{3}$`, r.Dir)
-		made = append(made, r.Dir)
+		assert.Regexp(t, `^`+base+`/podharness-a-Test-x-\d{8}T\d{6}\.\d{3}$`, r.dir)
+		made = append(made, r.dir)
 	}
 	assert.NoDirExists(t, old)
 	for i, dir := range made {
@@ -148,7 +148,7 @@ func TestTheNewestDirectoriesAreKept(t *testing.T) {
 	left, err := os.ReadDir(base)
 	require.NoError(t, err)
 	assert.Len(t, left, keptDirs+len(others)+1, "what is not ours stays")
-	r := record{Test: "x", Base: base}
+	r := record{Test: "x", base: base}
 	require.NoError(t, r.makeDir())
 	assert.DirExists(t, made[3], "where the user wants it, all are kept")
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/safefile"
 	"github.com/google/uuid"
 )
 
@@ -151,7 +152,7 @@ func (r *record) page(most int) (*page, error) {
 	if half := most / perLife / 2; len(r.Lives) > 2*half {
 		some.Lives = slices.Concat(r.Lives[:half], r.Lives[len(r.Lives)-half:])
 	}
-	processes, processesErr := os.ReadFile(filepath.Join(r.Dir, "processes.txt"))
+	processes, processesErr := r.processes()
 	p := &page{
 		Nonce: uuid.NewString(), Test: r.Test, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
 		Left: len(r.Lives) - len(some.Lives), Processes: shorten(string(processes), most*perLine),
@@ -184,6 +185,16 @@ func (r *record) page(most int) (*page, error) {
 	return p, errors.Join(err, processesErr)
 }
 
+// processes returns the text of processes.txt.
+func (r *record) processes() ([]byte, error) {
+	dir, err := safefile.OpenDir(r.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.ReadFile("processes.txt", 16<<20)
+}
+
 func (r *record) since(at time.Time) time.Duration { return at.Sub(r.start()) }
 
 func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
@@ -192,7 +203,7 @@ func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
 func (r *record) row(l *life, most int) *row {
 	row := &row{life: l, Message: l.message()}
 	for _, file := range []string{l.fileName(), l.Name + ".dir", l.Name + ".txtar"} {
-		if _, err := os.Stat(filepath.Join(r.Dir, file)); err == nil {
+		if _, err := os.Stat(filepath.Join(r.dir, file)); err == nil {
 			row.Files = append(row.Files, file)
 		}
 	}

@@ -23,7 +23,7 @@ import (
 func recordOf(t *testing.T, lives int, text string) *record {
 	t.Helper()
 	start := time.Unix(1_700_000_000, 0)
-	r := &record{Test: text, Why: whyFailed, Until: start.Add(10 * time.Second), Dir: t.TempDir(), most: 64 << 20}
+	r := &record{Test: text, Why: whyFailed, Until: start.Add(10 * time.Second), dir: t.TempDir(), most: 64 << 20}
 	name := (&evidence{names: map[string]int{}}).newName(text)
 	for i := range lives {
 		l := &life{N: i, Name: fmt.Sprint(i, name), Pod: name, PID: 1000 + i, Log: filepath.Join(t.TempDir(), "log")}
@@ -48,7 +48,7 @@ func recordOf(t *testing.T, lives int, text string) *record {
 		}
 		r.Lives = append(r.Lives, l)
 	}
-	require.NoError(t, os.WriteFile(filepath.Join(r.Dir, "processes.txt"), []byte(text), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "processes.txt"), []byte(text), 0o600))
 	return r
 }
 
@@ -63,7 +63,7 @@ func reportOf(t *testing.T, r *record) string {
 	t.Helper()
 	r.write()
 	require.Empty(t, r.lost)
-	return readEvidence(t, r.Dir, "report.html")
+	return readEvidence(t, r.dir, "report.html")
 }
 
 var (

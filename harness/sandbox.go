@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
+	"example.com/podharness/spawn/safefile"
 )
 
 // sandbox is what the pods of one test share: its private directory, its mark,
@@ -22,8 +24,11 @@ import (
 type sandbox struct {
 	tb       TB
 	binary   *binary
-	root     string // of its directories
-	mark     string // what the marks of its pods begin with
+	number   int
+	made     time.Time
+	root     string                        // of its directories
+	mark     string                        // what the marks of its pods begin with
+	own      func() (*safefile.Dir, error) // the directory of what is not the pods', made when it is first needed
 	evidence *evidence
 	roster
 	foreign foreign
@@ -86,7 +91,7 @@ func makeSandbox(tb TB) (*sandbox, error) {
 	}
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
-	box := &sandbox{tb: tb, binary: b, root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
+	box := &sandbox{tb: tb, binary: b, number: sandboxCount, made: time.Now(), root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
 	// All, since what cleans a temporary directory up may remove an idle one.
 	if err := os.MkdirAll(box.root, 0o700); err != nil {
 		return nil, err
@@ -97,7 +102,15 @@ func makeSandbox(tb TB) (*sandbox, error) {
 			return nil, err
 		}
 	}
-	box.evidence = newEvidence(tb, b, box.root, box.mark)
+	box.own = sync.OnceValues(func() (*safefile.Dir, error) {
+		root, err := safefile.OpenDir(b.root)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		return root.MkdirAll(filepath.Join(ownDir, n), 0o700)
+	})
+	box.evidence = newEvidence(tb, box)
 	return box, nil
 }
 
@@ -297,24 +310,32 @@ func (b *sandbox) furnish(cfg Config) (workspace string, err error) {
 	if dir := b.workspaces[cfg.Name]; dir != "" {
 		return dir, nil
 	}
-	dir := b.dir(fmt.Sprint("workspace", len(b.workspaces)+1)) // a name may be no path element
-	// All, since it may be there: a copy has failed before.
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	box, err := safefile.OpenDir(b.root)
+	if err != nil {
 		return "", err
 	}
-	if err := copyFS(dir, cfg.WorkspaceFrom); err != nil {
-		return "", fmt.Errorf("copy WorkspaceFrom: %w", err)
+	defer box.Close()
+	name := fmt.Sprint("workspace", len(b.workspaces)+1) // a pod's name may be no path element
+	for _, tree := range []struct {
+		field, dir string
+		from       fs.FS
+	}{{"WorkspaceFrom", name, cfg.WorkspaceFrom}, {"HomeFrom", "home", cfg.HomeFrom}} {
+		// It may be there: a copy has failed before.
+		dir, err := box.MkdirAll(tree.dir, 0o700)
+		if err == nil {
+			err = errors.Join(copyFS(dir, tree.from), dir.Close())
+		}
+		if err != nil {
+			return "", fmt.Errorf("copy %s: %w", tree.field, err)
+		}
 	}
-	if err := copyFS(b.dir("home"), cfg.HomeFrom); err != nil {
-		return "", fmt.Errorf("copy HomeFrom: %w", err)
-	}
-	b.workspaces[cfg.Name] = dir
-	return dir, nil
+	b.workspaces[cfg.Name] = b.dir(name)
+	return b.dir(name), nil
 }
 
-// copyFS is os.CopyFS, but files that are there already stay, and of a link the file
-// that it leads to is copied.
-func copyFS(dir string, from fs.FS) error {
+// copyFS is os.CopyFS, but files that are there already stay, of a link the file that it
+// leads to is copied, and no link that a pod has made is followed.
+func copyFS(dir *safefile.Dir, from fs.FS) error {
 	if from == nil {
 		return nil
 	}
@@ -322,13 +343,16 @@ func copyFS(dir string, from fs.FS) error {
 		if err != nil {
 			return err
 		}
-		to := filepath.Join(dir, filepath.FromSlash(path))
 		info, err := fs.Stat(from, path)
 		if err != nil {
 			return err
 		}
 		if entry.IsDir() {
-			return os.MkdirAll(to, info.Mode().Perm()|0o700)
+			made, err := dir.MkdirAll(path, info.Mode().Perm()|0o700)
+			if err != nil {
+				return err
+			}
+			return made.Close()
 		}
 		if !info.Mode().IsRegular() {
 			return fmt.Errorf("%s is no regular file", path)
@@ -337,7 +361,7 @@ func copyFS(dir string, from fs.FS) error {
 		if err != nil {
 			return err
 		}
-		file, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+		file, err := dir.Create(path, info.Mode().Perm())
 		if err != nil {
 			if errors.Is(err, fs.ErrExist) {
 				return nil
@@ -398,29 +422,17 @@ func (b *sandbox) cleanup() {
 	b.end()
 	if b.foreign.cancel != nil { // what is in nobody's pod
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
-		kill(kin{mark: b.mark}, time.Now().Add(grace))
+		proc.Kill(proc.Match{Mark: b.mark}, time.Now().Add(grace))
 	}
 	if b.failed() {
 		b.evidence.report()
 	}
 	b.evidence.close(b.failed())
-	if err := removeAll(b.root); err != nil {
-		b.tb.Errorf("harness: the sandbox was not removed: %v", err)
+	err := safefile.RemoveAll(b.root)
+	if own, ownErr := b.own(); ownErr == nil {
+		err = errors.Join(err, safefile.RemoveAll(own.Name()), own.Close())
 	}
-}
-
-// removeAll is os.RemoveAll, also of directories that their owner may not write
-// to, such as those of Go's module cache.
-func removeAll(root string) error {
-	err := os.RemoveAll(root)
-	if !errors.Is(err, fs.ErrPermission) {
-		return err
+	if err != nil {
+		b.tb.Errorf("harness: the sandbox was not removed: %s", spawn.Printable(err.Error()))
 	}
-	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if entry != nil && entry.IsDir() {
-			_ = os.Chmod(path, 0o700) // before it is read
-		}
-		return nil
-	})
-	return os.RemoveAll(root)
 }

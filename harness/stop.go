@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -97,7 +98,7 @@ const handlerGrace = 250 * time.Millisecond
 // awaitHandler waits until the pod would not be ended by its stop signal by chance.
 func (p *Pod) awaitHandler() {
 	ready := p.Timeline.Start.Add(p.Timeline.Connected)
-	for !p.endsWithin(0) && time.Since(ready) < handlerGrace && !takes(p.PID, p.stopSignal()) {
+	for !p.endsWithin(0) && time.Since(ready) < handlerGrace && !proc.Takes(p.PID, p.stopSignal()) {
 		p.endsWithin(time.Millisecond) // nothing tells of a handler
 	}
 }
@@ -164,12 +165,12 @@ const leakGrace = 500 * time.Millisecond
 // clear kills what the pod has left behind, and names it.
 func (p *Pod) clear() error {
 	p.tb.Helper()
-	mine := kin{mark: p.mark}
+	mine := proc.Match{Mark: p.mark}
 	if !errors.Is(p.Pod.Signal(syscall.Signal(0)), os.ErrProcessDone) {
-		mine.group = p.PID // somebody is left in it
+		mine.Group = p.PID // somebody is left in it
 	}
 	grace, _ := beforeDeadline(p.tb, "", leakGrace)
-	leaks := lasting(mine, p.born, grace)
+	leaks := leaksOf(proc.Lasting(mine, p.born, grace))
 	p.mu.Lock()
 	forgiven := p.cfg.AllowLeaks || p.killed
 	p.mu.Unlock()
@@ -184,12 +185,12 @@ func (p *Pod) clear() error {
 		return nil
 	}
 	grace, _ = beforeDeadline(p.tb, "", killGrace)
-	kill(mine, time.Now().Add(grace))
+	left := proc.Kill(mine, time.Now().Add(grace))
 	names := make([]string, len(leaks))
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
-	message := fmt.Sprintf("pod %s left processes behind, which were killed:\n\t\t%s", p.Name, strings.Join(names, "\n\t\t"))
+	message := fmt.Sprintf("pod %s left processes behind, %s:\n\t\t%s", p.Name, fate(left), strings.Join(names, "\n\t\t"))
 	if !forgiven {
 		return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
 	}
@@ -197,6 +198,18 @@ func (p *Pod) clear() error {
 		p.tb.Logf("harness: %s", message)
 	}
 	return nil
+}
+
+// fate tells what has come of processes that were killed, given those that are left.
+func fate(left []proc.Process) string {
+	if len(left) == 0 {
+		return "which were killed"
+	}
+	var names []string
+	for _, leak := range leaksOf(left) {
+		names = append(names, leak.String())
+	}
+	return "and these could not be killed: " + strings.Join(names, ", ") + "; it had left"
 }
 
 // judge returns the error that the pod has ended without the test's asking, as it

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -92,8 +93,8 @@ func hiding(tb TB, kind, name string) Config {
 
 // withWord returns the processes with a word in their command line.
 func withWord(word string) (pids []int) {
-	for _, pid := range allProcesses() {
-		if strings.Contains(commandLine(pid), word) && pid != os.Getpid() {
+	for _, pid := range proc.All() {
+		if strings.Contains(strings.Join(proc.CommandLine(pid), " "), word) && pid != os.Getpid() {
 			pids = append(pids, pid)
 		}
 	}
@@ -109,7 +110,7 @@ func assertSoonGone(t *testing.T, word, root string) {
 		return os.IsNotExist(err) && len(withWord(word)) == 0
 	}, 20*time.Second, time.Millisecond)
 	for _, pid := range withWord(word) {
-		assert.Fail(t, "left", "%d %s", pid, commandLine(pid))
+		assert.Fail(t, "left", "%d %q", pid, proc.CommandLine(pid))
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 }

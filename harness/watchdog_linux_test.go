@@ -25,6 +25,7 @@ import (
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -106,7 +107,7 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			require.NoError(t, err)
 			cmd.Stderr = cmd.Stdout // as go test does
 			require.NoError(t, cmd.Start())
-			t.Cleanup(func() { kill(kin{mark: control}, time.Now().Add(10*time.Second)) })
+			t.Cleanup(func() { proc.Kill(proc.Match{Mark: control}, time.Now().Add(10*time.Second)) })
 			hung := time.AfterFunc(time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 			t.Cleanup(func() { hung.Stop() })
 			marks, sandbox := map[string]string{}, ""
@@ -124,7 +125,7 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			require.NotEmpty(t, sandbox)
 			if e.signal != 0 {
 				for kind, mark := range marks {
-					require.NotEmpty(t, find(kin{mark: mark}), "the mark of %s finds what is alive", kind)
+					require.NotEmpty(t, proc.Find(proc.Match{Mark: mark}), "the mark of %s finds what is alive", kind)
 				}
 				require.NoError(t, syscall.Kill(-cmd.Process.Pid, e.signal))
 			}
@@ -151,8 +152,8 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			ended := time.Now()
 			left := func() (all []string) {
 				for kind, mark := range marks {
-					for _, leak := range find(kin{mark: mark}) {
-						all = append(all, kind+": "+leak.String())
+					for _, leak := range proc.Find(proc.Match{Mark: mark}) {
+						all = append(all, fmt.Sprint(kind, ": ", leak))
 					}
 				}
 				if _, err := os.Stat(sandbox); err == nil {
@@ -166,7 +167,7 @@ func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
 			t.Logf("all gone after %v", time.Since(ended).Round(time.Millisecond))
 			assert.Empty(t, left(), "%v after the end", soon)
 			// Under load it may be between two programs for a while.
-			assert.Eventually(t, func() bool { return len(find(kin{mark: control})) == 1 }, 10*time.Second, time.Millisecond,
+			assert.Eventually(t, func() bool { return len(proc.Find(proc.Match{Mark: control})) == 1 }, 10*time.Second, time.Millisecond,
 				"a plain exec.Command in its own group survives, so that the count can fail")
 		})
 	}
@@ -219,7 +220,7 @@ func startControl(t *testing.T) {
 	t.Helper()
 	name, args := fakepod.Command("hang")
 	cmd := exec.Command(name, append(args, "--workspace", "/", "--pod", "control")...)
-	cmd.Env = []string{"YOI_RUNTIME_DIR=" + filepath.Join(os.Getenv("TMPDIR"), "control"), markEnv + "=" + os.Getenv(controlEnv)}
+	cmd.Env = []string{"YOI_RUNTIME_DIR=" + filepath.Join(os.Getenv("TMPDIR"), "control"), proc.MarkEnv + "=" + os.Getenv(controlEnv)}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(t, cmd.Start())
 }
@@ -308,7 +309,7 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 			if !tc.fails && tc.says == "" {
 				assert.Empty(t, tb.log)
 			}
-			assert.Empty(t, find(kin{mark: pod.mark}), "nothing is left")
+			assert.Empty(t, proc.Find(proc.Match{Mark: pod.mark}), "nothing is left")
 		})
 	}
 }
@@ -319,40 +320,14 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	require.Error(t, err)
 	box, err := sandboxOf(t)
 	require.NoError(t, err)
-	assert.Empty(t, find(kin{mark: box.mark}))
-}
-
-func TestYoungerProcesses(t *testing.T) {
-	t.Parallel()
-	if takeCensus().forks == 0 {
-		t.Skip("/proc does not tell how many processes were made")
-	}
-	pod := StartPod(t, Config{})
-	found := search(kin{mark: pod.mark}, pod.born.younger())
-	require.Len(t, found, 1, "a process, and not each of its threads")
-	assert.Equal(t, pod.PID, found[0].PID)
-	own := census{forks: takeCensus().forks, pid: startSleeper(t, 0).Process.Pid}
-	assert.Contains(t, own.younger()(), own.pid)
-	if os.Getpid() != 1 {
-		assert.NotContains(t, own.younger()(), 1)
-	}
-
-	forks := takeCensus().forks
-	for name, c := range map[string]census{
-		"none":                 {},
-		"too many":             {forks: forks - 1000, pid: own.pid},
-		"the numbers go round": {forks: forks, pid: own.pid + 10000},
-		"numbers of another":   {forks: forks, pid: own.pid - 1000},
-	} {
-		assert.Contains(t, c.younger()(), os.Getpid(), "%s: then all are listed", name)
-	}
+	assert.Empty(t, proc.Find(proc.Match{Mark: box.mark}))
 }
 
 func TestEvidenceOfALeakShowsIt(t *testing.T) {
 	t.Parallel()
 	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
 	pod := StartPod(tb, Config{Name: "alpha", Command: FakePod("escape; bind; ready; serve")})
-	leaks := find(kin{mark: pod.mark})
+	leaks := proc.Find(proc.Match{Mark: pod.mark})
 	tb.end()
 	require.True(t, tb.failed)
 	text, err := os.ReadFile(filepath.Join(tb.artifacts, "processes.txt"))
@@ -376,14 +351,14 @@ func TestTestBinaryThatAPodStarts(t *testing.T) {
 		StartPod(t, Config{})
 		watchdog, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", thisBinary.watchdog))
 		require.NoError(t, err)
-		assert.NotContains(t, string(watchdog), markEnv, "the pod's harness would kill it before its work")
+		assert.NotContains(t, string(watchdog), proc.MarkEnv, "the pod's harness would kill it before its work")
 		require.NoError(t, os.RemoveAll(thisBinary.root), "as what tidies a temporary directory may")
 		t.Run("last", func(t *testing.T) { StartPod(t, Config{}) })
 		return
 	}
 	t.Parallel()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), endEnv+"=yes", markEnv+"=of/the/pod/")
+	cmd.Env = append(os.Environ(), endEnv+"=yes", proc.MarkEnv+"=of/the/pod/")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
@@ -400,11 +375,11 @@ func TestHidingPodDoesNotOutliveTheTestBinary(t *testing.T) {
 			pod := StartPod(t, hiding(t, kind, fmt.Sprint(word, "-", i)))
 			if kind == "leaderless" {
 				// What is told later is taken later.
-				self := identifyAny(t, os.Getpid())
+				self := proc.Of(os.Getpid())
 				held := func(n int) func() bool { return func() bool { return pidfds(t, thisBinary.watchdog) == n } }
-				thisBinary.tell(isLaunched, self)
+				thisBinary.tell("%c%d %d 0", isLaunched, self.PID, self.Start)
 				require.Eventually(t, held(i+2), 10*time.Second, time.Millisecond)
-				thisBinary.tell(isLetGo, self)
+				thisBinary.tell("%c%d %d", isLetGo, self.PID, self.Start)
 				require.Eventually(t, held(i+1), 10*time.Second, time.Millisecond)
 				pod.Dial()
 				_, _ = pod.TryWait(time.Minute)
@@ -550,7 +525,7 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *binary) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
 	require.NoError(t, os.Mkdir(root, 0o700))
-	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root)
+	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root, t.TempDir())
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
@@ -561,14 +536,14 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *binary) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return cmd, &binary{pipe: w, pods: map[podProcess]bool{}}
+	return cmd, &binary{pipe: w, pods: map[proc.ID]syscall.Signal{}, places: map[int]string{}}
 }
 
 // hasEnded waits for the end of a child of the test, and reports whether it came.
 func hasEnded(t *testing.T, cmd *exec.Cmd, within time.Duration) bool {
 	t.Helper()
 	for begin := time.Now(); ; <-time.After(time.Millisecond) {
-		if stat := procStat(cmd.Process.Pid); stat == nil || stat.state() == "Z" {
+		if proc.Ended(cmd.Process.Pid) {
 			_ = cmd.Wait()
 			return true
 		}
@@ -587,14 +562,14 @@ func TestWatchdogHitsNobodyElse(t *testing.T) {
 	}
 	member := startSleeper(t, pods["told"].Process.Pid)
 	orphan := startSleeper(t, pods["ended"].Process.Pid)
-	told := map[string]podProcess{}
+	told := map[string]proc.ID{}
 	for _, name := range []string{"told", "ended", "let go"} {
 		b.starting()
-		told[name] = b.launched(pods[name].Process.Pid)
+		told[name] = b.launched(pods[name].Process.Pid, 0)
 	}
 	b.letGo(told["let go"])
 	b.letGo(told["let go"])
-	b.letGo(podProcess{told["told"].pid, told["told"].start - 1}) // an earlier one of that number
+	b.letGo(proc.ID{PID: told["told"].PID, Start: told["told"].Start - 1}) // an earlier one of that number
 	require.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 2 }, 10*time.Second, time.Millisecond)
 	require.NoError(t, pods["ended"].Process.Kill())
 	require.True(t, hasEnded(t, pods["ended"], 10*time.Second))
@@ -604,7 +579,7 @@ func TestWatchdogHitsNobodyElse(t *testing.T) {
 	assert.True(t, hasEnded(t, member, 10*time.Second), "the whole group")
 	assert.True(t, hasEnded(t, orphan, 10*time.Second), "also of a pod that has ended")
 	for _, name := range []string{"let go", "never told"} {
-		assert.NotEqual(t, "Z", procStat(pods[name].Process.Pid).state(), name)
+		assert.False(t, proc.Ended(pods[name].Process.Pid), name)
 	}
 }
 
@@ -614,11 +589,11 @@ func TestWatchdogHoldsOnePidfdForEachPod(t *testing.T) {
 	for range 50 {
 		pod := startSleeper(t, 0)
 		b.starting()
-		told := b.launched(pod.Process.Pid)
+		told := b.launched(pod.Process.Pid, 0)
 		b.letGo(told)
 		require.NoError(t, pod.Process.Kill())
 	}
-	pod := b.launched(startSleeper(t, 0).Process.Pid)
+	pod := b.launched(startSleeper(t, 0).Process.Pid, 0)
 	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 1 }, 10*time.Second, time.Millisecond)
 	b.letGo(pod)
 	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 0 }, 10*time.Second, time.Millisecond)
@@ -638,46 +613,27 @@ func TestStoppedWatchdogDoesNotHoldUpAStart(t *testing.T) {
 
 func TestWhatTheWatchdogNotes(t *testing.T) {
 	t.Parallel()
-	w := watched{pods: map[podProcess]int{}}
-	w.note(isLaunched, podProcess{}) // of a start that an earlier watchdog has seen begin
-	w.note(startBegins, podProcess{start: 7})
-	w.note(startBegins, podProcess{start: 8})
-	assert.Equal(t, watched{pods: map[podProcess]int{}, starts: 2, since: 7}, w)
-	self := identifyAny(t, os.Getpid())
-	w.note(isLaunched, podProcess{self.pid, self.start - 1})
+	w := newWatched()
+	self := proc.Of(os.Getpid())
+	line := func(what string, id proc.ID) string { return fmt.Sprint(what, id.PID, " ", id.Start) }
+	w.note("")
+	w.note("+0 0 0") // of a start that an earlier watchdog has seen begin
+	w.note("*0 7")
+	w.note("*0 8")
+	assert.Equal(t, 2, w.starts)
+	assert.Equal(t, int64(7), w.since)
+	w.note(line("+", proc.ID{PID: self.PID, Start: self.Start - 1}) + " 0")
 	assert.Empty(t, w.pods, "its number was given away")
-	w.note(isLaunched, self)
-	assert.Len(t, w.pods, 1)
-	w.note(isLetGo, self)
-	w.note(startBegins, podProcess{start: 10})
-	assert.Equal(t, watched{pods: map[podProcess]int{}, starts: 1, since: 10}, w)
-}
-
-func identifyAny(t *testing.T, pid int) podProcess {
-	t.Helper()
-	stat := procStat(pid)
-	require.NotNil(t, stat)
-	return podProcess{pid, stat.number(starttime)}
-}
-
-func TestOrphan(t *testing.T) {
-	if pids := os.Getenv(endEnv); pids != "" {
-		var leader, member, sessionLeader int
-		_, err := fmt.Sscan(pids, &leader, &member, &sessionLeader)
-		require.NoError(t, err)
-		k := kin{since: procStat(leader).number(starttime)}
-		own := startSleeper(t, 0).Process.Pid
-		fmt.Println("orphans", k.isOrphan(leader), k.isOrphan(member), k.isOrphan(sessionLeader), k.isOrphan(own),
-			kin{since: k.since + 1}.isOrphan(leader), kin{}.isOrphan(leader))
-		return
-	}
-	t.Parallel()
-	leader := startSleeper(t, 0).Process.Pid
-	member := startSleeper(t, leader).Process.Pid
-	daemon := startSleeperWith(t, &syscall.SysProcAttr{Setsid: true}).Process.Pid
-	_, lines := startHelper(t, t.Name(), fmt.Sprint(leader, member, daemon))
-	assert.Equal(t, "orphans true false false false false false", waitForLine(t, lines, "orphans"),
-		"not: a member of its group, the leader of a session, the child of another, an older one, any while no start is under way")
+	w.note(line("+", self) + " 3")
+	require.Len(t, w.pods, 1)
+	assert.Equal(t, syscall.SIGQUIT, w.pods[self].dump)
+	w.note(line("-", self))
+	assert.Empty(t, w.pods)
+	w.note("*0 10")
+	assert.Equal(t, 1, w.starts)
+	assert.Equal(t, int64(10), w.since)
+	w.note(`@7 "/a \"b\""`)
+	assert.Equal(t, map[int]string{7: `/a "b"`}, w.places)
 }
 
 func TestPodIsLetGoAfterItsTeardown(t *testing.T) {
@@ -688,7 +644,7 @@ func TestPodIsLetGoAfterItsTeardown(t *testing.T) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for p := range b.pods {
-			if p.pid == pid {
+			if p.PID == pid {
 				return true
 			}
 		}
@@ -704,75 +660,6 @@ func TestPodIsLetGoAfterItsTeardown(t *testing.T) {
 	assert.False(t, knows(e.PID))
 }
 
-func TestOnlyAChildIsIdentified(t *testing.T) {
-	t.Parallel()
-	sleeper := startSleeper(t, 0)
-	assert.Equal(t, identifyAny(t, sleeper.Process.Pid), identify(sleeper.Process.Pid))
-	assert.Zero(t, identify(os.Getppid()))
-	require.NoError(t, sleeper.Process.Kill())
-	require.True(t, hasEnded(t, sleeper, 10*time.Second))
-	assert.Zero(t, identify(sleeper.Process.Pid), "its number may be somebody else's")
-}
-
-// TestGroupOnOldKernels is what Linux before 6.9 gets.
-func TestGroupOnOldKernels(t *testing.T) {
-	t.Parallel()
-	pair := func() (leader, member *exec.Cmd, p podProcess, pidfd int) {
-		leader = startSleeper(t, 0)
-		member = startSleeper(t, leader.Process.Pid)
-		p = identify(leader.Process.Pid)
-		pidfd, ok := hold(p)
-		require.True(t, ok)
-		t.Cleanup(func() { _ = unix.Close(pidfd) })
-		return leader, member, p, pidfd
-	}
-	leader, member, p, pidfd := pair()
-	killLedGroup(p, pidfd)
-	assert.True(t, hasEnded(t, leader, 10*time.Second))
-	assert.True(t, hasEnded(t, member, 10*time.Second))
-
-	leader, member, p, pidfd = pair()
-	require.NoError(t, leader.Process.Kill())
-	require.True(t, hasEnded(t, leader, 10*time.Second))
-	killLedGroup(p, pidfd)
-	assert.False(t, hasEnded(t, member, 100*time.Millisecond), "whose number it is now is not known")
-}
-
-func TestPodThatHasLeftItsGroupIsKilled(t *testing.T) {
-	t.Parallel()
-	leader := startSleeper(t, 0)
-	pod := startSleeper(t, leader.Process.Pid)
-	p := identify(pod.Process.Pid)
-	pidfd, ok := hold(p)
-	require.True(t, ok)
-	defer unix.Close(pidfd)
-	killGroup(p, pidfd)
-	assert.True(t, hasEnded(t, pod, 10*time.Second))
-	assert.False(t, hasEnded(t, leader, 100*time.Millisecond))
-}
-
-func TestProcessWithALogAsStderrIsKin(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	log, err := os.Create(filepath.Join(dir, "stderr.log"))
-	require.NoError(t, err)
-	defer log.Close()
-	cmd := exec.Command(os.Args[0], testPodArg, "child", "--pod", "sleeper")
-	cmd.Stderr = log
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	k := kin{mark: "none", logs: dir}
-	if os.Geteuid() == 0 {
-		found := find(k)
-		require.Len(t, found, 1)
-		assert.Equal(t, cmd.Process.Pid, found[0].PID)
-	}
-	assert.False(t, kin{logs: dir[:len(dir)-1]}.hasLog(cmd.Process.Pid), "its directory is another one")
-}
-
 // TestWhatTheWatchdogIsTold: each start that begins is launched or not, and each
 // pod is let go.
 func TestWhatTheWatchdogIsTold(t *testing.T) {
@@ -783,7 +670,7 @@ func TestWhatTheWatchdogIsTold(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
-	box.binary = &binary{pipe: w, pods: map[podProcess]bool{}}
+	box.binary = &binary{pipe: w, pods: map[proc.ID]syscall.Signal{}, places: map[int]string{}}
 	_, err = TryStartPod(tb, Config{Command: spawn.Command{Program: "/nowhere"}})
 	require.Error(t, err)
 	_, err = TryStartPod(tb, Config{Command: FakePod("never-ready"), ReadyTimeout: 100 * time.Millisecond})
@@ -794,33 +681,8 @@ func TestWhatTheWatchdogIsTold(t *testing.T) {
 	require.NoError(t, w.Close())
 	text, err := io.ReadAll(r)
 	require.NoError(t, err)
-	assert.Regexp(t, `^\*0 [1-9]\d*\n\+0 0\n\*0 \d+\n\+[1-9]\d* [1-9]\d*\n-[1-9]\d* [1-9]\d*\n\*0 \d+\n`+
-		fmt.Sprintf(`\+%[1]d %[2]d\n-%[1]d %[2]d\n$`, pod.PID, pod.process.start), string(text))
-}
-
-func TestGroupMembersAreKin(t *testing.T) {
-	t.Parallel()
-	leader := startSleeper(t, 0)
-	member := startSleeper(t, leader.Process.Pid)
-	group := kin{mark: "none", group: leader.Process.Pid}
-	assert.Empty(t, find(group), "the number is that of a process: it was given away")
-	require.NoError(t, leader.Process.Kill())
-	require.True(t, hasEnded(t, leader, 10*time.Second))
-	found := find(group)
-	require.Len(t, found, 1)
-	assert.Equal(t, member.Process.Pid, found[0].PID)
-	require.NoError(t, member.Process.Kill())
-	require.Eventually(t, func() bool { return procStat(member.Process.Pid).state() == "Z" }, 10*time.Second, time.Millisecond)
-	assert.Empty(t, find(group), "it has ended, and was not reaped")
-}
-
-func TestAgeOfAProcess(t *testing.T) {
-	t.Parallel()
-	begin := time.Now()
-	sleeper := startSleeper(t, 0)
-	const old = 100 * time.Millisecond
-	require.Eventually(t, func() bool { return age(sleeper.Process.Pid) >= old }, 10*time.Second, time.Millisecond)
-	assert.GreaterOrEqual(t, time.Since(begin), old-20*time.Millisecond)
+	assert.Regexp(t, `^\*0 [1-9]\d*\n\+0 0 0\n\*0 \d+\n\+[1-9]\d* [1-9]\d* 0\n-[1-9]\d* [1-9]\d*\n\*0 \d+\n`+
+		fmt.Sprintf(`\+%[1]d %[2]d 0\n-%[1]d %[2]d\n$`, pod.PID, pod.process.Start), string(text))
 }
 
 // TestZombiesOfASubreaper runs in a process that inherits what pods leave behind,
@@ -847,8 +709,8 @@ func TestZombiesOfASubreaper(t *testing.T) {
 		all.Wait()
 		t.Cleanup(func() {
 			zombies := func() (all []string) {
-				for _, pid := range allProcesses() {
-					if stat := procStat(pid); stat != nil && stat.number(ppid) == int64(os.Getpid()) && stat.state() == "Z" {
+				for _, pid := range proc.All() {
+					if s, ok := proc.Lookup(pid); ok && s.Parent == os.Getpid() && s.State == 'Z' {
 						all = append(all, fmt.Sprint(pid))
 					}
 				}

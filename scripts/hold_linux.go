@@ -20,7 +20,7 @@ import (
 	"time"
 	"unsafe"
 
-	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -178,7 +178,7 @@ func (h *holder) take(w write) {
 	end := bytes.LastIndexByte(all, '\n') + 1
 	lines, unfinished := all[:end], all[end:]
 	start := bytes.Index(append([]byte("\n"), lines...), []byte("\nYOI-READY\t"))
-	if start >= 0 && spawn.Ending(h.pod.Pid) {
+	if start >= 0 && proc.Ending(h.pod.Pid) {
 		return // what it has left must not become ready in its stead: this process is about to end
 	}
 	if start >= 0 {
@@ -243,7 +243,7 @@ func (h *holder) act(w write, line string) []byte {
 	_ = os.Chdir(fmt.Sprintf("/proc/%d/cwd", w.thread))
 	_, path, _ := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(line, "\r"), "YOI-READY\t"), "\t")
 	found := "is listened on"
-	if _, err := spawn.Listener(path); err != nil && !errors.Is(err, unix.EAGAIN) { // a full backlog
+	if _, err := proc.Listener(path); err != nil && !errors.Is(err, unix.EAGAIN) { // a full backlog
 		found = fmt.Sprintf("is not listened on yet (%v)", err)
 	}
 	return fmt.Appendf(nil, heldWord+"its socket %s\n%s\n", found, line)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -32,7 +33,7 @@ var long = os.Getenv("PODHARNESS_LONG") != ""
 func TestNoDescriptorsLeft(t *testing.T) {
 	if isHelper(t) {
 		// One with a number above the limit could not be closed in a child.
-		spawn.CloseInherited()
+		proc.CloseInherited()
 		cfg := fake(t, "ready")
 		mustStart(t, cfg) // the runtime's poller is there
 		before := held()

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/spawn/proc"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -61,7 +62,7 @@ func TestSignalSparesWhoeverHasTheNumberNow(t *testing.T) {
 	// away since.
 	p := &process{pid: other.Process.Pid, reaped: true}
 	assert.ErrorIs(t, p.signal(syscall.SIGKILL), os.ErrProcessDone)
-	assert.False(t, hasEnded(other.Process.Pid))
+	assert.False(t, proc.Ended(other.Process.Pid))
 }
 
 func TestKilledAlthoughItLeftItsGroup(t *testing.T) {
@@ -77,7 +78,7 @@ func TestKilledAlthoughItLeftItsGroup(t *testing.T) {
 	go p.reap(watchExit(p.pid))
 	require.NoError(t, p.kill())
 	assert.Equal(t, "signal: killed", p.exitState().String())
-	assert.False(t, hasEnded(other.Process.Pid))
+	assert.False(t, proc.Ended(other.Process.Pid))
 }
 
 func TestFollowersOfOneFileAreWokenByThemselves(t *testing.T) {
@@ -116,7 +117,7 @@ func TestKillThatIsNotPermittedSaysSo(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Contains(t, string(out), fmt.Sprintf("send killed to process group %d: operation not permitted", other.Process.Pid))
-	assert.False(t, hasEnded(other.Process.Pid))
+	assert.False(t, proc.Ended(other.Process.Pid))
 }
 
 func TestKillHelper(t *testing.T) {

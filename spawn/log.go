@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/safefile"
 	"golang.org/x/sys/unix"
 )
 
@@ -230,30 +231,61 @@ func createLog(podDir string, fresh bool) (stderr, reader *os.File, err error) {
 		return nil, nil, err
 	}
 	path := below(podDir, logName)
-	info, err := os.Lstat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("pod log %s is a %s, not a regular file: remove it", path, fileKind(info))
+	if fresh {
+		_ = os.Remove(path)
 	}
-	if err == nil && fresh && os.Remove(path) == nil {
-		info = nil
+	if stderr, err = openLogFile(path); err != nil {
+		return nil, nil, err
 	}
-	// Appending: what the pod writes after its log was truncated goes to the
-	// new end of the file, not to the old one.
-	stderr, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, nil, fmt.Errorf("create pod log: %w", err)
-	}
-	if info != nil && info.Mode().Perm() != 0o600 {
-		err = stderr.Chmod(0o600)
-	}
-	if err == nil {
-		reader, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
-	}
-	if err != nil {
+	if reader, err = safefile.Open(path); err != nil {
 		stderr.Close()
 		return nil, nil, fmt.Errorf("create pod log: %w", err)
 	}
 	return stderr, reader, nil
+}
+
+// openLogFile opens the log for appending, empty and 0600: what the pod writes after its
+// log was truncated goes to the new end of the file, not to the old one.
+func openLogFile(path string) (*os.File, error) {
+	// Without waiting, should somebody have put a FIFO there.
+	stderr, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		if info, statErr := os.Lstat(path); statErr == nil && !info.Mode().IsRegular() {
+			return nil, notRegular(path, info)
+		}
+		return nil, fmt.Errorf("create pod log: %w", err)
+	}
+	info, err := stderr.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		stderr.Close()
+		return nil, notRegular(path, info)
+	case info.Sys().(*syscall.Stat_t).Nlink > 1:
+		// To truncate it would be to truncate a file elsewhere: it gets one name less.
+		stderr.Close()
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("create pod log: %w", err)
+		}
+		return openLogFile(path)
+	case info.Size() > 0:
+		err = stderr.Truncate(0)
+	}
+	if err == nil && info.Mode().Perm() != 0o600 {
+		err = stderr.Chmod(0o600)
+	}
+	if err == nil {
+		err = syscall.SetNonblock(int(stderr.Fd()), false) // the pod shares the flag
+	}
+	if err != nil {
+		stderr.Close()
+		return nil, fmt.Errorf("create pod log: %w", err)
+	}
+	return stderr, nil
+}
+
+func notRegular(path string, info fs.FileInfo) error {
+	return fmt.Errorf("pod log %s is a %s, not a regular file: remove it", path, fileKind(info))
 }
 
 func createPodDir(dir string) error {

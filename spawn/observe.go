@@ -3,13 +3,14 @@ package spawn
 import (
 	"context"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 	"unicode"
 
-	"golang.org/x/sys/unix"
+	"example.com/podharness/spawn/proc"
+	"example.com/podharness/spawn/safefile"
 )
 
 // What package harness and the commands of this module need of a start and those
@@ -68,28 +69,34 @@ func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 }
 
 // Adopt returns the pod with a process that somebody else has started, as if Start
-// had: its end is seen (through a pidfd on Linux), its status is not known. The
-// caller sees to it that the number is that process's; the other fields of the
-// pod are the caller's, too.
-func Adopt(pid int) *Pod {
-	p := &process{pid: pid, adopted: true, done: make(chan struct{})}
-	ended := watchExit(pid)
-	if ended == nil {
-		ended = func() { pollEnd(pid) }
+// had: its end is seen (through a pidfd on Linux), its status is not known. The handle
+// is the pod's from then on; the other fields of the pod are the caller's.
+func Adopt(h *proc.Handle) *Pod {
+	p := &process{pid: h.PID, adopted: h, done: make(chan struct{})}
+	ended := watchExit(h.PID)
+	if ended == nil || h.Ended() { // the number may have been given away meanwhile
+		ended = func() { pollEnd(h) }
 	}
 	go p.reap(ended)
-	return &Pod{PID: pid, process: p}
+	pod := &Pod{PID: h.PID, process: p}
+	runtime.AddCleanup(pod, (*proc.Handle).Close, h)
+	return pod
 }
 
 // OpenLog opens a log that somebody else has made. Its Grown is as an Observer's.
 func OpenLog(path string, grown func(size int64)) (*Log, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	file, err := safefile.Open(path)
 	if err != nil {
 		return nil, err
 	}
+	return WatchLog(file, grown), nil
+}
+
+// WatchLog is OpenLog for an open file, which Close closes.
+func WatchLog(file *os.File, grown func(size int64)) *Log {
 	l := watchLog(file)
 	l.grown = grown
-	return l, nil
+	return l
 }
 
 // ReadLog returns an open log that is read from an offset on, at which a line begins;
@@ -124,19 +131,6 @@ func WatchDir(ctx context.Context, dir string, look func()) {
 		case <-pace.next(watched):
 		case <-ctx.Done():
 		}
-	}
-}
-
-// Listener returns the process that listens on a socket; 0 where the system does
-// not tell. It connects once.
-func Listener(path string) (pid int, err error) { return connectOnce(path) }
-
-// CloseInherited closes every descriptor above 2 that is not close-on-exec: at
-// the beginning of a process, those that it has inherited. It is for helper
-// processes that must not hold what their parents have open.
-func CloseInherited() {
-	for _, fd := range inheritable() {
-		_ = unix.Close(fd)
 	}
 }
 

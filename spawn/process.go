@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +22,7 @@ const killGrace = 5 * time.Second
 // process is a child that leads its own process group.
 type process struct {
 	pid     int
-	adopted bool          // it is not a child: its parent reaps it
+	adopted *proc.Handle  // of a process that is no child: its parent reaps it; nil = it is one
 	done    chan struct{} // closed once it has ended and, a child, was reaped
 
 	mu     sync.Mutex // held while the process is reaped and while its group is signalled
@@ -108,7 +108,7 @@ func (p *process) isDone() bool {
 // for any child: how the process ended is lost then. A handle on the process is
 // made only now: each is a descriptor where there are pidfds.
 func (p *process) wait() *os.ProcessState {
-	if p.adopted {
+	if p.adopted != nil {
 		return nil
 	}
 	child, err := os.FindProcess(p.pid)
@@ -124,7 +124,7 @@ func (p *process) wait() *os.ProcessState {
 // whoever saw the pod's end from outside must not be told that it runs.
 func (p *process) exitState() *os.ProcessState {
 	p.mu.Lock()
-	state, ended := p.state, !p.reaped && hasEnded(p.pid)
+	state, ended := p.state, !p.reaped && proc.ChildEnded(p.pid)
 	p.mu.Unlock()
 	if ended {
 		<-p.done
@@ -138,10 +138,24 @@ func (p *process) exitState() *os.ProcessState {
 func (p *process) signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.adopted != nil {
+		// It spares the group that the process does not lead: that is somebody else's,
+		// such as the client's.
+		err := p.adopted.SignalGroup(sig)
+		if sig == syscall.SIGKILL { // it may have left its group
+			if own := p.adopted.Signal(sig); err != nil {
+				err = own
+			}
+		}
+		if err != nil && !errors.Is(err, os.ErrProcessDone) {
+			err = fmt.Errorf("send %v to process group %d: %w", sig, p.pid, err)
+		}
+		return err
+	}
 	if p.reaped && !p.reapGroup() {
 		return os.ErrProcessDone
 	}
-	err := p.signalGroup(sig)
+	err := syscall.Kill(-p.pid, sig)
 	if !p.reaped && (err != nil || sig == syscall.SIGKILL) {
 		// It may have left its group for another one. If it has not, it may be
 		// gone by now where something else reaps it.
@@ -162,15 +176,6 @@ func (p *process) signal(sig syscall.Signal) error {
 		return fmt.Errorf("send %v to process group %d: %w", sig, p.pid, err)
 	}
 	return nil
-}
-
-// signalGroup spares the group of an adopted process that does not lead it: it is
-// somebody else's, such as the client's.
-func (p *process) signalGroup(sig syscall.Signal) error {
-	if group, err := syscall.Getpgid(p.pid); p.adopted && err == nil && group != p.pid {
-		return syscall.Kill(p.pid, sig)
-	}
-	return syscall.Kill(-p.pid, sig)
 }
 
 // reapGroup reaps what the group has left to this process, if that inherits
@@ -232,11 +237,11 @@ func (p *process) kill() error {
 	return nil
 }
 
-// pollEnd waits until no process has a number.
-func pollEnd(pid int) {
+// pollEnd waits until a process has ended.
+func pollEnd(h *proc.Handle) {
 	pace := newPace(time.Time{})
 	defer pace.stop()
-	for syscall.Kill(pid, 0) != syscall.ESRCH {
+	for !h.Ended() {
 		<-pace.next(false)
 	}
 }
@@ -244,33 +249,10 @@ func pollEnd(pid int) {
 // closingInheritable returns the descriptors for a child so that it inherits no
 // other: a number of -1 has one closed between fork and exec.
 func closingInheritable(files []uintptr) []uintptr {
-	for _, fd := range inheritable() {
+	for _, fd := range proc.Inheritable() {
 		for fd >= len(files) {
 			files = append(files, ^uintptr(0))
 		}
 	}
 	return files
-}
-
-// inheritable returns the descriptors above 2 that a child would inherit.
-func inheritable() (fds []int) {
-	dir, err := os.Open("/dev/fd")
-	if err != nil {
-		return nil
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil
-	}
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err != nil || fd <= 2 {
-			continue
-		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
-			fds = append(fds, fd)
-		}
-	}
-	return fds
 }

@@ -3,12 +3,9 @@
 package spawn
 
 import (
-	"bytes"
-	"fmt"
 	"math"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -87,67 +84,4 @@ func watchExit(pid int) func() {
 		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 		}
 	}
-}
-
-// hasEnded reports whether a child that was not reaped has ended.
-func hasEnded(pid int) bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	return err == nil && info.Signo != 0
-}
-
-// isStopped reports whether a process was stopped by a signal.
-func isStopped(pid int) bool {
-	return procStat(pid).state == "T"
-}
-
-// stat is what /proc/PID/stat tells (proc(5)); zero = the system does not show the
-// process.
-type stat struct {
-	state   string
-	exiting bool   // it ends: what waits for its descriptors to be closed may go on already
-	started uint64 // in clock ticks since boot
-}
-
-// Ending reports whether a process has ended, or is about to. It is there for package
-// scripts, as what is in observe.go.
-func Ending(pid int) bool {
-	s := procStat(pid)
-	return s.exiting || s.state == ""
-}
-
-func procStat(pid int) (s stat) {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	// The command's name, field 2, may hold spaces and parentheses.
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(fields) < 20 {
-		return stat{}
-	}
-	const flagExiting = 0x4 // PF_EXITING in the kernel's sched.h
-	flags, _ := strconv.ParseUint(string(fields[6]), 10, 64)
-	s.started, _ = strconv.ParseUint(string(fields[19]), 10, 64)
-	s.state, s.exiting = string(fields[0]), flags&flagExiting != 0
-	return s
-}
-
-// workingDir returns the directory that a process is in: started, if it is still
-// in that one, or that cannot be known.
-func workingDir(pid int, started string) string {
-	link := fmt.Sprintf("/proc/%d/cwd", pid)
-	dir, err := os.Readlink(link)
-	if err != nil {
-		return started
-	}
-	// The link leads there by itself, whatever its text says: "(deleted)", or the
-	// name that the directory has for a process with another root.
-	at, err := os.Stat(link)
-	if err != nil || isAt(at, started) || !isAt(at, dir) {
-		return started
-	}
-	return dir
-}
-
-func isAt(dir os.FileInfo, path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && os.SameFile(dir, info)
 }

@@ -12,12 +12,3 @@ func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, e
 
 // watchExit returns nil: there is no way to wait without reaping here.
 func watchExit(int) func() { return nil }
-
-// hasEnded cannot tell without reaping here: done tells soon.
-func hasEnded(int) bool { return false }
-
-// isStopped cannot tell here.
-func isStopped(int) bool { return false }
-
-// workingDir cannot tell here.
-func workingDir(_ int, started string) string { return started }

@@ -9,11 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"example.com/podharness/spawn/proc"
+	"example.com/podharness/spawn/safefile"
 )
 
 // lookTime is how long podspawn looks for ready lines in logs, however long they are.
@@ -29,31 +30,44 @@ type resident struct {
 	Log    string  `json:"log"`
 
 	answers bool
-	unknown error // why PID is 0
+	owner   *proc.Handle // of the process PID; nil = it is not known for certain
+	unknown error        // why
 }
 
-// look returns who lives in a pod directory. It never waits for the pod.
+// look returns who lives in a pod directory. It never waits for the pod. The caller
+// closes it.
 func look(podDir string, late time.Time) resident {
 	podDir, _ = absolute(podDir) // as sockets are announced
 	r := resident{Name: filepath.Base(podDir), Socket: below(podDir, "sock"), Log: below(podDir, logName), State: "stale"}
-	r.PID, r.unknown = ownerOf(podDir, r.Log)
-	told, dir := announcedSocket(r.Name, r.Log, late), workingDir(r.PID, "")
-	if filepath.IsAbs(told) || told != "" && dir != "" {
-		r.Socket = below(dir, told)
+	dir, err := safefile.OpenDir(podDir)
+	if err != nil {
+		r.unknown = err
+		return r
 	}
-	listener, err := Listener(r.Socket)
-	// One that listens elsewhere may be another pod, whatever the log says.
-	own, within := hasStderr(listener, r.Log), strings.HasPrefix(r.Socket, podDir+"/")
-	r.answers = err == nil && (own || within)
-	if own {
-		r.PID = listener
+	defer dir.Close()
+	told := announcedSocket(dir, r.Name, late)
+	if filepath.IsAbs(told) {
+		r.Socket = told
+	} else if told != "" {
+		pod := proc.OwnerOf(dir, r.Socket, time.Time{}, "")
+		if pod.Handle != nil {
+			if in := proc.WorkingDir(pod.Handle.PID, ""); in != "" {
+				r.Socket = below(in, told)
+			}
+			pod.Handle.Close()
+		}
+	}
+	pod := proc.OwnerOf(dir, r.Socket, time.Time{}, "")
+	r.owner, r.unknown, r.answers = pod.Handle, pod.Unknown, pod.Listens
+	if r.owner != nil {
+		r.PID = r.owner.PID
 	}
 	switch {
-	case isStopped(r.PID):
+	case r.PID != 0 && proc.Stopped(r.PID):
 		r.State = "stopped"
 	case r.answers:
 		r.State = "answers"
-	case r.PID != 0 || within && errors.Is(err, syscall.EAGAIN):
+	case r.PID != 0 || pod.Within && errors.Is(pod.Err, syscall.EAGAIN):
 		r.State = "silent"
 	}
 	for _, path := range []string{podDir, r.Socket} {
@@ -64,39 +78,16 @@ func look(podDir string, late time.Time) resident {
 	return r
 }
 
-// ownerOf returns the process that the file pid of a pod directory names, if that is
-// the pod, and not one that has got its number since.
-func ownerOf(podDir, log string) (pid int, err error) {
-	text, err := os.ReadFile(below(podDir, "pid"))
-	if err != nil {
-		return 0, fmt.Errorf("its file pid cannot be read: %w", errors.Unwrap(err))
+func (r resident) close() {
+	if r.owner != nil {
+		r.owner.Close()
 	}
-	pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("its file pid names no process: %.40q", text)
-	}
-	switch group, err := syscall.Getpgid(pid); {
-	case err != nil:
-		return 0, fmt.Errorf("process %d, which its file pid names, has ended", pid)
-	case group != pid || !hasStderr(pid, log):
-		return 0, fmt.Errorf("process %d, which its file pid names, is not known to be the pod: its stderr is not the log, or it leads no process group", pid)
-	}
-	return pid, nil
 }
 
-// hasStderr reports whether a log is the stderr of a process, as that of a pod is. A
-// number alone may be anybody's by now, that of a listener, too: one that has ended may
-// have left its socket to a child.
-func hasStderr(pid int, log string) bool {
-	stderr, err := os.Stat(fmt.Sprintf("/proc/%d/fd/2", pid))
-	info, logErr := os.Stat(log)
-	return err == nil && logErr == nil && os.SameFile(stderr, info)
-}
-
-// announcedSocket returns the path in the ready line of a log; "" if that has none, or
-// another pod's.
-func announcedSocket(name, log string, late time.Time) (path string) {
-	file, err := os.OpenFile(log, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+// announcedSocket returns the path in the ready line of a pod's log; "" if that has none,
+// or another pod's.
+func announcedSocket(dir *safefile.Dir, name string, late time.Time) (path string) {
+	file, err := dir.Open(logName)
 	if err != nil {
 		return ""
 	}
@@ -140,6 +131,7 @@ func (p *podspawn) list(context.Context) error {
 			continue
 		}
 		r := look(below(dir, entry.Name()), late)
+		r.close()
 		if p.json {
 			err = lines.Encode(r)
 		} else {
@@ -153,7 +145,7 @@ func (p *podspawn) list(context.Context) error {
 	return table.Flush()
 }
 
-// resident returns who lives under the name on the command line.
+// resident returns who lives under the name on the command line. The caller closes it.
 func (p *podspawn) resident() (resident, error) {
 	if err := checkPodName(p.cfg.PodName); err != nil {
 		return resident{}, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
@@ -174,6 +166,7 @@ func (p *podspawn) stop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer r.close()
 	began, name := time.Now(), Printable(r.Name)
 	end, err := r.interrupt()
 	if err != nil {
@@ -196,7 +189,7 @@ func (p *podspawn) stop(ctx context.Context) error {
 		case !p.kill:
 			return fmt.Errorf("pod %s still runs %v after SIGINT: process %d; podspawn -stop -kill %s kills it", name, p.grace, r.PID, shellWord(r.Name))
 		}
-		if err := Adopt(r.PID).process.kill(); err != nil {
+		if err := Adopt(r.owner).process.kill(); err != nil {
 			return fmt.Errorf("pod %s: %w", name, err)
 		}
 		how = "was killed"
@@ -217,11 +210,11 @@ func (r resident) interrupt() (end <-chan struct{}, err error) {
 	case r.PID == 0:
 		return nil, fmt.Errorf("its socket does not answer, and %w", r.unknown)
 	}
-	end = Adopt(r.PID).Done()
-	if err := syscall.Kill(r.PID, syscall.SIGINT); err != nil && err != syscall.ESRCH {
+	end = Adopt(r.owner).Done()
+	if err := r.owner.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, fmt.Errorf("send SIGINT to process %d: %w", r.PID, err)
 	}
-	_ = syscall.Kill(r.PID, syscall.SIGCONT) // else a stopped one would not see it
+	_ = r.owner.Signal(syscall.SIGCONT) // else a stopped one would not see it
 	return end, nil
 }
 
@@ -239,7 +232,7 @@ func (r resident) request() (end <-chan struct{}, err error) {
 		_, _ = io.Copy(io.Discard, conn)
 		conn.Close()
 		pace := newPace(time.Time{})
-		for _, err := Listener(r.Socket); err == nil; _, err = Listener(r.Socket) {
+		for _, err := proc.Listener(r.Socket); err == nil; _, err = proc.Listener(r.Socket) {
 			<-pace.next(false)
 		}
 	}()
@@ -251,6 +244,7 @@ func (p *podspawn) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer r.close()
 	log, err := OpenLog(r.Log, nil)
 	if err != nil {
 		return fmt.Errorf("pod %s has no log %s that can be read: %w", Printable(r.Name), Printable(r.Log), errors.Unwrap(err))
@@ -260,7 +254,7 @@ func (p *podspawn) follow(ctx context.Context) error {
 	defer cancel()
 	switch {
 	case r.PID != 0:
-		end := Adopt(r.PID).Done()
+		end := Adopt(r.owner).Done()
 		go func() {
 			<-end
 			cancel()

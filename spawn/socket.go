@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"example.com/podharness/spawn/proc"
 )
 
 // Dial connects to the socket of a pod. Unlike [net.Dial] it takes a path that
@@ -17,7 +19,7 @@ import (
 // way to do that; elsewhere the error says so. The caller closes the
 // connection.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
-	address, release, err := socketAddress(path)
+	address, release, err := proc.SocketAddress(path)
 	if err != nil {
 		return nil, err
 	}
@@ -42,9 +44,9 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 func connect(path string, pid int, launch fs.FileInfo) error {
 	// First: a socket that is replaced meanwhile is not taken for the new one.
 	info, statErr := os.Stat(path)
-	listener, err := connectOnce(path)
+	listener, err := proc.Listener(path)
 	switch {
-	case hasEnded(pid) || syscall.Kill(pid, 0) == syscall.ESRCH:
+	case proc.ChildEnded(pid) || syscall.Kill(pid, 0) == syscall.ESRCH:
 		return errEnded // whatever comes of what it has announced
 	case err != nil:
 		return err
@@ -62,6 +64,21 @@ func connect(path string, pid int, launch fs.FileInfo) error {
 	}
 	if isOlder(info, launch) {
 		return fmt.Errorf("it is older than this pod (process %d), and something still listens on it: a process that an earlier pod of the name has left?", pid)
+	}
+	return nil
+}
+
+// checkListener returns an error if the process that listens on a socket is older
+// than the pod with the process pid. Where one of them is gone, or the system does
+// not show them, that is not known.
+func checkListener(listener, pid int) error {
+	ours, isShown := proc.Lookup(pid)
+	theirs, _ := proc.Lookup(listener)
+	if ours.Exiting || !isShown && syscall.Kill(pid, 0) == syscall.ESRCH {
+		return errEnded
+	}
+	if 0 < theirs.Start && theirs.Start < ours.Start {
+		return fmt.Errorf("process %d answers there, which is older than this pod (process %d): a stale pod of the same name?", listener, pid)
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"example.com/podharness/spawn/proc"
 )
 
 // Start launches a pod and waits until it is ready. It may be called from many
@@ -327,7 +329,7 @@ func (s *start) ready(line []byte, cut bool) error {
 	}
 	s.socket = told.socket
 	if !filepath.IsAbs(told.socket) {
-		s.socket = below(workingDir(s.process.pid, s.Dir), told.socket)
+		s.socket = below(proc.WorkingDir(s.process.pid, s.Dir), told.socket)
 	}
 	return nil
 }
@@ -343,7 +345,7 @@ func (s *start) missing() string {
 			missing += " (" + socketTrouble(s.socket, s.socketErr) + ")"
 		}
 	}
-	if isStopped(s.process.pid) {
+	if proc.Stopped(s.process.pid) {
 		missing += isStoppedNote
 	}
 	return missing

@@ -4,6 +4,8 @@ package safefile
 
 import (
 	"fmt"
+	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +22,19 @@ func placeOf(fd int) (place, error) {
 	var old unix.Stat_t // seccomp may refuse statx
 	err = unix.Fstat(fd, &old)
 	return place{dev: uint64(old.Dev)}, err
+}
+
+func born(fd int) time.Time {
+	var info unix.Statx_t
+	if unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &info) != nil || info.Mask&unix.STATX_BTIME == 0 {
+		return time.Time{}
+	}
+	return time.Unix(info.Btime.Sec, int64(info.Btime.Nsec))
+}
+
+func linkat(file *os.File, dir int, name string) error {
+	// Not by its name, at which there may be another file by now.
+	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), dir, name, unix.AT_SYMLINK_FOLLOW)
 }
 
 // makeWritable lets the owner of a directory that cannot be opened read and write it.

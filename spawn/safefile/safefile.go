@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,8 @@ import (
 // A Dir is an open directory. Its methods may be called by several goroutines at once.
 type Dir struct {
 	file  *os.File
-	place place // of the file system, and the mount, that all below must be on
+	name  string // as paths in errors begin
+	place place  // of the file system, and the mount, that all below must be on
 }
 
 // OpenDir opens a directory. Its own path may lead through links, but it must not be
@@ -39,23 +41,65 @@ func OpenDir(path string) (*Dir, error) {
 		}
 		return nil, err
 	}
-	return dirOf(file)
+	return dirOf(file, path)
 }
 
-func dirOf(file *os.File) (*Dir, error) {
+func dirOf(file *os.File, name string) (*Dir, error) {
 	place, err := placeOf(int(file.Fd()))
 	if err != nil {
 		file.Close()
 		return nil, &fs.PathError{Op: "stat", Path: file.Name(), Err: err}
 	}
-	return &Dir{file, place}, nil
+	return &Dir{file, name, place}, nil
 }
 
 // Close closes the directory.
 func (d *Dir) Close() error { return d.file.Close() }
 
 // Name returns the path that it was opened by.
-func (d *Dir) Name() string { return d.file.Name() }
+func (d *Dir) Name() string { return d.name }
+
+// path returns that of an element. It is not cleaned: behind a link that would be another.
+func (d *Dir) path(name string) string {
+	if name == "." {
+		return d.name
+	}
+	return strings.TrimSuffix(d.name, "/") + "/" + name
+}
+
+// Born returns when the directory was made; zero = the system does not tell.
+func (d *Dir) Born() time.Time { return born(int(d.file.Fd())) }
+
+// Is reports whether a path leads to the same directory as another path below d does.
+func (d *Dir) Is(path, below string) bool {
+	at, err := d.Dir(below)
+	if err != nil {
+		return false
+	}
+	defer at.Close()
+	info, err := at.file.Stat()
+	other, otherErr := os.Stat(path)
+	return err == nil && otherErr == nil && os.SameFile(info, other)
+}
+
+// IsSocket reports whether a socket is at a path below d.
+func (d *Dir) IsSocket(path string) bool {
+	dir, name, err := d.parent(path)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	return dir.kind(name) == unix.S_IFSOCK
+}
+
+// kind returns the type of an element, that of a link itself; 0 = it is not there.
+func (d *Dir) kind(name string) uint32 {
+	var info unix.Stat_t
+	if unix.Fstatat(int(d.file.Fd()), name, &info, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return 0
+	}
+	return uint32(info.Mode) & unix.S_IFMT
+}
 
 // ReadDir returns what is in the directory, at most so many entries, sorted.
 func (d *Dir) ReadDir(most int) ([]fs.DirEntry, error) {
@@ -73,7 +117,7 @@ func (d *Dir) ReadDir(most int) ([]fs.DirEntry, error) {
 
 // openat opens one element, whatever it is; a FIFO or a device is not waited for.
 func (d *Dir) openat(name string, flags int, perm uint32) (*os.File, error) {
-	path := filepath.Join(d.Name(), name)
+	path := d.path(name)
 	if flags&unix.O_DIRECTORY == 0 {
 		flags |= unix.O_NONBLOCK
 	}
@@ -82,7 +126,7 @@ func (d *Dir) openat(name string, flags int, perm uint32) (*os.File, error) {
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
-		case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.ENOTDIR) && d.hasLink(name):
+		case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.ENOTDIR) && d.kind(name) == unix.S_IFLNK:
 			err = errLink
 		case errors.Is(err, unix.ENXIO):
 			err = errNotRegular
@@ -99,17 +143,14 @@ func (d *Dir) openat(name string, flags int, perm uint32) (*os.File, error) {
 	}
 }
 
+// ErrTooLarge is the error of ReadFile for a file that holds more than it may.
+var ErrTooLarge = errors.New("is larger")
+
 var (
 	errMounted    = errors.New("something is mounted there")
 	errLink       = errors.New("is a symbolic link")
 	errNotRegular = errors.New("is no regular file")
 )
-
-func (d *Dir) hasLink(name string) bool {
-	var info unix.Stat_t
-	err := unix.Fstatat(int(d.file.Fd()), name, &info, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && info.Mode&unix.S_IFMT == unix.S_IFLNK
-}
 
 // Dir opens the directory at a path below d. The caller closes it.
 func (d *Dir) Dir(path string) (*Dir, error) {
@@ -123,7 +164,7 @@ func (d *Dir) MkdirAll(path string, perm fs.FileMode) (*Dir, error) {
 		if err == nil || errors.Is(err, unix.EEXIST) {
 			return nil
 		}
-		return &fs.PathError{Op: "mkdir", Path: filepath.Join(at.Name(), name), Err: err}
+		return &fs.PathError{Op: "mkdir", Path: at.path(name), Err: err}
 	})
 }
 
@@ -132,7 +173,7 @@ func (d *Dir) walk(path string, before func(at *Dir, name string) error) (*Dir, 
 	if err != nil {
 		return nil, err
 	}
-	at := &Dir{file, d.place}
+	at := &Dir{file, d.name, d.place}
 	for _, name := range elements(path) {
 		err := before(at, name)
 		var next *os.File
@@ -146,7 +187,7 @@ func (d *Dir) walk(path string, before func(at *Dir, name string) error) (*Dir, 
 		if err != nil {
 			return nil, err
 		}
-		at = &Dir{next, d.place}
+		at = &Dir{next, next.Name(), d.place}
 	}
 	return at, nil
 }
@@ -214,22 +255,15 @@ func (d *Dir) ReadFile(path string, most int64) ([]byte, error) {
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, most+1))
 	if err == nil && int64(len(text)) > most {
-		return nil, &fs.PathError{Op: "read", Path: file.Name(), Err: fmt.Errorf("is larger than %d bytes", most)}
+		return nil, &fs.PathError{Op: "read", Path: file.Name(), Err: fmt.Errorf("%w than %d bytes", ErrTooLarge, most)}
 	}
 	return text, err
 }
 
-// Link makes a link named to in the directory at the open regular file named path below
-// d, so that the file outlives its removal there.
-func (d *Dir) Link(path string, at *Dir, to string) error {
-	dir, name, err := d.parent(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	// Without AT_SYMLINK_FOLLOW a link is linked, and refused when it is opened.
-	if err := unix.Linkat(int(dir.file.Fd()), name, int(at.file.Fd()), to, 0); err != nil {
-		return &os.LinkError{Op: "link", Old: filepath.Join(d.Name(), path), New: filepath.Join(at.Name(), to), Err: err}
+// LinkFile gives an open file one more name, in d.
+func (d *Dir) LinkFile(file *os.File, name string) error {
+	if err := linkat(file, int(d.file.Fd()), name); err != nil {
+		return &os.LinkError{Op: "link", Old: file.Name(), New: d.path(name), Err: err}
 	}
 	return nil
 }
@@ -247,11 +281,12 @@ func Open(path string) (*os.File, error) {
 
 // openParent does not clean a path, which would remove a .. behind a link.
 func openParent(path string) (*Dir, error) {
-	file, err := os.OpenFile(path[:strings.LastIndexByte(path, '/')+1]+".", unix.O_DIRECTORY|os.O_RDONLY, 0)
+	name := path[:strings.LastIndexByte(path, '/')+1]
+	file, err := os.OpenFile(cmp.Or(name, "."), unix.O_DIRECTORY|os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	return dirOf(file)
+	return dirOf(file, cmp.Or(name, "."))
 }
 
 // RemoveAll removes what is at a path, and all below it. What is mounted there, or below
@@ -307,7 +342,7 @@ func (d *Dir) removeError(name string, err error) error {
 	if errors.Is(err, unix.EBUSY) {
 		err = errMounted
 	}
-	return &fs.PathError{Op: "remove", Path: filepath.Join(d.Name(), name), Err: err}
+	return &fs.PathError{Op: "remove", Path: d.path(name), Err: err}
 }
 
 // mostErrors bounds how many things that stay a message names.
@@ -325,7 +360,7 @@ func (d *Dir) removeBelow(name string) error {
 	case err != nil:
 		return err
 	}
-	dir := &Dir{file, d.place}
+	dir := &Dir{file, file.Name(), d.place}
 	defer dir.Close()
 	var errs []error
 	for more, writable := true, false; more; {

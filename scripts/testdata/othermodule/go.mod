@@ -1,5 +1,5 @@
 module example.org/agent
 
-go 1.23.0
+go 1.24.0
 
 require example.com/podharness v0.0.0

@@ -73,6 +73,9 @@ func runtimeDir(t *testing.T) string {
 func pids(dir string) (all []int) {
 	files, _ := filepath.Glob(dir + "/*/pid")
 	for _, file := range files {
+		if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
 		text, _ := os.ReadFile(file)
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
 			all = append(all, pid)

@@ -247,23 +247,15 @@ func TestPodThatDoesNotStop(t *testing.T) {
 func TestNumberOfAnotherProcess(t *testing.T) {
 	dir := runtimeDir(t)
 	require.NoError(t, os.Mkdir(dir+"/alpha", 0o700))
-	log, err := os.Create(dir + "/alpha/stderr.log")
-	require.NoError(t, err)
-	defer log.Close()
-	member := exec.Command("sleep", "1009") // its stderr is the log, but it is no group's leader
-	member.Stderr = log
-	require.NoError(t, member.Start())
-	t.Cleanup(func() {
-		assert.NoError(t, member.Process.Kill())
-		_ = member.Wait()
-	})
+	require.NoError(t, os.WriteFile(dir+"/alpha/stderr.log", nil, 0o600))
+	const unknown = "is not known to be the pod: its stderr is not the log stderr.log, or it is older than the pod"
 	for text, want := range map[string]string{
-		fmt.Sprint(sleeper(t)):          "is not known to be the pod: its stderr is not the log, or it leads no process group",
-		fmt.Sprint(member.Process.Pid):  "is not known to be the pod: its stderr is not the log, or it leads no process group",
+		fmt.Sprint(sleeper(t)):          unknown,
 		"1":                             `its file pid names no process: "1"`,
 		"-1":                            `its file pid names no process: "-1"`,
 		"many":                          `its file pid names no process: "many"`,
-		strings.Repeat("1", 100) + "\n": `its file pid names no process: "1111`,
+		strings.Repeat("1", 100):        `its file pid names no process: "1111`,
+		strings.Repeat("1", 100) + "\n": "its file pid cannot be read: is larger than 100 bytes",
 	} {
 		require.NoError(t, os.WriteFile(dir+"/alpha/pid", []byte(text), 0o600))
 		_, stderr, status := run("-stop", "-grace", "0s", "-kill", "alpha")
@@ -292,9 +284,9 @@ func TestSocketOfAnotherPod(t *testing.T) {
 	}
 }
 
-// TestPodWhoseProcessIsUnknown has neither pid file nor log, so that a signal could hit
-// anybody.
-func TestPodWhoseProcessIsUnknown(t *testing.T) {
+// TestPodIsKnownByItsSocket has neither pid file nor log.
+func TestPodIsKnownByItsSocket(t *testing.T) {
+	needProcesses(t)
 	dir := runtimeDir(t)
 	pid := started(t, "ignore INT; bind; ready; serve", "alpha")
 	require.NoError(t, os.Remove(dir+"/alpha/pid"))
@@ -302,19 +294,126 @@ func TestPodWhoseProcessIsUnknown(t *testing.T) {
 	past := time.Now().Add(-time.Hour)
 	require.NoError(t, os.Chtimes(dir+"/alpha/sock", past, past)) // which is its age
 	stdout, _, _ := run("-list")
-	assert.Regexp(t, `^alpha +answers +process unknown +1h0m\ds `, stdout)
+	assert.Regexp(t, fmt.Sprintf(`^alpha +answers +process %d +1h0m\ds `, pid), stdout)
+	_, stderr, status := run("-stop", "-grace", "50ms", "-kill", "alpha")
+	require.Zero(t, status, stderr)
+	assert.Eventually(t, func() bool { return hasEnded(pid) }, 10*time.Second, time.Millisecond)
+}
+
+// startedUnknown starts a pod whose directory is made anew, so that it is older than that,
+// and nothing proves that the process is the pod.
+func startedUnknown(t *testing.T, dir, program, name string) (pid int) {
+	t.Helper()
+	pid = started(t, program, name)
+	at, old := dir+"/"+name, dir+"/."+name
+	require.NoError(t, os.Rename(at, old))
+	t.Cleanup(func() { _ = os.RemoveAll(old) })
+	require.Eventually(t, func() bool {
+		require.NoError(t, os.Mkdir(at, 0o700))
+		require.NoError(t, os.Rename(old+"/sock", at+"/sock"))
+		stdout, _, _ := run("-list")
+		if regexp.MustCompile("(?m)^" + name + " +answers +process unknown ").MatchString(stdout) {
+			return true
+		}
+		require.NoError(t, os.Rename(at+"/sock", old+"/sock"))
+		require.NoError(t, os.Remove(at))
+		return false
+	}, 10*time.Second, time.Millisecond)
+	return pid
+}
+
+func TestPodWhoseProcessIsUnknown(t *testing.T) {
+	dir := runtimeDir(t)
+	pid := startedUnknown(t, dir, "ignore INT; bind; ready; serve", "alpha")
 	stdout, stderr, status := run("-stop", "alpha")
 	require.Zero(t, status, stderr)
 	assert.Regexp(t, `^pod alpha ended after \d+ms\n$`, stdout, "it was asked over its socket")
 	assert.Eventually(t, func() bool { return hasEnded(pid) }, 10*time.Second, time.Millisecond)
 
-	pid = started(t, "bind; ready; answer shutdown '{}'; serve", "beta")
-	require.NoError(t, os.Remove(dir+"/beta/pid"))
-	require.NoError(t, os.Remove(dir+"/beta/stderr.log"))
+	pid = startedUnknown(t, dir, "bind; ready; answer shutdown '{}'; serve", "beta")
 	_, stderr, status = run("-stop", "-grace", "50ms", "-kill", "beta")
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stderr, "podspawn: pod beta still answers 50ms after it was asked to stop, and cannot be killed: its file pid cannot be read: no such file or directory\n")
 	assert.NoError(t, syscall.Kill(pid, 0))
+	require.NoError(t, syscall.Kill(-pid, syscall.SIGKILL))
+}
+
+// TestWhatIsNotThePods has things in a pod directory that lead elsewhere, or nowhere. Each
+// command ends in time, and harms nobody.
+func TestWhatIsNotThePods(t *testing.T) {
+	needProcesses(t)
+	for name, prepare := range map[string]func(t *testing.T, dir string, stranger int){
+		"pid is a FIFO":   func(t *testing.T, dir string, _ int) { require.NoError(t, syscall.Mkfifo(dir+"/pid", 0o600)) },
+		"pid is a device": func(t *testing.T, dir string, _ int) { require.NoError(t, os.Symlink("/dev/zero", dir+"/pid")) },
+		"pid is a dir":    func(t *testing.T, dir string, _ int) { require.NoError(t, os.Mkdir(dir+"/pid", 0o700)) },
+		"log is a FIFO":   func(t *testing.T, dir string, _ int) { require.NoError(t, syscall.Mkfifo(dir+"/stderr.log", 0o600)) },
+		"log is a device": func(t *testing.T, dir string, n int) {
+			writePID(t, dir, n)
+			require.NoError(t, os.Symlink("/dev/null", dir+"/stderr.log"))
+		},
+		"log is a link": func(t *testing.T, dir string, n int) {
+			writePID(t, dir, n)
+			require.NoError(t, os.Symlink(dir+"/../stranger", dir+"/stderr.log"))
+		},
+		"log is a name": func(t *testing.T, dir string, n int) {
+			writePID(t, dir, n)
+			require.NoError(t, os.Link(dir+"/../stranger", dir+"/stderr.log"))
+		},
+		"sock is a link": func(t *testing.T, dir string, _ int) {
+			require.NoError(t, os.Symlink(dir+"/../other/sock", dir+"/sock"))
+		},
+		"sock is a name":   func(t *testing.T, dir string, _ int) { require.NoError(t, os.Link(dir+"/../other/sock", dir+"/sock")) },
+		"sock is a parent": func(t *testing.T, dir string, _ int) { announce(t, dir, dir+"/../other/sock") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := runtimeDir(t)
+			log, err := os.Create(dir + "/stranger")
+			require.NoError(t, err)
+			defer log.Close()
+			stranger := exec.Command("sleep", "1000")
+			stranger.Stderr, stranger.SysProcAttr = log, &syscall.SysProcAttr{Setpgid: true}
+			require.NoError(t, stranger.Start())
+			other := started(t, "ready", "other")
+			t.Cleanup(func() {
+				assert.NoError(t, stranger.Process.Kill(), "it lives")
+				_ = stranger.Wait()
+				assert.False(t, hasEnded(other))
+			})
+			age := func() time.Duration { return time.Since(began(t, dir+"/stranger")) }
+			require.Eventually(t, func() bool { return age() > 100*time.Millisecond }, 10*time.Second, time.Millisecond)
+			require.NoError(t, os.Mkdir(dir+"/alpha", 0o700))
+			prepare(t, dir+"/alpha", stranger.Process.Pid)
+			for _, args := range [][]string{{"-list"}, {"-stop", "-kill", "-grace", "50ms", "alpha"}, {"-follow", "alpha"}} {
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					run(args...)
+				}()
+				select {
+				case <-ended:
+				case <-time.After(10 * time.Second):
+					require.Fail(t, "it has no end", args)
+				}
+			}
+		})
+	}
+}
+
+func writePID(t *testing.T, dir string, pid int) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(dir+"/pid", []byte(fmt.Sprint(pid)), 0o600))
+}
+
+func announce(t *testing.T, dir, socket string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(dir+"/stderr.log", []byte("YOI-READY\talpha\t"+socket+"\n"), 0o600))
+}
+
+func began(t *testing.T, path string) time.Time {
+	t.Helper()
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	return info.ModTime()
 }
 
 func TestFollow(t *testing.T) {

@@ -1,0 +1,295 @@
+package harness
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
+	"example.com/podharness/spawn/safefile"
+	"golang.org/x/sys/unix"
+)
+
+// How long the watchdog takes at the most: to look at what lives, to kill what forks
+// faster than it is found, and to write evidence.
+const (
+	lookTime     = 2 * time.Second
+	lastGrace    = 10 * time.Second
+	evidenceTime = time.Minute
+)
+
+// runWatchdog is what the watchdog does. It waits for the end of the test binary, looks
+// at what its pods have left, and ends that. Only then it reads what pods could have
+// written, to write the evidence of the tests that were cut short, and removes their
+// sandboxes.
+func runWatchdog(mark, root, base string) {
+	proc.CloseInherited()
+	debug.FreeOSMemory() // what the host's initialization used
+	w := newWatched()
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		w.note(lines.Text())
+	}
+	seen, err := within(lookTime, func() lastLook { return w.look(mark) })
+	w.end(mark, root)
+	if err != nil {
+		seen = lastLook{at: time.Now(), unknown: err}
+	}
+	evidence, err := within(evidenceTime, func() []*record { return w.cutShort(root, base, seen) })
+	told := sayWhere(evidence, err)
+	deadline := time.Now().Add(evidenceTime)
+	for _, r := range evidence {
+		// What cannot be written is missing there.
+		_, _ = within(time.Until(deadline), func() bool { r.write(); return true })
+	}
+	told()
+	_ = safefile.RemoveAll(root)
+}
+
+// within returns what f returns; an error if that takes longer, or if f panics. What it
+// reads may be a pod's.
+func within[T any](d time.Duration, f func() T) (T, error) {
+	type outcome struct {
+		result T
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		var o outcome
+		defer func() {
+			if p := recover(); p != nil {
+				o.err = fmt.Errorf("panic: %v", p)
+			}
+			done <- o
+		}()
+		o.result = f()
+	}()
+	select {
+	case o := <-done:
+		return o.result, o.err
+	case <-time.After(d):
+		var none T
+		return none, fmt.Errorf("it took longer than %v", d)
+	}
+}
+
+// sayWhere names the evidence on the test binary's stderr, and lets go of that, for
+// the end of which go test waits: when the function that it returns is called, since
+// whoever goes on then may collect the evidence, but no later than in a second.
+func sayWhere(evidence []*record, lost error) (written func()) {
+	var lines []string
+	for _, r := range evidence {
+		where := spawn.Printable(r.dir)
+		if r.dir == "" {
+			where = fmt.Sprintf("lost: %v", errors.Join(r.lost...))
+		}
+		lines = append(lines, fmt.Sprintf("harness: evidence of %s (%s): %s\n", spawn.Printable(r.Test), spawn.Printable(r.Why), where))
+	}
+	if lost != nil {
+		lines = append(lines, fmt.Sprintf("harness: the evidence of the tests that were cut short is lost: %v\n", lost))
+	}
+	over, said := make(chan struct{}), make(chan struct{})
+	late := time.After(time.Second)
+	signal.Ignore(syscall.SIGPIPE) // nobody may read it any more
+	go func() {
+		defer close(said)
+		if len(evidence) > 0 {
+			select {
+			case <-over:
+			case <-late:
+			}
+		}
+		for _, line := range lines {
+			fmt.Fprint(os.Stderr, line)
+		}
+		os.Stderr.Close()
+	}()
+	return func() {
+		close(over)
+		select {
+		case <-said:
+		case <-time.After(time.Second): // nobody reads it, and it is full
+		}
+	}
+}
+
+// watched is what the watchdog knows: what the test binary, and nobody else, has told it.
+type watched struct {
+	pods   map[proc.ID]heldPod
+	starts int            // whose process is not known yet
+	since  int64          // the begin of the first of those; 0 = there is none
+	places map[int]string // where the evidence of a sandbox is, or goes
+}
+
+type heldPod struct {
+	*proc.Handle
+	dump syscall.Signal // has it write what it does; 0 = nothing has
+}
+
+func newWatched() *watched { return &watched{pods: map[proc.ID]heldPod{}, places: map[int]string{}} }
+
+// note takes a line of the test binary.
+func (w *watched) note(line string) {
+	if line == "" {
+		return
+	}
+	what, text := line[0], line[1:]
+	if what == isPlaced {
+		var sandbox int
+		var dir string
+		if n, _ := fmt.Sscanf(text, "%d %q", &sandbox, &dir); n == 2 {
+			w.places[sandbox] = dir
+		}
+		return
+	}
+	var p proc.ID
+	var dump int
+	_, _ = fmt.Sscan(text, &p.PID, &p.Start, &dump)
+	pod, known := w.pods[p]
+	switch {
+	case what == startBegins:
+		if w.starts++; w.starts == 1 {
+			w.since = p.Start
+		}
+	case what == isLaunched:
+		if w.starts = max(0, w.starts-1); w.starts == 0 { // a new one has not seen all begin
+			w.since = 0
+		}
+		if handle, err := proc.Hold(p); err == nil {
+			w.pods[p] = heldPod{handle, syscall.Signal(dump)}
+		}
+	case what == isLetGo && known:
+		pod.Close()
+		delete(w.pods, p)
+	}
+}
+
+// lastLook is what lived when the test binary had ended.
+type lastLook struct {
+	at        time.Time
+	unknown   error             // why nothing else is known; nil = it is
+	processes map[string]string // descriptions, by the mark of the sandbox
+	ended     map[int]bool      // the pods that had ended, by process
+	before    map[int]stamp     // what the pods had written before they were asked to write what they do
+	asked     map[int]mark      // that they were
+}
+
+// look describes what lives, and has pods write what they do.
+func (w *watched) look(binary string) lastLook {
+	l := lastLook{at: time.Now(), processes: map[string]string{}, ended: map[int]bool{}, before: map[int]stamp{}, asked: map[int]mark{}}
+	sandboxes := map[string][]proc.Process{}
+	for _, p := range proc.Find(proc.Match{Mark: binary}) {
+		number, _, _ := strings.Cut(strings.TrimPrefix(p.Mark, binary+"/"), "/")
+		sandboxes[number] = append(sandboxes[number], p)
+	}
+	for number, processes := range sandboxes {
+		var text strings.Builder
+		describe(&text, processes)
+		l.processes[number] = text.String()
+	}
+	var pids []int
+	for id, pod := range w.pods {
+		if stderr := proc.Stderr(id.PID); pod.dump != 0 && stderr != nil {
+			l.before[id.PID] = stamp{At: stderr.ModTime(), Size: stderr.Size()}
+		}
+		if pod.dump != 0 && pod.Signal(pod.dump) == nil {
+			l.asked[id.PID] = mark{What: unix.SignalName(pod.dump), At: time.Now()}
+			pids = append(pids, id.PID)
+		}
+	}
+	awaitQuiet(pids, dumpGrace/4, func() (size int64) {
+		for _, pid := range pids {
+			if stderr := proc.Stderr(pid); stderr != nil {
+				size += stderr.Size()
+			}
+		}
+		return size
+	})
+	for id, pod := range w.pods {
+		l.ended[id.PID] = pod.Ended()
+	}
+	return l
+}
+
+// end kills what the pods have left.
+func (w *watched) end(mark, root string) {
+	var handles []*proc.Handle
+	for _, pod := range w.pods {
+		pod.KillGroup()
+		handles = append(handles, pod.Handle)
+	}
+	logs, _ := filepath.EvalSymlinks(root) // as /proc has it
+	proc.Kill(proc.Match{Mark: mark, Logs: logs, OrphanSince: w.since}, time.Now().Add(lastGrace))
+	proc.AwaitEnds(handles, killGrace)
+}
+
+// cutShort returns the records of the tests that the end of the test binary has cut short,
+// as they were when it was seen what lives. All processes have ended.
+func (w *watched) cutShort(root, base string, seen lastLook) (evidence []*record) {
+	own, err := safefile.OpenDir(filepath.Join(root, ownDir))
+	if err != nil {
+		return nil
+	}
+	defer own.Close()
+	entries, _ := own.ReadDir(-1)
+	for _, entry := range entries {
+		sandbox, err := strconv.Atoi(entry.Name())
+		// What a TB of its own keeps below root goes with the sandboxes.
+		if err != nil || strings.HasPrefix(w.places[sandbox], root+"/") {
+			continue
+		}
+		dir, err := own.Dir(entry.Name())
+		if err != nil {
+			continue
+		}
+		r := readJournal(dir, filepath.Join(root, entry.Name()))
+		dir.Close()
+		if r != nil {
+			r.base, r.dir = base, w.places[sandbox]
+			evidence = append(evidence, r)
+		}
+	}
+	most, _ := maxEvidence()
+	for _, r := range evidence {
+		r.most = most / int64(len(evidence))
+		if r.Until.IsZero() || r.dir == "" {
+			processes := cmp.Or(seen.processes[filepath.Base(r.box)], "0 processes alive\n")
+			if seen.unknown != nil {
+				processes = fmt.Sprintf("which processes lived is not known: %v\n", seen.unknown)
+			}
+			r.freeze(whyEnded, processes, seen.at)
+		}
+		for _, l := range r.Lives {
+			l.complete(seen)
+		}
+	}
+	return evidence
+}
+
+// complete notes what the test binary did not come to.
+func (l *life) complete(seen lastLook) {
+	if before, ok := seen.before[l.PID]; ok && l.Pod != "" {
+		l.Stamps = append(l.Stamps, before)
+	}
+	if asked, ok := seen.asked[l.PID]; ok && l.Pod != "" {
+		l.add(asked)
+	}
+	if _, how := l.end(seen.at); how == "" && l.PID != 0 && seen.ended[l.PID] {
+		l.add(mark{"it has ended, how is not known", seen.at, true})
+	}
+	if l.file == nil {
+		return
+	}
+	if info, err := l.file.Stat(); err == nil { // when the last bytes came
+		l.Stamps = append(l.Stamps, stamp{At: info.ModTime(), Size: info.Size()})
+	}
+}

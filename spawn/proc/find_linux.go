@@ -1,0 +1,212 @@
+//go:build !portable
+
+package proc
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Find returns the processes that match, those that end while it looks left out. A mark
+// is inherited by whatever a pod starts, in whatever group or session, and outlives its
+// parents.
+func Find(m Match) []Process { return search(m, All) }
+
+// search returns the matches among the processes of a list.
+//
+// While /proc is read a process can start another one and end, and a number may be
+// given whose process is not there yet. So all are looked at again until there is
+// nothing new, and none that was found has ended meanwhile: it may have left a child.
+// What goes on so to the last round is restless.
+func search(m Match, list func() []int) []Process {
+	const rounds, last = 100, 90 // where processes come and go all the time
+	looked := map[int]bool{}
+	found, passed := map[int]Process{}, map[int]Process{}
+	for round := range rounds {
+		again := false
+		for _, pid := range list() {
+			if looked[pid] {
+				continue
+			}
+			what, p := m.look(pid)
+			if what == isMatch {
+				found[pid] = p
+			}
+			looked[pid] = what == isMatch || what == isOther
+			again = again || what != isGone
+		}
+		for pid, p := range found {
+			if now, _ := m.look(pid); now != isMatch {
+				delete(found, pid)
+				again = true
+				if round >= last && p.group != 0 {
+					p.Restless = true
+					passed[p.group] = p
+				}
+			}
+		}
+		if !again {
+			clear(passed)
+			break
+		}
+	}
+	for _, p := range passed { // of each group the last
+		if _, ok := found[p.PID]; !ok {
+			found[p.PID] = p
+		}
+	}
+	return slices.SortedFunc(maps.Values(found), func(a, b Process) int { return cmp.Compare(a.PID, b.PID) })
+}
+
+// What a look at a process tells.
+type look int
+
+const (
+	isGone look = iota
+	isOther
+	isMatch
+	// isStarting: between two programs a process has neither environment nor
+	// command line.
+	isStarting
+)
+
+// look also describes a match.
+func (m Match) look(pid int) (look, Process) {
+	env, err := environ(pid)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH):
+		return isGone, Process{}
+	case m.hasMark(env) || m.isMember(pid) || m.hasLog(pid) || err != nil && m.isOrphan(pid):
+		// A thread that is not the first one has files in /proc, too.
+		if leader := Status(pid, "Tgid"); leader != "" && leader != strconv.Itoa(pid) {
+			return isOther, Process{}
+		}
+		s, _ := Lookup(pid)
+		return isMatch, Process{ID: ID{pid, s.Start}, Args: CommandLine(pid), Mark: markIn(env), Age: age(s.Start), group: s.Group}
+	case err != nil || len(env) > 0:
+		return isOther, Process{}
+	}
+	// Threads of the kernel and processes that have ended have no program and no
+	// command line either (proc(5)).
+	_, err = os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err == nil && CommandLine(pid) == nil {
+		return isStarting, Process{}
+	}
+	if env, err := environ(pid); err != nil || len(env) > 0 {
+		return isStarting, Process{} // it has got both since
+	}
+	return isOther, Process{}
+}
+
+func (m Match) hasMark(env []byte) bool {
+	return m.Mark != "" && strings.HasPrefix(markIn(env), m.Mark)
+}
+
+func hasMark(pid int, mark string) bool {
+	env, _ := environ(pid)
+	return Match{Mark: mark}.hasMark(env)
+}
+
+// markIn returns the mark in an environment; "" = there is none.
+func markIn(env []byte) string {
+	entry := []byte("\x00" + MarkEnv + "=")
+	if rest, ok := bytes.CutPrefix(env, entry[1:]); ok {
+		env = rest
+	} else if i := bytes.Index(env, entry); i >= 0 {
+		env = env[i+len(entry):]
+	} else {
+		return ""
+	}
+	value, _, _ := bytes.Cut(env, []byte{0})
+	return string(value)
+}
+
+// isMember reports whether a process that has not ended is in the group. The number of
+// a group is given away with the last member, and then to a process.
+func (m Match) isMember(pid int) bool {
+	if m.Group == 0 {
+		return false
+	}
+	s, ok := Lookup(pid)
+	return ok && s.Group == m.Group && s.State != 'Z' && unix.Kill(m.Group, 0) == unix.ESRCH
+}
+
+func (m Match) hasLog(pid int) bool {
+	if m.Logs == "" {
+		return false
+	}
+	stderr, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", pid))
+	return strings.HasPrefix(stderr, m.Logs+"/")
+}
+
+// isOrphan: whoever has inherited this process has inherited the other one, too.
+func (m Match) isOrphan(pid int) bool {
+	if m.OrphanSince == 0 {
+		return false
+	}
+	s, ok := Lookup(pid)
+	return ok && s.Group == pid && s.Session != pid && s.Parent == os.Getppid() && s.Start >= m.OrphanSince
+}
+
+// A Range is a moment in the numbering of processes and threads, which goes up and at
+// the largest number begins anew (pid_namespaces(7)).
+type Range struct {
+	forks int // how many numbers were given since boot, at least; 0 = not known
+	// First is the number of a process that was made just after that moment.
+	First int
+}
+
+// Now returns a Range that begins now. Its First is for the caller to set.
+func Now() (r Range) {
+	text, _ := read("/proc/stat") // its line "processes" (proc(5))
+	_, forks, _ := strings.Cut(string(text), "\nprocesses ")
+	_, _ = fmt.Sscan(forks, &r.forks)
+	return r
+}
+
+// list returns a function that lists the processes that there may be of those made since:
+// a few numbers, if few were given, and else all processes.
+func (r Range) list() func() []int {
+	const few = 200
+	var last int // the number given last
+	var pids []int
+	return func() []int {
+		before := last
+		last = lastPID()
+		if last == before && pids != nil {
+			return pids // none was given since
+		}
+		// Numbers between which the process is not are those of another system, as a
+		// container may be shown them, or have begun anew.
+		if r.forks == 0 || Now().forks-r.forks > few || last < r.First || last-r.First > few {
+			pids = nil
+			return All()
+		}
+		for pid := max(r.First, before+1); pid <= last; pid++ {
+			pids = append(pids, pid)
+		}
+		return pids
+	}
+}
+
+// Lasting returns which matches, all of them made since a Range began, are still there
+// after at most d.
+func Lasting(m Match, since Range, d time.Duration) []Process {
+	found := search(m, since.list())
+	if len(found) == 0 {
+		return nil
+	}
+	AwaitEnds(m.holdAll(found), d)
+	return search(m, since.list())
+}

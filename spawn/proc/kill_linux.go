@@ -1,0 +1,234 @@
+//go:build !portable
+
+package proc
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Handle is a process that is held: a signal by it never hits another process that has
+// got the number. Where the system gives out no pidfd (it is older than Linux 5.3, seccomp
+// refuses it, no descriptor is left) the start time is compared before each signal.
+type Handle struct {
+	ID
+	fd int // a pidfd; -1 = there is none
+}
+
+// Hold returns a handle of a process, which the caller closes. The error is
+// os.ErrProcessDone if the process has ended and was reaped.
+func Hold(id ID) (*Handle, error) {
+	if id.PID <= 0 {
+		return nil, os.ErrProcessDone
+	}
+	fd, err := unix.PidfdOpen(id.PID, 0)
+	if err != nil {
+		fd = -1
+	}
+	h := &Handle{id, fd}
+	if !h.isThere() { // in this order: who has the number now is held
+		h.Close()
+		return nil, os.ErrProcessDone
+	}
+	return h, nil
+}
+
+// isThere reports whether the number is still the process's own.
+func (h *Handle) isThere() bool { return Of(h.PID) == h.ID }
+
+// Close lets go of the process.
+func (h *Handle) Close() {
+	if h.fd >= 0 {
+		_ = unix.Close(h.fd)
+	}
+}
+
+// Signal sends a signal to the process. The error is os.ErrProcessDone if it has ended.
+func (h *Handle) Signal(sig unix.Signal) error {
+	err := error(unix.ENOSYS)
+	if h.fd >= 0 {
+		err = unix.PidfdSendSignal(h.fd, sig, nil, 0)
+	}
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // seccomp may say so
+		if !h.isThere() {
+			return os.ErrProcessDone
+		}
+		err = unix.Kill(h.PID, sig)
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return os.ErrProcessDone
+	}
+	return err
+}
+
+// SignalGroup sends a signal to the process group that the process leads, or has led; to
+// the process alone if it never did. The error is os.ErrProcessDone if nobody is left.
+func (h *Handle) SignalGroup(sig unix.Signal) error {
+	const processGroup = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, since Linux 6.9
+	if h.fd >= 0 && unix.PidfdSendSignal(h.fd, sig, nil, processGroup) == nil {
+		return nil
+	}
+	return h.signalLedGroup(sig)
+}
+
+// signalLedGroup goes by the number of the group, which is the leader's while that is
+// there.
+func (h *Handle) signalLedGroup(sig unix.Signal) error {
+	if s, ok := Lookup(h.PID); ok && s.Start == h.Start && s.Group == h.PID && s.State != 'Z' {
+		return unix.Kill(-h.PID, sig)
+	}
+	return h.Signal(sig)
+}
+
+// KillGroup kills the process, and the process group that it leads, or has led.
+func (h *Handle) KillGroup() {
+	_ = h.SignalGroup(unix.SIGKILL)
+	_ = h.Signal(unix.SIGKILL) // it may have left its group
+}
+
+// Ended reports whether the process has ended.
+func (h *Handle) Ended() bool {
+	if h.fd >= 0 {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}, 0)
+		if err == nil {
+			return n > 0
+		}
+	}
+	return !h.isThere() || Ended(h.PID)
+}
+
+// EndsWithin waits until the process has ended, for at most d, and reports whether that
+// came.
+func (h *Handle) EndsWithin(d time.Duration) bool {
+	for deadline := time.Now().Add(d); !h.Ended(); {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return false
+		}
+		if h.fd < 0 { // nothing tells
+			<-time.After(min(left, time.Millisecond))
+			continue
+		}
+		wait := min(left, time.Hour)
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}, int((wait+time.Millisecond-1)/time.Millisecond))
+	}
+	return true
+}
+
+// reap reaps an orphan that this process has inherited.
+func (h *Handle) reap() {
+	if h.fd >= 0 {
+		_ = unix.Waitid(unix.P_PIDFD, h.fd, nil, unix.WEXITED|unix.WNOHANG, nil)
+	} else if h.isThere() {
+		_ = unix.Waitid(unix.P_PID, h.PID, nil, unix.WEXITED|unix.WNOHANG, nil)
+	}
+}
+
+// Kill kills the matches until there are none, or the deadline has passed. It returns
+// those that are left.
+func Kill(m Match, deadline time.Time) (left []Process) {
+	for {
+		left = Find(m)
+		if len(left) == 0 || !time.Now().Before(deadline) {
+			return left
+		}
+		handles := m.holdAll(left)
+		for _, h := range handles {
+			_ = h.Signal(unix.SIGKILL)
+		}
+		for _, p := range left {
+			if p.Restless {
+				m.killRestless(p, min(time.Until(deadline), restlessTime))
+			}
+		}
+		// What has ended unseen is not found again, nor reaped.
+		AwaitEnds(handles, min(time.Until(deadline), time.Second))
+	}
+}
+
+// restlessTime is how long one attempt to hit a restless process may take.
+const restlessTime = 200 * time.Millisecond
+
+// killRestless kills a process that forks and exits faster than it is found. Its group
+// is killed as a whole, which no member can evade by a fork. One that leaves its group
+// each time is looked for where its next number is.
+func (m Match) killRestless(p Process, d time.Duration) {
+	if m.isAll(p.group) {
+		_ = unix.Kill(-p.group, unix.SIGKILL)
+	}
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		last := lastPID()
+		for pid := last; pid > last-4; pid-- {
+			h, err := Hold(Of(pid))
+			if err != nil {
+				continue
+			}
+			if what, _ := m.look(pid); what == isMatch && h.Signal(unix.SIGKILL) == nil {
+				d = 0
+			}
+			h.Close()
+		}
+		if d == 0 {
+			return // and look whether that was the last one
+		}
+	}
+}
+
+// isAll reports whether there is nobody in a process group but matches.
+func (m Match) isAll(group int) bool {
+	if group <= 1 || group == unix.Getpgrp() {
+		return false
+	}
+	return !slices.ContainsFunc(All(), func(pid int) bool {
+		s, ok := Lookup(pid)
+		if !ok || s.Group != group || s.State == 'Z' {
+			return false
+		}
+		what, _ := m.look(pid)
+		return what == isOther || what == isStarting
+	})
+}
+
+// holdAll holds those of a list that still match. Each is looked at again once it is
+// held, so that a number that was given away meanwhile is never hit.
+func (m Match) holdAll(found []Process) (handles []*Handle) {
+	for _, p := range found {
+		h, err := Hold(p.ID)
+		if err != nil {
+			continue
+		}
+		if what, _ := m.look(p.PID); what != isMatch {
+			h.Close()
+			continue
+		}
+		handles = append(handles, h)
+	}
+	return handles
+}
+
+// AwaitEnds waits until all processes have ended, or for at most d, reaps those that
+// this process has inherited, and closes the handles.
+func AwaitEnds(handles []*Handle, d time.Duration) {
+	deadline := time.Now().Add(d)
+	inherits := inheritsOrphans()
+	for _, h := range handles {
+		h.EndsWithin(time.Until(deadline))
+		if inherits {
+			h.reap()
+		}
+		h.Close()
+	}
+}
+
+// inheritsOrphans reports whether this process is the parent of what pods leave behind.
+// One that is not waits for none of them: they are somebody else's.
+func inheritsOrphans() bool {
+	var subreaper int32
+	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&subreaper)), 0, 0, 0)
+	return os.Getpid() == 1 || err == nil && subreaper != 0
+}

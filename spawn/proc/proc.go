@@ -1,0 +1,96 @@
+// Package proc is the inside of spawn, harness and scripts: no promise is made
+// about it. It is their one reader of the process table: what a process is
+// ([Lookup]), which processes belong to a pod ([Find]), who listens on a socket
+// ([Listener]), and how a process is ended without hitting another one that has
+// got its number ([Hold], [Kill]).
+//
+// Most of it needs Linux. Elsewhere nothing is found, and nothing is killed but by
+// a number that is known to be right.
+package proc
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MarkEnv is the environment variable that marks whatever a pod starts: the UUID of
+// the test binary, the number of the sandbox and the number of the pod, with a slash
+// behind each.
+const MarkEnv = "PODHARNESS_MARK"
+
+// An ID tells a process from a later one with the same number. The zero ID is no
+// process.
+type ID struct {
+	PID   int
+	Start int64 // when the process started, in clock ticks since boot; 0 = not known
+}
+
+// A Process is one that Find has found.
+type Process struct {
+	ID
+	Args []string // its command line
+	Mark string   // the value of MarkEnv in its environment; "" = it has none
+	Age  time.Duration
+	// Restless tells that the process forks and exits all the time, so that it was
+	// never seen twice: the ID was its own a moment ago.
+	Restless bool
+
+	group int // its process group
+}
+
+// A Match says which processes are meant: those to which any of its fields applies.
+// The zero Match means none.
+type Match struct {
+	Mark  string // a mark that begins so; "" = none
+	Group int    // the process group that this process has led; 0 = none
+	Logs  string // stderr is a file below this directory; "" = none
+	// OrphanSince means a child of this process's own parent that leads a process
+	// group but no session and started then or later, if its environment cannot be
+	// read: a pod whose parent has died before it could say so. 0 = none.
+	OrphanSince int64
+}
+
+// CloseInherited closes every descriptor above 2 that is not close-on-exec: at the
+// beginning of a process, those that it has inherited.
+func CloseInherited() {
+	for _, fd := range Inheritable() {
+		_ = unix.Close(fd)
+	}
+}
+
+// Inheritable returns the descriptors above 2 that a child would inherit.
+func Inheritable() (fds []int) {
+	dir, err := os.Open("/dev/fd")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd <= 2 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds
+}
+
+// parsePID reads the text of a file pid.
+func parsePID(text []byte) (int, error) {
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 {
+		return 0, fmt.Errorf("its file pid names no process: %.40q", text)
+	}
+	return pid, nil
+}

@@ -1,0 +1,238 @@
+//go:build !portable
+
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Proves tells whether OwnerOf can prove whose a process is.
+const Proves = true
+
+// Stat is what /proc/PID/stat tells of a process (proc(5)).
+type Stat struct {
+	State                  byte // as ps shows it: Z has ended, T is stopped
+	Parent, Group, Session int
+	Exiting                bool // it is about to end, or has: its descriptors may be closed already
+	Start                  int64
+}
+
+// Lookup returns what the system tells of a process; ok is false if there is none, or
+// it is not shown.
+func Lookup(pid int) (s Stat, ok bool) {
+	text, err := read(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return Stat{}, false
+	}
+	// The command's name, field 2, may hold spaces and parentheses.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 20 {
+		return Stat{}, false
+	}
+	number := func(field int) int {
+		n, _ := strconv.Atoi(fields[field-3])
+		return n
+	}
+	const exiting = 0x4 // PF_EXITING in the kernel's sched.h
+	return Stat{
+		State: fields[0][0], Parent: number(4), Group: number(5), Session: number(6),
+		Exiting: number(9)&exiting != 0, Start: int64(number(22)),
+	}, true
+}
+
+// Of returns the ID of the process that has a number now; the zero ID if there is none.
+func Of(pid int) ID {
+	if s, ok := Lookup(pid); ok {
+		return ID{pid, s.Start}
+	}
+	return ID{}
+}
+
+// OfChild is Of for a child of this process; the zero ID if it was reaped.
+func OfChild(pid int) ID {
+	if s, ok := Lookup(pid); ok && s.Parent == os.Getpid() {
+		return ID{pid, s.Start}
+	}
+	return ID{}
+}
+
+// Ended reports whether a process has ended, be it that nobody has reaped it yet.
+func Ended(pid int) bool {
+	s, ok := Lookup(pid)
+	return !ok || s.State == 'Z' || s.State == 'X'
+}
+
+// Ending reports whether a process has ended, or is about to.
+func Ending(pid int) bool {
+	s, ok := Lookup(pid)
+	return !ok || s.Exiting
+}
+
+// Stopped reports whether a process was stopped by a signal.
+func Stopped(pid int) bool {
+	s, ok := Lookup(pid)
+	return ok && s.State == 'T'
+}
+
+// ChildEnded reports whether a child that was not reaped has ended.
+func ChildEnded(pid int) bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0
+}
+
+// StopsWithin waits until a process was stopped by a signal, or has ended, for at most d,
+// and reports whether that came: a signal is sent before it takes effect. Nothing tells of
+// a process that is not a child.
+func StopsWithin(pid int, d time.Duration) bool {
+	for end := time.Now().Add(d); ; <-time.After(time.Millisecond) {
+		if Stopped(pid) || Ended(pid) {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// Status returns a field of /proc/PID/status (proc(5)); "" if there is none.
+func Status(pid int, field string) string {
+	text, _ := read(fmt.Sprintf("/proc/%d/status", pid))
+	_, value, _ := strings.Cut(string(text), "\n"+field+":\t")
+	value, _, _ = strings.Cut(value, "\n")
+	return value
+}
+
+// Takes reports whether a process handles, ignores or blocks a signal, so that the
+// signal does not end it.
+func Takes(pid int, sig unix.Signal) bool {
+	if sig == unix.SIGKILL {
+		return true // nobody can, and it makes no difference
+	}
+	return slices.ContainsFunc([]string{"SigCgt", "SigIgn", "SigBlk"}, func(field string) bool {
+		set, err := strconv.ParseUint(Status(pid, field), 16, 64)
+		return err != nil || set&(1<<(sig-1)) != 0 // or the process has ended
+	})
+}
+
+// WorkingDir returns the directory that a process is in: started, if it is still
+// in that one, or that cannot be known.
+func WorkingDir(pid int, started string) string {
+	link := fmt.Sprintf("/proc/%d/cwd", pid)
+	dir, err := os.Readlink(link)
+	if err != nil {
+		return started
+	}
+	// The link leads there by itself, whatever its text says: "(deleted)", or the
+	// name that the directory has for a process with another root.
+	at, err := os.Stat(link)
+	if err != nil || isAt(at, started) || !isAt(at, dir) {
+		return started
+	}
+	return dir
+}
+
+func isAt(dir fs.FileInfo, path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && os.SameFile(dir, info)
+}
+
+// tick is the unit of the times in /proc (proc(5)).
+const tick = time.Second / 100
+
+// Ticks returns the time now on the clock of ID.Start.
+func Ticks() int64 {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 0
+	}
+	return int64(time.Duration(now.Nano()) / tick)
+}
+
+// age returns how long a process has run that started at a time.
+func age(start int64) time.Duration { return max(0, time.Duration(Ticks()-start)*tick) }
+
+// startedSince reports whether a process started at a time, as a file has it, or later.
+func startedSince(id ID, t time.Time) bool {
+	// Both times of the process are in ticks, and the clocks of file systems are coarse.
+	return time.Now().Add(-age(id.Start)).After(t.Add(-3 * tick))
+}
+
+func environ(pid int) ([]byte, error) { return read(fmt.Sprintf("/proc/%d/environ", pid)) }
+
+// CommandLine returns the words of a process's command line; nil if it has none.
+func CommandLine(pid int) []string {
+	line, _ := read(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if line = bytes.TrimRight(line, "\x00"); len(line) == 0 {
+		return nil
+	}
+	return strings.Split(string(line), "\x00")
+}
+
+// Stderr describes the file that is the stderr of a process; nil if that is not known.
+func Stderr(pid int) fs.FileInfo {
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/2", pid))
+	if err != nil {
+		return nil
+	}
+	return info
+}
+
+// hasFile reports whether a descriptor of a process is open on a file.
+func hasFile(pid, fd int, file fs.FileInfo) bool {
+	open, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+	return err == nil && os.SameFile(open, file)
+}
+
+// All returns the numbers of all processes that the system shows.
+func All() (pids []int) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// lastPID returns the number that was given last to a process or a thread.
+func lastPID() (pid int) {
+	load, _ := read("/proc/loadavg")
+	_, _ = fmt.Sscan(string(load[bytes.LastIndexByte(load, ' ')+1:]), &pid)
+	return pid
+}
+
+// read is os.ReadFile for what is in /proc: to look first whether it could be waited
+// for costs as much again.
+func read(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	text := make([]byte, 0, 4096)
+	for {
+		n, err := unix.Read(fd, text[len(text):cap(text)])
+		switch {
+		case n > 0:
+			text = slices.Grow(text[:len(text)+n], 1)
+		case !errors.Is(err, unix.EINTR):
+			return text, err
+		}
+	}
+}

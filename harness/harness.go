@@ -25,6 +25,12 @@
 // last what [Config.Env] adds and PODHARNESS_MARK, see below. Nothing else of the
 // developer's environment reaches a pod.
 //
+// A pod runs with the rights of its tester, so it can read, change and kill whatever the
+// tester can. What the harness does for it stays in the sandbox: the harness follows no
+// link, crosses no mount and waits for no FIFO or device that stands where pods can write,
+// believes no number and no journal there, and signals only processes that are proven to
+// be a pod's.
+//
 // # Teardown
 //
 // When the test ends, each pod is stopped, the last one first: see [Pod.Stop].
@@ -36,8 +42,8 @@
 // what its pods have started is gone a moment later, and so are the sandboxes:
 // a watchdog process, started with the first pod, waits for the end of the test
 // binary and kills the process group of each pod and whatever has that binary's
-// mark in its environment, the variable PODHARNESS_MARK. (One that was killed
-// itself is replaced.) This, and the finding of leaks, needs Linux. A process that
+// mark in its environment, the variable PODHARNESS_MARK. (A watchdog that was killed or
+// stopped is replaced.) This, and the finding of leaks, needs Linux. A process that
 // has left the pod's process group and hides or overwrites its environment, as a
 // daemon may that sets its own title or is not dumpable, is not found.
 //
@@ -99,9 +105,10 @@
 // All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
 // are too long the beginning and the end are kept.
 //
-// The same is written, before its pods are killed, of each test that the end of the test
-// binary cuts short, by a panic, os.Exit or a signal: by the watchdog, which has one line
-// on the test binary's stderr say where; it knows the times of lines to 100 ms. A test that
+// The same is written of each test that the end of the test binary cuts short, by a panic,
+// os.Exit or a signal: by the watchdog, which looks at what lives, kills it, and has one
+// line on the test binary's stderr say where the evidence is; it knows the times of lines
+// to 100 ms. A test that
 // still runs shortly before its deadline (go test -timeout) has its evidence written then.
 // Every wait of this package ends before that, where TB has Deadline.
 //

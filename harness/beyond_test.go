@@ -1,0 +1,230 @@
+package harness
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/safefile"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// outside makes a directory with a secret, which nobody may read or change.
+func outside(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "secret"), []byte("TOPSECRET"), 0o600))
+	t.Cleanup(func() {
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		assert.Len(t, entries, 1, "what is outside of the sandbox is as it was")
+		text, err := os.ReadFile(filepath.Join(dir, "secret"))
+		assert.NoError(t, err)
+		assert.Equal(t, "TOPSECRET", string(text))
+	})
+	return dir
+}
+
+func TestNothingIsCopiedThroughALink(t *testing.T) {
+	t.Parallel()
+	victim := outside(t)
+	pod := StartPod(t, Config{})
+	home := pod.box.dir("home")
+	from := fstest.MapFS{".agent/settings": {Data: []byte("x")}}
+	require.NoError(t, os.Symlink(victim, filepath.Join(home, ".agent")))
+	_, err := TryStartPod(t, Config{Name: "b", HomeFrom: from})
+	assert.ErrorContains(t, err, "copy HomeFrom: open "+home+"/.agent: is a symbolic link")
+	require.NoError(t, os.Symlink(victim, pod.box.dir("workspace3")))
+	_, err = TryStartPod(t, Config{Name: "c", WorkspaceFrom: from})
+	require.NoError(t, err, "a failed copy has its number again")
+	_, err = TryStartPod(t, Config{Name: "d", WorkspaceFrom: from})
+	assert.ErrorContains(t, err, "copy WorkspaceFrom: open "+pod.box.dir("workspace3")+": is a symbolic link")
+	require.NoError(t, os.Remove(filepath.Join(home, ".agent")))
+	require.NoError(t, os.Mkdir(filepath.Join(home, ".agent"), 0o700))
+	require.NoError(t, os.Symlink(filepath.Join(victim, "settings"), filepath.Join(home, ".agent/settings")))
+	_, err = TryStartPod(t, Config{Name: "e", Workspace: t.TempDir(), HomeFrom: from})
+	assert.ErrorContains(t, err, "is a symbolic link") // of the workspace again
+}
+
+func TestWhatLeadsOutOfThePodDirectoryIsNoEvidence(t *testing.T) {
+	t.Parallel()
+	for name, act := range map[string]func(dir, victim string) error{
+		"the directory is a link": func(dir, victim string) error {
+			_ = os.Rename(dir, dir+".old")
+			return os.Symlink(victim, dir)
+		},
+		"a file is a link": func(dir, victim string) error { return os.Symlink(victim+"/secret", dir+"/status.json") },
+		"a file is a FIFO": func(dir, _ string) error { return syscall.Mkfifo(dir+"/status.json", 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			victim := outside(t)
+			tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+			pod := StartPod(tb, Config{Name: "alpha"})
+			dir := filepath.Dir(pod.LogPath)
+			_ = os.Remove(filepath.Join(dir, "status.json"))
+			require.NoError(t, act(dir, victim))
+			tb.Errorf("it fails")
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				tb.end()
+			}()
+			select {
+			case <-ended:
+			case <-time.After(20 * time.Second):
+				require.Fail(t, "the end of the test hangs")
+			}
+			assert.FileExists(t, filepath.Join(tb.artifacts, "report.html"))
+			_ = filepath.WalkDir(tb.artifacts, func(path string, entry os.DirEntry, err error) error {
+				require.NoError(t, err)
+				if entry.Type().IsRegular() {
+					assert.NotContains(t, readEvidence(t, filepath.Dir(path), entry.Name()), "TOPSECRET", path)
+				}
+				return nil
+			})
+			if strings.Contains(name, "directory") {
+				assert.Contains(t, tb.log, "some of it is lost: open "+dir+": is a symbolic link")
+			}
+		})
+	}
+}
+
+func TestOutputsOfClientsAreOutOfReach(t *testing.T) {
+	t.Parallel()
+	victim := outside(t)
+	tmp := filepath.Join(filepath.Dir(RuntimeDir(t)), "tmp")
+	for n := range 9 {
+		require.NoError(t, os.Symlink(victim+"/secret", fmt.Sprintf("%s/client-%d.stdout", tmp, n)))
+		require.NoError(t, syscall.Mkfifo(fmt.Sprintf("%s/client-%d.stderr", tmp, n), 0o600))
+	}
+	started := make(chan *Client, 1)
+	go func() { started <- StartClient(t, ClientConfig{Program: "echo", Args: []string{"said"}}) }()
+	select {
+	case c := <-started:
+		assert.Equal(t, "said", c.WaitOutput("said", 10*time.Second))
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "StartClient hangs")
+	}
+	box, err := sandboxOf(t)
+	require.NoError(t, err)
+	own, err := box.own()
+	require.NoError(t, err)
+	info, err := os.Stat(own.Name())
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	for _, dir := range dirs {
+		assert.False(t, strings.HasPrefix(own.Name(), box.dir(dir)), dir)
+	}
+}
+
+// TestAdoptTakesNoStranger has a listener that is older than the pod, and a file pid with
+// the number of a process that has nothing to do with it.
+func TestAdoptTakesNoStranger(t *testing.T) {
+	t.Parallel()
+	if !findsProcesses {
+		t.Skip("this system does not tell whose a process is")
+	}
+	stranger := startSleeper(t, 0)
+	dir := filepath.Join(RuntimeDir(t), "alpha")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	listener, err := net.Listen("unix", dir+"/sock")
+	require.NoError(t, err)
+	defer listener.Close()
+	require.NoError(t, os.WriteFile(dir+"/pid", fmt.Append(nil, stranger.Process.Pid), 0o600))
+	require.NoError(t, os.WriteFile(dir+"/stderr.log", []byte("YOI-READY\talpha\t"+dir+"/sock\n"), 0o600))
+	_, err = TryAdopt(t, "alpha", 100*time.Millisecond)
+	assert.ErrorContains(t, err, fmt.Sprintf("whoever listens on its socket is not known to be the pod, and process %d, which its file pid names, is not known to be the pod", stranger.Process.Pid))
+
+	require.NoError(t, os.Remove(dir+"/pid"))
+	require.NoError(t, syscall.Mkfifo(dir+"/pid", 0o600))
+	_, err = TryAdopt(t, "alpha", 100*time.Millisecond)
+	assert.ErrorContains(t, err, "its file pid cannot be read: is no regular file")
+}
+
+// journalOf makes an own directory with a journal.
+func journalOf(t testing.TB, lines ...string) (own *safefile.Dir, box string) {
+	t.Helper()
+	dir := t.TempDir()
+	box = filepath.Join(dir, "box")
+	for _, path := range []string{box + "/run/alpha", dir + "/own"} {
+		require.NoError(t, os.MkdirAll(path, 0o700))
+	}
+	require.NoError(t, os.WriteFile(dir+"/own/journal", []byte(strings.Join(lines, "\n")), 0o600))
+	own, err := safefile.OpenDir(dir + "/own")
+	require.NoError(t, err)
+	t.Cleanup(func() { own.Close() })
+	return own, box
+}
+
+func TestJournalOfAPodIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	victim := outside(t)
+	for _, line := range []string{
+		"", "null", "[]", `{"Lives":null}`, `{"Lives":[null]}`, `{"Lives":[{"N":-1,"Name":"a"}]}`, `{"Lives":[{"N":2000000000,"Name":"a"}]}`,
+		`{"Lives":[{"N":0,"Name":"../a"}]}`, `{"Lives":[{"N":0,"Name":"a/b"}]}`, `{"Lives":[{"N":0,"Name":"a\u0000"}]}`,
+		`{"Lives":[{"N":0,"Name":"a","Timeout":-1}]}`, `{"Lives":[{"N":0,"Name":"a","Timeline":{"Start":"9999-01-01T00:00:00Z"}}]}`,
+		`{"Lives":[{"N":0,"Name":"a","Stamps":[{"Size":-1}]}]}`, `{"Lives":[{"N":0,"Name":"a","Marks":[{"At":"0001-01-01T00:00:01Z"}]}]}`,
+		`{"Lives":[` + strings.Repeat("{},", maxEntry) + `{}]}`,
+	} {
+		own, box := journalOf(t, line, "")
+		assert.Nil(t, readJournal(own, box), "%.100s", line)
+	}
+
+	own, box := journalOf(t, fmt.Sprintf(`{"Test":"X","Dir":%q,"Place":%[1]q,"Base":%[1]q,"Lives":[{"N":1,"Name":"b","Pod":"b","Timeline":%[4]s,"Log":%[2]q},{"N":0,"Name":"a","Pod":"a","Timeline":%[4]s,"Log":%[3]q}]}`,
+		victim, victim+"/secret", box0(t), begun()), "")
+	require.NoError(t, os.Symlink(victim+"/secret", own.Name()+"/0"))
+	require.NoError(t, syscall.Mkfifo(own.Name()+"/1", 0o600))
+	r := readJournal(own, box)
+	require.NotNil(t, r)
+	assert.Equal(t, "X", r.Test)
+	assert.Empty(t, r.dir+r.place+r.base, "where evidence goes is told in another way")
+	require.Len(t, r.Lives, 2)
+	for _, l := range r.Lives {
+		assert.Nil(t, l.file, "%s: a link, a FIFO, and a log elsewhere are not opened", l.Name)
+		_, err := r.openDir(l)
+		assert.Error(t, err)
+	}
+}
+
+// begun is a timeline in JSON.
+func begun() string { return fmt.Sprintf(`{"Start":%q}`, time.Now().Format(time.RFC3339)) }
+
+// box0 names a log outside of any sandbox, by a path with .. in it.
+func box0(t *testing.T) string { return filepath.Join(t.TempDir(), "box/../secret") }
+
+func FuzzReadJournal(f *testing.F) {
+	whole, err := json.Marshal(entry{record: record{Test: "X"}, Lives: []*life{{N: 0, Name: "a", Pod: "a", PID: 7, Timeline: spawn.Timeline{Start: time.Now()}, Marks: []mark{{What: "SIGINT", At: time.Now()}}, Stamps: []stamp{{At: time.Now(), Size: 3}}}}})
+	require.NoError(f, err)
+	for _, text := range []string{string(whole) + "\n", "{}\n", `{"Lives":[null,{"N":3,"Name":"a"}],"All":true}` + "\n", "\n\n{"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		own, box := journalOf(t, text)
+		r := readJournal(own, box)
+		if r == nil {
+			return
+		}
+		base := t.TempDir()
+		r.base, r.most = base, 1<<20
+		r.freeze(whyEnded, "", time.Now())
+		for _, l := range r.Lives {
+			l.complete(lastLook{at: time.Now()})
+		}
+		if _, err := within(3*time.Second, func() bool { r.write(); return true }); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(base)
+		require.NoError(t, err)
+		require.Len(t, entries, 1)
+	})
+}

@@ -13,7 +13,7 @@ import (
 type Requirement struct {
 	// ID is the name of the scenario's file without .txtar.
 	ID string
-	// Level is Must, Should or May.
+	// Level is "must", "should" or "may".
 	Level string
 	// Text goes on with "a pod must", as Level is; "" = the header does not say.
 	Text string
@@ -91,9 +91,9 @@ func ReadRequirement(file string) (Requirement, error) {
 }
 
 func parseHeader(file, text string) (Requirement, error) {
-	r := Requirement{ID: strings.TrimSuffix(path.Base(file), ".txtar"), Level: Must}
+	r := Requirement{ID: strings.TrimSuffix(path.Base(file), ".txtar"), Level: "must"}
 	fields := []*string{1: &r.Text, &r.Section, &r.Needs, &r.Fix}
-	places := map[string]int{Must: 1, Should: 1, May: 1, "section": 2, "needs": 3, "fix": 4}
+	places := map[string]int{"must": 1, "should": 1, "may": 1, "section": 2, "needs": 3, "fix": 4}
 	last := 0 // the place of the line above; 0 = there is no header so far
 	for n, line := range strings.Split(text, "\n") {
 		comment, ok := strings.CutPrefix(line, "#")

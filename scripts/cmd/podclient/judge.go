@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"example.com/podharness/fakepod"
-	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 )
 
 const (
@@ -27,7 +27,7 @@ const (
 )
 
 // judge returns what is found of each requirement.
-func (s *sweepCase) judge() []scripts.Check {
+func (s *sweepCase) judge() []conformance.Check {
 	s.readOutput()
 	dir := filepath.Join(s.runtime, s.podName())
 	if s.dir != nil {
@@ -38,40 +38,40 @@ func (s *sweepCase) judge() []scripts.Check {
 	if len(events) > 0 {
 		s.pid = events[0].pid
 	}
-	var checks []scripts.Check
+	var checks []conformance.Check
 	check := func(requirement, level, why string) {
-		c := scripts.Check{Case: s.name, Requirement: requirement, Level: level, Result: scripts.Pass, Why: why, Seconds: time.Since(s.begun).Seconds()}
+		c := conformance.Check{Case: s.name, Requirement: requirement, Level: level, Result: conformance.Pass, Why: why, Seconds: time.Since(s.begun).Seconds()}
 		if why != "" {
-			c.Result = scripts.Missed(level)
+			c.Result = conformance.Missed(level)
 		}
 		checks = append(checks, c)
 	}
 	arguments, verdict := s.arguments(), s.verdict(want)
 	if s.given != nil {
-		check("arguments", scripts.Must, arguments)
+		check("arguments", conformance.Must, arguments)
 	}
 	// A pod that was told something else proves nothing.
 	if verdict == "" || arguments == "" {
-		check("verdict", scripts.Must, verdict)
+		check("verdict", conformance.Must, verdict)
 	}
 	if verdict != "" && arguments == "" && s.tooSlow(want, events) {
 		skipped := checks[len(checks)-1]
-		skipped.Result, skipped.Why = scripts.Skip, fmt.Sprintf("the pod itself took longer than half of the timeout of %v; on a machine this busy that must be longer (-timeout)", s.timeout)
-		return []scripts.Check{skipped}
+		skipped.Result, skipped.Why = conformance.Skip, fmt.Sprintf("the pod itself took longer than half of the timeout of %v; on a machine this busy that must be longer (-timeout)", s.timeout)
+		return []conformance.Check{skipped}
 	}
 	if s.pid != 0 && verdict == "" {
-		check("prompt", scripts.Must, s.prompt(want, events))
+		check("prompt", conformance.Must, s.prompt(want, events))
 	}
 	if want.Verdict == fakepod.Ready && verdict == "" {
-		check("independent", scripts.Must, s.independent(dir))
+		check("independent", conformance.Must, s.independent(dir))
 	}
 	if !s.late && !s.client.State().Success() {
-		check("clean", scripts.Must, s.clean())
+		check("clean", conformance.Must, s.clean())
 	}
 	if want.Verdict != fakepod.Ready && verdict == "" {
-		check("reason", scripts.Should, s.reason(want))
+		check("reason", conformance.Should, s.reason(want))
 	}
-	check("terminal", scripts.Should, s.terminal(want))
+	check("terminal", conformance.Should, s.terminal(want))
 	return checks
 }
 

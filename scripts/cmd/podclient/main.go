@@ -26,7 +26,7 @@ import (
 	"strings"
 	"time"
 
-	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,7 +41,7 @@ arguments is the name of the pod that it must start.
 
 // settings are what the command line says.
 type settings struct {
-	scripts.Flags
+	conformance.Flags
 	client  []string
 	timeout time.Duration
 	random  int
@@ -50,7 +50,7 @@ type settings struct {
 
 func run(args []string, stdout, stderr io.Writer) int {
 	ok, err := sweep(args, stdout, stderr)
-	return scripts.Status("podclient", ok, err, stderr)
+	return conformance.Status("podclient", ok, err, stderr)
 }
 
 // sweep runs the cases, tells of them, and reports whether the client is right.
@@ -61,7 +61,7 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	}
 	cases, err := s.cases()
 	if err != nil {
-		return false, scripts.UsageError{Err: err}
+		return false, conformance.UsageError{Err: err}
 	}
 	if s.List {
 		for _, c := range cases {
@@ -103,16 +103,16 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 func (s *settings) check() (err error) {
 	switch {
 	case s.timeout < time.Second:
-		return scripts.Usagef("-timeout %v is too short: 1s at the least", s.timeout)
+		return conformance.Usagef("-timeout %v is too short: 1s at the least", s.timeout)
 	case s.random < 0:
-		return scripts.Usagef("-random %d is negative", s.random)
+		return conformance.Usagef("-random %d is negative", s.random)
 	case s.List:
 		return nil
 	case len(s.client) == 0:
-		return scripts.Usagef("which client? (podclient -help tells the usage)")
+		return conformance.Usagef("which client? (podclient -help tells the usage)")
 	case !strings.Contains(strings.Join(s.client[1:], " "), "{name}"):
-		return scripts.Usagef("no argument of the client holds {name}")
+		return conformance.Usagef("no argument of the client holds {name}")
 	}
-	s.client[0], err = scripts.Program(s.client[0])
+	s.client[0], err = conformance.Program(s.client[0])
 	return err
 }

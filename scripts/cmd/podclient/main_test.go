@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"example.com/podharness/fakepod"
-	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/assert"
@@ -64,7 +64,7 @@ func podclient(t *testing.T, args ...string) (stdout, stderr string, status int)
 }
 
 // checks runs podclient with a client and returns what it reports, by JSON.
-func checks(t *testing.T, flags []string, client ...string) (all []scripts.Check, stdout string, status int) {
+func checks(t *testing.T, flags []string, client ...string) (all []conformance.Check, stdout string, status int) {
 	t.Helper()
 	report := filepath.Join(t.TempDir(), "report.json")
 	stdout, stderr, status := podclient(t, append(append([]string{"-json", report, "-timeout", "2s"}, flags...), client...)...)
@@ -73,22 +73,22 @@ func checks(t *testing.T, flags []string, client ...string) (all []scripts.Check
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	for _, line := range lines[:len(lines)-1] {
-		var c scripts.Check
+		var c conformance.Check
 		strict := json.NewDecoder(strings.NewReader(line))
 		strict.DisallowUnknownFields()
 		require.NoError(t, strict.Decode(&c), line)
 		all = append(all, c)
 	}
-	var summary scripts.Summary
+	var summary conformance.Summary
 	require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &summary))
 	assert.Equal(t, status == 0, summary.OK, stdout)
 	return all, stdout, status
 }
 
 // found returns the requirements that were not met, each once.
-func found(all []scripts.Check) (requirements []string) {
+func found(all []conformance.Check) (requirements []string) {
 	for _, c := range all {
-		if (c.Result == scripts.Fail || c.Result == scripts.Warn) && !slices.Contains(requirements, c.Requirement) {
+		if (c.Result == conformance.Fail || c.Result == conformance.Warn) && !slices.Contains(requirements, c.Requirement) {
 			requirements = append(requirements, c.Requirement)
 		}
 	}
@@ -276,7 +276,7 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 				pattern += "|" + fault.cases
 			}
 			all, out, status := checks(t, []string{"-strict", "-run", pattern}, "/bin/sh", "-c", `cd "$TMPDIR" && exec "$@"`, "sh", program, path, "--timeout", "2", "{name}")
-			if slices.ContainsFunc(all, func(c scripts.Check) bool { return c.Result == scripts.Skip }) {
+			if slices.ContainsFunc(all, func(c conformance.Check) bool { return c.Result == conformance.Skip }) {
 				t.Skipf("the machine is too busy:\n%s", out)
 			}
 			assert.Equal(t, 1, status, out)
@@ -284,9 +284,9 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 			assert.Subset(t, append(fault.follow, fault.requirement), found(all), out)
 			for _, c := range all {
 				if fault.cases != "" && c.Case == "ready" {
-					assert.Equal(t, scripts.Pass, c.Result, "%+v", c)
+					assert.Equal(t, conformance.Pass, c.Result, "%+v", c)
 				}
-				if c.Result != scripts.Pass {
+				if c.Result != conformance.Pass {
 					assert.Regexp(t, `^the (client|pod).*; .* (must|should) .* \(\d(, \d)*\)$`, c.Why, "it says what was, what should have been, and where that is said")
 				}
 			}

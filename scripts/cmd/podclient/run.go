@@ -12,7 +12,7 @@ import (
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/harness"
-	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +20,7 @@ import (
 // runner runs cases side by side.
 type runner struct {
 	settings
-	report *scripts.Report
+	report *conformance.Report
 	abort  context.CancelCauseFunc
 }
 
@@ -57,7 +57,7 @@ func (r *runner) runOne(slots chan struct{}, c testCase) {
 
 // minimize leaves steps out of a program as long as what was found stays: the
 // requirement, whatever its words.
-func (r *runner) minimize(c testCase, checks []scripts.Check) []scripts.Check {
+func (r *runner) minimize(c testCase, checks []conformance.Check) []conformance.Check {
 	first := finding(checks)
 	for again := first != ""; again; {
 		again = false
@@ -69,7 +69,7 @@ func (r *runner) minimize(c testCase, checks []scripts.Check) []scripts.Check {
 		}
 	}
 	for i := range checks {
-		if checks[i].Result != scripts.Pass {
+		if checks[i].Result != conformance.Pass {
 			checks[i].Why += "\nprogram: " + c.program
 		}
 	}
@@ -77,9 +77,9 @@ func (r *runner) minimize(c testCase, checks []scripts.Check) []scripts.Check {
 }
 
 // finding returns the first requirement that was not met; "" = none.
-func finding(checks []scripts.Check) string {
+func finding(checks []conformance.Check) string {
 	for _, c := range checks {
-		if c.Result == scripts.Fail || c.Result == scripts.Warn {
+		if c.Result == conformance.Fail || c.Result == conformance.Warn {
 			return c.Requirement
 		}
 	}
@@ -89,12 +89,12 @@ func finding(checks []scripts.Check) string {
 // try runs the client once in a sandbox of its own; one that cannot be started is nobody's
 // fault, and ends the sweep: nil. launched is called when it no
 // longer computes: when it waits, if it is one that waits, or it is judged.
-func (r *runner) try(c testCase, launched func()) []scripts.Check {
+func (r *runner) try(c testCase, launched func()) []conformance.Check {
 	tb := &caseTB{name: c.name, evidence: r.Evidence}
 	defer tb.finish()
 	s, err := r.start(tb, c)
 	if err != nil {
-		r.abort(scripts.UsageError{Err: err})
+		r.abort(conformance.UsageError{Err: err})
 		return nil
 	}
 	if c.waits() {

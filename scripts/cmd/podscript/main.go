@@ -32,6 +32,7 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
 	"github.com/google/uuid"
 )
@@ -47,7 +48,7 @@ built-in fake pod without -pod.
 
 func run(args []string, stdout, stderr io.Writer) int {
 	ok, err := sweep(args, stdout, stderr)
-	return scripts.Status("podscript", ok, err, stderr)
+	return conformance.Status("podscript", ok, err, stderr)
 }
 
 // sweep runs the cases, tells of them, and reports whether the pod is right.
@@ -102,7 +103,7 @@ func tempDir() (string, error) {
 
 // settings are what the command line says.
 type settings struct {
-	scripts.Flags
+	conformance.Flags
 	options  scripts.Options
 	timeout  time.Duration
 	count    int
@@ -163,21 +164,21 @@ func (s *settings) check() (err error) {
 	command := &s.options.Command
 	switch {
 	case s.timeout <= 0:
-		return scripts.Usagef("-timeout %v leaves no time", s.timeout)
+		return conformance.Usagef("-timeout %v leaves no time", s.timeout)
 	case s.options.Pod.ReadyTimeout <= 0:
-		return scripts.Usagef("-ready-timeout %v leaves no time", s.options.Pod.ReadyTimeout)
+		return conformance.Usagef("-ready-timeout %v leaves no time", s.options.Pod.ReadyTimeout)
 	case s.options.Pod.StopGrace <= 0:
-		return scripts.Usagef("-grace %v leaves no time", s.options.Pod.StopGrace)
+		return conformance.Usagef("-grace %v leaves no time", s.options.Pod.StopGrace)
 	case s.count < 1:
-		return scripts.Usagef("-count %d runs nothing", s.count)
+		return conformance.Usagef("-count %d runs nothing", s.count)
 	case s.update && len(s.paths) == 0:
-		return scripts.Usagef("-u goes with named scenarios: the portable ones are built in")
+		return conformance.Usagef("-u goes with named scenarios: the portable ones are built in")
 	case len(command.PrefixArgs) > 0 && command.Program == "":
-		return scripts.Usagef("-pod-arg goes with -pod")
+		return conformance.Usagef("-pod-arg goes with -pod")
 	}
 	s.options.Env = s.Env
 	if command.Program != "" {
-		if command.Program, err = scripts.Program(command.Program); err != nil {
+		if command.Program, err = conformance.Program(command.Program); err != nil {
 			return err
 		}
 	}
@@ -189,17 +190,17 @@ func (s *settings) check() (err error) {
 func (s *settings) cases(dir string) (chosen []*testCase, err error) {
 	files, err := scenarioFiles(s.paths, dir)
 	if err != nil {
-		return nil, scripts.UsageError{Err: err}
+		return nil, conformance.UsageError{Err: err}
 	}
 	byID := map[string]*testCase{}
 	var all []*testCase
 	for _, file := range files {
 		c := &testCase{file: file, done: make(chan struct{})}
 		if c.Requirement, err = scripts.ReadRequirement(file); err != nil {
-			return nil, scripts.UsageError{Err: err}
+			return nil, conformance.UsageError{Err: err}
 		}
 		if other := byID[c.ID]; other != nil {
-			return nil, scripts.Usagef("two scenarios are called %s: %s and %s", c.ID, other.file, file)
+			return nil, conformance.Usagef("two scenarios are called %s: %s and %s", c.ID, other.file, file)
 		}
 		byID[c.ID] = c
 		all = append(all, c)
@@ -209,7 +210,7 @@ func (s *settings) cases(dir string) (chosen []*testCase, err error) {
 			continue
 		}
 		if byID[c.Needs] == nil {
-			return nil, scripts.Usagef("%s needs %s, but there is no such scenario beside it", c.file, c.Needs)
+			return nil, conformance.Usagef("%s needs %s, but there is no such scenario beside it", c.file, c.Needs)
 		}
 		if s.Chosen(c.Needs) {
 			c.need = byID[c.Needs]

@@ -21,6 +21,7 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -380,7 +381,7 @@ func fake(program string) (args []string) {
 }
 
 // checks runs podscript, and returns what it has told in JSON, too.
-func checks(t *testing.T, args ...string) (byCase map[string]scripts.Check, summary scripts.Summary, stdout string, status int) {
+func checks(t *testing.T, args ...string) (byCase map[string]conformance.Check, summary conformance.Summary, stdout string, status int) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "report.json")
 	stdout, stderr, status := podscript(t, append([]string{"-json", file}, args...)...)
@@ -388,9 +389,9 @@ func checks(t *testing.T, args ...string) (byCase map[string]scripts.Check, summ
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	byCase = map[string]scripts.Check{}
+	byCase = map[string]conformance.Check{}
 	for _, line := range lines[:len(lines)-1] {
-		var c scripts.Check
+		var c conformance.Check
 		require.NoError(t, json.Unmarshal([]byte(line), &c))
 		byCase[c.Case] = c
 	}
@@ -411,7 +412,7 @@ func TestLevels(t *testing.T) {
 	assert.Equal(t, 1, status)
 	must := all["must"]
 	must.Seconds = 0
-	assert.Equal(t, scripts.Check{
+	assert.Equal(t, conformance.Check{
 		Case: "must", Requirement: "must", Level: "must", Result: "fail", Fix: "mend it",
 		Why: "no match for `bye` found in stdout: hello\na pod must be good (1, 2)",
 		Log: "> exec echo hello\nhello\n> stdout bye\nFAIL: " + dir + "/must.txtar:7: no match for `bye` found in stdout",
@@ -545,7 +546,7 @@ stderr '--session 6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11 --worker beta'
 	assert.Zero(t, status, out)
 	all, _, out, status := checks(t, append(fake("ready"), "-run", "^session$", "-session", "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11")...)
 	assert.Zero(t, status, out)
-	assert.Equal(t, scripts.Pass, all["session"].Result)
+	assert.Equal(t, conformance.Pass, all["session"].Result)
 }
 
 func TestShardsAreTheWhole(t *testing.T) {

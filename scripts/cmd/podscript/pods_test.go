@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -72,9 +72,9 @@ func findings(t *testing.T, pod ...string) (requirements []string, stdout string
 	text, err := os.ReadFile(report)
 	require.NoError(t, err)
 	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
-		var c scripts.Check // or the summary, without a result
+		var c conformance.Check // or the summary, without a result
 		require.NoError(t, json.Unmarshal([]byte(line), &c), line)
-		if (c.Result == scripts.Fail || c.Result == scripts.Warn) && !slices.Contains(requirements, c.Requirement) {
+		if (c.Result == conformance.Fail || c.Result == conformance.Warn) && !slices.Contains(requirements, c.Requirement) {
 			requirements = append(requirements, c.Requirement)
 		}
 	}

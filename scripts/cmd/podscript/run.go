@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -28,7 +29,7 @@ type testCase struct {
 // runner runs cases side by side.
 type runner struct {
 	settings
-	report *scripts.Report
+	report *conformance.Report
 	params testscript.Params
 	dir    string // of the portable scenarios, which messages leave out
 	work   string // directory that the scenarios work in
@@ -74,19 +75,19 @@ func (r *runner) runCase(c *testCase) {
 	begin := time.Now()
 	check := r.check(c)
 	check.Seconds = time.Since(begin).Seconds()
-	if check.Result == scripts.Fail || check.Result == scripts.Warn && r.Strict {
+	if check.Result == conformance.Fail || check.Result == conformance.Warn && r.Strict {
 		r.failed.Store(true)
 	}
 	if c.foreign {
 		r.report.Drop(c.ID)
 		return
 	}
-	_ = r.report.Case(c.ID, time.Since(begin), []scripts.Check{check})
+	_ = r.report.Case(c.ID, time.Since(begin), []conformance.Check{check})
 }
 
 // check runs a case, if that makes sense.
-func (r *runner) check(c *testCase) scripts.Check {
-	skip := scripts.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: scripts.Skip}
+func (r *runner) check(c *testCase) conformance.Check {
+	skip := conformance.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: conformance.Skip}
 	switch {
 	case c.need != nil && c.need.unmet != nil:
 		c.unmet = c.need.unmet
@@ -105,14 +106,14 @@ func (r *runner) check(c *testCase) scripts.Check {
 
 // repeat runs a case as often as is asked for, and tells of the first run that did
 // not pass. One that is skipped at first, or never becomes ready, is not run again.
-func (r *runner) repeat(c *testCase) scripts.Check {
+func (r *runner) repeat(c *testCase) conformance.Check {
 	told := r.try(c, 1)
-	again := told.Result != scripts.Skip && !strings.Contains(told.Why, "did not become ready within")
+	again := told.Result != conformance.Skip && !strings.Contains(told.Why, "did not become ready within")
 	runs, passed := 1, 0
 	for check := told; ; check = r.try(c, runs) {
-		if check.Result == scripts.Pass {
+		if check.Result == conformance.Pass {
 			passed++
-		} else if told.Result == scripts.Pass {
+		} else if told.Result == conformance.Pass {
 			told = check
 		}
 		if !again || runs == r.count {
@@ -134,8 +135,8 @@ func (r *runner) repeat(c *testCase) scripts.Check {
 var cut = regexp.MustCompile(`(?m)^\s*note: the .* was cut to .*, to end before the (test|script)'s deadline$`)
 
 // try runs a case once.
-func (r *runner) try(c *testCase, run int) scripts.Check {
-	check := scripts.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: scripts.Pass}
+func (r *runner) try(c *testCase, run int) conformance.Check {
+	check := conformance.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: conformance.Pass}
 	s := newScenario(r, c, run)
 	s.run()
 	switch {
@@ -143,14 +144,14 @@ func (r *runner) try(c *testCase, run int) scripts.Check {
 		r.late.Store(true)
 		why, _ := s.finding()
 		found, _, _ := strings.Cut(why, "\n")
-		check.Result, check.Why = scripts.Skip, r.timeIsOver()+": "+found
+		check.Result, check.Why = conformance.Skip, r.timeIsOver()+": "+found
 	case s.skipped:
-		check.Result, check.Why = scripts.Skip, s.said
+		check.Result, check.Why = conformance.Skip, s.said
 	case s.failed:
-		check.Result = scripts.Missed(c.Level)
+		check.Result = conformance.Missed(c.Level)
 		check.Why, check.Log = s.finding()
 	}
-	if check.Result == scripts.Fail || check.Result == scripts.Warn {
+	if check.Result == conformance.Fail || check.Result == conformance.Warn {
 		check.Fix, check.Evidence = c.Fix, s.evidence
 	} else {
 		check.Log = ""

@@ -5,7 +5,7 @@ import (
 	"os"
 	"strconv"
 
-	"example.com/podharness/scripts"
+	"example.com/podharness/scripts/internal/conformance"
 )
 
 // shard is one of so many parts of the cases, the first of which is 1.
@@ -29,7 +29,7 @@ func (s *shard) obeyBazel() error {
 	}
 	part, err := strconv.Atoi(index)
 	if err != nil || s.set(fmt.Sprintf("%d/%s", part+1, parts)) != nil {
-		return scripts.Usagef("TEST_SHARD_INDEX %q is no number from 0 to below TEST_TOTAL_SHARDS %q", index, parts)
+		return conformance.Usagef("TEST_SHARD_INDEX %q is no number from 0 to below TEST_TOTAL_SHARDS %q", index, parts)
 	}
 	if file := os.Getenv("TEST_SHARD_STATUS_FILE"); file != "" {
 		return os.WriteFile(file, nil, 0o600)

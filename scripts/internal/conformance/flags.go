@@ -1,4 +1,4 @@
-package scripts
+package conformance
 
 import (
 	"cmp"
@@ -17,8 +17,7 @@ import (
 	"time"
 )
 
-// Flags are what podscript and podclient share of their command lines. They are
-// there for these commands, as all of this file is.
+// Flags are the flags that both commands have.
 type Flags struct {
 	Run, Skip       *regexp.Regexp // of the names of cases; a nil Skip = none
 	List            bool

@@ -1,4 +1,8 @@
-package scripts
+// Package conformance has what the commands podscript and podclient share: their
+// common flags, cases that run side by side, and the results on a terminal, as JSON and
+// as JUnit's XML. Package scripts does not import it, and so a test binary with
+// scenarios has no code for JUnit.
+package conformance
 
 import (
 	"context"
@@ -36,8 +40,7 @@ func Missed(level string) string {
 	return map[string]string{Must: Fail, Should: Warn, May: Skip}[level]
 }
 
-// A Check is one requirement in one case, and what came of it. It is there for the
-// commands of this module, as Report is.
+// A Check is one requirement in one case, and its result.
 type Check struct {
 	Case        string  `json:"case"`
 	Requirement string  `json:"requirement"`

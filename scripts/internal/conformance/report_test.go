@@ -1,4 +1,4 @@
-package scripts
+package conformance
 
 import (
 	"bytes"

@@ -198,6 +198,9 @@ type Options struct {
 	Pod harness.Config
 	// Session is the session that $SESSION names; nil = none.
 	Session *uuid.UUID
+	// Report is called at the end of a script that failed. The verb that failed the
+	// script does not print its error then. nil = the verb prints it.
+	Report func(Failure)
 }
 
 // Params returns the parameters with which testscript runs scripts that start
@@ -207,9 +210,10 @@ func Params(o Options) testscript.Params {
 	return testscript.Params{
 		Dir: o.Dir,
 		Setup: func(env *testscript.Env) error {
-			s := &script{options: o, tb: newScriptTB(env), pods: map[string]*harness.Pod{}, seen: map[*harness.Pod]int64{}}
+			s := &script{options: o, tb: newScriptTB(env, o.Report), pods: map[string]*harness.Pod{}, seen: map[*harness.Pod]int64{}}
 			env.Values[scriptKey{}] = s
 			env.Vars = append(env.Vars, "RUNTIME_DIR="+harness.RuntimeDir(s.tb))
+			s.tb.Cleanup(s.noteLastLines) // when all pods have ended, and before their logs are closed
 			env.Vars = append(env.Vars, harness.ClientEnv(s.tb, o.Command)...)
 			if o.Session != nil {
 				env.Vars = append(env.Vars, "SESSION="+o.Session.String())

@@ -235,7 +235,7 @@ func TestScriptsThatFail(t *testing.T) {
 		{"bad pattern", "podstart alpha\npodlog alpha (", []string{"podlog: error parsing regexp"}},
 		{"bad pattern to wait for", "podstart alpha\n! podwaitlog alpha (", []string{"podwaitlog: log of pod alpha: bad pattern: error parsing regexp", "usage: podwaitlog [-timeout DURATION] [-next] NAME PATTERN"}},
 		{"empty name", "! podstart ''", []string{"podstart: the pod's name is empty"}},
-		{"log without a match", "podstart -fake 'log hello; bind; ready; serve' alpha\npodlog alpha goodbye", []string{`no match for "goodbye" in the log of pod alpha:`, "hello"}},
+		{"log without a match", "podstart -fake 'log hello; bind; ready; serve' alpha\npodlog alpha goodbye", []string{`no match for "goodbye" in the log of pod alpha`, "hello"}},
 		{"log with a match", "podstart -fake 'log hello; bind; ready; serve' alpha\n! podlog alpha hello", []string{`"hello" matches in the log of pod alpha:`}},
 		{"log line that never comes", "podstart alpha\npodwaitlog -timeout 10ms alpha nowhere", []string{`no line of the log of pod alpha matched "nowhere" within 10ms`, "it still runs"}},
 		{"end that never comes", "podstart alpha\n! podwait -timeout 10ms alpha", []string{"pod alpha did not end within 10ms"}},
@@ -261,6 +261,42 @@ func TestScriptsThatFail(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFailureOfAScript: what failed it, as values.
+func TestFailureOfAScript(t *testing.T) {
+	t.Parallel()
+	run := func(script string, timeout time.Duration) (failure *scripts.Failure) {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
+		r := &recorder{artifacts: t.TempDir(), deadline: time.Now().Add(timeout)}
+		testscript.RunT(r, scripts.Params(scripts.Options{Dir: dir, Report: func(f scripts.Failure) { failure = &f }}))
+		assert.Equal(t, r.Failed(), failure != nil)
+		return failure
+	}
+	assert.Nil(t, run("podstart alpha", patience))
+
+	f := run("podstart -fake 'log hello; bind; ready; serve; log bye; hang' alpha\npodwaitlog alpha bye\npodstart -fake never-ready -timeout 50ms beta\n", patience)
+	assert.Equal(t, "podstart", f.Verb)
+	assert.ErrorIs(t, f.Err, spawn.ErrTimeout)
+	assert.False(t, f.Cut)
+	assert.Equal(t, map[string]string{"alpha": "bye"}, f.LastLines)
+
+	f = run("! podstart alpha", patience)
+	assert.Equal(t, "podstart", f.Verb)
+	assert.EqualError(t, f.Err, "podstart alpha did not fail")
+	assert.Empty(t, f.LastLines, "a ready line says nothing")
+
+	f = run("podstart alpha\n! podwaitlog -timeout 1h alpha nowhere", time.Second)
+	assert.Equal(t, "podwaitlog", f.Verb)
+	assert.True(t, f.Cut)
+
+	f = run("podstart alpha\nexists nothing", patience)
+	assert.Equal(t, &scripts.Failure{LastLines: map[string]string{}}, f)
+
+	f = run("podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'", patience)
+	assert.Empty(t, f.Verb, "only the end of the script has found it")
+	assert.ErrorContains(t, f.Err, "pod alpha ended by itself during the test (exit status 3)")
 }
 
 func TestVerbsOfAPodThatIsNotThere(t *testing.T) {

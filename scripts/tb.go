@@ -10,34 +10,65 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// A Failure is why a script failed, as values. The script's log has the words.
+type Failure struct {
+	// Verb is the verb that failed the script, such as podstart; "" = none of this
+	// package: the harness found something at the end, or a verb of testscript failed.
+	Verb string
+	// Err is what the verb or the harness found; nil = a verb of testscript failed,
+	// which only its line in the log explains.
+	Err error
+	// Cut reports that no time was left for the script: Err tells nothing of the pod.
+	Cut bool
+	// LastLines has the last line of each pod's log, by the pod's name, but no ready
+	// line.
+	LastLines map[string]string
+}
+
 var _ harness.TB = (*scriptTB)(nil)
 
 // scriptTB is a running script as the harness's TB. Its log goes to the test
 // and not into the script's own log, which only the script's goroutine may
 // write to.
 type scriptTB struct {
-	t    testscript.T
-	name string
+	t      testscript.T
+	name   string
+	report func(Failure) // nil = nobody asks
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards all below
 	failed   bool
+	noted    bool // failure is known
+	failure  Failure
 	cleanups []func()
 }
 
-func newScriptTB(env *testscript.Env) *scriptTB {
+func newScriptTB(env *testscript.Env, report func(Failure)) *scriptTB {
 	tb := &scriptTB{
 		t: env.T(),
 		// testscript calls the directory of a script script-NAME.
-		name: strings.TrimPrefix(filepath.Base(env.WorkDir), "script-"),
+		name:   strings.TrimPrefix(filepath.Base(env.WorkDir), "script-"),
+		report: report,
 	}
 	env.Defer(tb.finish)
 	return tb
+}
+
+// note keeps the first failure: later ones may follow from it.
+func (tb *scriptTB) note(f Failure) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	if !tb.noted {
+		tb.noted, tb.failure = true, f
+	}
 }
 
 // finish runs the cleanups, the last one first, and fails a script that only
 // they found fault with.
 func (tb *scriptTB) finish() {
 	before := tb.Failed()
+	if before {
+		tb.note(Failure{}) // of a verb of testscript, if nothing else is known
+	}
 	for {
 		tb.mu.Lock()
 		n := len(tb.cleanups)
@@ -50,7 +81,13 @@ func (tb *scriptTB) finish() {
 		tb.mu.Unlock()
 		cleanup()
 	}
-	if !before && tb.Failed() {
+	if !tb.Failed() {
+		return
+	}
+	if tb.report != nil {
+		tb.report(tb.failure)
+	}
+	if !before {
 		tb.t.FailNow()
 	}
 }
@@ -62,6 +99,7 @@ func (tb *scriptTB) Cleanup(f func()) {
 }
 
 func (tb *scriptTB) Errorf(format string, args ...any) {
+	tb.note(Failure{Err: errorOf(format, args)})
 	tb.mu.Lock()
 	tb.failed = true
 	tb.mu.Unlock()
@@ -72,12 +110,22 @@ func (tb *scriptTB) Errorf(format string, args ...any) {
 	tb.Logf(format, args...)
 }
 
+// errorOf returns the error that a message is made of, or the message as an error.
+func errorOf(format string, args []any) error {
+	for _, arg := range args {
+		if err, ok := arg.(error); ok {
+			return err
+		}
+	}
+	return fmt.Errorf(format, args...)
+}
+
 func (tb *scriptTB) Fatalf(format string, args ...any) {
 	tb.Errorf(format, args...)
 	tb.t.FailNow()
 }
 
-// Failed also tells of a script that failed by itself, where the T knows.
+// Failed also reports that a verb of testscript has failed, where the T knows.
 func (tb *scriptTB) Failed() bool {
 	if t, ok := tb.t.(interface{ Failed() bool }); ok && t.Failed() {
 		return true

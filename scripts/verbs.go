@@ -70,27 +70,46 @@ type script struct {
 	otherCommand bool // podcommand has chosen one that is not the pod under test
 }
 
+// noteLastLines notes what the pods have written last.
+func (s *script) noteLastLines() {
+	lines := map[string]string{}
+	for name, pod := range s.pods {
+		log := strings.TrimSpace(pod.Log())
+		if last := log[strings.LastIndexByte(log, '\n')+1:]; last != "" && !strings.HasPrefix(last, "YOI-READY\t") {
+			lines[name] = last
+		}
+	}
+	s.tb.mu.Lock()
+	defer s.tb.mu.Unlock()
+	s.tb.failure.LastLines = lines
+}
+
 // call is one use of a verb in a script.
 type call struct {
 	*script
 	verb
-	ts             *testscript.TestScript
-	neg            bool
-	line           string        // as the script has it
-	args           []string      // of line, without flags
-	pod            *harness.Pod  // the latest one of the name args[0]; nil = none
-	asked, timeout time.Duration // the timeout, and what the deadline leaves of it
-	starting       starting
-	process, next  bool
-	open, leave    bool
+	ts            *testscript.TestScript
+	neg           bool
+	line          string       // as the script has it
+	args          []string     // of line, without flags
+	pod           *harness.Pod // the latest one of the name args[0]; nil = none
+	timeout       time.Duration
+	starting      starting
+	process, next bool
+	open, leave   bool
 }
 
 // fatalError fails the script, with ! too.
-type fatalError struct{ error }
+type fatalError struct {
+	error
+	cut bool // no time was left for the script
+}
+
+func (e fatalError) Unwrap() error { return e.error }
 
 // usagef is the error of a verb used wrongly.
 func (c *call) usagef(format string, args ...any) error {
-	return fatalError{fmt.Errorf(format+"\nusage: %s %s (go doc example.com/podharness/scripts)", append(args, c.name, c.usage)...)}
+	return fatalError{error: fmt.Errorf(format+"\nusage: %s %s (go doc example.com/podharness/scripts)", append(args, c.name, c.usage)...)}
 }
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
@@ -104,8 +123,8 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return all
 }
 
-// do runs the verb. An error that comes when no time is left for the script tells
-// nothing of the pod.
+// do runs the verb. An error tells nothing of the pod if no time is left for the
+// script: the wait was cut to end before its deadline.
 func (c *call) do() error {
 	const coarse = 5 * time.Millisecond // timeouts are cut to whole milliseconds
 	end := time.Now().Add(harness.BeforeDeadline(c.tb, math.MaxInt64) - coarse)
@@ -116,24 +135,28 @@ func (c *call) do() error {
 	if err == nil || time.Now().Before(end) {
 		return err
 	}
-	if c.timeout < c.asked && !strings.Contains(err.Error(), "was cut to") { // the harness says so itself
-		err = fmt.Errorf("%w\n\tnote: the timeout of %v was cut to %v, to end before the script's deadline", err, c.asked, c.timeout)
-	}
-	return fatalError{err}
+	return fatalError{err, true}
 }
 
-// judge fails the script if the verb did not end as that says.
+// judge fails the script if the verb did not end as that says, and notes the failure.
 func (c *call) judge(err error) {
 	var fatal fatalError
-	switch {
-	case errors.As(err, &fatal):
-		c.ts.Fatalf("%s: %s", c.name, harness.Message(c.tb, err))
+	switch isFatal := errors.As(err, &fatal); {
+	case isFatal:
+		message := harness.Message(c.tb, err)
+		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s: %w", c.name, err), Cut: fatal.cut})
+		c.ts.Fatalf("%s: %s", c.name, message)
 	case err != nil && c.neg:
 		fmt.Fprintln(c.ts.Stderr(), err)
 	case err != nil:
-		fmt.Fprintln(c.ts.Stderr(), harness.Message(c.tb, err))
+		message := harness.Message(c.tb, err) // the evidence has it, too
+		if c.options.Report == nil {
+			fmt.Fprintln(c.ts.Stderr(), message)
+		}
+		c.tb.note(Failure{Verb: c.name, Err: err})
 		c.ts.Fatalf("%s failed", c.line)
 	case c.neg:
+		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s did not fail", c.line)})
 		c.ts.Fatalf("%s did not fail", c.line)
 	}
 }
@@ -158,8 +181,7 @@ func (c *call) parse() error {
 	if len(args) < c.min || len(args) > c.max {
 		return c.usagef("got %d arguments %q", len(args), args)
 	}
-	c.args, c.asked, c.timeout = args, c.timeout, harness.BeforeDeadline(c.tb, c.timeout)
-	if len(args) > 0 {
+	if c.args = args; len(args) > 0 {
 		c.pod = c.pods[args[0]]
 	}
 	if c.pod == nil && !slices.Contains([]string{"podstart", "podcommand", "podspawn", "podadopt"}, c.name) {
@@ -324,7 +346,7 @@ func (c *call) command() (spawn.Command, error) {
 // held returns the command that holds a pod in its write of the ready line.
 func held(command spawn.Command, what string) (spawn.Command, error) {
 	if err := canHold(); err != nil {
-		return command, fatalError{fmt.Errorf("this system cannot hold a pod: %w", err)}
+		return command, fatalError{error: fmt.Errorf("this system cannot hold a pod: %w", err)}
 	}
 	program, err := exec.LookPath(command.Program)
 	if err != nil {
@@ -429,7 +451,7 @@ func (c *call) underTest() (flags []string, err error) {
 }
 
 func (c *call) adopt() error {
-	p, err := harness.TryAdopt(c.tb, c.args[0], c.asked)
+	p, err := harness.TryAdopt(c.tb, c.args[0], c.timeout)
 	if err != nil {
 		return err
 	}
@@ -474,9 +496,9 @@ func (c *call) signal() error {
 }
 
 func (c *call) wait() error {
-	state, err := c.pod.TryWait(c.asked)
+	state, err := c.pod.TryWait(c.timeout)
 	if err != nil {
-		return fatalError{err} // no end is not another end
+		return fatalError{error: err} // no end is not another end
 	}
 	fmt.Fprintln(c.ts.Stdout(), end(c.pod))
 	if state == nil || !state.Success() {
@@ -497,7 +519,8 @@ func (c *call) log() error {
 		return c.usagef("%v", err)
 	}
 	if !re.MatchString(all) {
-		return fmt.Errorf("no match for %q in the log of pod %s:\n%s", c.args[1], c.args[0], all)
+		fmt.Fprint(c.ts.Stderr(), all)
+		return fmt.Errorf("no match for %q in the log of pod %s", c.args[1], c.args[0])
 	}
 	if c.neg {
 		fmt.Fprintf(c.ts.Stderr(), "%q matches in the log of pod %s:\n%s", c.args[1], c.args[0], all)
@@ -510,7 +533,7 @@ func (c *call) waitLog() error {
 	if c.next {
 		from = c.seen[c.pod]
 	}
-	line, end, err := c.pod.TryWaitLogAfter(from, c.args[1], c.asked)
+	line, end, err := c.pod.TryWaitLogAfter(from, c.args[1], c.timeout)
 	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
 		return c.usagef("%v", err)
 	}
@@ -533,16 +556,16 @@ func (c *call) send() (err error) {
 	var answer string
 	switch {
 	case c.open:
-		_, err = c.pod.TryTalk(c.asked)
+		_, err = c.pod.TryTalk(c.timeout)
 		return err
 	case c.leave:
-		talk, err := c.pod.TryTalk(c.asked)
+		talk, err := c.pod.TryTalk(c.timeout)
 		if err == nil {
 			talk.Close()
 		}
 		return err
 	case len(c.args) == 2:
-		answer, err = c.pod.TrySend(c.args[1], c.asked)
+		answer, err = c.pod.TrySend(c.args[1], c.timeout)
 	default:
 		answer, err = c.snapshot()
 	}
@@ -553,7 +576,7 @@ func (c *call) send() (err error) {
 }
 
 func (c *call) snapshot() (string, error) {
-	talk, err := c.pod.TryTalk(c.asked)
+	talk, err := c.pod.TryTalk(c.timeout)
 	if err != nil {
 		return "", err
 	}

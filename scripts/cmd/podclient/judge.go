@@ -26,7 +26,24 @@ const (
 	livesOn = 100 * time.Millisecond
 )
 
-// judge returns what is found of each requirement.
+// A finding is what is wrong with the client.
+type finding struct{ why, section, key string }
+
+// found returns a finding against a section of the contract. The numbers of processes,
+// durations, and the place of the sandbox do not make it another one.
+func (s *sweepCase) found(section, format string, args ...any) *finding {
+	key := format
+	for _, arg := range args {
+		switch arg.(type) {
+		case int, time.Duration, processes:
+		default:
+			key += fmt.Sprint(" ", arg)
+		}
+	}
+	return &finding{fmt.Sprintf(format+" (%s)", append(args, section)...), section, strings.ReplaceAll(key, s.root(), "")}
+}
+
+// judge returns the checks of all requirements that the case concerns.
 func (s *sweepCase) judge() []conformance.Check {
 	s.readOutput()
 	dir := filepath.Join(s.runtime, s.podName())
@@ -39,10 +56,10 @@ func (s *sweepCase) judge() []conformance.Check {
 		s.pid = events[0].pid
 	}
 	var checks []conformance.Check
-	check := func(requirement, level, why string) {
-		c := conformance.Check{Case: s.name, Requirement: requirement, Level: level, Result: conformance.Pass, Why: why, Seconds: time.Since(s.begun).Seconds()}
-		if why != "" {
-			c.Result = conformance.Missed(level)
+	check := func(requirement, level string, f *finding) {
+		c := conformance.Check{Case: s.name, Requirement: requirement, Level: level, Result: conformance.Pass, Seconds: time.Since(s.begun).Seconds()}
+		if f != nil {
+			c.Result, c.Why, c.Section, c.Key = conformance.Missed(level), f.why, f.section, requirement+" "+f.key
 		}
 		checks = append(checks, c)
 	}
@@ -51,24 +68,24 @@ func (s *sweepCase) judge() []conformance.Check {
 		check("arguments", conformance.Must, arguments)
 	}
 	// A pod that was told something else proves nothing.
-	if verdict == "" || arguments == "" {
+	if verdict == nil || arguments == nil {
 		check("verdict", conformance.Must, verdict)
 	}
-	if verdict != "" && arguments == "" && s.tooSlow(want, events) {
+	if verdict != nil && arguments == nil && s.tooSlow(want, events) {
 		skipped := checks[len(checks)-1]
 		skipped.Result, skipped.Why = conformance.Skip, fmt.Sprintf("the pod itself took longer than half of the timeout of %v; on a machine this busy that must be longer (-timeout)", s.timeout)
 		return []conformance.Check{skipped}
 	}
-	if s.pid != 0 && verdict == "" {
+	if s.pid != 0 && verdict == nil {
 		check("prompt", conformance.Must, s.prompt(want, events))
 	}
-	if want.Verdict == fakepod.Ready && verdict == "" {
+	if want.Verdict == fakepod.Ready && verdict == nil {
 		check("independent", conformance.Must, s.independent(dir))
 	}
 	if !s.late && !s.client.State().Success() {
 		check("clean", conformance.Must, s.clean())
 	}
-	if want.Verdict != fakepod.Ready && verdict == "" {
+	if want.Verdict != fakepod.Ready && verdict == nil {
 		check("reason", conformance.Should, s.reason(want))
 	}
 	check("terminal", conformance.Should, s.terminal(want))
@@ -97,28 +114,28 @@ func (s *sweepCase) firstWords() string {
 	return fmt.Sprintf("%.200q", line)
 }
 
-func (s *sweepCase) verdict(want fakepod.Outcome) string {
+func (s *sweepCase) verdict(want fakepod.Outcome) *finding {
 	state := s.client.State()
 	switch {
 	case s.late:
-		return fmt.Sprintf("the client did not end within %v, and said %s; it must end when the start has, within its timeout of %v (-timeout) at the latest (4)", s.longest, s.firstWords(), s.timeout)
+		return s.found("4", "the client did not end within %v, and said %s; it must end when the start has, within its timeout of %v (-timeout) at the latest", s.longest, s.firstWords(), s.timeout)
 	case s.refused == "" && s.given == nil:
-		return fmt.Sprintf("the client ended with %v before a pod had begun, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names, and wait for it (1)", state, s.firstWords())
+		return s.found("1", "the client ended with %v before a pod had begun, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names, and wait for it", state, s.firstWords())
 	case want.Verdict == fakepod.Ready && !state.Success():
-		return fmt.Sprintf("the client ended with %v and said %s; the pod became ready, so it must end with status 0 (2, 3)", state, s.firstWords())
+		return s.found("2, 3", "the client ended with %v and said %s; the pod became ready, so it must end with status 0", state, s.firstWords())
 	case want.Verdict != fakepod.Ready && state.Success():
-		return fmt.Sprintf("the client ended with status 0 where the start is: %v; it must end with another status (2, 3, 4)", want)
+		return s.found("2, 3, 4", "the client ended with status 0 where the start is: %v; it must end with another status", want)
 	case want.Verdict != fakepod.Ready && strings.TrimSpace(s.output) == "":
-		return fmt.Sprintf("the client ended with %v without a word; it must say why the pod did not start: %v (4)", state, want)
+		return s.found("4", "the client ended with %v without a word; it must say why the pod did not start: %v", state, want)
 	case want.Verdict == fakepod.TimedOut && s.took < s.timeout-early:
-		return fmt.Sprintf("the client gave up after %v and said %s; it must wait for the whole timeout, %v (-timeout), since the pod may become ready until then (3, 4)", s.took.Round(time.Millisecond), s.firstWords(), s.timeout)
+		return s.found("3, 4", "the client gave up after %v and said %s; it must wait for the whole timeout, %v (-timeout), since the pod may become ready until then", s.took.Round(time.Millisecond), s.firstWords(), s.timeout)
 	}
-	return ""
+	return nil
 }
 
 // prompt measures from the pod's own event, or from its begin where only the
 // timeout decides.
-func (s *sweepCase) prompt(want fakepod.Outcome, events []event) string {
+func (s *sweepCase) prompt(want fakepod.Outcome, events []event) *finding {
 	since, what := events[0].at+int64(s.timeout), fmt.Sprintf("the timeout of %v was over", s.timeout)
 	if want.Step >= 0 {
 		since, what = events[len(events)-1].at, "it could be known: "+want.String()
@@ -127,9 +144,9 @@ func (s *sweepCase) prompt(want fakepod.Outcome, events []event) string {
 		}
 	}
 	if late := time.Duration(s.ended - since); late > prompt {
-		return fmt.Sprintf("the client ended %v after %s; it must within %v (3, 4)", late.Round(10*time.Millisecond), what, prompt)
+		return s.found("3, 4", "the client ended %v after %s; it must within %v", late.Round(10*time.Millisecond), what, prompt)
 	}
-	return ""
+	return nil
 }
 
 // decided returns the event at which the outcome could be known; nil = it has not
@@ -154,24 +171,24 @@ func (s *sweepCase) tooSlow(want fakepod.Outcome, events []event) bool {
 }
 
 // clean looks for what is left of a pod whose start has failed.
-func (s *sweepCase) clean() string {
+func (s *sweepCase) clean() *finding {
 	if s.touched != nil {
 		if path := s.touched(s.box); exists(path) {
-			return fmt.Sprintf("the client has made %s; a name that is no path element must be refused before anything is touched (1)", path)
+			return s.found("1", "the client has made %s; a name that is no path element must be refused before anything is touched", path)
 		}
 	}
 	if s.pid == 0 {
-		return ""
+		return nil
 	}
 	for end := time.Now().Add(gone); ; <-time.After(5 * time.Millisecond) {
 		left := members(s.pid)
 		switch over := time.Now().After(end); {
 		case len(left) == 0 && !lives(s.pid):
-			return ""
+			return nil
 		case over && len(left) == 0:
-			return fmt.Sprintf("the client has left the pod, process %d; after a failed start it must be killed, with its whole group (4)", s.pid)
+			return s.found("4", "the client has left the pod, process %d; after a failed start it must be killed, with its whole group", s.pid)
 		case over:
-			return fmt.Sprintf("the client has left of the pod: %s; after a failed start the whole group must be killed (4)", strings.Join(left, ", "))
+			return s.found("4", "the client has left of the pod: %s; after a failed start the whole group must be killed", left)
 		}
 	}
 }
@@ -188,15 +205,15 @@ func exists(path string) bool {
 }
 
 // reason looks for what explains the failure in what the client has said.
-func (s *sweepCase) reason(want fakepod.Outcome) string {
-	says := func(words ...string) string {
+func (s *sweepCase) reason(want fakepod.Outcome) *finding {
+	says := func(words ...string) *finding {
 		for _, w := range words {
 			// Wherever its lines are wrapped.
 			if !strings.Contains(strings.ToLower(strings.Join(strings.Fields(s.output), " ")), strings.ToLower(strings.TrimSpace(w))) {
-				return fmt.Sprintf("the client said %s; it should say %q, which explains the failure (4)", s.firstWords(), w)
+				return s.found("4", "the client said %s; it should say %q, which explains the failure", s.firstWords(), w)
 			}
 		}
-		return ""
+		return nil
 	}
 	switch want.Verdict {
 	case fakepod.Exited:
@@ -216,7 +233,7 @@ func (s *sweepCase) reason(want fakepod.Outcome) string {
 	case "refused":
 		return says(s.refused)
 	}
-	return ""
+	return nil
 }
 
 var word = regexp.MustCompile(`[A-Za-z][A-Za-z ]{2,39}`)
@@ -234,35 +251,35 @@ func words(line string) []string {
 
 // terminal looks for what the pod wrote and would rule a terminal. Colours of its
 // own are the client's business.
-func (s *sweepCase) terminal(want fakepod.Outcome) string {
-	const should = "the client wrote the raw bytes %.20q; control characters of a pod, and what is no UTF-8, should be escaped (2)"
+func (s *sweepCase) terminal(want fakepod.Outcome) *finding {
+	const should = "the client wrote the raw bytes %.20q; control characters of a pod, and what is no UTF-8, should be escaped"
 	if valid := strings.ToValidUTF8(s.output, "\xff"); strings.Contains(valid, "\xff") {
-		return fmt.Sprintf(should, valid[max(0, strings.Index(valid, "\xff")-4):])
+		return s.found("2", should, valid[max(0, strings.Index(valid, "\xff")-4):])
 	}
 	said := strings.Join(append([]string{want.Line, want.Name, want.Unfinished}, want.Tail...), "\n")
 	for _, sequence := range control.FindAllString(said, -1) {
 		if strings.Contains(s.output, sequence) {
-			return fmt.Sprintf(should, sequence)
+			return s.found("2", should, sequence)
 		}
 	}
-	return ""
+	return nil
 }
 
 // control matches a control character with what gives it a meaning.
 var control = regexp.MustCompile(`[\x00-\x08\x0b-\x1f\x7f-\x{9f}][^\x00-\x1f\x7f-\x{9f}]+`)
 
 // independent looks at the pod that is ready, when its client has ended.
-func (s *sweepCase) independent(dir string) string {
+func (s *sweepCase) independent(dir string) *finding {
 	for end := time.Now().Add(livesOn); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
 		if !lives(s.pid) {
-			return "the client has left no pod that lives; it must live on without its client (1)"
+			return s.found("1", "the client has left no pod that lives; it must live on without its client")
 		}
 	}
 	if group, err := syscall.Getpgid(s.pid); err == nil && group != s.pid {
-		return fmt.Sprintf("the pod (process %d) is in process group %d; it must lead one of its own (1)", s.pid, group)
+		return s.found("1", "the pod (process %d) is in process group %d; it must lead one of its own", s.pid, group)
 	}
 	if len(members(s.pid)) == 0 {
-		return "" // this system does not tell more
+		return nil // this system does not tell more
 	}
 	log := filepath.Join(dir, "stderr.log")
 	for fd, want := range []string{os.DevNull, os.DevNull, log} {
@@ -272,29 +289,29 @@ func (s *sweepCase) independent(dir string) string {
 			want = filepath.Join(real, "stderr.log")
 		}
 		if err == nil && got != want {
-			return fmt.Sprintf("the pod's %s is %s; it must be %s (1)", []string{"stdin", "stdout", "stderr"}[fd], got, want)
+			return s.found("1", "the pod's %s is %s; it must be %s", []string{"stdin", "stdout", "stderr"}[fd], got, want)
 		}
 	}
 	if stray := inherited(s.pid); len(stray) > 0 {
-		return fmt.Sprintf("the pod has inherited %s; it must inherit no other descriptor than 0, 1 and 2, not even a stray one (1)", strings.Join(stray, ", "))
+		return s.found("1", "the pod has inherited %s; it must inherit no other descriptor than 0, 1 and 2, not even a stray one", strings.Join(stray, ", "))
 	}
 	return s.files(dir, log)
 }
 
 // files looks at the directory and the log of the pod.
-func (s *sweepCase) files(dir, log string) string {
+func (s *sweepCase) files(dir, log string) *finding {
 	for path, want := range map[string]os.FileMode{dir: 0o700, log: 0o600} {
 		info, err := os.Lstat(path)
 		if err == nil && info.Mode().Perm() != want {
-			return fmt.Sprintf("%s has the mode %#o; it must be %#o (1)", "the pod's "+map[bool]string{true: "directory", false: "stderr.log"}[path == dir], info.Mode().Perm(), want)
+			return s.found("1", "%s has the mode %#o; it must be %#o", "the pod's "+map[bool]string{true: "directory", false: "stderr.log"}[path == dir], info.Mode().Perm(), want)
 		}
 	}
 	// Through the pod's own descriptor: it may have removed the log.
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/fd/2", s.pid))
 	if err == nil && !strings.Contains(string(text), "YOI-READY\t") {
-		return "the pod's log does not hold its ready line; the log must be the pod's stderr itself (1)"
+		return s.found("1", "the pod's log does not hold its ready line; the log must be the pod's stderr itself")
 	}
-	return ""
+	return nil
 }
 
 // inherited returns the descriptors above 2 that a fake pod, which opens its own
@@ -316,25 +333,25 @@ func inherited(pid int) (stray []string) {
 }
 
 // arguments looks at what the pod was told on its command line.
-func (s *sweepCase) arguments() string {
+func (s *sweepCase) arguments() *finding {
 	line, err := os.ReadFile(s.trace + argsSuffix)
 	if err != nil || len(line) == 0 {
-		return "" // it was not started, or has not come to tell
+		return nil // it was not started, or has not come to tell
 	}
 	given := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 	s.given = given
 	shown := strings.Join(given, " ")
 	if given[0] != "pod" {
-		return fmt.Sprintf("the pod was given: %s; the prefix argument pod must come first, since YOI_POD_RUNTIME_COMMAND replaces the program only (1)", shown)
+		return s.found("1", "the pod was given: %s; the prefix argument pod must come first, since YOI_POD_RUNTIME_COMMAND replaces the program only", shown)
 	}
 	workspace, name := value(given, "--workspace"), value(given, "--pod")
 	switch info, err := os.Stat(workspace); {
 	case name != s.podName():
-		return fmt.Sprintf("the pod was given: %s; it must be given --pod %s (1)", shown, s.podName())
+		return s.found("1", "the pod was given: %s; it must be given --pod %s", shown, s.podName())
 	case workspace == "" || filepath.IsAbs(workspace) && (err != nil || !info.IsDir()):
-		return fmt.Sprintf("the pod was given: %s; it must be given --workspace with a directory that is there (1)", shown)
+		return s.found("1", "the pod was given: %s; it must be given --workspace with a directory that is there", shown)
 	}
-	return ""
+	return nil
 }
 
 func value(args []string, flag string) string {
@@ -344,9 +361,20 @@ func value(args []string, flag string) string {
 	return ""
 }
 
-// members returns the processes of a group that have not ended, as a message names
-// them; where the system does not show them, the group alone.
-func members(group int) (found []string) {
+// processes are numbers, as a message names them.
+type processes []int
+
+func (p processes) String() string {
+	words := make([]string, len(p))
+	for i, pid := range p {
+		words[i] = fmt.Sprint("process ", pid)
+	}
+	return strings.Join(words, ", ")
+}
+
+// members returns the processes of a group that have not ended; none where the system
+// does not show them.
+func members(group int) (found processes) {
 	if syscall.Kill(-group, 0) == syscall.ESRCH {
 		return nil
 	}
@@ -355,7 +383,8 @@ func members(group int) (found []string) {
 		stat, _ := os.ReadFile(path)
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		if len(fields) > 2 && fields[0] != "Z" && fields[2] == strconv.Itoa(group) {
-			found = append(found, "process "+filepath.Base(filepath.Dir(path)))
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			found = append(found, pid)
 		}
 	}
 	return found

@@ -441,6 +441,24 @@ func TestStrictMakesAShouldAMust(t *testing.T) {
 	assert.Equal(t, 1, status)
 }
 
+// TestTheSameFindingInSeveralCases has a client that leaves the pod, and says where that is.
+func TestTheSameFindingInSeveralCases(t *testing.T) {
+	t.Parallel()
+	client := shell(starts + ` </dev/null >/dev/null 2>"$TMPDIR/log" & until grep -qs loading "$TMPDIR/log"; do sleep 0.01; done; echo "it failed: $YOI_RUNTIME_DIR"; exit 1`)
+	all, out, _ := checks(t, []string{"-run", "^(delayed-ready|old-log)$"}, client...)
+	assert.Equal(t, []string{"clean", "verdict"}, found(all), out)
+	for requirement, says := range map[string]string{"clean": "the client has left ", "verdict": "the client ended with exit status 1 and said "} {
+		assert.Regexp(t, requirement+` \(must\): as in (delayed-ready|old-log)\n`, out)
+		assert.Equal(t, 1, strings.Count(out, says), out)
+		for _, c := range all {
+			if c.Requirement == requirement {
+				assert.Contains(t, c.Why, says, "JSON has all of it")
+			}
+		}
+	}
+	assert.Contains(t, out, "(N) is a section of the contract")
+}
+
 func TestEnvIsTheClients(t *testing.T) {
 	t.Parallel()
 	client := shell(`echo "$GREETING $PODCLIENT_TEST"; exit 1`)

@@ -32,37 +32,27 @@ func (r *runner) runAll(cases []testCase) error {
 	slices.SortStableFunc(cases, func(a, b testCase) int {
 		return map[bool]int{true: 1}[b.waits()] - map[bool]int{true: 1}[a.waits()]
 	})
-	slots := make(chan struct{}, r.Parallel)
-	return r.report.Run(ctx, len(cases), func(i int) { r.runOne(slots, cases[i]) })
+	var all []*conformance.Case
+	for _, c := range cases {
+		all = append(all, &conformance.Case{Name: c.name, Run: func(idle func()) []conformance.Check {
+			checks := r.try(c, idle)
+			if len(c.steps) > 0 {
+				checks = r.minimize(c, checks)
+			}
+			return checks
+		}})
+	}
+	return r.report.Run(ctx, all)
 }
 
-func (r *runner) runOne(slots chan struct{}, c testCase) {
-	slots <- struct{}{}
-	give := sync.OnceFunc(func() { <-slots })
-	defer give()
-	if !r.report.Begin(c.name) {
-		return
-	}
-	begin := time.Now()
-	checks := r.try(c, give)
-	if checks == nil {
-		r.report.Drop(c.name)
-		return
-	}
-	if len(c.steps) > 0 {
-		checks = r.minimize(c, checks)
-	}
-	_ = r.report.Case(c.name, time.Since(begin), checks)
-}
-
-// minimize leaves steps out of a program as long as what was found stays: the
-// requirement, whatever its words.
+// minimize leaves steps out of a program as long as the same requirement is not met,
+// for whatever reason.
 func (r *runner) minimize(c testCase, checks []conformance.Check) []conformance.Check {
-	first := finding(checks)
+	first := firstFinding(checks)
 	for again := first != ""; again; {
 		again = false
 		for _, d := range r.smaller(c) {
-			if found := r.try(d, func() {}); finding(found) == first {
+			if found := r.try(d, func() {}); firstFinding(found) == first {
 				c, checks, again = d, found, true
 				break
 			}
@@ -76,20 +66,17 @@ func (r *runner) minimize(c testCase, checks []conformance.Check) []conformance.
 	return checks
 }
 
-// finding returns the first requirement that was not met; "" = none.
-func finding(checks []conformance.Check) string {
-	for _, c := range checks {
-		if c.Result == conformance.Fail || c.Result == conformance.Warn {
-			return c.Requirement
-		}
+// firstFinding returns the first requirement that was not met; "" = none.
+func firstFinding(checks []conformance.Check) string {
+	if i := slices.IndexFunc(checks, conformance.Check.IsFinding); i >= 0 {
+		return checks[i].Requirement
 	}
 	return ""
 }
 
-// try runs the client once in a sandbox of its own; one that cannot be started is nobody's
-// fault, and ends the sweep: nil. launched is called when it no
-// longer computes: when it waits, if it is one that waits, or it is judged.
-func (r *runner) try(c testCase, launched func()) []conformance.Check {
+// try runs the client once in a sandbox of its own. It returns nil if the client cannot
+// be started, which ends the sweep. It calls idle when the case only waits, or is judged.
+func (r *runner) try(c testCase, idle func()) []conformance.Check {
 	tb := &caseTB{name: c.name, evidence: r.Evidence}
 	defer tb.finish()
 	s, err := r.start(tb, c)
@@ -98,17 +85,17 @@ func (r *runner) try(c testCase, launched func()) []conformance.Check {
 		return nil
 	}
 	if c.waits() {
-		go s.onLaunch(launched)
+		go s.onLaunch(idle)
 	}
-	defer time.AfterFunc(prompt, launched).Stop() // one that hangs must not hold up the others
+	defer time.AfterFunc(prompt, idle).Stop() // one that hangs must not hold up the others
 	if _, err := s.client.TryWait(s.longest); err != nil {
 		s.late = true
 		_ = s.client.Kill()
 	}
 	s.ended, s.took = monotonic(), time.Since(s.begun)
 	checks := s.judge()
-	launched()
-	tb.failed = finding(checks) != ""
+	idle()
+	tb.failed = firstFinding(checks) != ""
 	s.stop()
 	return checks
 }
@@ -185,9 +172,9 @@ func (s *sweepCase) command() spawn.Command {
 
 func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
-// onLaunch calls launched once the pod has begun, or never will.
-func (s *sweepCase) onLaunch(launched func()) {
-	defer launched()
+// onLaunch calls idle once the pod has begun, or never will.
+func (s *sweepCase) onLaunch(idle func()) {
+	defer idle()
 	begun, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
 	log, err := spawn.OpenLog(s.trace, func(size int64) {

@@ -69,7 +69,7 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	cases, mine := s.shard.of(cases)
 	if s.List {
 		for _, c := range mine {
-			fmt.Fprintf(stdout, "%-20s %-7s %-8s %s\n", c.ID, c.Level, c.Section, c.Text)
+			fmt.Fprintln(stdout, conformance.Printable(fmt.Sprintf("%-20s %-7s %-8s %s", c.ID, c.Level, c.Section, c.Text)))
 		}
 		return true, nil
 	}
@@ -77,7 +77,7 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r := &runner{settings: s, report: report, dir: dir, work: filepath.Join(dir, "work")}
+	r := &runner{settings: s, report: report, dir: dir, work: filepath.Join(dir, "work"), deadline: time.Now().Add(s.timeout)}
 	if s.keep {
 		if r.work, err = os.MkdirTemp(os.Getenv("TEST_TMPDIR"), "podscript-work-"); err != nil {
 			return false, err
@@ -195,14 +195,14 @@ func (s *settings) cases(dir string) (chosen []*testCase, err error) {
 	byID := map[string]*testCase{}
 	var all []*testCase
 	for _, file := range files {
-		c := &testCase{file: file, done: make(chan struct{})}
+		c := &testCase{file: file}
 		if c.Requirement, err = scripts.ReadRequirement(file); err != nil {
 			return nil, conformance.UsageError{Err: err}
 		}
 		if other := byID[c.ID]; other != nil {
 			return nil, conformance.Usagef("two scenarios are called %s: %s and %s", c.ID, other.file, file)
 		}
-		byID[c.ID] = c
+		c.Name, byID[c.ID] = c.ID, c
 		all = append(all, c)
 	}
 	for _, c := range all {
@@ -214,6 +214,7 @@ func (s *settings) cases(dir string) (chosen []*testCase, err error) {
 		}
 		if s.Chosen(c.Needs) {
 			c.need = byID[c.Needs]
+			c.After = &c.need.Case
 		}
 	}
 	chosen = slices.DeleteFunc(all, func(c *testCase) bool { return !s.Chosen(c.ID) })

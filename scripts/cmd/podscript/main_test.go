@@ -475,6 +475,65 @@ func TestCount(t *testing.T) {
 	assert.Contains(t, out, "      good (must): 4 of 4 passed\n")
 }
 
+// TestCountGoesByTheVerdict has a pod that exits, whatever it says of others.
+func TestCountGoesByTheVerdict(t *testing.T) {
+	t.Parallel()
+	all, _, out, _ := checks(t, append(fake(`log "backend did not become ready within 5s"; exit 3`), "-run", "^starts$", "-count", "3")...)
+	assert.Contains(t, all["starts"].Why, "0 of 3 passed: pod exited before becoming ready (exit status 3): backend did not become ready within 5s\n", out)
+}
+
+// TestPodCannotExcuseItself logs what the harness says of waits that it has cut.
+func TestPodCannotExcuseItself(t *testing.T) {
+	t.Parallel()
+	const excuse = `log "note: the timeout of 5s was cut to 1s, to end before the test's deadline"; `
+	dir := scenarioDir(t, map[string]string{
+		"start.txtar": "podstart -fake '" + strings.ReplaceAll(excuse, "'", "''") + "exit 3' alpha",
+		"own.txtar":   "podstart -fake '" + strings.ReplaceAll(excuse, "'", "''") + "bind; ready; serve' alpha\npodlog alpha\nexists nothing",
+		"end.txtar":   "podstart -fake '" + strings.ReplaceAll(excuse, "'", "''") + "bind; ready; serve' alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'",
+	})
+	all, summary, out, status := checks(t, dir)
+	assert.Equal(t, 1, status)
+	assert.Equal(t, 3, summary.Failed, out)
+	assert.Contains(t, all["start"].Why, "pod exited before becoming ready (exit status 3): note: the timeout of 5s was cut")
+	assert.Contains(t, all["own"].Why, "nothing does not exist")
+	assert.Contains(t, all["end"].Why, "pod alpha ended by itself during the test (exit status 3)")
+}
+
+// TestPodCannotForgeAFailure prints what testscript logs of one.
+func TestPodCannotForgeAFailure(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"a.txtar": "exec echo 'FAIL: a.txtar:1: it was somebody else'\nexec echo hello\nstdout bye"})
+	all, _, _, _ := checks(t, dir)
+	assert.Equal(t, "no match for `bye` found in stdout: hello", all["a"].Why)
+}
+
+// TestFindingsAreTheSameByWhatWasFound: not by words that differ in numbers only.
+func TestFindingsAreTheSameByWhatWasFound(t *testing.T) {
+	t.Parallel()
+	scenario := func(program string) string { return "podstart -fake '" + program + "' alpha" }
+	dir := scenarioDir(t, map[string]string{
+		"a.txtar": scenario("log \"port 80 is taken\"; exit 3"),
+		"b.txtar": scenario("log more; log \"port 80 is taken\"; exit 3"),
+		"c.txtar": scenario("log \"port 81 is taken\"; exit 3"),
+		"d.txtar": scenario("log \"port 80 is taken\"; exit 4"),
+	})
+	_, _, out, _ := checks(t, "-parallel", "1", dir)
+	assert.Equal(t, 1, strings.Count(out, "as in "), out)
+	assert.Regexp(t, `\n      [ab] \(must\): as in [ab]\n`, out)
+}
+
+func TestNameOfAScenarioCannotRuleATerminal(t *testing.T) {
+	t.Parallel()
+	const evil = "\x1b]0;evil\a"
+	dir := scenarioDir(t, map[string]string{evil + ".txtar": "podstart alpha\nexists nothing"})
+	for _, args := range [][]string{{dir}, {"-v", dir}, {"-list", dir}, {dir, dir}} {
+		stdout, stderr, _ := podscript(t, args...)
+		assert.Contains(t, stdout+stderr, `\x1b]0;evil\a`)
+		assert.NotContains(t, stdout+stderr, "\x1b")
+		assert.NotContains(t, stdout+stderr, "\a")
+	}
+}
+
 func TestFailFast(t *testing.T) {
 	t.Parallel()
 	dir := scenarioDir(t, map[string]string{"a.txtar": "exec false", "b.txtar": "exec false", "c.txtar": "exec false"})
@@ -563,6 +622,17 @@ func TestShardsAreTheWhole(t *testing.T) {
 		}
 		union = slices.DeleteFunc(union, func(line string) bool { return line == "" })
 		assert.ElementsMatch(t, strings.Split(whole, "\n"), union, "each once, in %d parts", parts)
+	}
+}
+
+// TestShardReportsItsOwn skips a case whose need another shard reports, as that of the need.
+func TestShardReportsItsOwn(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"a.txtar": "exec false", "b.txtar": "# must: b\n# needs: a\n\nexec true", "c.txtar": "# must: c\n# needs: b\n\nexec true"})
+	for shard, id := range map[string]string{"1/3": "a", "2/3": "b", "3/3": "c"} {
+		all, _, out, _ := checks(t, "-shard", shard, dir)
+		assert.Len(t, all, 1, out)
+		assert.Contains(t, all, id, out)
 	}
 }
 

@@ -5,53 +5,52 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
-	"github.com/rogpeppe/go-internal/testscript"
+	"example.com/podharness/spawn"
 )
 
 // testCase is one scenario.
 type testCase struct {
+	conformance.Case
 	scripts.Requirement
 	file    string
 	need    *testCase // what it needs of the cases that are run; nil = nothing
-	foreign bool      // it is told of in another shard
+	foreign bool      // another shard reports it
 
-	done  chan struct{} // closed when it has ended
-	unmet *testCase     // it, or what it needs, if that was not met in any run; nil = it was
+	unmet *testCase // it, or what it needs, if that was not met in any run; nil = it was
 }
 
 // runner runs cases side by side.
 type runner struct {
 	settings
-	report *conformance.Report
-	params testscript.Params
-	dir    string // of the portable scenarios, which messages leave out
-	work   string // directory that the scenarios work in
-	slots  chan struct{}
-	failed atomic.Bool // a case has
-	late   atomic.Bool // a case was cut short, or not run, by the deadline
+	report   *conformance.Report
+	dir      string // of the portable scenarios, which messages leave out
+	work     string // directory that the scenarios work in
+	deadline time.Time
+	failed   atomic.Bool // a case has
+	late     atomic.Bool // a case was cut short, or not run, by the deadline
 }
 
 // lateness is how long after the deadline the cases are given up: they end before it
 // but for a command whose children hold its output.
 const lateness = 5 * time.Second
 
-// runAll returns when all cases have ended; an error names those that have not, or tells
+// runAll returns when all cases have ended. The error names those that have not, or says
 // that the time was too short for all.
 func (r *runner) runAll(cases []*testCase) error {
-	r.slots = make(chan struct{}, r.Parallel)
-	r.params = scripts.Params(r.options)
-	r.params.UpdateScripts = r.update
-	r.params.Deadline = time.Now().Add(r.timeout)
-	ctx, cancel := context.WithDeadlineCause(context.Background(), r.params.Deadline.Add(lateness), errors.New(r.timeIsOver()))
+	ctx, cancel := context.WithDeadlineCause(context.Background(), r.deadline.Add(lateness), errors.New(r.timeIsOver()))
 	defer cancel()
-	err := r.report.Run(ctx, len(cases), func(i int) { r.runCase(cases[i]) })
+	var all []*conformance.Case
+	for _, c := range cases {
+		c.Run = func(func()) []conformance.Check { return r.runCase(c) }
+		all = append(all, &c.Case)
+	}
+	err := r.report.Run(ctx, all)
 	if err == nil && r.late.Load() {
 		err = errors.New(r.timeIsOver() + " before all cases had ended by themselves")
 	}
@@ -62,59 +61,46 @@ func (r *runner) timeIsOver() string {
 	return fmt.Sprintf("the time was over (-timeout %v)", r.timeout)
 }
 
-func (r *runner) runCase(c *testCase) {
-	defer close(c.done)
-	if c.need != nil {
-		<-c.need.done
+// runCase runs a case, if that makes sense. Another shard reports a foreign one.
+func (r *runner) runCase(c *testCase) []conformance.Check {
+	check := c.check(conformance.Skip)
+	switch {
+	case c.need != nil && c.need.unmet != nil:
+		c.unmet = c.need.unmet
+		check.Why = fmt.Sprintf("needs `%s`", c.unmet.ID)
+	case r.failfast && r.failed.Load():
+		check.Why = "not run after a failure (-failfast)"
+	case time.Now().After(r.deadline):
+		r.late.Store(true)
+		check.Why = "not run: " + r.timeIsOver()
+	default:
+		check = r.repeat(c)
 	}
-	r.slots <- struct{}{}
-	defer func() { <-r.slots }()
-	if !r.report.Begin(c.ID) {
-		return
-	}
-	begin := time.Now()
-	check := r.check(c)
-	check.Seconds = time.Since(begin).Seconds()
 	if check.Result == conformance.Fail || check.Result == conformance.Warn && r.Strict {
 		r.failed.Store(true)
 	}
 	if c.foreign {
-		r.report.Drop(c.ID)
-		return
+		return nil
 	}
-	_ = r.report.Case(c.ID, time.Since(begin), []conformance.Check{check})
+	return []conformance.Check{check}
 }
 
-// check runs a case, if that makes sense.
-func (r *runner) check(c *testCase) conformance.Check {
-	skip := conformance.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: conformance.Skip}
-	switch {
-	case c.need != nil && c.need.unmet != nil:
-		c.unmet = c.need.unmet
-		skip.Why = fmt.Sprintf("needs `%s`", c.unmet.ID)
-		return skip
-	case r.failfast && r.failed.Load():
-		skip.Why = "not run after a failure (-failfast)"
-		return skip
-	case time.Now().After(r.params.Deadline):
-		r.late.Store(true)
-		skip.Why = "not run: " + r.timeIsOver()
-		return skip
-	}
-	return r.repeat(c)
+func (c *testCase) check(result string) conformance.Check {
+	return conformance.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Section: c.Section, Result: result}
 }
 
-// repeat runs a case as often as is asked for, and tells of the first run that did
-// not pass. One that is skipped at first, or never becomes ready, is not run again.
+// repeat runs a case -count times, and returns the check of the first run that did not
+// pass. A case is not run again if it was skipped at first, or if its pod did not become
+// ready in time.
 func (r *runner) repeat(c *testCase) conformance.Check {
-	told := r.try(c, 1)
-	again := told.Result != conformance.Skip && !strings.Contains(told.Why, "did not become ready within")
+	first, failure := r.try(c, 1)
+	again := first.Result != conformance.Skip && !errors.Is(failure, spawn.ErrTimeout)
 	runs, passed := 1, 0
-	for check := told; ; check = r.try(c, runs) {
+	for check := first; ; check, _ = r.try(c, runs) {
 		if check.Result == conformance.Pass {
 			passed++
-		} else if told.Result == conformance.Pass {
-			told = check
+		} else if first.Result == conformance.Pass {
+			first = check
 		}
 		if !again || runs == r.count {
 			break
@@ -125,33 +111,30 @@ func (r *runner) repeat(c *testCase) conformance.Check {
 		c.unmet = c
 	}
 	if runs > 1 {
-		told.Why = strings.TrimSuffix(fmt.Sprintf("%d of %d passed: %s", passed, runs, told.Why), ": ")
+		first.Why = strings.TrimSuffix(fmt.Sprintf("%d of %d passed: %s", passed, runs, first.Why), ": ")
+		first.Key += fmt.Sprint(" ", passed)
 	}
-	return told
+	return first
 }
 
-// cut matches what is noted of a wait that the deadline has cut short. What it waited for
-// is no finding.
-var cut = regexp.MustCompile(`(?m)^\s*note: the .* was cut to .*, to end before the (test|script)'s deadline$`)
-
-// try runs a case once.
-func (r *runner) try(c *testCase, run int) conformance.Check {
-	check := conformance.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Result: conformance.Pass}
+// try runs a case once. The error is what a verb or the harness found.
+func (r *runner) try(c *testCase, run int) (conformance.Check, error) {
+	check := c.check(conformance.Pass)
 	s := newScenario(r, c, run)
 	s.run()
-	switch {
-	case s.failed && cut.MatchString(strings.Join(s.log, "\n")):
+	switch found, log := s.finding(); {
+	case s.failed && s.failure.Cut:
 		r.late.Store(true)
-		why, _ := s.finding()
-		found, _, _ := strings.Cut(why, "\n")
 		check.Result, check.Why = conformance.Skip, r.timeIsOver()+": "+found
 	case s.skipped:
 		check.Result, check.Why = conformance.Skip, s.said
 	case s.failed:
-		check.Result = conformance.Missed(c.Level)
-		check.Why, check.Log = s.finding()
+		check.Result, check.Why, check.Log, check.Key = conformance.Missed(c.Level), found, log, s.key(found)
+		if requirement := c.Requirement.String(); requirement != "" {
+			check.Why += "\n" + requirement
+		}
 	}
-	if check.Result == conformance.Fail || check.Result == conformance.Warn {
+	if check.IsFinding() {
 		check.Fix, check.Evidence = c.Fix, s.evidence
 	} else {
 		check.Log = ""
@@ -163,5 +146,5 @@ func (r *runner) try(c *testCase, run int) conformance.Check {
 	if !r.keep {
 		_ = os.RemoveAll(s.work)
 	}
-	return check
+	return check, s.failure.Err
 }

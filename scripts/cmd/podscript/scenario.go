@@ -1,16 +1,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"example.com/podharness/scripts"
+	"example.com/podharness/spawn"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -24,10 +27,11 @@ type scenario struct {
 	evidence string // directory of what was kept; "" = nothing
 	pods     string // directory of its pods
 
-	mu              sync.Mutex
-	log             []string // the script's own log is the last
-	said            string   // why it is skipped, or what was found beside the script
+	mu              sync.Mutex // guards all below
+	log             []string   // the script's own log is the last
+	said            string     // why it is skipped, or what its T was told first
 	failed, skipped bool
+	failure         scripts.Failure
 }
 
 func newScenario(r *runner, c *testCase, run int) *scenario {
@@ -40,7 +44,10 @@ func newScenario(r *runner, c *testCase, run int) *scenario {
 
 // run returns when the scenario has ended.
 func (s *scenario) run() {
-	params := s.params
+	options := s.options
+	options.Report = func(f scripts.Failure) { s.failure = f }
+	params := scripts.Params(options)
+	params.UpdateScripts, params.Deadline = s.update, s.deadline
 	params.Files, params.WorkdirRoot = []string{s.file}, s.work
 	setup := params.Setup
 	params.Setup = func(env *testscript.Env) error {
@@ -57,73 +64,96 @@ func (s *scenario) run() {
 	<-done
 }
 
-// How much of a script's log is told of a finding: its end, and the begin of lines.
+// How much of a script's log is shown with a finding: its end, and the begin of lines.
 const (
 	mostLines   = 12
 	longestLine = 200
 )
 
-// explained matches the message of a command whose reason is in what was printed.
-var explained = regexp.MustCompile(`found in (stdout|stderr)$| failed$`)
-
-// finding returns what was found, what should have been, and the commands that led
-// there, with what they printed.
-func (s *scenario) finding() (why, log string) {
-	lines := strings.Split(s.clean(s.said), "\n") // what the end of the scenario has found
-	found := lines[0]
-	script := strings.Split(s.clean(s.log[len(s.log)-1]), "\n")
-	if i := slices.IndexFunc(script, func(line string) bool { return strings.HasPrefix(line, "FAIL: ") }); i >= 0 {
-		lines = script[:i+1]
-		_, found, _ = strings.Cut(strings.TrimPrefix(lines[i], "FAIL: "), ": ")
-		if m := explained.FindStringSubmatch(found); m != nil {
-			found = explain(found, m[1], lines)
-		}
+// finding returns what failed the scenario, and the commands that led there with what
+// they printed and what the pods wrote last.
+func (s *scenario) finding() (found, log string) {
+	message, lines := s.ownFinding()
+	switch err := s.failure.Err; {
+	case err != nil:
+		var notes []string
+		found, notes = s.words(err)
+		lines = append(lines, notes...)
+	case message != "":
+		found = message
+	default: // testscript could not begin
+		found, _, _ = strings.Cut(s.clean(s.said), "\n")
 	}
-	if i := slices.Index(lines, found); strings.HasSuffix(found, ":") && i >= 0 && i+1 < len(lines) {
-		found += " " + strings.TrimSpace(lines[i+1])
-		lines = slices.Delete(lines, i, i+2)
-	}
-	lines = slices.DeleteFunc(lines, func(line string) bool {
-		return line == "" || line == found || line[0] == '#' || strings.HasPrefix(line, "[std") || strings.HasPrefix(line, "\tpod: ") || strings.HasPrefix(line, "\tnote: Config.")
-	})
 	if len(lines) > mostLines {
 		lines = append([]string{"…"}, lines[len(lines)-mostLines:]...)
 	}
-	lines = append(lines, s.lastWords(found+strings.Join(lines, "\n"))...)
+	for _, pod := range slices.Sorted(maps.Keys(s.failure.LastLines)) {
+		lines = append(lines, fmt.Sprintf("pod %s wrote last: %s", pod, s.failure.LastLines[pod]))
+	}
 	for i, line := range lines {
 		lines[i] = fmt.Sprintf("%.*s", longestLine, line)
 	}
-	why = found
-	if requirement := s.Requirement.String(); requirement != "" {
-		why += "\n" + requirement
-	}
-	return why, spaced(strings.Join(lines, "\n"))
+	return found, spaced(strings.Join(lines, "\n"))
 }
 
-// lastWords returns what each pod has written last, unless it has been told.
-func (s *scenario) lastWords(told string) (words []string) {
-	for _, entry := range s.log {
-		pod, tail, ok := strings.Cut(s.clean(entry), "\n\tlast lines:\n")
-		last := strings.TrimSpace(tail[strings.LastIndexByte(tail, '\n')+1:])
-		if name, _, _ := strings.Cut(pod, "\n"); ok && !strings.Contains(told, last) && !strings.HasPrefix(last, "YOI-READY") {
-			words = append(words, strings.TrimPrefix(name, "harness: ")+" wrote last: "+last)
+// words returns an error in one line, and notes. Where the pod and its log were does not
+// matter any more.
+func (s *scenario) words(err error) (found string, notes []string) {
+	var start *spawn.Error
+	if errors.As(err, &start) {
+		brief := *start
+		brief.Pod, brief.LogPath = "", ""
+		notes = strings.Split(s.clean(brief.Error()), "\n")
+		return notes[0], notes[1:]
+	}
+	found, rest, _ := strings.Cut(s.clean(err.Error()), "\n")
+	if strings.HasSuffix(found, ":") { // a list follows
+		first, _, _ := strings.Cut(rest, "\n")
+		found += " " + strings.TrimSpace(first)
+	}
+	return found, nil
+}
+
+// key is equal for the same finding in several scenarios.
+func (s *scenario) key(found string) string {
+	var start *spawn.Error
+	if errors.As(s.failure.Err, &start) {
+		found = fmt.Sprint(start.Err, start.Unfinished)
+		if n := len(start.Tail); n > 0 {
+			found += start.Tail[n-1]
 		}
 	}
-	return words
+	return s.failure.Verb + " " + found
 }
 
-// explain tells what was printed last: by a verb to its stderr, or where nothing
-// matched.
-func explain(message, where string, lines []string) string {
-	for i := len(lines) - 2; i >= 0; i-- {
+// ownFinding reads the log of testscript: it is the only place that has what a verb of
+// testscript itself, such as stdout, exists or exec, failed of. The message is from the
+// line "FAIL: FILE:LINE: MESSAGE"; "found in stdout" is completed by the line that
+// follows the last "[stdout]". It returns the lines up to there, without comments and
+// the headings of outputs; none if the script has not failed by itself.
+func (s *scenario) ownFinding() (message string, lines []string) {
+	const fail = "FAIL: "
+	script := strings.Split(s.clean(s.log[len(s.log)-1]), "\n")
+	end := slices.IndexFunc(script, func(line string) bool { return strings.HasPrefix(line, fail+s.clean(s.file)+":") })
+	if end < 0 {
+		return "", nil
+	}
+	_, message, _ = strings.Cut(strings.TrimPrefix(script[end], fail+s.clean(s.file)+":"), ": ")
+	printed := map[string]string{} // the first line of the last output
+	for i, line := range script[:end] {
 		switch {
-		case where == "" && lines[i] == "[stderr]":
-			return lines[i+1]
-		case where != "" && lines[i] == "["+where+"]":
-			return message + ": " + lines[i+1]
+		case line == "[stdout]" || line == "[stderr]":
+			printed[" found in "+line[1:len(line)-1]] = script[i+1]
+		case line != "" && line[0] != '#':
+			lines = append(lines, line)
 		}
 	}
-	return message
+	for where, line := range printed {
+		if strings.HasSuffix(message, where) {
+			message += ": " + line
+		}
+	}
+	return message, append(lines, script[end])
 }
 
 // whole returns all that was logged.
@@ -140,7 +170,7 @@ func (s *scenario) clean(text string) string {
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	lines = slices.DeleteFunc(lines, func(line string) bool {
-		return strings.HasPrefix(line, "WORK=") || strings.HasPrefix(line, "\tlog: $RUNTIME_DIR") || strings.Contains(line, s.scrap())
+		return strings.HasPrefix(line, "WORK=") || strings.Contains(line, s.scrap())
 	})
 	return strings.ReplaceAll(strings.Join(lines, "\n"), s.dir+string(filepath.Separator), "")
 }
@@ -208,4 +238,4 @@ func (s *scenario) Failed() bool {
 
 func (s *scenario) Parallel()                   {} // the runner's business
 func (s *scenario) Verbose() bool               { return s.settings.Verbose }
-func (s *scenario) Deadline() (time.Time, bool) { return s.params.Deadline, true }
+func (s *scenario) Deadline() (time.Time, bool) { return s.deadline, true }

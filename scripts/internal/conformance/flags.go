@@ -15,6 +15,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Flags are the flags that both commands have.
@@ -24,11 +26,11 @@ type Flags struct {
 	Strict, Verbose bool
 	Parallel        int
 	Env             []string
-	Evidence        string // the directory that evidence is kept in, by case; "" = it is not kept
+	Evidence        string // the directory for evidence, by case; "" = it is not kept
 	json, junit     string // files; "" = none
 }
 
-// UsageError is an error of whoever has called a command: its status is 2.
+// UsageError is an error of the caller of a command: the exit status is 2.
 type UsageError struct{ Err error }
 
 func (e UsageError) Error() string { return e.Err.Error() }
@@ -38,12 +40,12 @@ func (e UsageError) Unwrap() error { return e.Err }
 // Usagef makes a UsageError.
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// ErrInterrupted is the error of a run that a signal has ended: its status is 130.
+// ErrInterrupted is the error of a run that a signal has ended: the exit status is 130.
 var ErrInterrupted = errors.New("interrupted")
 
-// Parse adds the flags to those of the command, and parses its arguments. The error
-// is a UsageError, or flag.ErrHelp if only the help or the version was asked for,
-// which are printed here. Bazel's variables are defaults.
+// Parse adds the flags to those of the command and parses its arguments. It prints the
+// help or the version if they are asked for, and then returns flag.ErrHelp; any other
+// error is a UsageError. Bazel's variables are defaults.
 func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, stderr io.Writer) error {
 	pattern := func(to **regexp.Regexp) func(string) error {
 		return func(expr string) (err error) {
@@ -91,7 +93,7 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	return err
 }
 
-// buildVersion tells what the running program was built of.
+// buildVersion returns the version of the running program.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -109,12 +111,12 @@ func buildVersion() string {
 	return fmt.Sprintf("%s %s %s/%s", text, info.GoVersion, runtime.GOOS, runtime.GOARCH)
 }
 
-// Chosen reports whether -run and -skip let a case through.
+// Chosen reports whether -run and -skip choose a case.
 func (f *Flags) Chosen(name string) bool {
 	return f.Run.MatchString(name) && (f.Skip == nil || !f.Skip.MatchString(name))
 }
 
-// NoneChosen is the error that they let none through.
+// NoneChosen is the error for when they choose none.
 func (f *Flags) NoneChosen() error {
 	if f.Skip != nil {
 		return Usagef("no case matches -run %q and not -skip %q", f.Run, f.Skip)
@@ -141,7 +143,7 @@ func Program(word string) (string, error) {
 	return path, err
 }
 
-// hereInstead tells where a program is that is not in PATH.
+// hereInstead completes the message that a program was not found.
 func hereInstead(word string) string {
 	switch _, err := os.Stat(word); {
 	case strings.Contains(word, "/"):
@@ -152,20 +154,20 @@ func hereInstead(word string) string {
 	return " in PATH"
 }
 
-// Report returns what will tell of so many cases. The files that it is to be written
-// to are made now: a UsageError tells that one cannot be, nor the directory of the
-// evidence, which is made when there is some.
+// Report returns the report of a run with so many cases. It creates the files that the
+// flags name. The error is a UsageError if one of them, or a file in the directory for
+// evidence, cannot be created.
 func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Report, error) {
 	if f.Evidence != "" {
 		if err := writable(f.Evidence); err != nil {
 			return nil, Usagef("-o: %w", err)
 		}
 	}
-	r := &Report{Name: name, Out: stdout, Verbose: f.Verbose, Strict: f.Strict, begun: time.Now(), evidence: f.Evidence, total: cases}
+	r := &Report{Flags: *f, Name: name, Out: stdout, begun: time.Now(), total: cases, told: map[string]string{}}
 	if isTerminal(stderr) {
 		r.progress = stderr
 	}
-	for path, write := range map[string]func(io.Writer, Summary) error{f.json: r.WriteJSON, f.junit: r.WriteJUnit} {
+	for path, write := range map[string]func(io.Writer, Summary) error{f.json: r.writeJSON, f.junit: r.writeJUnit} {
 		if path == "" {
 			continue
 		}
@@ -176,12 +178,12 @@ func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Repor
 		if err != nil {
 			return nil, UsageError{err}
 		}
-		r.files = append(r.files, reportFile{file, write})
+		r.files = append(r.files, func(s Summary) error { return errors.Join(write(file, s), file.Close()) })
 	}
 	return r, nil
 }
 
-// writable finds out whether files can be made in a directory, which need not be there.
+// writable finds out whether files can be created in a directory, which need not exist.
 func writable(dir string) error {
 	if _, err := os.Stat(dir); err != nil {
 		defer os.Remove(dir)
@@ -198,17 +200,17 @@ func writable(dir string) error {
 
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
-	if !ok {
+	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
 	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	_, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	return err == nil
 }
 
 // Status prints the error of a command, if there is one, and returns its exit status.
 func Status(name string, ok bool, err error, stderr io.Writer) int {
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		fmt.Fprintf(stderr, "%s: %s\n", name, Printable(err.Error()))
 	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):

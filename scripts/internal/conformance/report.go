@@ -5,142 +5,37 @@
 package conformance
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"example.com/podharness/spawn"
 	"github.com/jstemmer/go-junit-report/v2/junit"
 )
 
-// Levels of a requirement, and results of a check.
-const (
-	Must   = "must"
-	Should = "should"
-	May    = "may"
-
-	Pass = "pass"
-	Warn = "warn" // a should that was not met
-	Fail = "fail"
-	Skip = "skip" // it was not looked at, or a may was not met
-)
-
-// Missed returns the result of a requirement of a level that was not met.
-func Missed(level string) string {
-	return map[string]string{Must: Fail, Should: Warn, May: Skip}[level]
-}
-
-// A Check is one requirement in one case, and its result.
-type Check struct {
-	Case        string  `json:"case"`
-	Requirement string  `json:"requirement"`
-	Level       string  `json:"level"`
-	Result      string  `json:"result"`
-	Why         string  `json:"why"`           // what was found; what should have been, and where that is said; "" for a pass but for how many runs did
-	Fix         string  `json:"fix,omitempty"` // what to do about it
-	Log         string  `json:"log,omitempty"` // what led there
-	Seconds     float64 `json:"seconds"`
-	Evidence    string  `json:"evidence,omitempty"` // the directory where it was kept
-}
-
-// A Report collects checks and tells of them: on a terminal case by case, as JSON
-// and as JUnit's XML in the end. Its methods are safe for concurrent use.
+// A Report runs cases and reports their checks: on a terminal case by case, at the end
+// as JSON and JUnit's XML.
 type Report struct {
-	Name    string    // of what is reported
-	Out     io.Writer // gets a line for each case; below it its findings
-	Verbose bool      // passed checks have lines, too
-	Strict  bool      // a should counts as a must
+	Flags
+	Name string    // of the command
+	Out  io.Writer // gets a line for each case; below it its findings
 
 	begun    time.Time
-	files    []reportFile
-	evidence string    // where it is kept, by case; "" = nowhere
-	progress io.Writer // nil = no terminal
-	total    int       // cases that are to come
+	files    []func(Summary) error // that write them
+	progress io.Writer             // nil = no terminal
+	total    int                   // cases that are reported
 
-	mu     sync.Mutex
-	over   bool     // it was given up
-	now    []string // the cases that run
-	ended  int      // cases
-	checks []Check
-	told   map[string]string // the case that a finding was told of in full, by its words
-}
-
-type reportFile struct {
-	*os.File
-	write func(io.Writer, Summary) error
-}
-
-// Run calls run with each number below n, side by side, and returns when all calls
-// have, or when ctx is done or SIGINT or SIGTERM comes: with an error that says so,
-// and names the cases that have not ended.
-func (r *Report) Run(ctx context.Context, n int, run func(i int)) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	var all sync.WaitGroup
-	for i := range n {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			run(i)
-		}()
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		all.Wait()
-	}()
-	err := ErrInterrupted
-	select {
-	case <-done:
-		return context.Cause(ctx)
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case <-signals:
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.over = true
-	r.clearProgress()
-	if errors.As(err, new(UsageError)) {
-		return err
-	}
-	for _, name := range r.now {
-		r.checks = append(r.checks, Check{Case: name, Requirement: name, Level: Must, Result: Skip, Why: err.Error() + " while it ran"})
-	}
-	return fmt.Errorf("%w while these cases ran: %s", err, strings.Join(r.now, ", "))
-}
-
-// Begin tells that a case begins, and reports whether it may: not when Run was
-// given up.
-func (r *Report) Begin(name string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.over {
-		r.now = append(r.now, name)
-	}
-	return !r.over
-}
-
-// Drop tells that a case has ended of which nothing is to be told.
-func (r *Report) Drop(name string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.end(name)
-}
-
-func (r *Report) end(name string) {
-	r.now = slices.DeleteFunc(r.now, func(n string) bool { return n == name })
+	mu      sync.Mutex // guards all below
+	over    bool       // the run was given up
+	running []string   // cases
+	ended   int        // cases
+	checks  []Check
+	told    map[string]string // the case that told a finding in full, by its key
 }
 
 func (r *Report) clearProgress() {
@@ -149,33 +44,12 @@ func (r *Report) clearProgress() {
 	}
 }
 
-// Case adds the checks of a case that has ended, and prints it. The words are
-// printed as spawn.Printable has them.
-func (r *Report) Case(name string, took time.Duration, checks []Check) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.over {
-		return nil
-	}
-	r.ended++
-	r.end(name)
-	r.checks = append(r.checks, checks...)
-	r.clearProgress()
-	err := r.print(name, took, checks)
-	if r.progress != nil && r.ended < r.total {
-		fmt.Fprintf(r.progress, "%d of %d cases", r.ended, r.total)
-	}
-	return err
-}
-
-func (r *Report) print(name string, took time.Duration, checks []Check) error {
-	if r.told == nil {
-		r.told = map[string]string{}
-	}
+// print prints a case. Finish finds out whether Out takes it.
+func (r *Report) print(name string, took time.Duration, checks []Check) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %-28s %6.3fs", strings.ToUpper(worst(checks)), name, took.Seconds())
+	fmt.Fprintf(&b, "%s  %-28s %6.3fs", strings.ToUpper(worst(checks)), Printable(name), took.Seconds())
 	if len(checks) == 1 && checks[0].Result == Skip && !r.Verbose { // they may be many
-		fmt.Fprintf(&b, "  %s", spawn.Printable(strings.ReplaceAll(checks[0].Why, "\n", "; ")))
+		fmt.Fprintf(&b, "  %s", Printable(strings.ReplaceAll(checks[0].Why, "\n", "; ")))
 		checks = nil
 	}
 	b.WriteString("\n")
@@ -187,26 +61,27 @@ func (r *Report) print(name string, took time.Duration, checks []Check) error {
 			b.WriteString(indented(append([]string{c.Requirement + ": passed"}, lines(c.Log)...)))
 		}
 	}
-	_, err := io.WriteString(r.Out, b.String())
-	return err
+	r.clearProgress()
+	_, _ = io.WriteString(r.Out, b.String())
+	if r.progress != nil && r.ended < r.total {
+		fmt.Fprintf(r.progress, "%d of %d cases", r.ended, r.total)
+	}
 }
 
-// words tells of a finding in full once: many cases may have one cause. That is
-// what was found, whatever the numbers in it. What to do is told always, and so are
-// further lines of Why.
+// words returns what is printed of a check. A finding is told in full once, since many
+// cases may have one cause; the fix and all lines of Why but the first are always told.
 func (r *Report) words(c Check) string {
-	found := c.Why[:max(0, strings.IndexAny(c.Why+";", ";\n"))]
-	key := number.ReplaceAllString(found, "0")
 	said := lines(c.Why)
-	if first := r.told[key]; first != "" && (c.Result == Fail || c.Result == Warn) {
+	if first := r.told[c.Key]; first != "" && c.IsFinding() {
 		said[0] = "as in " + first
 	} else {
-		r.told[key] = c.Case
 		said = append(said, lines(c.Log)...)
+		if c.Key != "" && c.IsFinding() {
+			r.told[c.Key] = c.Case
+		}
 	}
-	said = append(said, fix(c)...)
 	said[0] = fmt.Sprintf("%s (%s): %s", c.Requirement, c.Level, said[0])
-	return indented(said)
+	return indented(append(said, fix(c)...))
 }
 
 func fix(c Check) []string {
@@ -228,47 +103,29 @@ func indented(lines []string) string {
 	var b strings.Builder
 	indent := "      "
 	for _, line := range lines {
-		b.WriteString(indent + spawn.Printable(line) + "\n")
+		b.WriteString(indent + Printable(line) + "\n")
 		indent = "        "
 	}
 	return b.String()
 }
 
-var number = regexp.MustCompile(`\d+`)
-
-// worst returns the result of a case: that of its worst check.
-func worst(checks []Check) string {
-	order := []string{Fail, Warn, Pass, Skip}
-	worst := Skip
-	for _, c := range checks {
-		if slices.Index(order, c.Result) < slices.Index(order, worst) {
-			worst = c.Result
-		}
+// Printable returns text of several lines as spawn.Printable returns one, without what
+// is not UTF-8.
+func Printable(text string) string {
+	all := strings.Split(strings.ToValidUTF8(text, "\uFFFD"), "\n")
+	for i, line := range all {
+		all[i] = spawn.Printable(line)
 	}
-	return worst
+	return strings.Join(all, "\n")
 }
 
-// Summary is the last line of a report, and the object that ends its JSON.
-type Summary struct {
-	Cases    int            `json:"cases"`
-	Passed   int            `json:"passed"`
-	Warned   int            `json:"warned"`
-	Failed   int            `json:"failed"`
-	Skipped  int            `json:"skipped"`
-	Findings map[string]int `json:"findings"` // how many by requirement, warnings included
-	OK       bool           `json:"ok"`       // nothing failed, with Strict nothing warned
-	Seconds  float64        `json:"seconds"`
-}
-
-// Summary counts the cases so far by their worst check.
-func (r *Report) Summary(took time.Duration) Summary {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// summary counts the cases so far by their worst check.
+func (r *Report) summary(took time.Duration) Summary {
 	s := Summary{Findings: map[string]int{}, Seconds: took.Seconds()}
 	byCase := map[string][]Check{}
 	for _, c := range r.checks {
 		byCase[c.Case] = append(byCase[c.Case], c)
-		if c.Result == Fail || c.Result == Warn {
+		if c.IsFinding() {
 			s.Findings[c.Requirement]++
 		}
 	}
@@ -280,58 +137,41 @@ func (r *Report) Summary(took time.Duration) Summary {
 	return s
 }
 
-// String returns the summary as a person reads it.
-func (s Summary) String() string {
-	text := fmt.Sprintf("%d passed, %d failed, %d warned, %d skipped in %.1fs", s.Passed, s.Failed, s.Warned, s.Skipped, s.Seconds)
-	var findings []string
-	for requirement, n := range s.Findings {
-		findings = append(findings, fmt.Sprintf("%s %d", requirement, n))
-	}
-	slices.Sort(findings)
-	if len(findings) > 0 {
-		text += "; findings: " + strings.Join(findings, ", ")
-	}
-	return text
-}
-
-// Finish prints the summary and writes the files, and reports whether the summary
-// is OK. It takes the error of Run, and returns that, too: what was found before a run
-// was given up is told, unless it could not begin.
+// Finish prints the summary, writes the files, and reports whether the summary is OK.
+// It takes the error of Run and returns that, too. It reports what was found before a run
+// was given up, but nothing of one that could not begin.
 func (r *Report) Finish(ended error) (ok bool, err error) {
 	if errors.As(ended, new(UsageError)) {
 		return false, ended
 	}
-	summary := r.Summary(time.Since(r.begun))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	summary := r.summary(time.Since(r.begun))
 	summary.OK = summary.OK && ended == nil
-	text := summary.String()
+	text := Printable(summary.String())
 	if r.Strict && summary.Warned > 0 {
 		text += "; with -strict a warning is a failure"
 	}
 	text += "\n"
 	if len(summary.Findings) > 0 {
-		if slices.ContainsFunc(r.checks, func(c Check) bool { return section.MatchString(c.Why) }) {
+		if slices.ContainsFunc(r.checks, func(c Check) bool { return c.IsFinding() && c.Section != "" }) {
 			text += "(N) is a section of the contract, spawn/HANDSHAKE.md\n"
 		}
-		if r.evidence == "" {
+		if r.Evidence == "" {
 			text += "evidence was not kept: -o DIR keeps it, by case\n"
 		} else {
-			text += "evidence of the findings, by case: " + r.evidence + "\n"
+			text += "evidence of the findings, by case: " + r.Evidence + "\n"
 		}
 	}
 	_, err = io.WriteString(r.Out, text)
-	for _, file := range r.files {
-		err = errors.Join(err, file.write(file, summary), file.Close())
+	for _, write := range r.files {
+		err = errors.Join(err, write(summary))
 	}
 	return summary.OK, errors.Join(ended, err)
 }
 
-// section matches what ends with a section of the contract.
-var section = regexp.MustCompile(`\(\d(, \d)*\)$`)
-
-// WriteJSON writes a line for each check, and one for the summary.
-func (r *Report) WriteJSON(w io.Writer, s Summary) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// writeJSON writes a line for each check, and one for the summary.
+func (r *Report) writeJSON(w io.Writer, s Summary) error {
 	lines := json.NewEncoder(w)
 	for _, c := range r.checks {
 		if err := lines.Encode(c); err != nil {
@@ -341,11 +181,9 @@ func (r *Report) WriteJSON(w io.Writer, s Summary) error {
 	return lines.Encode(s)
 }
 
-// WriteJUnit writes a test case for each check. A should fails there with Strict
-// only; else its words are in its output.
-func (r *Report) WriteJUnit(w io.Writer, s Summary) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// writeJUnit writes a test case for each check. A should fails there with -strict
+// only; without it, its words are in its output.
+func (r *Report) writeJUnit(w io.Writer, s Summary) error {
 	suite := junit.Testsuite{Name: r.Name, Time: fmt.Sprintf("%.3f", s.Seconds)}
 	for _, c := range r.checks {
 		name := c.Case
@@ -353,7 +191,7 @@ func (r *Report) WriteJUnit(w io.Writer, s Summary) error {
 			name += "/" + c.Requirement
 		}
 		test := junit.Testcase{Name: name, Classname: r.Name, Time: fmt.Sprintf("%.3f", c.Seconds)}
-		why := spawn.Printable(strings.ReplaceAll(c.Why, "\n", " "))
+		why := Printable(strings.ReplaceAll(c.Why, "\n", " "))
 		switch {
 		case c.Result == Skip:
 			test.Skipped = &junit.Result{Message: why}

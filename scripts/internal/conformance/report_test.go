@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,48 +20,68 @@ func check(name, requirement, result, why string) Check {
 	return Check{Case: name, Requirement: requirement, Level: level, Result: result, Why: why, Seconds: 0.5}
 }
 
-// reported returns a report of cases with one check each, and what it has printed.
-func reported(t *testing.T, r *Report, checks ...Check) string {
+// keyed returns a finding that is the same one as all with its key.
+func keyed(key, name, requirement, why string) Check {
+	c := check(name, requirement, Fail, why)
+	c.Key = key
+	return c
+}
+
+// reportTo returns a report that prints to out.
+func reportTo(t *testing.T, out *bytes.Buffer, f Flags) *Report {
 	t.Helper()
-	var out bytes.Buffer
-	r.Out = &out
+	r, err := f.Report("podscript", 0, out, out)
+	require.NoError(t, err)
+	return r
+}
+
+// reported returns a report of cases with one check each, and what it has printed.
+func reported(t *testing.T, f Flags, checks ...Check) (r *Report, out string) {
+	t.Helper()
+	var printed bytes.Buffer
+	r = reportTo(t, &printed, f)
 	for _, c := range checks {
-		require.NoError(t, r.Case(c.Case, time.Second, []Check{c}))
+		r.end(c.Case, time.Second, []Check{c})
 	}
-	return out.String()
+	return r, printed.String()
 }
 
 func TestReportTellsAFindingInFullOnce(t *testing.T) {
 	t.Parallel()
-	out := reported(t, &Report{},
-		check("one", "clean", Fail, "it left process 12; it must not (4)"),
-		check("two", "clean", Fail, "it left process 345; it must not (4)"),
-		check("three", "prompt", Fail, "it left process 12; whatever it must (4)"),
-		check("four", "clean", Fail, "it left a file; it must not (4)\nprogram: hang;"),
-		check("five", "clean", Fail, "it left a file; it must not (4)\nprogram: serve;"),
+	_, out := reported(t, Flags{},
+		keyed("left", "one", "clean", "it left process 12; it must not (4)"),
+		keyed("left", "two", "clean", "it left process 345; it must not (4)"),
+		keyed("late", "three", "prompt", "it left process 12; it must not (4)"),
+		keyed("file", "four", "clean", "it left a file; it must not (4)\nprogram: hang;"),
+		keyed("file", "five", "clean", "it left a file; it must not (4)\nprogram: serve;"),
+		check("six", "clean", Fail, "it left a file; it must not (4)"),
+		check("seven", "clean", Fail, "it left a file; it must not (4)"),
 	)
 	assert.Equal(t, `FAIL  one                           1.000s
       clean (must): it left process 12; it must not (4)
 FAIL  two                           1.000s
       clean (must): as in one
 FAIL  three                         1.000s
-      prompt (must): as in one
+      prompt (must): it left process 12; it must not (4)
 FAIL  four                          1.000s
       clean (must): it left a file; it must not (4)
         program: hang;
 FAIL  five                          1.000s
       clean (must): as in four
         program: serve;
+FAIL  six                           1.000s
+      clean (must): it left a file; it must not (4)
+FAIL  seven                         1.000s
+      clean (must): it left a file; it must not (4)
 `, out)
 }
 
 func TestReportTellsWhatLedThereAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	finding := func(name string) Check {
-		return Check{Case: name, Requirement: name, Level: Must, Result: Fail, Why: "it is gone\na pod must be there (1)", Log: "> look\nFAIL: 1", Fix: "do not go: " + name}
+		return Check{Case: name, Requirement: name, Level: Must, Result: Fail, Key: "gone", Why: "it is gone\na pod must be there (1)", Log: "> look\nFAIL: 1", Fix: "do not go: " + name}
 	}
-	r := &Report{Name: "podscript"}
-	out := reported(t, r, finding("one"), finding("two"), Check{Case: "three", Requirement: "three", Result: Skip, Why: "needs `one`\nand more"})
+	r, out := reported(t, Flags{}, finding("one"), finding("two"), Check{Case: "three", Requirement: "three", Result: Skip, Why: "needs `one`\nand more"})
 	assert.Equal(t, "FAIL  one                           1.000s\n"+`      one (must): it is gone
         a pod must be there (1)
         > look
@@ -72,31 +93,40 @@ FAIL  two                           1.000s
         fix: do not go: two
 `+"SKIP  three                         1.000s  needs `one`; and more\n", out)
 	var xml bytes.Buffer
-	require.NoError(t, r.WriteJUnit(&xml, r.Summary(0)))
+	require.NoError(t, r.writeJUnit(&xml, r.summary(0)))
 	assert.Contains(t, xml.String(), `<testcase name="one" classname="podscript"`)
 	assert.Contains(t, xml.String(), "fix: do not go: two")
 }
 
 func TestReportCannotRuleATerminal(t *testing.T) {
 	t.Parallel()
-	out := reported(t, &Report{}, check("one", "reason", Warn, "it said \x1b[2J\xff"))
-	assert.NotContains(t, out, "\x1b")
-	assert.NotContains(t, out, "\xff")
-	assert.Contains(t, out, "WARN  one ")
+	evil := "\x1b]0;evil\a"
+	r, out := reported(t, Flags{}, check(evil, evil, Warn, "it said \x1b[2J\xff"))
+	assert.Contains(t, out, `WARN  \x1b]0;evil\a`)
+	_, err := r.Finish(nil)
+	require.NoError(t, err)
+	var errs bytes.Buffer
+	assert.Equal(t, 2, Status("podscript", false, Usagef("no scenario %s\nhere", evil), &errs))
+	assert.Equal(t, "podscript: no scenario \\x1b]0;evil\\a\nhere\n", errs.String())
+	for _, text := range []string{out, r.Out.(*bytes.Buffer).String()} {
+		assert.NotContains(t, text, "\x1b")
+		assert.NotContains(t, text, "\a")
+		assert.NotContains(t, text, "\xff")
+	}
 }
 
 func TestSummaryCountsCasesByTheirWorstCheck(t *testing.T) {
 	t.Parallel()
 	for _, strict := range []bool{false, true} {
-		r := &Report{Strict: strict, Out: &bytes.Buffer{}}
-		require.NoError(t, r.Case("one", 0, []Check{check("one", "a", Pass, ""), check("one", "b", Warn, "why")}))
-		require.NoError(t, r.Case("two", 0, []Check{check("two", "a", Pass, ""), check("two", "b", Skip, "why")}))
-		require.NoError(t, r.Case("three", 0, []Check{check("three", "a", Skip, "why")}))
-		s := r.Summary(1500 * time.Millisecond)
+		r := reportTo(t, &bytes.Buffer{}, Flags{Strict: strict})
+		r.end("one", 0, []Check{check("one", "a", Pass, ""), check("one", "b", Warn, "why")})
+		r.end("two", 0, []Check{check("two", "a", Pass, ""), check("two", "b", Skip, "why")})
+		r.end("three", 0, []Check{check("three", "a", Skip, "why")})
+		s := r.summary(1500 * time.Millisecond)
 		assert.Equal(t, Summary{Cases: 3, Passed: 1, Warned: 1, Skipped: 1, Findings: map[string]int{"b": 1}, OK: !strict, Seconds: 1.5}, s)
 		assert.Equal(t, "1 passed, 0 failed, 1 warned, 1 skipped in 1.5s; findings: b 1", s.String())
-		require.NoError(t, r.Case("four", 0, []Check{check("four", "a", Warn, "why"), check("four", "b", Fail, "why")}))
-		s = r.Summary(0)
+		r.end("four", 0, []Check{check("four", "a", Warn, "why"), check("four", "b", Fail, "why")})
+		s = r.summary(0)
 		assert.Equal(t, 1, s.Failed)
 		assert.False(t, s.OK)
 	}
@@ -104,28 +134,48 @@ func TestSummaryCountsCasesByTheirWorstCheck(t *testing.T) {
 
 func TestReportAsJSON(t *testing.T) {
 	t.Parallel()
-	r := &Report{}
-	reported(t, r, check("one", "clean", Fail, "why"), check("two", "clean", Pass, ""))
+	finding := keyed("key", "one", "clean", "why")
+	finding.Section = "1, 2"
+	r, _ := reported(t, Flags{}, finding, check("two", "clean", Pass, ""))
 	var out bytes.Buffer
-	require.NoError(t, r.WriteJSON(&out, r.Summary(time.Second)))
+	require.NoError(t, r.writeJSON(&out, r.summary(time.Second)))
 	lines := strings.SplitAfter(out.String(), "\n")
 	require.Len(t, lines, 4)
 	assert.Equal(t, `{"case":"one","requirement":"clean","level":"must","result":"fail","why":"why","seconds":0.5}`+"\n", lines[0])
 	var s Summary
 	require.NoError(t, json.Unmarshal([]byte(lines[2]), &s))
-	assert.Equal(t, r.Summary(time.Second), s)
+	assert.Equal(t, r.summary(time.Second), s)
 }
 
 func TestReportAsJUnit(t *testing.T) {
 	t.Parallel()
 	for strict, failures := range map[bool]string{false: `failures="1"`, true: `failures="2"`} {
-		r := &Report{Name: "podclient", Strict: strict}
-		reported(t, r, check("one", "clean", Fail, "a <b>\x1b\nc"), check("two", "reason", Warn, "w"), check("three", "clean", Pass, ""), check("four", "clean", Skip, "s"))
+		r, _ := reported(t, Flags{Strict: strict}, check("one", "clean", Fail, "a <b>\x1b\nc"), check("two", "reason", Warn, "w"), check("three", "clean", Pass, ""), check("four", "clean", Skip, "s"))
 		var out bytes.Buffer
-		require.NoError(t, r.WriteJUnit(&out, r.Summary(time.Second)))
+		require.NoError(t, r.writeJUnit(&out, r.summary(time.Second)))
 		assert.Contains(t, out.String(), `tests="4" `+failures)
 		assert.Contains(t, out.String(), `skipped="1"`)
-		assert.Contains(t, out.String(), `name="one/clean" classname="podclient"`)
+		assert.Contains(t, out.String(), `name="one/clean" classname="podscript"`)
 		assert.NotContains(t, out.String(), "\x1b")
 	}
+}
+
+func TestReportNamesTheContractWhereAFindingHasASection(t *testing.T) {
+	t.Parallel()
+	for section, want := range map[string]bool{"": false, "1, 2": true} {
+		finding := check("one", "one", Fail, "it ended with a section (1)")
+		finding.Section = section
+		r, _ := reported(t, Flags{}, finding)
+		_, err := r.Finish(nil)
+		require.NoError(t, err)
+		assert.Equal(t, want, strings.Contains(r.Out.(*bytes.Buffer).String(), "(N) is a section of the contract"))
+	}
+}
+
+func TestDevNullIsNoTerminal(t *testing.T) {
+	t.Parallel()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer null.Close()
+	assert.False(t, isTerminal(null))
 }

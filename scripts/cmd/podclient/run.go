@@ -163,14 +163,11 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 // command returns what starts the fake pod, and notes its arguments.
 func (s *sweepCase) command() spawn.Command {
 	program, args := fakepod.Command(s.program)
-	script := "printf '%s\\0' \"$@\" >" + quote(s.trace+argsSuffix) + "; exec"
-	for _, word := range append([]string{program, args[0], "-trace", s.trace}, args[1:]...) {
-		script += " " + quote(word)
-	}
-	return spawn.Command{Program: "/bin/sh", PrefixArgs: []string{"-c", script + ` "$@"`, "fakepod"}}
+	words := append([]string{program, args[0], "-trace", s.trace}, args[1:]...)
+	// Its own words are arguments of the shell, too, so that none need be quoted.
+	script := fmt.Sprintf(`(shift %d; printf '%%s\0' "$@") >"$0"; exec "$@"`, len(words))
+	return spawn.Command{Program: "/bin/sh", PrefixArgs: append([]string{"-c", script, s.trace + argsSuffix}, words...)}
 }
-
-func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
 // onLaunch calls idle once the pod has begun, or never will.
 func (s *sweepCase) onLaunch(idle func()) {

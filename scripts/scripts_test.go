@@ -263,6 +263,30 @@ func TestScriptsThatFail(t *testing.T) {
 	}
 }
 
+// TestPodsCannotRuleATerminal prints what they say by each verb that does.
+func TestPodsCannotRuleATerminal(t *testing.T) {
+	t.Parallel()
+	const pod = `podstart -fake 'bind; log "caf\xc3\xa9\t\xf0\x9f\x91\xa9\xe2\x80\x8d\xf0\x9f\x92\xbb \x1b[2J\a\x9b \xe2\x80\xae"; garbage "evil \x1b[2J\a\n"; ready; serve' alpha` + "\n"
+	for _, script := range []string{
+		"podlog alpha\nstdout '^café\t👩\u200d💻 '\nstdout '\\\\x1b\\[2J\\\\a� \\\\u202e$'\nnonsense",
+		"podlog alpha nowhere",
+		"! podlog alpha café",
+		"podwaitlog alpha 'caf.*\\x1b'\nstdout '^café.*\\\\x1b\\[2J'\nnonsense",
+		"podsend alpha '{\"method\":\"ping\"}'\nstdout '^evil \\\\x1b'\nnonsense",
+		"! podsend alpha '{\"method\":\"ping\"}'",
+		"podwaitlog -timeout 10ms alpha nowhere",
+		"podstart -fake 'ready alpha \"{dir}/\x1b[2J\a\"; hang' -timeout 50ms beta",
+	} {
+		log, failed := runScript(t, pod+script)
+		assert.True(t, failed, log)
+		assert.Equal(t, strings.HasSuffix(script, "nonsense"), strings.Contains(log, "unknown command"), "up to there it passes:\n%s", log)
+		log = strings.ReplaceAll(log, "podstart -fake 'ready alpha \"{dir}/\x1b[2J\a\"", "") // the script's own line
+		for _, raw := range []string{"\x1b", "\a", "\x9b", "\u202e"} {
+			assert.NotContains(t, log, raw, script)
+		}
+	}
+}
+
 // TestFailureOfAScript: what failed it, as values.
 func TestFailureOfAScript(t *testing.T) {
 	t.Parallel()

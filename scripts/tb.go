@@ -104,7 +104,7 @@ func (tb *scriptTB) Errorf(format string, args ...any) {
 	tb.failed = true
 	tb.mu.Unlock()
 	if t, ok := tb.t.(interface{ Errorf(string, ...any) }); ok {
-		t.Errorf(format, args...)
+		t.Errorf("%s", visible(fmt.Sprintf(format, args...)))
 		return
 	}
 	tb.Logf(format, args...)
@@ -140,6 +140,6 @@ func (tb *scriptTB) Unwrap() any { return tb.t }
 
 func (tb *scriptTB) Helper() {}
 
-func (tb *scriptTB) Logf(format string, args ...any) { tb.t.Log(fmt.Sprintf(format, args...)) }
+func (tb *scriptTB) Logf(format string, args ...any) { tb.t.Log(visible(fmt.Sprintf(format, args...))) }
 
 func (tb *scriptTB) Name() string { return tb.name }

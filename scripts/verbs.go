@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
@@ -145,20 +146,39 @@ func (c *call) judge(err error) {
 	case isFatal:
 		message := harness.Message(c.tb, err)
 		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s: %w", c.name, err), Cut: fatal.cut})
-		c.ts.Fatalf("%s: %s", c.name, message)
+		c.fatal(c.name + ": " + message)
 	case err != nil && c.neg:
-		fmt.Fprintln(c.ts.Stderr(), err)
+		c.print(c.ts.Stderr(), err.Error()+"\n")
 	case err != nil:
 		message := harness.Message(c.tb, err) // the evidence has it, too
 		if c.options.Report == nil {
-			fmt.Fprintln(c.ts.Stderr(), message)
+			c.print(c.ts.Stderr(), message+"\n")
 		}
 		c.tb.note(Failure{Verb: c.name, Err: err})
-		c.ts.Fatalf("%s failed", c.line)
+		c.fatal(c.line + " failed")
 	case c.neg:
 		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s did not fail", c.line)})
-		c.ts.Fatalf("%s did not fail", c.line)
+		c.fatal(c.line + " did not fail")
 	}
+}
+
+func (c *call) fatal(message string) { c.ts.Fatalf("%s", visible(message)) }
+
+func (c *call) print(w io.Writer, text string) { _, _ = io.WriteString(w, visible(text)) }
+
+// visible returns text of a pod in which the characters are escaped that a terminal
+// obeys. All others, lines and tabs stay: stdout and stderr match the pod's own text.
+func visible(text string) string {
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\r\n", "\n")
+	var b strings.Builder
+	for _, r := range text {
+		if r != '\n' && r != '\t' && unicode.In(r, unicode.Cc, unicode.Bidi_Control) {
+			b.WriteString(spawn.Printable(string(r)))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // parse parses flags and counts the arguments that follow them.
@@ -284,7 +304,7 @@ func (c *call) start() error {
 // keep makes a pod the latest one of its name.
 func (c *call) keep(p *harness.Pod) {
 	c.pods[p.Name] = p
-	fmt.Fprintf(c.ts.Stdout(), "%s is ready: process %d, socket %s\n", p.Name, p.PID, p.SocketPath)
+	c.print(c.ts.Stdout(), fmt.Sprintf("%s is ready: process %d, socket %s\n", p.Name, p.PID, p.SocketPath))
 }
 
 // config returns what podstart starts.
@@ -410,8 +430,8 @@ func (c *call) spawn() error {
 	}
 	err = c.ts.Exec(self, slices.Concat([]string{podspawnArg}, flags, c.args)...)
 	// What a verb writes stands in their place: it would be judge's word alone.
-	fmt.Fprint(c.ts.Stdout(), c.ts.ReadFile("stdout"))
-	fmt.Fprint(c.ts.Stderr(), c.ts.ReadFile("stderr"))
+	c.print(c.ts.Stdout(), c.ts.ReadFile("stdout"))
+	c.print(c.ts.Stderr(), c.ts.ReadFile("stderr"))
 	return err
 }
 
@@ -479,7 +499,7 @@ func (c *call) kill() error { return c.printEnd(c.pod.Kill()) }
 
 func (c *call) printEnd(err error) error {
 	if err == nil {
-		fmt.Fprintln(c.ts.Stdout(), end(c.pod))
+		c.print(c.ts.Stdout(), end(c.pod)+"\n")
 	}
 	return err
 }
@@ -500,7 +520,7 @@ func (c *call) wait() error {
 	if err != nil {
 		return fatalError{error: err} // no end is not another end
 	}
-	fmt.Fprintln(c.ts.Stdout(), end(c.pod))
+	c.print(c.ts.Stdout(), end(c.pod)+"\n")
 	if state == nil || !state.Success() {
 		return fmt.Errorf("pod %s ended with %s", c.args[0], end(c.pod))
 	}
@@ -511,19 +531,19 @@ func (c *call) log() error {
 	all := c.pod.Log()
 	c.seen[c.pod] = int64(strings.LastIndexByte(all, '\n') + 1)
 	if len(c.args) == 1 {
-		_, err := io.WriteString(c.ts.Stdout(), all)
-		return err
+		c.print(c.ts.Stdout(), all)
+		return nil
 	}
 	re, err := regexp.Compile("(?m)" + c.args[1])
 	if err != nil {
 		return c.usagef("%v", err)
 	}
 	if !re.MatchString(all) {
-		fmt.Fprint(c.ts.Stderr(), all)
+		c.print(c.ts.Stderr(), all)
 		return fmt.Errorf("no match for %q in the log of pod %s", c.args[1], c.args[0])
 	}
 	if c.neg {
-		fmt.Fprintf(c.ts.Stderr(), "%q matches in the log of pod %s:\n%s", c.args[1], c.args[0], all)
+		c.print(c.ts.Stderr(), fmt.Sprintf("%q matches in the log of pod %s:\n%s", c.args[1], c.args[0], all))
 	}
 	return nil
 }
@@ -541,7 +561,7 @@ func (c *call) waitLog() error {
 		return err
 	}
 	c.seen[c.pod] = end
-	fmt.Fprintln(c.ts.Stdout(), line)
+	c.print(c.ts.Stdout(), line+"\n")
 	return nil
 }
 
@@ -570,7 +590,7 @@ func (c *call) send() (err error) {
 		answer, err = c.snapshot()
 	}
 	if err == nil {
-		fmt.Fprintln(c.ts.Stdout(), answer)
+		c.print(c.ts.Stdout(), answer+"\n")
 	}
 	return err
 }

@@ -110,53 +110,10 @@
 //
 // # Requirements
 //
-// The portable scenarios, [Scenarios], are about one requirement each, of that name.
-// The sections in parentheses are those of the contract, spawn/HANDSHAKE.md. A pod
-//
-//	starts                          must become ready when it is started with
-//	                                --workspace DIR --pod NAME (1, 2, 3)
-//	arguments                       must refuse a flag that it does not know, and
-//	                                --profile together with --session, with status
-//	                                2 and a word of why (5)
-//	ready-line                      must write one ready line in its life, whole,
-//	                                and under its own name (2)
-//	runtime-dir                     must make its directory below the first of
-//	                                $YOI_RUNTIME_DIR, $YOI_HOME/run,
-//	                                $XDG_RUNTIME_DIR/yoi and $HOME/.yoi/run that
-//	                                is set and not empty, and nowhere else (1)
-//	announces-last                  should listen on its socket when it writes the
-//	                                ready line (3)
-//	snapshot                        must send a line of JSON with
-//	                                "event":"snapshot" first, on every connection
-//	                                (5)
-//	socket                          must bear clients that leave at once, as the
-//	                                handshake of every start does (3)
-//	concurrent                      must serve a client while another one is
-//	                                connected and silent (5)
-//	stop-signal                     must stop on SIGINT with status 0, within the
-//	                                grace (5)
-//	stop-at-once                    should stop on SIGINT with status 0 from the
-//	                                moment on that it writes the ready line (5)
-//	stop-connected                  should stop on SIGINT with status 0 while a
-//	                                client is connected (5)
-//	stop-request                    must stop on the line {"method":"shutdown"}
-//	                                with status 0, within the grace (5)
-//	clean-stop                      must remove its whole directory when it is
-//	                                asked to stop, the log with it (5)
-//	no-children                     must leave no process behind when it stops,
-//	                                also when it alone got the signal and not its
-//	                                group (5)
-//	restart                         must start again where a killed pod of its
-//	                                name has left its files (5)
-//	restart-after-stop              should start again under the name of one that
-//	                                was stopped (5)
-//	session                         must resume a session that is stored when it
-//	                                is started with --session UUID (1)
-//	independent                     must live on and answer when the process that
-//	                                started it has ended (1)
-//	terminate                       may die of SIGTERM, and leave its log (5)
-//
-// The first comments of a scenario may say its requirement: see [ReadRequirement].
+// The portable scenarios, [Scenarios], are about one requirement each, of that name:
+// podscript -list prints them, with their levels and the sections of the contract,
+// spawn/HANDSHAKE.md. The first comments of a scenario may state its requirement: see
+// [ReadRequirement].
 //
 // # Environment
 //

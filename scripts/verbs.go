@@ -34,7 +34,7 @@ const defaultWait = 10 * time.Second
 type verb struct {
 	name, usage string
 	min, max    int                        // arguments that are no flags
-	flags       func(*call, *flag.FlagSet) // nil = none
+	flags       func(*call, *flag.FlagSet) // nil = those that usage names
 	run         func(*call) error
 	help        string
 	not         string // what ! asks for; "" = it has no meaning
@@ -44,15 +44,15 @@ var verbs = []verb{
 	{"podstart", "[flags] NAME", 1, 1, (*call).startFlags, (*call).start, "start a pod and wait until it is ready", "if it must not"},
 	{"podcommand", "[-fake PROGRAM | -pod PROGRAM [-pod-arg ARG]...]", 0, 0, (*call).commandFlags, (*call).setCommand, "what clients start from here on; without flags the pod under test", ""},
 	{"podspawn", "[flags] NAME", 0, anyArgs, nil, (*call).spawn, "run the client podspawn, a process of its own, with its flags", "if its status must not be 0"},
-	{"podadopt", "[-timeout DURATION] NAME", 1, 1, (*call).waitFlags, (*call).adopt, "wait until a client has started the pod, and treat it as one of the script's", "if none is there before the timeout"},
+	{"podadopt", "[-timeout DURATION] NAME", 1, 1, nil, (*call).adopt, "wait until a client has started the pod, and treat it as one of the script's", "if none is there before the timeout"},
 	{"podstop", "NAME", 1, 1, nil, (*call).stop, "stop it", "if it had ended by itself, but see below"},
 	{"podkill", "NAME", 1, 1, nil, (*call).kill, "kill its process group", ""},
-	{"podsignal", "[-process] NAME SIGNAL", 2, 2, (*call).signalFlags, (*call).signal, "send a signal to its process group, or to its process alone", ""},
-	{"podwait", "[-timeout DURATION] NAME", 1, 1, (*call).waitFlags, (*call).wait, "wait until it ends by itself, with status 0", "with another one or by a signal"},
+	{"podsignal", "[-process] NAME SIGNAL", 2, 2, nil, (*call).signal, "send a signal to its process group, or to its process alone", ""},
+	{"podwait", "[-timeout DURATION] NAME", 1, 1, nil, (*call).wait, "wait until it ends by itself, with status 0", "with another one or by a signal"},
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match what it has logged so far", "if nothing does"},
-	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, (*call).waitLogFlags, (*call).waitLog, "wait until a line of its log matches, with -next one after what the last podwaitlog or podlog of it has seen", "if none does before the timeout, or its end"},
+	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, nil, (*call).waitLog, "wait until a line of its log matches, with -next one after what the last podwaitlog or podlog of it has seen", "if none does before the timeout, or its end"},
 	{"podalive", "NAME", 1, 1, nil, (*call).alive, "whether its process runs", "if it has ended"},
-	{"podsend", "[-timeout DURATION] [-open | -leave] NAME [LINE]", 1, 2, (*call).sendFlags, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot; with -open only connect, and stay silent to the end of the script, with -leave only connect, and leave at once", "if there is none"},
+	{"podsend", "[-timeout DURATION] [-open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot; with -open only connect, and stay silent to the end of the script, with -leave only connect, and leave at once", "if there is none"},
 }
 
 // anyArgs is the most for a verb whose arguments are not its own.
@@ -89,15 +89,14 @@ func (s *script) noteLastLines() {
 type call struct {
 	*script
 	verb
-	ts            *testscript.TestScript
-	neg           bool
-	line          string       // as the script has it
-	args          []string     // of line, without flags
-	pod           *harness.Pod // the latest one of the name args[0]; nil = none
-	timeout       time.Duration
-	starting      starting
-	process, next bool
-	open, leave   bool
+	ts       *testscript.TestScript
+	neg      bool
+	line     string       // as the script has it
+	args     []string     // of line, without flags
+	pod      *harness.Pod // the latest one of the name args[0]; nil = none
+	timeout  time.Duration
+	given    map[string]*bool // flags that have no value, by name
+	starting starting         // of podstart and podcommand
 }
 
 // fatalError fails the script, with ! too.
@@ -189,10 +188,12 @@ func (c *call) parse() error {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	args := c.args
-	if c.flags != nil {
-		c.flags(c, flags)
-	}
 	if c.max < anyArgs { // else they are somebody else's
+		if c.flags == nil {
+			c.usageFlags(flags)
+		} else {
+			c.flags(c, flags)
+		}
 		if err := flags.Parse(c.args); err != nil {
 			return c.usagef("%v", err)
 		}
@@ -210,23 +211,19 @@ func (c *call) parse() error {
 	return nil
 }
 
-func (c *call) waitFlags(flags *flag.FlagSet) {
-	flags.DurationVar(&c.timeout, "timeout", defaultWait, "the `DURATION` that it may take")
-}
+// option matches a flag in the usage of a verb.
+var option = regexp.MustCompile(`-([a-z]+)( DURATION)?`)
 
-func (c *call) waitLogFlags(flags *flag.FlagSet) {
-	c.waitFlags(flags)
-	flags.BoolVar(&c.next, "next", false, "a line after what was seen")
-}
-
-func (c *call) signalFlags(flags *flag.FlagSet) {
-	flags.BoolVar(&c.process, "process", false, "to its process alone")
-}
-
-func (c *call) sendFlags(flags *flag.FlagSet) {
-	c.waitFlags(flags)
-	flags.BoolVar(&c.open, "open", false, "only connect")
-	flags.BoolVar(&c.leave, "leave", false, "only connect, and leave")
+// usageFlags registers the flags that the usage of the verb names.
+func (c *call) usageFlags(flags *flag.FlagSet) {
+	c.given = map[string]*bool{}
+	for _, m := range option.FindAllStringSubmatch(c.usage, -1) {
+		if m[2] != "" {
+			flags.DurationVar(&c.timeout, m[1], defaultWait, "")
+		} else {
+			c.given[m[1]] = flags.Bool(m[1], false, "")
+		}
+	}
 }
 
 // starting is what the flags of podstart say.
@@ -453,19 +450,20 @@ func (c *call) underTest() (flags []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	words := slices.Concat([]string{sc.Command.Program}, sc.Command.PrefixArgs)
 	if len(cfg.Env) > 0 {
-		words = slices.Concat([]string{"env"}, sc.Env, words)
+		sc.Command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(sc.Env, []string{sc.Command.Program}, sc.Command.PrefixArgs)}
 	}
-	flags = []string{"-pod", words[0], "-workspace", sc.WorkspaceRoot, "-profile", sc.Profile, "-ticket-role", sc.TicketRole, "-timeout", sc.ReadyTimeout.String()}
-	for _, word := range words[1:] {
-		flags = append(flags, "-pod-arg", word)
-	}
-	if sc.NameFlag != "" {
-		flags = append(flags, "-name-flag", sc.NameFlag)
-	}
-	for _, arg := range sc.ExtraArgs {
-		flags = append(flags, "-extra-arg", arg)
+	all := flag.NewFlagSet("", flag.ContinueOnError)
+	sc.Flags(all)
+	all.VisitAll(func(f *flag.Flag) {
+		if value := f.Value.String(); value != "" { // those that are repeatable tell none
+			flags = append(flags, "-"+f.Name, value)
+		}
+	})
+	for name, args := range map[string][]string{"-pod-arg": sc.Command.PrefixArgs, "-extra-arg": sc.ExtraArgs} {
+		for _, arg := range args {
+			flags = append(flags, name, arg)
+		}
 	}
 	return flags, nil
 }
@@ -497,19 +495,14 @@ func (c *call) stop() error {
 
 func (c *call) kill() error { return c.printEnd(c.pod.Kill()) }
 
-func (c *call) printEnd(err error) error {
-	if err == nil {
-		c.print(c.ts.Stdout(), end(c.pod)+"\n")
-	}
-	return err
-}
+func (c *call) printEnd(err error) error { return c.answer(end(c.pod), err) }
 
 func (c *call) signal() error {
 	sig, err := parseSignal(c.args[1])
 	if err != nil {
 		return c.usagef("%v", err)
 	}
-	if c.process && runs(c.pod) {
+	if *c.given["process"] && runs(c.pod) {
 		return syscall.Kill(c.pod.PID, sig)
 	}
 	return c.pod.Signal(sig)
@@ -550,19 +543,17 @@ func (c *call) log() error {
 
 func (c *call) waitLog() error {
 	var from int64
-	if c.next {
+	if *c.given["next"] {
 		from = c.seen[c.pod]
 	}
 	line, end, err := c.pod.TryWaitLogAfter(from, c.args[1], c.timeout)
 	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
 		return c.usagef("%v", err)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		c.seen[c.pod] = end
 	}
-	c.seen[c.pod] = end
-	c.print(c.ts.Stdout(), line+"\n")
-	return nil
+	return c.answer(line, err)
 }
 
 func (c *call) alive() error {
@@ -572,36 +563,28 @@ func (c *call) alive() error {
 	return fmt.Errorf("pod %s has ended: %s", c.args[0], end(c.pod))
 }
 
-func (c *call) send() (err error) {
-	var answer string
-	switch {
-	case c.open:
-		_, err = c.pod.TryTalk(c.timeout)
-		return err
-	case c.leave:
-		talk, err := c.pod.TryTalk(c.timeout)
-		if err == nil {
-			talk.Close()
-		}
-		return err
-	case len(c.args) == 2:
-		answer, err = c.pod.TrySend(c.args[1], c.timeout)
-	default:
-		answer, err = c.snapshot()
+func (c *call) send() error {
+	open, leave := *c.given["open"], *c.given["leave"]
+	if len(c.args) == 2 && !open && !leave {
+		answer, err := c.pod.TrySend(c.args[1], c.timeout)
+		return c.answer(answer, err)
 	}
-	if err == nil {
-		c.print(c.ts.Stdout(), answer+"\n")
-	}
-	return err
-}
-
-func (c *call) snapshot() (string, error) {
 	talk, err := c.pod.TryTalk(c.timeout)
-	if err != nil {
-		return "", err
+	if err != nil || open {
+		return err
 	}
 	defer talk.Close()
-	return talk.TrySnapshot()
+	if leave {
+		return nil
+	}
+	return c.answer(talk.TrySnapshot())
+}
+
+func (c *call) answer(line string, err error) error {
+	if err == nil {
+		c.print(c.ts.Stdout(), line+"\n")
+	}
+	return err
 }
 
 func runs(p *harness.Pod) bool {

@@ -41,7 +41,7 @@ func reported(t *testing.T, f Flags, checks ...Check) (r *Report, out string) {
 	var printed bytes.Buffer
 	r = reportTo(t, &printed, f)
 	for _, c := range checks {
-		r.end(c.Case, time.Second, []Check{c})
+		r.end(c.Case, []Check{c}, time.Second)
 	}
 	return r, printed.String()
 }
@@ -119,13 +119,13 @@ func TestSummaryCountsCasesByTheirWorstCheck(t *testing.T) {
 	t.Parallel()
 	for _, strict := range []bool{false, true} {
 		r := reportTo(t, &bytes.Buffer{}, Flags{Strict: strict})
-		r.end("one", 0, []Check{check("one", "a", Pass, ""), check("one", "b", Warn, "why")})
-		r.end("two", 0, []Check{check("two", "a", Pass, ""), check("two", "b", Skip, "why")})
-		r.end("three", 0, []Check{check("three", "a", Skip, "why")})
+		r.end("one", []Check{check("one", "a", Pass, ""), check("one", "b", Warn, "why")}, 0)
+		r.end("two", []Check{check("two", "a", Pass, ""), check("two", "b", Skip, "why")}, 0)
+		r.end("three", []Check{check("three", "a", Skip, "why")}, 0)
 		s := r.summary(1500 * time.Millisecond)
 		assert.Equal(t, Summary{Cases: 3, Passed: 1, Warned: 1, Skipped: 1, Findings: map[string]int{"b": 1}, OK: !strict, Seconds: 1.5}, s)
 		assert.Equal(t, "1 passed, 0 failed, 1 warned, 1 skipped in 1.5s; findings: b 1", s.String())
-		r.end("four", 0, []Check{check("four", "a", Warn, "why"), check("four", "b", Fail, "why")})
+		r.end("four", []Check{check("four", "a", Warn, "why"), check("four", "b", Fail, "why")}, 0)
 		s = r.summary(0)
 		assert.Equal(t, 1, s.Failed)
 		assert.False(t, s.OK)

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,35 +29,23 @@ type Case struct {
 // It returns when all have ended, when ctx is done, or when SIGINT or SIGTERM arrives.
 // In the last two cases the error names the cases that still ran.
 func (r *Report) Run(ctx context.Context, cases []*Case) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
+	signalled, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	slots := make(chan struct{}, r.Parallel)
 	for _, c := range cases {
 		c.done = make(chan struct{})
 	}
-	slots := make(chan struct{}, r.Parallel)
-	var all sync.WaitGroup
 	for _, c := range cases {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			r.runCase(c, slots)
-		}()
+		go r.runCase(c, slots)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		all.Wait()
-	}()
-	err := ErrInterrupted
-	select {
-	case <-done:
-		return context.Cause(ctx)
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case <-signals:
+	for _, c := range cases {
+		select {
+		case <-c.done:
+		case <-signalled.Done():
+			return r.giveUp(cmp.Or(context.Cause(ctx), ErrInterrupted))
+		}
 	}
-	return r.giveUp(err)
+	return context.Cause(ctx)
 }
 
 func (r *Report) runCase(c *Case, slots chan struct{}) {
@@ -67,38 +56,29 @@ func (r *Report) runCase(c *Case, slots chan struct{}) {
 	slots <- struct{}{}
 	idle := sync.OnceFunc(func() { <-slots })
 	defer idle()
-	if !r.begin(c.Name) {
-		return
-	}
-	begin := time.Now()
-	checks := c.Run(idle)
-	r.end(c.Name, time.Since(begin), checks)
-}
-
-// begin notes that a case runs. It returns false if the run was given up.
-func (r *Report) begin(name string) bool {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.over {
-		r.running = append(r.running, name)
+	over := r.over
+	r.running = append(r.running, c.Name)
+	r.mu.Unlock()
+	if !over {
+		begin := time.Now()
+		checks := c.Run(idle)
+		r.end(c.Name, checks, time.Since(begin))
 	}
-	return !r.over
 }
 
-// end notes that a case has ended, and prints it.
-func (r *Report) end(name string, took time.Duration, checks []Check) {
+// end prints a case that has ended.
+func (r *Report) end(name string, checks []Check, took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running = slices.DeleteFunc(r.running, func(n string) bool { return n == name })
 	if r.over || checks == nil {
 		return
 	}
-	r.ended++
 	for i := range checks {
-		if checks[i].Seconds == 0 {
-			checks[i].Seconds = took.Seconds()
-		}
+		checks[i].Seconds = cmp.Or(checks[i].Seconds, took.Seconds())
 	}
+	r.ended++
 	r.checks = append(r.checks, checks...)
 	r.print(name, took, checks)
 }

@@ -36,15 +36,15 @@ func canHold() error {
 // hold runs a pod whose every write waits until this process allows it
 // (seccomp_unotify(2)), and ends as the pod does. It returns only an error. What
 // is seen while the pod is held in its write of the ready line is certain: after
-// that line was read, it would be a matter of luck.
-func hold(what string, argv []string) error {
+// that line was read, it would be a matter of luck. The file held is made then.
+func hold(what, held string, argv []string) error {
 	for sig := syscall.Signal(1); sig < 32; sig++ {
 		// Caught, since the pod would inherit that it is ignored.
 		if !signal.Ignored(sig) {
 			signal.Notify(make(chan os.Signal, 1), sig)
 		}
 	}
-	h := &holder{what: what, ended: make(chan struct{})}
+	h := &holder{what: what, held: held, ended: make(chan struct{})}
 	started := make(chan error)
 	go func() { started <- h.start(argv) }()
 	if err := <-started; err != nil {
@@ -75,6 +75,7 @@ func endAs(status syscall.WaitStatus) error {
 // holder holds one pod.
 type holder struct {
 	what     string // look, or a signal's name
+	held     string // the file that is made when it is done
 	listener int    // tells of the pod's writes
 	pod      *os.Process
 	ended    chan struct{} // closed when the pod has
@@ -182,6 +183,7 @@ func (h *holder) take(w write) {
 		return // what it has left must not become ready in its stead: this process is about to end
 	}
 	if start >= 0 {
+		_ = os.WriteFile(h.held, nil, 0o600)
 		line, after, _ := bytes.Cut(lines[start:], []byte("\n"))
 		lines, unfinished = slices.Concat(lines[:start], h.act(w, string(line)), after, unfinished), nil
 	}
@@ -246,7 +248,7 @@ func (h *holder) act(w write, line string) []byte {
 	if _, err := proc.Listener(path); err != nil && !errors.Is(err, unix.EAGAIN) { // a full backlog
 		found = fmt.Sprintf("is not listened on yet (%v)", err)
 	}
-	return fmt.Appendf(nil, heldWord+"its socket %s\n%s\n", found, line)
+	return fmt.Appendf(nil, "podharness: its socket %s\n%s\n", found, line)
 }
 
 // signal sends the signal, once, as a stop of the pod does: to its group.
@@ -257,7 +259,7 @@ func (h *holder) signal(w write) {
 	}
 	h.signalled = true
 	sig, _ := parseSignal(h.what)
-	fmt.Fprintf(os.Stderr, heldWord+"%s was sent while it wrote its ready line\n", unix.SignalName(sig))
+	fmt.Fprintf(os.Stderr, "podharness: %s was sent while it wrote its ready line\n", unix.SignalName(sig))
 	_ = unix.Kill(-group, sig)
 	go h.serve() // its handler may write elsewhere
 	// Another thread may take it, and not before this one would go on. Nothing

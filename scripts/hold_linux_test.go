@@ -106,7 +106,7 @@ int main(int argc, char **argv) {
 	unlink(path);
 	if (!strcmp(how, "blocked")) sigprocmask(SIG_BLOCK, &set, 0);
 	else if (strcmp(how, "late")) signal(SIGINT, stop);
-	unseen = !strcmp(how, "unseen");
+	if (unseen = !strcmp(how, "unseen")) write(2, "podharness: held\n", 17); // which proves nothing
 	if (!strcmp(how, "elsewhere")) out = dup(2), dup2(open("/dev/null", O_WRONLY), 2), write(2, "YOI-READY\t\t\n", 12);
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	if (bind(fd, (struct sockaddr *)&at, sizeof at)) return 1;

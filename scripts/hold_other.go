@@ -6,4 +6,4 @@ import "errors"
 
 func canHold() error { return errors.New("only Linux shows a write to another process") }
 
-func hold(string, []string) error { return canHold() }
+func hold(what, held string, argv []string) error { return canHold() }

@@ -233,6 +233,7 @@ type starting struct {
 	fake, shutdown          string
 	workspaceFrom, homeFrom string
 	hold                    string // what is done at the ready line; "" = nothing
+	held                    string // the file that is made when it is done
 }
 
 // defaults returns what flags that are not given say.
@@ -292,7 +293,7 @@ func (c *call) start() error {
 		return err
 	}
 	c.keep(p)
-	if c.starting.hold != "" && !strings.Contains(p.Log(), heldWord) {
+	if _, err := os.Stat(c.starting.held); c.starting.hold != "" && err != nil {
 		c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that with neither write nor writev")
 	}
 	return nil
@@ -357,11 +358,11 @@ func (c *call) command() (spawn.Command, error) {
 	if s.hold == "" {
 		return command, nil
 	}
-	return held(command, s.hold)
+	return c.holding(command)
 }
 
-// held returns the command that holds a pod in its write of the ready line.
-func held(command spawn.Command, what string) (spawn.Command, error) {
+// holding returns the command that holds a pod in its write of the ready line.
+func (c *call) holding(command spawn.Command) (spawn.Command, error) {
 	if err := canHold(); err != nil {
 		return command, fatalError{error: fmt.Errorf("this system cannot hold a pod: %w", err)}
 	}
@@ -372,8 +373,14 @@ func held(command spawn.Command, what string) (spawn.Command, error) {
 	if program, err = filepath.Abs(program); err != nil { // the pod may work elsewhere
 		return command, err
 	}
+	dir, err := harness.TempDir()
+	if err != nil {
+		return command, err
+	}
+	c.tb.Cleanup(func() { os.RemoveAll(dir) })
+	c.starting.held = filepath.Join(dir, "held")
 	self, err := os.Executable()
-	return spawn.Command{Program: self, PrefixArgs: slices.Concat([]string{holdArg, what, program}, command.PrefixArgs)}, err
+	return spawn.Command{Program: self, PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, err
 }
 
 // setCommand sets the variable that clients go by.
@@ -398,20 +405,16 @@ const (
 	holdArg     = "podharness-hold"
 )
 
-// holdLook has podstart -hold look at the socket; else it names a signal. What was
-// done with a held pod stands in its log, in a line that begins with heldWord.
-const (
-	holdLook = "look"
-	heldWord = "podharness: "
-)
+// holdLook has podstart -hold look at the socket; else it names a signal.
+const holdLook = "look"
 
 func init() {
 	// Not os.Exit: in a binary that measures coverage that writes to stderr.
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == podspawnArg:
 		syscall.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
-	case len(os.Args) > 3 && os.Args[1] == holdArg:
-		fmt.Fprintf(os.Stderr, heldWord+"could not be held: %v\n", hold(os.Args[2], os.Args[3:]))
+	case len(os.Args) > 4 && os.Args[1] == holdArg:
+		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(os.Args[2], os.Args[3], os.Args[4:]))
 		syscall.Exit(125)
 	}
 }
@@ -470,11 +473,10 @@ func (c *call) underTest() (flags []string, err error) {
 
 func (c *call) adopt() error {
 	p, err := harness.TryAdopt(c.tb, c.args[0], c.timeout)
-	if err != nil {
-		return err
+	if err == nil {
+		c.keep(p)
 	}
-	c.keep(p)
-	return nil
+	return err
 }
 
 // abs returns a path as the script means it; "" for "".

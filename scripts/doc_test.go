@@ -62,7 +62,7 @@ func row(b *strings.Builder, left, right string) {
 	if left[0] == '-' {
 		left = "    " + left
 	}
-	const middle, width = 31, 78
+	const middle, width = 28, 100
 	blank := strings.Repeat(" ", middle)
 	line := fmt.Sprintf("%-*s", middle, left)
 	flush := func() {

@@ -29,8 +29,7 @@ import (
 const defaultWait = 10 * time.Second
 
 // verb is a command of the scripts; the package documentation is made of them.
-// Its run returns an error that fails the script, or with ! is what the script
-// expects.
+// An error of run fails the script, or is what the script expects with !.
 type verb struct {
 	name, usage string
 	min, max    int                        // arguments that are no flags
@@ -41,18 +40,18 @@ type verb struct {
 }
 
 var verbs = []verb{
-	{"podstart", "[flags] NAME", 1, 1, (*call).startFlags, (*call).start, "start a pod and wait until it is ready", "if it must not"},
-	{"podcommand", "[-fake PROGRAM | -pod PROGRAM [-pod-arg ARG]...]", 0, 0, (*call).commandFlags, (*call).setCommand, "what clients start from here on; without flags the pod under test", ""},
-	{"podspawn", "[flags] NAME", 0, anyArgs, nil, (*call).spawn, "run the client podspawn, a process of its own, with its flags", "if its status must not be 0"},
-	{"podadopt", "[-timeout DURATION] NAME", 1, 1, nil, (*call).adopt, "wait until a client has started the pod, and treat it as one of the script's", "if none is there before the timeout"},
-	{"podstop", "NAME", 1, 1, nil, (*call).stop, "stop it", "if it had ended by itself, but see below"},
-	{"podkill", "NAME", 1, 1, nil, (*call).kill, "kill its process group", ""},
-	{"podsignal", "[-process] NAME SIGNAL", 2, 2, nil, (*call).signal, "send a signal to its process group, or to its process alone", ""},
-	{"podwait", "[-timeout DURATION] NAME", 1, 1, nil, (*call).wait, "wait until it ends by itself, with status 0", "with another one or by a signal"},
-	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match what it has logged so far", "if nothing does"},
-	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, nil, (*call).waitLog, "wait until a line of its log matches, with -next one after what the last podwaitlog or podlog of it has seen", "if none does before the timeout, or its end"},
-	{"podalive", "NAME", 1, 1, nil, (*call).alive, "whether its process runs", "if it has ended"},
-	{"podsend", "[-timeout DURATION] [-open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line to its socket and print the answer: what comes after the snapshot, or without LINE the snapshot; with -open only connect, and stay silent to the end of the script, with -leave only connect, and leave at once", "if there is none"},
+	{"podstart", "[flags] NAME", 1, 1, (*call).startFlags, (*call).start, "start a pod and wait until it is ready", "if the start must fail"},
+	{"podcommand", "[-fake PROGRAM | -pod PROGRAM [-pod-arg ARG]...]", 0, 0, (*call).commandFlags, (*call).setCommand, "set what clients start from here on; without flags the pod under test", ""},
+	{"podspawn", "[flags] NAME", 0, anyArgs, nil, (*call).spawn, "run the client podspawn as a process, with the flags of podspawn", "if its status must not be 0"},
+	{"podadopt", "[-timeout DURATION] NAME", 1, 1, nil, (*call).adopt, "wait until a client has started the pod, and let the other verbs use it", "if the timeout must pass first"},
+	{"podstop", "NAME", 1, 1, nil, (*call).stop, "stop the pod", "if it must have ended by itself, but see below"},
+	{"podkill", "NAME", 1, 1, nil, (*call).kill, "kill the process group of the pod", ""},
+	{"podsignal", "[-process] NAME SIGNAL", 2, 2, nil, (*call).signal, "send a signal to the process group of the pod, with -process to its process alone", ""},
+	{"podwait", "[-timeout DURATION] NAME", 1, 1, nil, (*call).wait, "wait until the pod ends by itself with status 0", "if it must end in another way"},
+	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match the log so far, or print it", "if nothing must match"},
+	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, nil, (*call).waitLog, "wait until a line of the log matches, with -next a line after what the last podwaitlog or podlog has read", "if the timeout, or the end of the pod, must come first"},
+	{"podalive", "NAME", 1, 1, nil, (*call).alive, "check that the process of the pod runs", "if it must have ended"},
+	{"podsend", "[-timeout DURATION] [-open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; without LINE print the snapshot; with -open connect and stay silent until the script ends; with -leave connect and disconnect at once", "if there must be no answer"},
 }
 
 // anyArgs is the most for a verb whose arguments are not its own.
@@ -249,7 +248,7 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	s := &c.starting
 	c.fakeFlag(flags)
 	s.spawn.Flags(flags)
-	flags.Func("env", "its `NAME=VALUE`, or a NAME to pass on", func(entry string) error {
+	flags.Func("env", "a `NAME=VALUE` of its environment, or a NAME to pass on", func(entry string) error {
 		s.config.Env = append(s.config.Env, entry)
 		return nil
 	})
@@ -261,10 +260,10 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	})
 	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, harness.DefaultStopGrace), "the `DURATION` of each step of podstop")
 	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
-	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "it may leave processes behind")
+	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
 	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
 	flags.StringVar(&s.homeFrom, "home-from", "", "a `DIR` that is copied into HOME")
-	flags.Func("hold", "`WHAT` is done while it writes its ready line: look, or a signal", func(what string) error {
+	flags.Func("hold", "`WHAT` is done while the pod writes its ready line: look, or a signal", func(what string) error {
 		s.hold = what
 		if what == holdLook {
 			return nil

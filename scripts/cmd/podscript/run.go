@@ -127,7 +127,7 @@ func (r *runner) try(c *testCase, run int) (conformance.Check, error) {
 		r.late.Store(true)
 		check.Result, check.Why = conformance.Skip, r.timeIsOver()+": "+found
 	case s.skipped:
-		check.Result, check.Why = conformance.Skip, s.said
+		check.Result, check.Why = conformance.Skip, s.why
 	case s.failed:
 		check.Result, check.Why, check.Log, check.Key = conformance.Missed(c.Level), found, log, s.key(found)
 		if requirement := c.Requirement.String(); requirement != "" {

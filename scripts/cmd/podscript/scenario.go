@@ -29,7 +29,7 @@ type scenario struct {
 
 	mu              sync.Mutex // guards all below
 	log             []string   // the script's own log is the last
-	said            string     // why it is skipped, or what its T was told first
+	why             string     // it is skipped
 	failed, skipped bool
 	failure         scripts.Failure
 }
@@ -73,16 +73,10 @@ const (
 // finding returns what failed the scenario, and the commands that led there with what
 // they printed and what the pods wrote last.
 func (s *scenario) finding() (found, log string) {
-	message, lines := s.ownFinding()
-	switch err := s.failure.Err; {
-	case err != nil:
-		var notes []string
-		found, notes = s.words(err)
-		lines = append(lines, notes...)
-	case message != "":
-		found = message
-	default: // testscript could not begin
-		found, _, _ = strings.Cut(s.clean(s.said), "\n")
+	found, lines := s.ownFinding()
+	if err := s.failure.Err; err != nil {
+		words, notes := s.words(err)
+		found, lines = words, append(lines, notes...)
 	}
 	if len(lines) > mostLines {
 		lines = append([]string{"…"}, lines[len(lines)-mostLines:]...)
@@ -136,7 +130,7 @@ func (s *scenario) ownFinding() (message string, lines []string) {
 	script := strings.Split(s.clean(s.log[len(s.log)-1]), "\n")
 	end := slices.IndexFunc(script, func(line string) bool { return strings.HasPrefix(line, fail+s.clean(s.file)+":") })
 	if end < 0 {
-		return "", nil
+		return script[0], nil // that it could not begin
 	}
 	_, message, _ = strings.Cut(strings.TrimPrefix(script[end], fail+s.clean(s.file)+":"), ": ")
 	printed := map[string]string{} // the first line of the last output
@@ -198,34 +192,21 @@ func (s *scenario) Log(args ...any) {
 	s.log = append(s.log, strings.TrimSuffix(fmt.Sprintln(args...), "\n"))
 }
 
-func (s *scenario) fail(words string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.failed = true
-	if s.said == "" {
-		s.said = words
-	}
-}
-
-func (s *scenario) Errorf(format string, args ...any) {
-	words := fmt.Sprintf(format, args...)
-	s.fail(words)
-	s.Log(words)
-}
-
 func (s *scenario) FailNow() {
-	s.fail("")
+	s.mu.Lock()
+	s.failed = true
+	s.mu.Unlock()
 	runtime.Goexit()
 }
 
 func (s *scenario) Fatal(args ...any) {
-	s.Errorf("%s", fmt.Sprint(args...))
-	runtime.Goexit()
+	s.Log(args...)
+	s.FailNow()
 }
 
 func (s *scenario) Skip(args ...any) {
 	s.mu.Lock()
-	s.skipped, s.said = true, fmt.Sprint(args...)
+	s.skipped, s.why = true, fmt.Sprint(args...)
 	s.mu.Unlock()
 	runtime.Goexit()
 }

@@ -132,26 +132,19 @@ func Program(word string) (string, error) {
 	}
 	var lookup *exec.Error
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound):
-		err = Usagef("%s: not found%s", word, hereInstead(word))
+	case errors.Is(err, fs.ErrNotExist) && strings.Contains(word, "/"):
+		err = Usagef("%s: not found", word)
+	case errors.Is(err, exec.ErrNotFound):
+		err = Usagef("%s: not found in PATH", word)
+		if _, here := os.Stat(word); here == nil {
+			err = Usagef("%w: did you mean ./%s?", err, word)
+		}
+	case errors.As(err, &lookup) && errors.Is(err, fs.ErrPermission):
+		err = Usagef("%s: %w (chmod +x makes a file a program)", word, lookup.Err)
 	case errors.As(err, &lookup):
 		err = Usagef("%s: %w", word, lookup.Err)
-		if errors.Is(lookup, fs.ErrPermission) {
-			err = Usagef("%w (chmod +x makes a file a program)", err)
-		}
 	}
 	return path, err
-}
-
-// hereInstead completes the message that a program was not found.
-func hereInstead(word string) string {
-	switch _, err := os.Stat(word); {
-	case strings.Contains(word, "/"):
-		return ""
-	case err == nil:
-		return " in PATH: did you mean ./" + word + "?"
-	}
-	return " in PATH"
 }
 
 // Report returns the report of a run with so many cases. It creates the files that the

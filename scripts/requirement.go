@@ -9,21 +9,14 @@ import (
 	"strings"
 )
 
-// A Requirement is what one scenario is about, as its header says.
+// A Requirement is what one scenario checks, as its header says.
 type Requirement struct {
-	// ID is the name of the scenario's file without .txtar.
-	ID string
-	// Level is "must", "should" or "may".
-	Level string
-	// Text goes on with "a pod must", as Level is; "" = the header does not say.
-	Text string
-	// Section is where the contract, spawn/HANDSHAKE.md, says so; "" = nowhere.
-	Section string
-	// Needs is the ID of the requirement without which this one cannot be looked
-	// at; "" = none.
-	Needs string
-	// Fix is what to do about a pod that does not meet it; "" = it is not known.
-	Fix string
+	ID      string // the name of the scenario's file without .txtar
+	Level   string // "must", "should" or "may"
+	Text    string // goes on with "a pod must", as Level is; "" = the header does not say
+	Section string // of the contract, spawn/HANDSHAKE.md; "" = none
+	Needs   string // the ID of the requirement that must be met first; "" = none
+	Fix     string // what to do about a pod that does not meet it; "" = it is not known
 }
 
 // String returns the requirement as a sentence, or "" if there is none.
@@ -57,8 +50,8 @@ var order = []string{
 	"restart", "restart-after-stop", "session", "independent", "terminate",
 }
 
-// Requirements returns what the portable scenarios are about: each is in the file
-// ID.txtar. The first one is starts, which all others need.
+// Requirements returns the requirements of the portable scenarios, each of which is in
+// the file ID.txtar. All others need the first one, starts.
 func Requirements() []Requirement {
 	all := make([]Requirement, len(order))
 	for i, id := range order {

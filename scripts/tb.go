@@ -12,17 +12,10 @@ import (
 
 // A Failure is why a script failed, as values. The script's log has the words.
 type Failure struct {
-	// Verb is the verb that failed the script, such as podstart; "" = none of this
-	// package: the harness found something at the end, or a verb of testscript failed.
-	Verb string
-	// Err is what the verb or the harness found; nil = a verb of testscript failed,
-	// which only its line in the log explains.
-	Err error
-	// Cut reports that no time was left for the script: Err tells nothing of the pod.
-	Cut bool
-	// LastLines has the last line of each pod's log, by the pod's name, but no ready
-	// line.
-	LastLines map[string]string
+	Verb      string            // of this package, such as podstart, that failed it; "" = none
+	Err       error             // what Verb found, or the harness; nil = a verb of testscript failed, as its line in the log says
+	Cut       bool              // the script's deadline cut the wait: Err says nothing about the pod
+	LastLines map[string]string // the last line of each pod's log that is no ready line, by the pod's name
 }
 
 var _ harness.TB = (*scriptTB)(nil)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -17,19 +16,14 @@ type testCase struct {
 	program   string // of the fake pod
 	want      fakepod.Outcome
 
-	pod     string                      // its name; "" = alpha
-	env     []string                    // for the client
-	dir     func(box box) string        // where the pod directory must be; nil = in the runtime directory
-	prepare func(box box) error         // before the client is started
-	refused string                      // what a message must hold of a start that begins no process; "" = one is begun
-	touched func(box box) (path string) // what must not have been made
-	steps   []string                    // of a random program
+	pod     string   // its name; "" = alpha
+	env     []string // for the client, where {root} is the sandbox
+	dir     string   // in the sandbox, in which the pod directory must be
+	log     string   // that an earlier pod has left; "" = none has
+	refused string   // what a message must hold of a start that begins no process; "" = one is begun
+	touched string   // in the sandbox, must not have been made
+	steps   []string // of a random program
 }
-
-// box is what a case knows of its sandbox.
-type box struct{ runtime string }
-
-func (b box) root() string { return filepath.Dir(b.runtime) }
 
 // cases returns the cases that are asked for.
 func (s *settings) cases() (chosen []testCase, err error) {
@@ -67,24 +61,16 @@ func launchCases() []testCase {
 		}
 		return env
 	}
-	below := func(dir string) func(box) string { return func(b box) string { return filepath.Join(b.root(), dir) } }
 	long := filepath.Join("run", strings.Repeat("d", 120))
 	return []testCase{
-		{name: "dir-yoi-home", doc: "the runtime directory is $YOI_HOME/run", program: "ready", env: unset("YOI_RUNTIME_DIR"), dir: below("yoi/run")},
-		{name: "dir-xdg", doc: "the runtime directory is $XDG_RUNTIME_DIR/yoi", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME"), dir: below("xdg/yoi")},
-		{name: "dir-home", doc: "the runtime directory is $HOME/.yoi/run", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR"), dir: below("home/.yoi/run")},
+		{name: "dir-yoi-home", doc: "the runtime directory is $YOI_HOME/run", program: "ready", env: unset("YOI_RUNTIME_DIR"), dir: "yoi/run"},
+		{name: "dir-xdg", doc: "the runtime directory is $XDG_RUNTIME_DIR/yoi", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME"), dir: "xdg/yoi"},
+		{name: "dir-home", doc: "the runtime directory is $HOME/.yoi/run", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR"), dir: "home/.yoi/run"},
 		{name: "dir-none", doc: "no variable names a runtime directory", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR", "HOME"), refused: "YOI_RUNTIME_DIR"},
-		{name: "dir-long", doc: "the socket's path is too long for a socket address", program: "ready", env: []string{"YOI_RUNTIME_DIR={root}/" + long}, dir: below(long)},
+		{name: "dir-long", doc: "the socket's path is too long for a socket address", program: "ready", env: []string{"YOI_RUNTIME_DIR={root}/" + long}, dir: long},
 		{name: "no-program", doc: "the pod's program is missing", program: "ready", env: []string{"YOI_POD_RUNTIME_COMMAND=/no/such/pod"}, refused: "/no/such/pod"},
-		{name: "bad-name", doc: "the pod's name would lead out of the runtime directory", program: "ready", pod: "../outside", refused: "outside",
-			touched: func(b box) string { return filepath.Join(b.root(), "outside") }},
-		{name: "old-log", doc: "an earlier pod has left its log, with a ready line", program: "log loading; sleep 300ms; bind; ready; serve", prepare: func(b box) error {
-			dir := filepath.Join(b.runtime, "alpha")
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return err
-			}
-			return os.WriteFile(filepath.Join(dir, "stderr.log"), []byte("YOI-READY\tearlier\t"+dir+"/sock\n"), 0o600)
-		}},
+		{name: "bad-name", doc: "the pod's name would lead out of the runtime directory", program: "ready", pod: "../outside", refused: "outside", touched: "outside"},
+		{name: "old-log", doc: "an earlier pod has left its log, with a ready line", program: "log loading; sleep 300ms; bind; ready; serve", log: "YOI-READY\tearlier\tsock\n"},
 	}
 }
 

@@ -47,8 +47,8 @@ func (s *sweepCase) found(section, format string, args ...any) *finding {
 func (s *sweepCase) judge() []conformance.Check {
 	s.readOutput()
 	dir := filepath.Join(s.runtime, s.podName())
-	if s.dir != nil {
-		dir = filepath.Join(s.dir(s.box), s.podName())
+	if s.dir != "" {
+		dir = filepath.Join(s.root(), s.dir, s.podName())
 	}
 	want := s.want.For(s.podName(), dir)
 	events := s.events()
@@ -172,8 +172,8 @@ func (s *sweepCase) tooSlow(want fakepod.Outcome, events []event) bool {
 
 // clean looks for what is left of a pod whose start has failed.
 func (s *sweepCase) clean() *finding {
-	if s.touched != nil {
-		if path := s.touched(s.box); exists(path) {
+	if path := filepath.Join(s.root(), s.touched); s.touched != "" {
+		if _, err := os.Lstat(path); err == nil {
 			return s.found("1", "the client has made %s; a name that is no path element must be refused before anything is touched", path)
 		}
 	}
@@ -197,11 +197,6 @@ func (s *sweepCase) clean() *finding {
 func lives(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return syscall.Kill(pid, 0) == nil && (err != nil || !strings.Contains(string(stat), ") Z "))
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // reason looks for what explains the failure in what the client has said.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -103,8 +104,8 @@ func (r *runner) try(c testCase, idle func()) []conformance.Check {
 // sweepCase is a case on its way: the client and its pod.
 type sweepCase struct {
 	testCase
-	box
 	tb      *caseTB
+	runtime string // directory
 	client  *harness.Client
 	timeout time.Duration
 	begun   time.Time
@@ -118,6 +119,9 @@ type sweepCase struct {
 	pid     int           // of the pod; 0 = it has not begun
 }
 
+// root returns the directory of the sandbox.
+func (s *sweepCase) root() string { return filepath.Dir(s.runtime) }
+
 // argsSuffix names the file, beside the trace, of the arguments that the pod was
 // given, also of those that it refuses.
 const argsSuffix = ".args"
@@ -129,12 +133,13 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 	}
 	tb.Cleanup(func() { os.RemoveAll(dir) })
 	tb.scrap = dir
-	s := &sweepCase{testCase: c, tb: tb, box: box{harness.RuntimeDir(tb)}, timeout: r.timeout, longest: r.longest(), trace: filepath.Join(dir, "trace")}
+	s := &sweepCase{testCase: c, tb: tb, runtime: harness.RuntimeDir(tb), timeout: r.timeout, longest: r.longest(), trace: filepath.Join(dir, "trace")}
 	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {
 		return nil, err
 	}
-	if c.prepare != nil {
-		if err := c.prepare(s.box); err != nil {
+	if c.log != "" {
+		dir := filepath.Join(s.runtime, c.podName())
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "stderr.log"), []byte(c.log), 0o600)); err != nil {
 			return nil, err
 		}
 	}

@@ -21,7 +21,7 @@ import (
 
 // Flags are the flags that both commands have.
 type Flags struct {
-	Run, Skip       *regexp.Regexp // of the names of cases; a nil Skip = none
+	Run, Skip       *regexp.Regexp // of the names of cases; an empty Skip = none
 	List            bool
 	Strict, Verbose bool
 	Parallel        int
@@ -47,15 +47,9 @@ var ErrInterrupted = errors.New("interrupted")
 // help or the version if they are asked for, and then returns flag.ErrHelp; any other
 // error is a UsageError. Bazel's variables are defaults.
 func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, stderr io.Writer) error {
-	pattern := func(to **regexp.Regexp) func(string) error {
-		return func(expr string) (err error) {
-			*to, err = regexp.Compile(expr)
-			return err
-		}
-	}
-	f.Run = regexp.MustCompile("")
-	flags.Func("run", "run only the cases whose name matches the `REGEXP`", pattern(&f.Run))
-	flags.Func("skip", "leave out the cases whose name matches the `REGEXP`", pattern(&f.Skip))
+	f.Run, f.Skip = regexp.MustCompile(""), regexp.MustCompile("")
+	flags.TextVar(f.Run, "run", f.Run, "run only the cases whose name matches the `REGEXP`")
+	flags.TextVar(f.Skip, "skip", f.Skip, "leave out the cases whose name matches the `REGEXP`")
 	flags.BoolVar(&f.List, "list", false, "list the cases, and run none")
 	flags.BoolVar(&f.Strict, "strict", false, "a should counts as a must")
 	flags.BoolVar(&f.Verbose, "v", false, "show what was met, too")
@@ -113,12 +107,12 @@ func buildVersion() string {
 
 // Chosen reports whether -run and -skip choose a case.
 func (f *Flags) Chosen(name string) bool {
-	return f.Run.MatchString(name) && (f.Skip == nil || !f.Skip.MatchString(name))
+	return f.Run.MatchString(name) && (f.Skip.String() == "" || !f.Skip.MatchString(name))
 }
 
 // NoneChosen is the error for when they choose none.
 func (f *Flags) NoneChosen() error {
-	if f.Skip != nil {
+	if f.Skip.String() != "" {
 		return Usagef("no case matches -run %q and not -skip %q", f.Run, f.Skip)
 	}
 	return Usagef("no case matches -run %q", f.Run)

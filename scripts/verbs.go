@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -227,12 +226,12 @@ func (c *call) usageFlags(flags *flag.FlagSet) {
 
 // starting is what the flags of podstart say.
 type starting struct {
-	spawn                   spawn.Config
-	config                  harness.Config
-	fake, shutdown          string
-	workspaceFrom, homeFrom string
-	hold                    string // what is done at the ready line; "" = nothing
-	held                    string // the file that is made when it is done
+	spawn         spawn.Config
+	config        harness.Config
+	fake          string
+	workspaceFrom string
+	hold          string // what is done at the ready line; "" = nothing
+	held          string // the file that is made when it is done
 }
 
 // defaults returns what flags that are not given say.
@@ -252,7 +251,10 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 		s.config.Env = append(s.config.Env, entry)
 		return nil
 	})
-	flags.StringVar(&s.shutdown, "shutdown", "", "a `LINE` that podstop writes first")
+	flags.Func("shutdown", "a `LINE` that podstop writes first", func(line string) error {
+		s.config.Shutdown = []byte(line + "\n")
+		return nil
+	})
 	flags.Func("signal", "the `SIGNAL` that podstop sends (INT)", func(name string) error {
 		sig, err := parseSignal(name)
 		s.config.StopSignal = sig
@@ -262,7 +264,10 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
 	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
-	flags.StringVar(&s.homeFrom, "home-from", "", "a `DIR` that is copied into HOME")
+	flags.Func("home-from", "a `DIR` that is copied into HOME", func(dir string) error {
+		s.config.HomeFrom = os.DirFS(c.abs(dir))
+		return nil
+	})
 	flags.Func("hold", "`WHAT` is done while the pod writes its ready line: look, or a signal", func(what string) error {
 		s.hold = what
 		if what == holdLook {
@@ -326,15 +331,10 @@ func (c *call) config() (harness.Config, error) {
 	if cfg.Workspace != "" {
 		cfg.WorkspaceFrom = nil // that of Options
 	}
-	for dir, to := range map[string]*fs.FS{s.workspaceFrom: &cfg.WorkspaceFrom, s.homeFrom: &cfg.HomeFrom} {
-		if dir != "" {
-			*to = os.DirFS(c.abs(dir))
-		}
+	if s.workspaceFrom != "" {
+		cfg.WorkspaceFrom = os.DirFS(c.abs(s.workspaceFrom))
 	}
 	cfg.Env, cfg.ReadyTimeout = slices.Concat(c.options.Env, cfg.Env), s.spawn.ReadyTimeout
-	if s.shutdown != "" {
-		cfg.Shutdown = []byte(s.shutdown + "\n")
-	}
 	return cfg, nil
 }
 

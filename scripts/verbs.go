@@ -24,9 +24,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultWait is how long a verb waits unless told otherwise.
-const defaultWait = 10 * time.Second
-
 // verb is a command of the scripts; the package documentation is made of them.
 // An error of run fails the script, or is what the script expects with !.
 type verb struct {
@@ -217,7 +214,7 @@ func (c *call) usageFlags(flags *flag.FlagSet) {
 	c.given = map[string]*bool{}
 	for _, m := range option.FindAllStringSubmatch(c.usage, -1) {
 		if m[2] != "" {
-			flags.DurationVar(&c.timeout, m[1], defaultWait, "")
+			flags.DurationVar(&c.timeout, m[1], 10*time.Second, "")
 		} else {
 			c.given[m[1]] = flags.Bool(m[1], false, "")
 		}

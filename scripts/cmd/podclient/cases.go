@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"example.com/podharness/fakepod"
 )
@@ -45,6 +45,7 @@ func (s *settings) cases() (chosen []testCase, err error) {
 		} else {
 			c.want = fakepod.Outcome{Verdict: "refused"}
 		}
+		c.pod = cmp.Or(c.pod, "alpha")
 		chosen = append(chosen, c)
 	}
 	if len(chosen) == 0 {
@@ -72,14 +73,6 @@ func launchCases() []testCase {
 		{name: "bad-name", doc: "the pod's name would lead out of the runtime directory", program: "ready", pod: "../outside", refused: "outside", touched: "outside"},
 		{name: "old-log", doc: "an earlier pod has left its log, with a ready line", program: "log loading; sleep 300ms; bind; ready; serve", log: "YOI-READY\tearlier\tsock\n"},
 	}
-}
-
-// podName returns the name of the pod that the client is to start.
-func (c testCase) podName() string {
-	if c.pod != "" {
-		return c.pod
-	}
-	return "alpha"
 }
 
 // waits reports whether the case takes as long as the client's timeout.
@@ -121,6 +114,3 @@ func (s *settings) smaller(c testCase) (all []testCase) {
 	}
 	return all
 }
-
-// longest returns how long a case may take until its client is given up.
-func (s *settings) longest() time.Duration { return s.timeout + 5*time.Second }

@@ -46,11 +46,11 @@ func (s *sweepCase) found(section, format string, args ...any) *finding {
 // judge returns the checks of all requirements that the case concerns.
 func (s *sweepCase) judge() []conformance.Check {
 	s.readOutput()
-	dir := filepath.Join(s.runtime, s.podName())
+	dir := filepath.Join(s.runtime, s.pod)
 	if s.dir != "" {
-		dir = filepath.Join(s.root(), s.dir, s.podName())
+		dir = filepath.Join(s.root(), s.dir, s.pod)
 	}
-	want := s.want.For(s.podName(), dir)
+	want := s.want.For(s.pod, dir)
 	events := s.events()
 	if len(events) > 0 {
 		s.pid = events[0].pid
@@ -341,8 +341,8 @@ func (s *sweepCase) arguments() *finding {
 	}
 	workspace, name := value(given, "--workspace"), value(given, "--pod")
 	switch info, err := os.Stat(workspace); {
-	case name != s.podName():
-		return s.found("1", "the pod was given: %s; it must be given --pod %s", shown, s.podName())
+	case name != s.pod:
+		return s.found("1", "the pod was given: %s; it must be given --pod %s", shown, s.pod)
 	case workspace == "" || filepath.IsAbs(workspace) && (err != nil || !info.IsDir()):
 		return s.found("1", "the pod was given: %s; it must be given --workspace with a directory that is there", shown)
 	}

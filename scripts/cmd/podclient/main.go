@@ -1,21 +1,21 @@
-// Podclient tells whether a client keeps its half of the handshake: whether a
-// program that starts pods concludes the right thing of every pod.
+// Podclient checks a client, a program that starts pods: does it reach the right verdict
+// for every pod, in time, with the reason, and leave nothing behind?
 //
 //	podclient -- my-client start {name}
 //	podclient -timeout 3s -json report.json -- ./podspawn -timeout 3s {name}
 //
-// The client is run once for each case, here but in a sandbox of its own, with {name}
-// replaced. It must start the pod of that name by YOI_POD_RUNTIME_COMMAND, end with
-// status 0 when the pod is ready, and with another status and a message on stdout
-// or stderr when it is not. The pods are fake ones, which act out every way in which
-// a start can go.
+// Podclient runs the client once for each case, in the current directory but in a
+// sandbox of its own. It replaces {name} by the name of a pod. The client must start that
+// pod by YOI_POD_RUNTIME_COMMAND. It must end with status 0 when the pod is ready, and
+// with another status and a message on stdout or stderr when the pod is not. The pods
+// are fake ones, which act out each way in which a start can end.
 //
-// A line tells of each case; below it stands what was found: what the client did,
-// what it should have done, and the section of the contract that says so. Musts are
-// verdict, prompt, clean, independent and arguments; shoulds are reason and
-// terminal. The exit status is 0 if nothing failed, 1 if a must did (with -strict a
-// should, too), 2 for wrong usage or a client that cannot be started, 130 if it was
-// interrupted.
+// Podclient prints a line for each case. A finding follows below its line: what the
+// client did, what it should have done, and the section of the contract that says so.
+// Musts are verdict, prompt, clean, independent and arguments; shoulds are reason and
+// terminal. The exit status is 0 if nothing failed, 1 if a must failed (with -strict a
+// should, too), 2 for wrong usage or a client that cannot be started, 130 if podclient
+// was interrupted.
 package main
 
 import (
@@ -34,12 +34,12 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 const usage = `usage: podclient [flags] [--] CLIENT [ARG]...
 
-Runs CLIENT against pods that become ready, or do not, in every way. {name} in the
-arguments is the name of the pod that it must start.
+Runs CLIENT against fake pods, which act out each way in which a start can end. {name}
+in the arguments is replaced by the name of the pod that CLIENT must start.
 
 `
 
-// settings are what the command line says.
+// settings are the values of the command line.
 type settings struct {
 	conformance.Flags
 	client  []string
@@ -53,7 +53,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return conformance.Status("podclient", ok, err, stderr)
 }
 
-// sweep runs the cases, tells of them, and reports whether the client is right.
+// sweep runs and reports the cases. It returns whether the client meets all requirements.
 func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	s, err := parse(args, stdout, stderr)
 	if err != nil {
@@ -86,7 +86,6 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	return report.Finish(r.runAll(cases))
 }
 
-// parse returns the settings.
 func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	s := settings{seed: uint64(time.Now().UnixNano())}
 	flags := flag.NewFlagSet("podclient", flag.ContinueOnError)

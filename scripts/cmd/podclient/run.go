@@ -110,7 +110,7 @@ type sweepCase struct {
 	timeout time.Duration
 	begun   time.Time
 	trace   string
-	longest time.Duration
+	longest time.Duration // until the client is killed
 	late    bool          // the client had to be killed
 	ended   int64         // when the client had, in ns of CLOCK_MONOTONIC
 	took    time.Duration // the client
@@ -133,12 +133,12 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 	}
 	tb.Cleanup(func() { os.RemoveAll(dir) })
 	tb.scrap = dir
-	s := &sweepCase{testCase: c, tb: tb, runtime: harness.RuntimeDir(tb), timeout: r.timeout, longest: r.longest(), trace: filepath.Join(dir, "trace")}
+	s := &sweepCase{testCase: c, tb: tb, runtime: harness.RuntimeDir(tb), timeout: r.timeout, longest: r.timeout + 5*time.Second, trace: filepath.Join(dir, "trace")}
 	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {
 		return nil, err
 	}
 	if c.log != "" {
-		dir := filepath.Join(s.runtime, c.podName())
+		dir := filepath.Join(s.runtime, c.pod)
 		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "stderr.log"), []byte(c.log), 0o600)); err != nil {
 			return nil, err
 		}
@@ -149,7 +149,7 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 	}
 	words := slices.Clone(r.client)
 	for i := range words[1:] {
-		words[1+i] = strings.ReplaceAll(words[1+i], "{name}", c.podName())
+		words[1+i] = strings.ReplaceAll(words[1+i], "{name}", c.pod)
 	}
 	cwd, err := os.Getwd()
 	if err != nil {
@@ -200,7 +200,7 @@ func (s *sweepCase) onLaunch(idle func()) {
 
 // stop ends the pod at once: how it would stop is not what is asked.
 func (s *sweepCase) stop() {
-	if p, err := harness.TryAdopt(s.tb, s.podName(), 0); err == nil {
+	if p, err := harness.TryAdopt(s.tb, s.pod, 0); err == nil {
 		_ = p.Kill()
 	}
 }

@@ -1,23 +1,22 @@
-// Podscript tells whether a pod, in whatever language it is written, keeps the
-// contract (spawn/HANDSHAKE.md): it runs the portable scenarios against it, one for
-// each requirement, or those of the files and directories that are named.
+// Podscript checks a pod, in whatever language it is written, against the contract
+// (spawn/HANDSHAKE.md). It runs the portable scenarios, one for each requirement, or
+// those of the files and directories that are named.
 //
 //	podscript                                      # the built-in fake pod
 //	podscript -pod /usr/local/bin/agent -pod-arg pod
 //	podscript -pod ./agent my-scenarios/
 //
-// A line tells of each scenario; below it stands what was found: what the pod must
-// do, with the section of the contract that says so, the commands that led there
-// with what they printed, and what to do about it. A should that was not met is a
-// warning, a may that was not met is skipped, and so is what cannot be looked at
-// without a requirement that was not met.
+// It prints a line for each scenario. A finding follows below its line: what was found,
+// what the pod must do, the section of the contract that says so, the commands that led
+// there with their output, and a fix. A should that is not met is a warning. A may that
+// is not met is skipped, and so is a scenario that needs a requirement that is not met.
 //
-// The exit status is 0 if nothing failed, 1 if a must did (with -strict a should,
-// too) or the time of -timeout was too short for all, 2 for wrong usage or a pod that
-// is no program, 130 if it was interrupted.
+// The exit status is 0 if nothing failed, 1 if a must failed (with -strict a should,
+// too) or -timeout was too short for all scenarios, 2 for wrong usage or a pod that is
+// no program, 130 if podscript was interrupted.
 //
-// Bazel's test protocol is obeyed where its variables are set: a test with
-// shard_count spreads the scenarios over its shards.
+// Where the variables of Bazel's test protocol are set, podscript follows it: a test
+// with shard_count spreads the scenarios over its shards.
 package main
 
 import (
@@ -51,7 +50,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return conformance.Status("podscript", ok, err, stderr)
 }
 
-// sweep runs the cases, tells of them, and reports whether the pod is right.
+// sweep runs and reports the cases. It returns whether the pod meets all requirements.
 func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	s, err := parse(args, stdout, stderr)
 	if err != nil {
@@ -87,8 +86,8 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	return report.Finish(r.runAll(cases))
 }
 
-// tempDir makes a directory for scenarios. What it holds at the end of this process
-// ends with it, or with the test that Bazel runs.
+// tempDir makes a directory for scenarios, which is removed when this process, or the
+// test that Bazel runs, has ended.
 func tempDir() (string, error) {
 	mkdir, variable := harness.TempDir, "TMPDIR"
 	if parent := os.Getenv("TEST_TMPDIR"); parent != "" {
@@ -101,7 +100,7 @@ func tempDir() (string, error) {
 	return dir, err
 }
 
-// settings are what the command line says.
+// settings are the values of the command line.
 type settings struct {
 	conformance.Flags
 	options  scripts.Options
@@ -148,7 +147,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	return s, s.check()
 }
 
-// directory takes a directory for what is copied.
+// directory parses the name of a directory to copy.
 func directory(to *fs.FS) func(string) error {
 	return func(path string) error {
 		info, err := os.Stat(path)
@@ -162,13 +161,12 @@ func directory(to *fs.FS) func(string) error {
 
 func (s *settings) check() (err error) {
 	command := &s.options.Command
+	for name, d := range map[string]time.Duration{"timeout": s.timeout, "ready-timeout": s.options.Pod.ReadyTimeout, "grace": s.options.Pod.StopGrace} {
+		if d <= 0 {
+			return conformance.Usagef("-%s %v leaves no time", name, d)
+		}
+	}
 	switch {
-	case s.timeout <= 0:
-		return conformance.Usagef("-timeout %v leaves no time", s.timeout)
-	case s.options.Pod.ReadyTimeout <= 0:
-		return conformance.Usagef("-ready-timeout %v leaves no time", s.options.Pod.ReadyTimeout)
-	case s.options.Pod.StopGrace <= 0:
-		return conformance.Usagef("-grace %v leaves no time", s.options.Pod.StopGrace)
 	case s.count < 1:
 		return conformance.Usagef("-count %d runs nothing", s.count)
 	case s.update && len(s.paths) == 0:
@@ -185,8 +183,7 @@ func (s *settings) check() (err error) {
 	return s.shard.obeyBazel()
 }
 
-// cases returns the scenarios that are asked for; the portable ones are written to
-// dir.
+// cases returns the chosen scenarios. It writes the portable ones to dir.
 func (s *settings) cases(dir string) (chosen []*testCase, err error) {
 	files, err := scenarioFiles(s.paths, dir)
 	if err != nil {
@@ -206,15 +203,12 @@ func (s *settings) cases(dir string) (chosen []*testCase, err error) {
 		all = append(all, c)
 	}
 	for _, c := range all {
-		if c.Needs == "" {
-			continue
-		}
-		if byID[c.Needs] == nil {
+		switch need := byID[c.Needs]; {
+		case c.Needs == "":
+		case need == nil:
 			return nil, conformance.Usagef("%s needs %s, but there is no such scenario beside it", c.file, c.Needs)
-		}
-		if s.Chosen(c.Needs) {
-			c.need = byID[c.Needs]
-			c.After = &c.need.Case
+		case s.Chosen(c.Needs):
+			c.need, c.After = need, &need.Case
 		}
 	}
 	chosen = slices.DeleteFunc(all, func(c *testCase) bool { return !s.Chosen(c.ID) })
@@ -224,8 +218,8 @@ func (s *settings) cases(dir string) (chosen []*testCase, err error) {
 	return chosen, nil
 }
 
-// scenarioFiles returns the scenarios in files and directories; for none, the
-// portable ones, written to dir.
+// scenarioFiles returns the scenarios in files and directories; if none are named, the
+// portable ones, which it writes to dir.
 func scenarioFiles(paths []string, dir string) (files []string, err error) {
 	if len(paths) == 0 {
 		if err := os.CopyFS(dir, scripts.Scenarios()); err != nil {

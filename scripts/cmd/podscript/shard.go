@@ -8,7 +8,7 @@ import (
 	"example.com/podharness/scripts/internal/conformance"
 )
 
-// shard is one of so many parts of the cases, the first of which is 1.
+// shard is the number of a part of the cases, from 1, and the number of parts.
 type shard struct{ part, parts int }
 
 func (s *shard) set(text string) error {
@@ -20,8 +20,8 @@ func (s *shard) set(text string) error {
 	return nil
 }
 
-// obeyBazel takes the part that Bazel asks for, if -shard asks for none, and tells
-// Bazel that it does.
+// obeyBazel takes the part that Bazel asks for, if there is no -shard, and tells Bazel
+// so.
 func (s *shard) obeyBazel() error {
 	parts, index := os.Getenv("TEST_TOTAL_SHARDS"), os.Getenv("TEST_SHARD_INDEX")
 	if parts == "" || s.parts > 1 {
@@ -37,8 +37,8 @@ func (s *shard) obeyBazel() error {
 	return nil
 }
 
-// of returns the cases of this part, and those that must be run for them: what they
-// need is told of in another part.
+// of returns the cases of this part, and with them those that they need, which another
+// part reports.
 func (s shard) of(cases []*testCase) (run, mine []*testCase) {
 	wanted := map[*testCase]bool{}
 	for i, c := range cases {

@@ -427,9 +427,17 @@ func (c *call) spawn() error {
 	err = c.ts.Exec(self, slices.Concat([]string{podspawnArg}, flags, c.args)...)
 	// What a verb writes stands in their place: it would be judge's word alone.
 	c.print(c.ts.Stdout(), c.ts.ReadFile("stdout"))
-	c.print(c.ts.Stderr(), c.ts.ReadFile("stderr"))
+	said := c.ts.ReadFile("stderr")
+	c.print(c.ts.Stderr(), said)
+	if reason := lastMessage.FindAllString(said, -1); err != nil && !c.neg && reason != nil {
+		return fmt.Errorf("%s\n\t%w", reason[len(reason)-1], err)
+	}
 	return err
 }
+
+// lastMessage matches the lines of an output that are not indented: the last one is the
+// reason of a program that has failed.
+var lastMessage = regexp.MustCompile(`(?m)^\S.*$`)
 
 var podFlag = regexp.MustCompile("^--?pod(=|$)")
 

@@ -312,6 +312,19 @@ func TestFindingTellsWhatThePodWroteLast(t *testing.T) {
 	assert.NotContains(t, stdout, "work/", "what is gone")
 }
 
+// TestFindingOfAClient has the reason that the client gave, or that its pod did.
+func TestFindingOfAClient(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{
+		"spawn.txtar": "podcommand -fake early-exit\npodspawn alpha",
+		"adopt.txtar": "podcommand -fake early-exit\nmkdir $RUNTIME_DIR/alpha\nexec sh -c '\"$YOI_POD_RUNTIME_COMMAND\" pod --workspace . --pod alpha 2>$RUNTIME_DIR/alpha/stderr.log; true'\npodadopt -timeout 100ms alpha",
+	})
+	all, _, out, _ := checks(t, dir)
+	assert.Equal(t, "podspawn: pod exited before becoming ready (exit status 7): cannot open session store", all["spawn"].Why)
+	assert.Equal(t, "no pod alpha to adopt within 100ms: it has written no ready line", all["adopt"].Why)
+	assert.Contains(t, all["adopt"].Log, "\n    cannot open session store", out)
+}
+
 func TestFindingNamesTheLeak(t *testing.T) {
 	t.Parallel()
 	if !findsProcesses {

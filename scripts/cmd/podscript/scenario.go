@@ -81,8 +81,11 @@ func (s *scenario) finding() (found, log string) {
 	if len(lines) > mostLines {
 		lines = append([]string{"…"}, lines[len(lines)-mostLines:]...)
 	}
+	shown := found + strings.Join(lines, "\n")
 	for _, pod := range slices.Sorted(maps.Keys(s.failure.LastLines)) {
-		lines = append(lines, fmt.Sprintf("pod %s wrote last: %s", pod, s.failure.LastLines[pod]))
+		if last := s.failure.LastLines[pod]; !strings.Contains(shown, last) {
+			lines = append(lines, fmt.Sprintf("pod %s wrote last: %s", pod, last))
+		}
 	}
 	for i, line := range lines {
 		lines[i] = fmt.Sprintf("%.*s", longestLine, line)
@@ -90,22 +93,20 @@ func (s *scenario) finding() (found, log string) {
 	return found, spaced(strings.Join(lines, "\n"))
 }
 
-// words returns an error in one line, and notes. Where the pod and its log were does not
-// matter any more.
+// words returns the first line of an error, and the others. Where the pod of a failed
+// start and its log were does not matter any more.
 func (s *scenario) words(err error) (found string, notes []string) {
 	var start *spawn.Error
 	if errors.As(err, &start) {
 		brief := *start
 		brief.Pod, brief.LogPath = "", ""
-		notes = strings.Split(s.clean(brief.Error()), "\n")
-		return notes[0], notes[1:]
+		err = &brief
 	}
-	found, rest, _ := strings.Cut(s.clean(err.Error()), "\n")
-	if strings.HasSuffix(found, ":") { // a list follows
-		first, _, _ := strings.Cut(rest, "\n")
-		found += " " + strings.TrimSpace(first)
+	notes = strings.Split(s.clean(err.Error()), "\n")
+	if found = notes[0]; strings.HasSuffix(found, ":") && len(notes) > 1 { // a list
+		return found + " " + strings.TrimSpace(notes[1]), nil
 	}
-	return found, nil
+	return found, notes[1:]
 }
 
 // key is equal for the same finding in several scenarios.
@@ -164,7 +165,7 @@ func (s *scenario) clean(text string) string {
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	lines = slices.DeleteFunc(lines, func(line string) bool {
-		return strings.HasPrefix(line, "WORK=") || strings.Contains(line, s.scrap())
+		return strings.HasPrefix(line, "WORK=") || strings.HasPrefix(line, "\tlog: $RUNTIME_DIR") || strings.Contains(line, s.scrap())
 	})
 	return strings.ReplaceAll(strings.Join(lines, "\n"), s.dir+string(filepath.Separator), "")
 }

@@ -31,6 +31,9 @@ type Stat struct {
 // Lookup cannot tell here.
 func Lookup(int) (Stat, bool) { return Stat{}, false }
 
+// All returns nothing here.
+func All() []int { return nil }
+
 // Of returns the number of a process; the zero ID if there is none.
 func Of(pid int) ID {
 	if Ended(pid) {

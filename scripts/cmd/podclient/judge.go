@@ -13,6 +13,7 @@ import (
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/scripts/internal/conformance"
+	"example.com/podharness/spawn/proc"
 )
 
 const (
@@ -183,7 +184,7 @@ func (s *sweepCase) clean() *finding {
 	for end := time.Now().Add(gone); ; <-time.After(5 * time.Millisecond) {
 		left := members(s.pid)
 		switch over := time.Now().After(end); {
-		case len(left) == 0 && !lives(s.pid):
+		case len(left) == 0 && proc.Ended(s.pid):
 			return nil
 		case over && len(left) == 0:
 			return s.found("4", "the client has left the pod, process %d; after a failed start it must be killed, with its whole group", s.pid)
@@ -191,12 +192,6 @@ func (s *sweepCase) clean() *finding {
 			return s.found("4", "the client has left of the pod: %s; after a failed start the whole group must be killed", left)
 		}
 	}
-}
-
-// lives reports whether a process has not ended, reaped or not.
-func lives(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return syscall.Kill(pid, 0) == nil && (err != nil || !strings.Contains(string(stat), ") Z "))
 }
 
 // reason looks for what explains the failure in what the client has said.
@@ -266,7 +261,7 @@ var control = regexp.MustCompile(`[\x00-\x08\x0b-\x1f\x7f-\x{9f}][^\x00-\x1f\x7f
 // independent looks at the pod that is ready, when its client has ended.
 func (s *sweepCase) independent(dir string) *finding {
 	for end := time.Now().Add(livesOn); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
-		if !lives(s.pid) {
+		if proc.Ended(s.pid) {
 			return s.found("1", "the client has left no pod that lives; it must live on without its client")
 		}
 	}
@@ -370,15 +365,8 @@ func (p processes) String() string {
 // members returns the processes of a group that have not ended; none where the system
 // does not show them.
 func members(group int) (found processes) {
-	if syscall.Kill(-group, 0) == syscall.ESRCH {
-		return nil
-	}
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range stats {
-		stat, _ := os.ReadFile(path)
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		if len(fields) > 2 && fields[0] != "Z" && fields[2] == strconv.Itoa(group) {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+	for _, pid := range proc.All() {
+		if p, ok := proc.Lookup(pid); ok && p.Group == group && p.State != 'Z' {
 			found = append(found, pid)
 		}
 	}

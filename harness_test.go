@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/oracle"
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
@@ -301,15 +302,15 @@ func modesTable(t *testing.T) string {
 	var verdicts []string
 	pods := map[string][]string{} // by the verdict
 	for _, mode := range fakepod.Modes() {
-		outcome, err := fakepod.Expect(mode.Name, spawn.DefaultReadyTimeout)
+		outcome, err := oracle.Expect(mode.Name, spawn.DefaultReadyTimeout)
 		require.NoError(t, err)
 		verdict, pod := string(outcome.Verdict), fmt.Sprintf("`%s` %s", mode.Name, mode.Doc)
 		switch {
-		case outcome.Verdict == fakepod.Ready:
+		case outcome.Verdict == oracle.Ready:
 			pod = "`" + mode.Name + "`"
-		case outcome.Verdict == fakepod.TimedOut && outcome.Socket != "":
+		case outcome.Verdict == oracle.TimedOut && outcome.Socket != "":
 			verdict += ", waiting for its socket"
-		case outcome.Verdict == fakepod.TimedOut:
+		case outcome.Verdict == oracle.TimedOut:
 			verdict += ", waiting for " + outcome.Missing
 		}
 		if pods[verdict] == nil {

@@ -46,24 +46,19 @@ func Command(program string) (name string, args []string) {
 	return self(), []string{marker, "-program", program}
 }
 
-// Main is the fake pod, with its arguments without the program's name: it
-// returns the exit status, if it returns. It is meant for the main function of
-// a process: it takes the process's signals and standard files as its own.
+// Main is the fake pod. args are its arguments without the program's name. If it
+// returns, it returns the exit status. It is meant for the main function of a
+// process, whose signals and standard files it takes for its own.
 //
-// Its arguments are the word pod, which is optional, then -program PROGRAM, then
-// the handshake's, or worker and --worker NAME as newer pods have it. Without -program, the environment variable FAKEPOD_PROGRAM
-// says what to do, and without that it is a healthy pod. With -list or -help
-// alone it prints the modes, or how it is used. With -trace FILE before -program it
-// appends a line to FILE as each step begins: the step's index, CLOCK_MONOTONIC in
-// ns and the process.
+// The arguments are the word pod, which is optional, then -program PROGRAM, then
+// the handshake's (or, as in newer pods, worker and --worker NAME). Without
+// -program, the environment variable FAKEPOD_PROGRAM holds the program; without
+// that too, the pod is a healthy one. With -help alone, Main prints its usage. With
+// -trace FILE before -program, it appends a line to FILE as each step begins: the
+// index of the step, CLOCK_MONOTONIC in ns, and the process.
 func Main(args []string) int {
-	if len(args) == 1 {
-		switch args[0] {
-		case "-list", "--list":
-			return fail(write(os.Stdout, table(modes)))
-		case "-h", "-help", "--help":
-			return fail(write(os.Stdout, help()))
-		}
+	if len(args) == 1 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]) {
+		return fail(write(os.Stdout, help()))
 	}
 	args = withoutPrefix(args)
 	var role role
@@ -148,7 +143,7 @@ func withoutPrefix(args []string) []string {
 }
 
 // parseArgs reads what to act out and what the handshake tells.
-func parseArgs(args []string) ([]step, handshake, error) {
+func parseArgs(args []string) ([]Step, handshake, error) {
 	program := os.Getenv(ProgramEnv)
 	if len(args) > 0 && args[0] == "-program" {
 		if len(args) == 1 {
@@ -159,7 +154,7 @@ func parseArgs(args []string) ([]step, handshake, error) {
 	} else if program == "" {
 		program = "ready"
 	}
-	steps, err := parse(program)
+	steps, err := Parse(program)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -70,9 +70,9 @@ func TestParseHandshake(t *testing.T) {
 
 func TestFormat(t *testing.T) {
 	t.Parallel()
-	for want, steps := range map[string][]step{
-		"ready;":                  {{verb: "ready"}},
-		"bind; ready":             {{verb: "bind"}, {verb: "ready"}},
+	for want, steps := range map[string][]Step{
+		"ready;":                  {{Verb: "ready"}},
+		"bind; ready":             {{Verb: "bind"}, {Verb: "ready"}},
 		"log a":                   {{"log", []string{"a"}}},
 		`log ""`:                  {{"log", []string{""}}},
 		`log "a b"; log "x;"`:     {{"log", []string{"a b"}}, {"log", []string{"x;"}}},
@@ -83,7 +83,7 @@ func TestFormat(t *testing.T) {
 		"ignore INT TERM; exit 0": {{"ignore", []string{"INT", "TERM"}}, {"exit", []string{"0"}}},
 	} {
 		assert.Equal(t, want, format(steps))
-		again, err := parse(want)
+		again, err := Parse(want)
 		require.NoError(t, err, want)
 		assert.Equal(t, steps, again, want)
 	}
@@ -118,7 +118,7 @@ func TestRefusalsAreExact(t *testing.T) {
 		"flood 1 1073741825":            `column 9: flood: bad number "1073741825", want 0 to 1073741824`,
 		"Ready":                         `column 1: unknown verb "Ready", want one of ` + names(verbs()) + "; or, alone, a mode (fakepod -list)",
 	} {
-		_, err := parse(in)
+		_, err := Parse(in)
 		assert.EqualError(t, err, "bad program: "+want, "%q", in)
 	}
 }
@@ -126,12 +126,12 @@ func TestRefusalsAreExact(t *testing.T) {
 func TestSizesAndExpansion(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]int64{"0": 0, "4096": 4096, "64KiB": 64 << 10, "16MiB": 16 << 20, "1GiB": 1 << 30} {
-		got, err := parseSize(in)
+		got, err := ParseSize(in)
 		require.NoError(t, err, in)
 		assert.Equal(t, want, got, in)
 	}
 	for _, in := range []string{"", "KiB", "1kb", "1.5MiB", "0x10", "1 KiB", "99999999999999999999"} {
-		_, err := parseSize(in)
+		_, err := ParseSize(in)
 		assert.Error(t, err, in)
 	}
 	p := &pod{told: handshake{"--pod": "{dir}"}, dir: "/d"}

@@ -1,20 +1,12 @@
 package fakepod
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // A Mode is a program with a name.
 type Mode struct {
 	Name    string
 	Program string // in the step language
 	Doc     string // one line
-}
-
-func (m Mode) row() string {
-	outcome, _ := Expect(m.Program+";", 20*time.Second) // each mode has one
-	return m.Name + "\t" + m.Program + "\t# " + m.Doc + ": " + outcome.String()
 }
 
 // Modes returns all modes, in the order in which they are best read.

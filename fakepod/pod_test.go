@@ -349,20 +349,6 @@ func TestRuntimeDirectory(t *testing.T) {
 	assert.Equal(t, "fakepod: no runtime directory: set YOI_RUNTIME_DIR, YOI_HOME, XDG_RUNTIME_DIR or HOME\n", stderr)
 }
 
-func TestListAndHelp(t *testing.T) {
-	t.Parallel()
-	list, _, status := run(t, nil, "-list")
-	assert.Zero(t, status)
-	help, _, status := run(t, nil, "-help")
-	assert.Zero(t, status)
-	for _, m := range fakepod.Modes() {
-		assert.Regexp(t, `(?m)^`+m.Name+` +\S`, list)
-		assert.Contains(t, list, m.Program)
-	}
-	assert.Contains(t, help, "ready [NAME [PATH]]")
-	assert.Contains(t, help, "$FAKEPOD_PROGRAM")
-}
-
 func ExampleModes() {
 	for _, m := range fakepod.Modes()[:2] {
 		fmt.Printf("%s: %s\n", m.Name, m.Program)

@@ -57,12 +57,12 @@ func (p *pod) start(roles, program string, newSession bool, more ...*os.File) er
 }
 
 // begin is a started process's half of start.
-func (p *pod) begin(steps []step) error {
+func (p *pod) begin(steps []Step) error {
 	if p.role == (role{}) {
 		return nil
 	}
-	for i := 0; i < len(steps) && steps[i].verb == "ignore"; i++ { // what it survives from the beginning
-		_ = p.ignore(steps[i].args)
+	for i := 0; i < len(steps) && steps[i].Verb == "ignore"; i++ { // what it survives from the beginning
+		_ = p.ignore(steps[i].Args)
 	}
 	if err := unix.Close(startedFD); err != nil {
 		return fmt.Errorf("tell that it started: %w", err)
@@ -77,14 +77,14 @@ func (p *pod) begin(steps []step) error {
 
 // daemonize forks twice and exits. The daemon goes on once this process is
 // gone, so that nobody can take the one for the other.
-func (p *pod) daemonize(steps []step) error {
+func (p *pod) daemonize(steps []Step) error {
 	if len(steps) == 0 {
-		steps = []step{{verb: "hang"}}
+		steps = []Step{{Verb: "hang"}}
 	}
 	// The daemon is a new program, with Go's own handlers: it has to be told.
 	p.mu.Lock()
 	if len(p.ignored) > 0 {
-		steps = append([]step{{"ignore", p.ignored}}, steps...)
+		steps = append([]Step{{"ignore", p.ignored}}, steps...)
 	}
 	p.mu.Unlock()
 	end, original, err := os.Pipe()

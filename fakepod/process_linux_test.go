@@ -61,7 +61,6 @@ func TestStdoutThatTakesNothing(t *testing.T) {
 	require.NoError(t, err)
 	defer full.Close()
 	for args, want := range map[string]string{
-		"-list": "fakepod: write /dev/stdout: no space left on device\n",
 		"-help": "fakepod: write /dev/stdout: no space left on device\n",
 		"-program|out x; exit 0|--workspace|/w|--pod|a": "fakepod: out: write /dev/stdout: no space left on device\n",
 	} {

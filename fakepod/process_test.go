@@ -340,30 +340,13 @@ func TestFirstWordPod(t *testing.T) {
 	assert.NoDirExists(t, filepath.Join(dir, "x"))
 }
 
-func TestListIsThePrograms(t *testing.T) {
+func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, flag := range []string{"-list", "--list"} {
-		stdout, stderr, status := run(t, []string{}, flag)
-		assert.Zero(t, status)
-		assert.Empty(t, stderr)
-		lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
-		require.Len(t, lines, len(fakepod.Modes()))
-		for i, m := range fakepod.Modes() {
-			name, rest, _ := strings.Cut(lines[i], " ")
-			assert.Equal(t, m.Name, name)
-			program, doc, _ := strings.Cut(strings.TrimLeft(rest, " "), "  # ")
-			assert.Equal(t, m.Program, strings.TrimRight(program, " "))
-			doc, outcome, _ := strings.Cut(doc, ": ")
-			assert.Equal(t, m.Doc, doc)
-			want, err := fakepod.Expect(m.Name, 20*time.Second)
-			assert.NoError(t, err)
-			assert.Equal(t, want.String(), outcome)
-		}
-	}
 	for _, flag := range []string{"-h", "-help", "--help"} {
 		stdout, stderr, status := run(t, []string{}, flag)
 		assert.Zero(t, status)
 		assert.Empty(t, stderr)
+		assert.Contains(t, stdout, "$FAKEPOD_PROGRAM")
 		assert.Regexp(t, `(?m)^ready \[NAME \[PATH\]\]  +write the ready line$`, stdout)
 		assert.Regexp(t, `(?m)^shutdown  +\{"event":"shutdown"\}, then a graceful stop$`, stdout)
 		assert.Contains(t, stdout, "\n       fakepod -help | -list\n")

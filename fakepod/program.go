@@ -15,10 +15,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// step is one step of a program.
-type step struct {
-	verb string
-	args []string
+// A Step is one step of a program, which was checked: its verb is known, and its
+// arguments are of the right number and kind.
+type Step struct {
+	Verb string
+	Args []string
+}
+
+// Arg returns the i-th argument, or missing if the step has fewer.
+func (s Step) Arg(i int, missing string) string { return argument(s.Args, i, missing) }
+
+func argument(args []string, i int, missing string) string {
+	if i < len(args) {
+		return args[i]
+	}
+	return missing
 }
 
 // word is a verb or an argument.
@@ -35,22 +46,22 @@ func refuse(column int, format string, args ...any) error {
 // Check returns the error with which the fake pod refuses a program; nil for one
 // that it takes.
 func Check(program string) error {
-	_, err := parse(program)
+	_, err := Parse(program)
 	return err
 }
 
-// parse reads a program of steps, or the name of a mode.
-func parse(program string) ([]step, error) {
+// Parse reads a program of steps, or the name of a mode. Its error is that of [Check].
+func Parse(program string) ([]Step, error) {
 	for _, m := range modes {
 		if m.Name == strings.TrimSpace(program) {
-			return parse(m.Program + ";")
+			return Parse(m.Program + ";")
 		}
 	}
 	lexed, err := lex(program)
 	if err != nil {
 		return nil, err
 	}
-	var steps []step
+	var steps []Step
 	for _, words := range lexed {
 		if len(words) == 0 {
 			continue
@@ -67,22 +78,22 @@ func parse(program string) ([]step, error) {
 	return steps, nil
 }
 
-func parseStep(first word, rest []word) (step, error) {
+func parseStep(first word, rest []word) (Step, error) {
 	v, ok := findVerb(first.text)
 	if !ok {
-		return step{}, refuse(first.column, "unknown verb %q, want one of %s; or, alone, a mode (fakepod -list)", first.text, names(verbs()))
+		return Step{}, refuse(first.column, "unknown verb %q, want one of %s; or, alone, a mode (fakepod -list)", first.text, names(verbs()))
 	}
-	s := step{verb: v.name}
+	s := Step{Verb: v.name}
 	for _, w := range rest {
-		s.args = append(s.args, w.text)
+		s.Args = append(s.Args, w.text)
 	}
 	kinds, least, most := v.arguments()
 	if n := len(rest); n < least || n > most {
-		return step{}, refuse(first.column, "%s: wrong number of arguments (%d), want: %s%s", v.name, n, v, v.hint(s.args))
+		return Step{}, refuse(first.column, "%s: wrong number of arguments (%d), want: %s%s", v.name, n, v, v.hint(s.Args))
 	}
 	for i, w := range rest {
 		if err := check(kinds[min(i, len(kinds)-1)], w.text); err != nil {
-			return step{}, refuse(w.column, "%s: %w", v.name, err)
+			return Step{}, refuse(w.column, "%s: %w", v.name, err)
 		}
 	}
 	return s, nil
@@ -115,21 +126,21 @@ func (v verb) hint(args []string) string {
 }
 
 // format prints steps as a program that parses to the same steps.
-func format(steps []step) string {
+func format(steps []Step) string {
 	var b strings.Builder
 	for i, s := range steps {
 		if i > 0 {
 			b.WriteString("; ")
 		}
-		b.WriteString(s.verb)
-		for _, arg := range s.args {
+		b.WriteString(s.Verb)
+		for _, arg := range s.Args {
 			if arg == "" || strings.ContainsFunc(arg, special) || strings.ContainsRune(arg, '\uFFFD') {
 				arg = strconv.Quote(arg)
 			}
 			b.WriteString(" " + arg)
 		}
 	}
-	if len(steps) == 1 && len(steps[0].args) == 0 {
+	if len(steps) == 1 && len(steps[0].Args) == 0 {
 		b.WriteString(";") // else it may be a mode
 	}
 	return b.String()
@@ -203,20 +214,20 @@ func check(kind, arg string) (err error) {
 	case "TEXT", "NAME", "PATH":
 		err = checkText(arg)
 	case "PROGRAM":
-		_, err = parse(arg)
+		_, err = Parse(arg)
 	case "DURATION":
 		if d, bad := time.ParseDuration(arg); bad != nil || d < 0 {
 			err = fmt.Errorf("bad duration %q, want such as 200ms or 1.5s", arg)
 		}
 	case "SIZE":
-		_, err = parseSize(arg)
+		_, err = ParseSize(arg)
 	case "STATUS", "BACKLOG", "LINE":
 		most := map[string]int{"STATUS": 255, "BACKLOG": 4096, "LINE": 1 << 30}[kind]
 		if n, bad := strconv.Atoi(arg); bad != nil || n < 0 || n > most {
 			err = fmt.Errorf("bad number %q, want 0 to %d", arg, most)
 		}
 	case "SIGNAL":
-		if parseSignal(arg) == 0 {
+		if ParseSignal(arg) == 0 {
 			err = fmt.Errorf("unknown signal %q, want such as INT, TERM or KILL", arg)
 		}
 	case "WHAT":
@@ -243,7 +254,8 @@ func checkText(s string) error {
 	return nil
 }
 
-func parseSize(s string) (int64, error) {
+// ParseSize reads the SIZE of a step, such as 64KiB.
+func ParseSize(s string) (int64, error) {
 	number, unit := s, int64(1)
 	for suffix, bytes := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
 		if n, ok := strings.CutSuffix(s, suffix); ok {
@@ -257,7 +269,7 @@ func parseSize(s string) (int64, error) {
 	return n * unit, nil
 }
 
-// parseSignal reads a signal's name, with or without SIG; 0 = there is none.
-func parseSignal(s string) syscall.Signal {
+// ParseSignal reads the SIGNAL of a step, a name with or without SIG; 0 = there is none.
+func ParseSignal(s string) syscall.Signal {
 	return unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG"))
 }

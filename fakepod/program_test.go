@@ -12,27 +12,27 @@ func TestParse(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		in   string
-		want []step
+		want []Step
 	}{
-		{"hang", []step{{verb: "hang"}}},
-		{" bind ;; ready;\tserve ; ", []step{{verb: "bind"}, {verb: "ready"}, {verb: "serve"}}},
-		{"ready;", []step{{verb: "ready"}}},
-		{"ready", []step{{verb: "bind"}, {verb: "ready"}, {verb: "serve"}}}, // the mode
-		{"early-exit", []step{{"log", []string{"cannot open session store"}}, {"exit", []string{"7"}}}},
-		{"log 'it''s; \"so\"'", []step{{"log", []string{`it's; "so"`}}}},
-		{`raw "a\tb\xff\n;'"`, []step{{"raw", []string{"a\tb\xff\n;'"}}}},
-		{"log ''", []step{{"log", []string{""}}}},
-		{"log {name}{{x}", []step{{"log", []string{"{name}{{x}"}}}},
-		{"child 'log \"a b\"; hang'", []step{{"child", []string{`log "a b"; hang`}}}},
-		{"ignore INT SIGTERM hup", []step{{"ignore", []string{"INT", "SIGTERM", "hup"}}}},
-		{"exit 0; exit 255; listen 0; listen 4096", []step{{"exit", []string{"0"}}, {"exit", []string{"255"}}, {"listen", []string{"0"}}, {"listen", []string{"4096"}}}},
-		{"sleep 0s; flood 0 1073741824", []step{{"sleep", []string{"0s"}}, {"flood", []string{"0", "1073741824"}}}},
-		{"flood 1GiB 0", []step{{"flood", []string{"1GiB", "0"}}}},
+		{"hang", []Step{{Verb: "hang"}}},
+		{" bind ;; ready;\tserve ; ", []Step{{Verb: "bind"}, {Verb: "ready"}, {Verb: "serve"}}},
+		{"ready;", []Step{{Verb: "ready"}}},
+		{"ready", []Step{{Verb: "bind"}, {Verb: "ready"}, {Verb: "serve"}}}, // the mode
+		{"early-exit", []Step{{"log", []string{"cannot open session store"}}, {"exit", []string{"7"}}}},
+		{"log 'it''s; \"so\"'", []Step{{"log", []string{`it's; "so"`}}}},
+		{`raw "a\tb\xff\n;'"`, []Step{{"raw", []string{"a\tb\xff\n;'"}}}},
+		{"log ''", []Step{{"log", []string{""}}}},
+		{"log {name}{{x}", []Step{{"log", []string{"{name}{{x}"}}}},
+		{"child 'log \"a b\"; hang'", []Step{{"child", []string{`log "a b"; hang`}}}},
+		{"ignore INT SIGTERM hup", []Step{{"ignore", []string{"INT", "SIGTERM", "hup"}}}},
+		{"exit 0; exit 255; listen 0; listen 4096", []Step{{"exit", []string{"0"}}, {"exit", []string{"255"}}, {"listen", []string{"0"}}, {"listen", []string{"4096"}}}},
+		{"sleep 0s; flood 0 1073741824", []Step{{"sleep", []string{"0s"}}, {"flood", []string{"0", "1073741824"}}}},
+		{"flood 1GiB 0", []Step{{"flood", []string{"1GiB", "0"}}}},
 	} {
-		got, err := parse(tc.in)
+		got, err := Parse(tc.in)
 		require.NoError(t, err, tc.in)
 		assert.Equal(t, tc.want, got, tc.in)
-		again, err := parse(format(got))
+		again, err := Parse(format(got))
 		require.NoError(t, err, format(got))
 		assert.Equal(t, got, again, "%s, printed: %s", tc.in, format(got))
 	}
@@ -67,7 +67,7 @@ func TestBadProgramIsRefusedWithThePosition(t *testing.T) {
 		"child 'escape ''sleep x'''":  "column 7: child: bad program: column 8: escape: bad program: column 7: sleep: bad duration",
 		"log hi; sleep soon; nothing": "column 15: sleep: bad duration",
 	} {
-		_, err := parse(in)
+		_, err := Parse(in)
 		require.Error(t, err, in)
 		assert.True(t, strings.HasPrefix(err.Error(), "bad program: "+want), "%q: %v", in, err)
 	}
@@ -77,9 +77,9 @@ func TestEveryModeParses(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, m := range Modes() {
-		steps, err := parse(m.Program)
+		steps, err := Parse(m.Program)
 		require.NoError(t, err, m.Name)
-		byName, err := parse(m.Name)
+		byName, err := Parse(m.Name)
 		require.NoError(t, err, m.Name)
 		assert.Equal(t, steps, byName)
 		assert.False(t, seen[m.Name], "%s is there twice", m.Name)
@@ -102,11 +102,11 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, program string) {
-		steps, err := parse(program)
+		steps, err := Parse(program)
 		if err != nil {
 			return
 		}
-		again, err := parse(format(steps))
+		again, err := Parse(format(steps))
 		if err != nil {
 			t.Fatalf("%q, printed as %q: %v", program, format(steps), err)
 		}

@@ -68,7 +68,7 @@ func (p *pod) runProgram(params json.RawMessage) (any, error) {
 	if err := json.Unmarshal(params, &run); err != nil {
 		return nil, fmt.Errorf(`params want {"program":"…"}: %w`, err)
 	}
-	steps, err := parse(run.Program)
+	steps, err := Parse(run.Program)
 	if err == nil {
 		err = p.run(steps, nil)
 	}

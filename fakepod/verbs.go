@@ -21,8 +21,6 @@ type verb struct {
 	usage string // its arguments: [ before those that may be missing, ... after one that goes on
 	doc   string
 	act   func(p *pod, args []string) error
-	// expect is what it comes to for a client: see Expect.
-	expect func(e *expectation, args []string)
 }
 
 // verbs returns the language: what is parsed, acted out and documented. It is a
@@ -30,39 +28,47 @@ type verb struct {
 // mean to parse a program.
 func verbs() []verb {
 	return []verb{
-		{"log", "TEXT", "write a line to stderr", (*pod).log, (*expectation).log},
-		{"out", "TEXT", "write a line to stdout", (*pod).out, (*expectation).nothing},
-		{"raw", "TEXT", "write to stderr, with no newline added", (*pod).raw, (*expectation).raw},
-		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, (*pod).clock, (*expectation).clock},
-		{"sleep", "DURATION", "wait", (*pod).sleep, (*expectation).sleep},
-		{"hang", "", "wait for ever", (*pod).hang, (*expectation).hang},
-		{"socket", "", "make the socket and bind it, without listening", (*pod).socket, (*expectation).socket},
-		{"listen", "[BACKLOG]", "listen on it (128); again to change the backlog", (*pod).listen, (*expectation).listen},
-		{"bind", "", "socket and listen: what a healthy pod does", (*pod).bind, (*expectation).bind},
-		{"fill", "", "connect to the own socket until its backlog is full", (*pod).fill, (*expectation).fill},
-		{"ready", "[NAME [PATH]]", "write the ready line", (*pod).ready, (*expectation).ready},
-		{"serve", "", "accept connections and answer: for ever, or beside the steps that follow", (*pod).serve, (*expectation).serve},
-		{"answer", "METHOD JSON", "from now on, answer a method with a line of JSON", (*pod).answerWith, (*expectation).nothing},
-		{"event", "JSON", "send a line to all connections, to later ones after their snapshot", (*pod).event, (*expectation).nothing},
-		{"garbage", "BYTES", "the same with bytes as they are", (*pod).garbage, (*expectation).nothing},
-		{"stall", "DURATION", "from now on, hold every line up in its middle", (*pod).stall, (*expectation).nothing},
-		{"close", "", "close all connections, later ones when they were sent what comes first", (*pod).closeAll, (*expectation).nothing},
-		{"reset", "", "from now on, reset a connection that asks for something", (*pod).reset, (*expectation).nothing},
-		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop, (*expectation).stop},
-		{"exit", "STATUS", "exit at once and leave everything", (*pod).exit, (*expectation).exit},
-		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill, (*expectation).kill},
-		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore, (*expectation).ignore},
-		{"child", "[PROGRAM]", "start a process of the same process group (hang)", (*pod).child, (*expectation).child},
-		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", (*pod).escape, (*expectation).child},
-		{"daemonize", "", "fork twice and exit: the next steps are the daemon's, in its own session", nil, (*expectation).daemonize}, // see run
-		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood, (*expectation).flood},
-		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink, (*expectation).unlink},
-		{"truncate", "", "truncate the log", (*pod).truncate, (*expectation).truncate},
+		{"log", "TEXT", "write a line to stderr", (*pod).log},
+		{"out", "TEXT", "write a line to stdout", (*pod).out},
+		{"raw", "TEXT", "write to stderr, with no newline added", (*pod).raw},
+		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, (*pod).clock},
+		{"sleep", "DURATION", "wait", (*pod).sleep},
+		{"hang", "", "wait for ever", (*pod).hang},
+		{"socket", "", "make the socket and bind it, without listening", (*pod).socket},
+		{"listen", "[BACKLOG]", "listen on it (128); again to change the backlog", (*pod).listen},
+		{"bind", "", "socket and listen: what a healthy pod does", (*pod).bind},
+		{"fill", "", "connect to the own socket until its backlog is full", (*pod).fill},
+		{"ready", "[NAME [PATH]]", "write the ready line", (*pod).ready},
+		{"serve", "", "accept connections and answer: for ever, or beside the steps that follow", (*pod).serve},
+		{"answer", "METHOD JSON", "from now on, answer a method with a line of JSON", (*pod).answerWith},
+		{"event", "JSON", "send a line to all connections, to later ones after their snapshot", (*pod).event},
+		{"garbage", "BYTES", "the same with bytes as they are", (*pod).garbage},
+		{"stall", "DURATION", "from now on, hold every line up in its middle", (*pod).stall},
+		{"close", "", "close all connections, later ones when they were sent what comes first", (*pod).closeAll},
+		{"reset", "", "from now on, reset a connection that asks for something", (*pod).reset},
+		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop},
+		{"exit", "STATUS", "exit at once and leave everything", (*pod).exit},
+		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill},
+		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore},
+		{"child", "[PROGRAM]", "start a process of the same process group (hang)", (*pod).child},
+		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", (*pod).escape},
+		{"daemonize", "", "fork twice and exit: the next steps are the daemon's, in its own session", nil}, // see run
+		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood},
+		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink},
+		{"truncate", "", "truncate the log", (*pod).truncate},
 	}
 }
 
 func (v verb) String() string { return strings.TrimSpace(v.name + " " + v.usage) }
 func (v verb) row() string    { return v.String() + "\t" + v.doc }
+
+// Verbs returns the verbs of steps.
+func Verbs() (names []string) {
+	for _, v := range verbs() {
+		names = append(names, v.name)
+	}
+	return names
+}
 
 func findVerb(name string) (verb, bool) {
 	for _, v := range verbs() {
@@ -74,33 +80,24 @@ func findVerb(name string) (verb, bool) {
 }
 
 // run acts the steps out; began, unless it is nil, is told of each.
-func (p *pod) run(steps []step, began func(i int)) error {
+func (p *pod) run(steps []Step, began func(i int)) error {
 	for i, s := range steps {
 		if began != nil {
 			began(i)
 		}
-		v, _ := findVerb(s.verb)
+		v, _ := findVerb(s.Verb)
 		act, rest := v.act, steps[i+1:]
 		switch {
-		case s.verb == "daemonize":
+		case s.Verb == "daemonize":
 			act = func(p *pod, _ []string) error { return p.daemonize(rest) }
-		case s.verb == "serve" && len(rest) > 0:
+		case s.Verb == "serve" && len(rest) > 0:
 			act = (*pod).serveBeside
 		}
-		if err := act(p, s.args); err != nil {
-			return fmt.Errorf("%s: %w", s.verb, err)
+		if err := act(p, s.Args); err != nil {
+			return fmt.Errorf("%s: %w", s.Verb, err)
 		}
 	}
 	return nil
-}
-
-// argument returns one of a step's arguments, which parse has checked; missing
-// where there is none.
-func argument(args []string, i int, missing string) string {
-	if i < len(args) {
-		return args[i]
-	}
-	return missing
 }
 
 func (p *pod) log(args []string) error { return write(os.Stderr, p.expand(args[0])+"\n") }
@@ -250,9 +247,9 @@ func (p *pod) exit(args []string) error {
 
 // kill returns if the process survives the signal.
 func (p *pod) kill(args []string) error {
-	sig := parseSignal(args[0])
+	sig := ParseSignal(args[0])
 	p.mu.Lock()
-	harmless := slices.ContainsFunc(p.ignored, func(name string) bool { return parseSignal(name) == sig })
+	harmless := slices.ContainsFunc(p.ignored, func(name string) bool { return ParseSignal(name) == sig })
 	p.mu.Unlock()
 	switch sig {
 	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, // it goes on after SIGCONT
@@ -270,7 +267,7 @@ func (p *pod) ignore(args []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, arg := range args {
-		signal.Ignore(parseSignal(arg))
+		signal.Ignore(ParseSignal(arg))
 	}
 	p.ignored = append(p.ignored, args...)
 	return nil
@@ -285,7 +282,7 @@ func (p *pod) escape(args []string) error {
 }
 
 func (p *pod) flood(args []string) error {
-	size, _ := parseSize(args[0])
+	size, _ := ParseSize(args[0])
 	length, _ := strconv.Atoi(argument(args, 1, "80"))
 	line := bytes.Repeat([]byte("."), max(1, length))
 	if length > 0 {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/oracle"
 	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -90,9 +91,9 @@ func TestRecordingsActOutTheSame(t *testing.T) {
 		// What is recorded of a megabyte is the same.
 		program, args := fakepod.Command(strings.Replace(mode.Program, "flood 16MiB", "flood 1MiB", 1) + ";")
 		pods[mode.Name] = spawn.Command{Program: program, PrefixArgs: args}
-		outcome, err := fakepod.Expect(mode.Name, patience)
+		outcome, err := oracle.Expect(mode.Name, patience)
 		require.NoError(t, err)
-		if outcome.Verdict == fakepod.TimedOut {
+		if outcome.Verdict == oracle.TimedOut {
 			timesOut[mode.Name] = time.Second
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/oracle"
 	"example.com/podharness/spawn"
 	"pgregory.net/rapid"
 )
@@ -82,7 +82,7 @@ func TestRandomProgramsEndAsExpected(t *testing.T) {
 					wrong := make([]string, len(programs))
 					var wg sync.WaitGroup
 					for i, program := range programs {
-						expected, err := fakepod.Expect(program, randomTimeout)
+						expected, err := oracle.Expect(program, randomTimeout)
 						if err != nil {
 							unclear.Add(1)
 							continue
@@ -123,7 +123,7 @@ const randomTimeout = 1200 * time.Millisecond
 func disagreement(t *testing.T, program string, pace int) string {
 	timeout := time.Duration(pace) * randomTimeout
 	program = strings.ReplaceAll(program, "sleep 300ms", fmt.Sprintf("sleep %dms", 300*pace))
-	expected, err := fakepod.Expect(program, timeout)
+	expected, err := oracle.Expect(program, timeout)
 	if err != nil {
 		return err.Error()
 	}
@@ -135,7 +135,7 @@ func disagreement(t *testing.T, program string, pace int) string {
 	defer killBelow(dir) // what is in a session of its own
 	cfg := fakeIn(dir, program)
 	cfg.ReadyTimeout = timeout
-	if expected.Verdict != fakepod.TimedOut {
+	if expected.Verdict != oracle.TimedOut {
 		cfg.ReadyTimeout = patience // it does not come to that
 	}
 	pod, err := spawn.Start(context.Background(), cfg)
@@ -152,17 +152,17 @@ func disagreement(t *testing.T, program string, pace int) string {
 	return ""
 }
 
-func compare(expected fakepod.Outcome, err error) string {
-	if (expected.Verdict == fakepod.Ready) != (err == nil) {
+func compare(expected oracle.Outcome, err error) string {
+	if (expected.Verdict == oracle.Ready) != (err == nil) {
 		return "whether it becomes ready"
 	}
 	if err == nil {
 		return ""
 	}
 	var e *spawn.Error
-	sentinel := map[fakepod.Verdict]error{
-		fakepod.Exited: spawn.ErrExited, fakepod.Malformed: spawn.ErrMalformedReady, fakepod.WrongName: spawn.ErrNameMismatch,
-		fakepod.TimedOut: spawn.ErrTimeout, fakepod.SocketError: spawn.ErrSocket,
+	sentinel := map[oracle.Verdict]error{
+		oracle.Exited: spawn.ErrExited, oracle.Malformed: spawn.ErrMalformedReady, oracle.WrongName: spawn.ErrNameMismatch,
+		oracle.TimedOut: spawn.ErrTimeout, oracle.SocketError: spawn.ErrSocket,
 	}[expected.Verdict]
 	switch {
 	case !errors.As(err, &e) || !errors.Is(err, sentinel):
@@ -171,7 +171,7 @@ func compare(expected fakepod.Outcome, err error) string {
 		return fmt.Sprintf("the status: %v", e.State)
 	case !strings.Contains(e.Error(), expected.Missing) || expected.Name != "" && !strings.Contains(e.Error(), strconv.Quote(expected.Name)):
 		return "the message"
-	case expected.Verdict == fakepod.TimedOut && !strings.Contains(e.Error(), expected.Socket):
+	case expected.Verdict == oracle.TimedOut && !strings.Contains(e.Error(), expected.Socket):
 		return "the socket"
 	}
 	if len(e.Tail) != len(expected.Tail) {

@@ -10,9 +10,21 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"slices"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/oracle"
 )
 
-func main() { os.Exit(fakepod.Main(os.Args[1:])) }
+func main() {
+	if len(os.Args) == 2 && slices.Contains([]string{"-list", "--list"}, os.Args[1]) {
+		if _, err := fmt.Print(oracle.List()); err != nil {
+			fmt.Fprintf(os.Stderr, "fakepod: %v\n", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(fakepod.Main(os.Args[1:]))
+}

@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/oracle"
 )
 
 // testCase is one start that the client is put to.
 type testCase struct {
 	name, doc string
 	program   string // of the fake pod
-	want      fakepod.Outcome
+	want      oracle.Outcome
 
 	pod     string   // its name; "" = alpha
 	env     []string // for the client, where {root} is the sandbox
@@ -39,11 +40,11 @@ func (s *settings) cases() (chosen []testCase, err error) {
 			continue
 		}
 		if c.refused == "" {
-			if c.want, err = fakepod.Expect(c.program, s.timeout); err != nil {
+			if c.want, err = oracle.Expect(c.program, s.timeout); err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
 		} else {
-			c.want = fakepod.Outcome{Verdict: "refused"}
+			c.want = oracle.Outcome{Verdict: "refused"}
 		}
 		c.pod = cmp.Or(c.pod, "alpha")
 		chosen = append(chosen, c)
@@ -76,7 +77,7 @@ func launchCases() []testCase {
 }
 
 // waits reports whether the case takes as long as the client's timeout.
-func (c testCase) waits() bool { return c.want.Verdict == fakepod.TimedOut }
+func (c testCase) waits() bool { return c.want.Verdict == oracle.TimedOut }
 
 // randomCases returns programs, each with a single outcome.
 func (s *settings) randomCases() (cases []testCase) {
@@ -93,7 +94,7 @@ func (s *settings) randomCases() (cases []testCase) {
 		steps = append(steps, pick("serve", "serve", "hang", "exit 0", "exit 7", "kill KILL", "kill TERM", "stop"))
 		c := testCase{name: fmt.Sprint("random-", len(cases)+1), steps: steps, program: strings.Join(steps, "; ") + ";"}
 		c.doc = c.program
-		if _, err := fakepod.Expect(c.program, s.timeout); err == nil {
+		if _, err := oracle.Expect(c.program, s.timeout); err == nil {
 			cases = append(cases, c)
 		}
 	}
@@ -107,7 +108,7 @@ func (s *settings) smaller(c testCase) (all []testCase) {
 		d := c
 		d.steps = append(append([]string{}, c.steps[:i]...), c.steps[i+1:]...)
 		d.program = strings.Join(d.steps, "; ") + ";"
-		if want, err := fakepod.Expect(d.program, s.timeout); err == nil && len(d.steps) > 0 {
+		if want, err := oracle.Expect(d.program, s.timeout); err == nil && len(d.steps) > 0 {
 			d.want = want
 			all = append(all, d)
 		}

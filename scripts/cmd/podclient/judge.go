@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/oracle"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn/proc"
 )
@@ -80,13 +80,13 @@ func (s *sweepCase) judge() []conformance.Check {
 	if s.pid != 0 && verdict == nil {
 		check("prompt", conformance.Must, s.prompt(want, events))
 	}
-	if want.Verdict == fakepod.Ready && verdict == nil {
+	if want.Verdict == oracle.Ready && verdict == nil {
 		check("independent", conformance.Must, s.independent(dir))
 	}
 	if !s.late && !s.client.State().Success() {
 		check("clean", conformance.Must, s.clean())
 	}
-	if want.Verdict != fakepod.Ready && verdict == nil {
+	if want.Verdict != oracle.Ready && verdict == nil {
 		check("reason", conformance.Should, s.reason(want))
 	}
 	check("terminal", conformance.Should, s.terminal(want))
@@ -115,20 +115,20 @@ func (s *sweepCase) firstWords() string {
 	return fmt.Sprintf("%.200q", line)
 }
 
-func (s *sweepCase) verdict(want fakepod.Outcome) *finding {
+func (s *sweepCase) verdict(want oracle.Outcome) *finding {
 	state := s.client.State()
 	switch {
 	case s.late:
 		return s.found("4", "the client did not end within %v, and said %s; it must end when the start has, within its timeout of %v (-timeout) at the latest", s.longest, s.firstWords(), s.timeout)
 	case s.refused == "" && s.given == nil:
 		return s.found("1", "the client ended with %v before a pod had begun, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names, and wait for it", state, s.firstWords())
-	case want.Verdict == fakepod.Ready && !state.Success():
+	case want.Verdict == oracle.Ready && !state.Success():
 		return s.found("2, 3", "the client ended with %v and said %s; the pod became ready, so it must end with status 0", state, s.firstWords())
-	case want.Verdict != fakepod.Ready && state.Success():
+	case want.Verdict != oracle.Ready && state.Success():
 		return s.found("2, 3, 4", "the client ended with status 0 where the start is: %v; it must end with another status", want)
-	case want.Verdict != fakepod.Ready && strings.TrimSpace(s.output) == "":
+	case want.Verdict != oracle.Ready && strings.TrimSpace(s.output) == "":
 		return s.found("4", "the client ended with %v without a word; it must say why the pod did not start: %v", state, want)
-	case want.Verdict == fakepod.TimedOut && s.took < s.timeout-early:
+	case want.Verdict == oracle.TimedOut && s.took < s.timeout-early:
 		return s.found("3, 4", "the client gave up after %v and said %s; it must wait for the whole timeout, %v (-timeout), since the pod may become ready until then", s.took.Round(time.Millisecond), s.firstWords(), s.timeout)
 	}
 	return nil
@@ -136,7 +136,7 @@ func (s *sweepCase) verdict(want fakepod.Outcome) *finding {
 
 // prompt measures from the pod's own event, or from its begin where only the
 // timeout decides.
-func (s *sweepCase) prompt(want fakepod.Outcome, events []event) *finding {
+func (s *sweepCase) prompt(want oracle.Outcome, events []event) *finding {
 	since, what := events[0].at+int64(s.timeout), fmt.Sprintf("the timeout of %v was over", s.timeout)
 	if want.Step >= 0 {
 		since, what = events[len(events)-1].at, "it could be known: "+want.String()
@@ -152,7 +152,7 @@ func (s *sweepCase) prompt(want fakepod.Outcome, events []event) *finding {
 
 // decided returns the event at which the outcome could be known; nil = it has not
 // come to that.
-func decided(want fakepod.Outcome, events []event) (at *event) {
+func decided(want oracle.Outcome, events []event) (at *event) {
 	for i, e := range events {
 		if e.step == want.Step || e.step == want.Step+1 { // the step, or what follows it
 			at = &events[i]
@@ -163,7 +163,7 @@ func decided(want fakepod.Outcome, events []event) (at *event) {
 
 // tooSlow reports whether the client has waited for its whole timeout, in which
 // the pod has hardly come to what decides: that proves nothing against the client.
-func (s *sweepCase) tooSlow(want fakepod.Outcome, events []event) bool {
+func (s *sweepCase) tooSlow(want oracle.Outcome, events []event) bool {
 	if s.late || want.Step < 0 || s.refused != "" || s.took < s.timeout-early || len(events) == 0 {
 		return false
 	}
@@ -195,7 +195,7 @@ func (s *sweepCase) clean() *finding {
 }
 
 // reason looks for what explains the failure in what the client has said.
-func (s *sweepCase) reason(want fakepod.Outcome) *finding {
+func (s *sweepCase) reason(want oracle.Outcome) *finding {
 	says := func(words ...string) *finding {
 		for _, w := range words {
 			// Wherever its lines are wrapped.
@@ -206,16 +206,16 @@ func (s *sweepCase) reason(want fakepod.Outcome) *finding {
 		return nil
 	}
 	switch want.Verdict {
-	case fakepod.Exited:
+	case oracle.Exited:
 		if len(want.Tail) > 0 {
 			return says(words(want.Tail[len(want.Tail)-1])...)
 		}
 		return says(words(want.Unfinished)...)
-	case fakepod.WrongName:
+	case oracle.WrongName:
 		return says(want.Name)
-	case fakepod.Malformed:
+	case oracle.Malformed:
 		return says("YOI-READY")
-	case fakepod.TimedOut:
+	case oracle.TimedOut:
 		if want.Socket != "" {
 			return says(filepath.Base(want.Socket))
 		}
@@ -241,7 +241,7 @@ func words(line string) []string {
 
 // terminal looks for what the pod wrote and would rule a terminal. Colours of its
 // own are the client's business.
-func (s *sweepCase) terminal(want fakepod.Outcome) *finding {
+func (s *sweepCase) terminal(want oracle.Outcome) *finding {
 	const should = "the client wrote the raw bytes %.20q; control characters of a pod, and what is no UTF-8, should be escaped"
 	if valid := strings.ToValidUTF8(s.output, "\xff"); strings.Contains(valid, "\xff") {
 		return s.found("2", should, valid[max(0, strings.Index(valid, "\xff")-4):])

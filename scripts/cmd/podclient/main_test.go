@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/oracle"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
 	"github.com/creack/pty"
@@ -325,7 +325,7 @@ func TestASlowPodProvesNothing(t *testing.T) {
 	all, out, status := checks(t, []string{"-run", "^ready$"}, shell(starts+" </dev/null >/dev/null 2>&1 & "+script)...)
 	assert.Equal(t, 1, status, out)
 	assert.Equal(t, []string{"clean", "verdict"}, found(all), "the pod was ready at once")
-	slow := testCase{program: "flood 16MiB; bind; ready; serve", want: fakepod.Outcome{Verdict: fakepod.Ready, Step: 2}}
+	slow := testCase{program: "flood 16MiB; bind; ready; serve", want: oracle.Outcome{Verdict: oracle.Ready, Step: 2}}
 	s := sweepCase{testCase: slow, timeout: 2 * time.Second, took: 2 * time.Second, ended: int64(2 * time.Second)}
 	for want, events := range map[bool][]event{
 		true:  {{step: 0, at: 1}},

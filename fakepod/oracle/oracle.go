@@ -1,4 +1,7 @@
-package fakepod
+// Package oracle says what the contract asks of a client that starts a given fake
+// pod: the outcome of a program of steps ([Expect]). It also draws random programs
+// for which there is one.
+package oracle
 
 import (
 	"errors"
@@ -7,8 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 
+	"example.com/podharness/fakepod"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,6 +89,18 @@ func (o Outcome) For(name, dir string) Outcome {
 	return o
 }
 
+// List returns a table of the modes: name, program, meaning and outcome.
+func List() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, m := range fakepod.Modes() {
+		outcome, _ := Expect(m.Program+";", 20*time.Second) // each mode has one
+		fmt.Fprintf(w, "%s\t%s\t# %s: %v\n", m.Name, m.Program, m.Doc, outcome)
+	}
+	_ = w.Flush() // a builder takes everything
+	return b.String()
+}
+
 // noticed is how long a situation must last for a client to have looked at it for
 // certain, on a busy machine, too.
 const noticed = 250 * time.Millisecond
@@ -97,21 +114,20 @@ const noticed = 250 * time.Millisecond
 // outcome: the program changes faster than a client must look, comes close to the
 // timeout, or depends on what only the machine knows.
 func Expect(program string, timeout time.Duration) (Outcome, error) {
-	steps, err := parse(program)
+	steps, err := fakepod.Parse(program)
 	if err != nil {
 		return Outcome{}, err
 	}
 	e := &expectation{latest: noticed, listening: -1, full: -1}
 	past := []situation{e.look(-1)}
 	for i, s := range steps {
-		if s.verb == "sleep" {
-			e.sleep(s.args)
+		if s.Verb == "sleep" {
+			e.sleep(s)
 			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
 			continue
 		}
 		e.rest = steps[i+1:]
-		v, _ := findVerb(s.verb)
-		v.expect(e, s.args)
+		e.take(s)
 		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
 		past = append(past, e.look(i))
 		if e.over {
@@ -173,8 +189,8 @@ func (s situation) decides(later situation) bool {
 // expectation is a fake pod as its client sees it. Where it is not the pod itself
 // that counts its texts are those of Outcome.
 type expectation struct {
-	soonest, latest time.Duration // how much time may have passed
-	rest            []step        // what follows
+	soonest, latest time.Duration  // how much time may have passed
+	rest            []fakepod.Step // what follows
 
 	tail    []string
 	pending string
@@ -328,30 +344,47 @@ func (e *expectation) expand(text string) string {
 	return strings.NewReplacer("{{", "{", "{socket}", "{dir}/sock").Replace(text)
 }
 
-// What the steps come to: see verbs.
+// What the fake pod says of a socket that is not there, or there already.
+const (
+	noSocket    = "there is no socket yet: the step bind, or socket, comes before"
+	socketThere = "there is a socket already"
+)
 
-func (e *expectation) log(args []string) { e.write(e.expand(args[0]) + "\n") }
-func (e *expectation) raw(args []string) { e.write(e.expand(args[0])) }
-func (e *expectation) clock([]string)    { e.write("monotonic {clock}\n") }
-func (e *expectation) hang([]string)     { e.over = true }
-func (e *expectation) nothing([]string)  {}
-func (e *expectation) stop([]string)     { e.end("exit status 0") }
-func (e *expectation) exit(args []string) {
-	status, _ := strconv.Atoi(args[0])
+// take works out what a step comes to.
+func (e *expectation) take(s fakepod.Step) {
+	nothing := func(*expectation, fakepod.Step) {} // that a client sees
+	map[string]func(*expectation, fakepod.Step){
+		"log": (*expectation).log, "raw": (*expectation).raw, "clock": (*expectation).clock, "flood": (*expectation).flood, "truncate": (*expectation).truncate,
+		"sleep": (*expectation).sleep, "hang": (*expectation).hang, "stop": (*expectation).stop, "exit": (*expectation).exit,
+		"socket": (*expectation).socket, "listen": (*expectation).listen, "bind": (*expectation).bind, "fill": (*expectation).fill,
+		"ready": (*expectation).ready, "serve": (*expectation).serve, "unlink": (*expectation).unlink,
+		"kill": (*expectation).kill, "ignore": (*expectation).ignore,
+		"child": (*expectation).child, "escape": (*expectation).child, "daemonize": (*expectation).daemonize,
+		"out": nothing, "answer": nothing, "event": nothing, "garbage": nothing, "stall": nothing, "close": nothing, "reset": nothing,
+	}[s.Verb](e, s)
+}
+
+func (e *expectation) log(s fakepod.Step) { e.write(e.expand(s.Args[0]) + "\n") }
+func (e *expectation) raw(s fakepod.Step) { e.write(e.expand(s.Args[0])) }
+func (e *expectation) clock(fakepod.Step) { e.write("monotonic {clock}\n") }
+func (e *expectation) hang(fakepod.Step)  { e.over = true }
+func (e *expectation) stop(fakepod.Step)  { e.end("exit status 0") }
+func (e *expectation) exit(s fakepod.Step) {
+	status, _ := strconv.Atoi(s.Args[0])
 	e.end(fmt.Sprint("exit status ", status))
 }
 
-func (e *expectation) sleep(args []string) {
-	d, _ := time.ParseDuration(args[0])
+func (e *expectation) sleep(s fakepod.Step) {
+	d, _ := time.ParseDuration(s.Args[0])
 	e.soonest, e.latest = e.soonest+d, e.latest+d
 }
 
-func (e *expectation) socket([]string) { e.makeSocket("socket") }
+func (e *expectation) socket(fakepod.Step) { e.makeSocket("socket") }
 
 func (e *expectation) makeSocket(verb string) {
 	switch {
 	case e.bound:
-		e.fail(verb, "%v", errSocketThere)
+		e.fail(verb, socketThere)
 	case e.dirGone:
 		e.fail(verb, "bind {dir}/sock: %v", unix.ENOENT)
 	default:
@@ -359,21 +392,21 @@ func (e *expectation) makeSocket(verb string) {
 	}
 }
 
-func (e *expectation) bind([]string) {
+func (e *expectation) bind(fakepod.Step) {
 	if e.makeSocket("bind"); !e.over {
-		e.listen(nil)
+		e.listen(fakepod.Step{})
 	}
 }
 
-func (e *expectation) listen(args []string) {
+func (e *expectation) listen(s fakepod.Step) {
 	if !e.bound {
-		e.fail("listen", "%v", errNoSocket)
+		e.fail("listen", noSocket)
 		return
 	}
-	e.listening, _ = strconv.Atoi(argument(args, 0, "128"))
+	e.listening, _ = strconv.Atoi(s.Arg(0, "128"))
 }
 
-func (e *expectation) fill([]string) {
+func (e *expectation) fill(fakepod.Step) {
 	switch {
 	case !e.atPath || e.dirGone:
 		e.fail("fill", "connection 1: %v", unix.ENOENT)
@@ -386,14 +419,14 @@ func (e *expectation) fill([]string) {
 	}
 }
 
-func (e *expectation) ready(args []string) {
-	e.write(e.expand(readyPrefix + argument(args, 0, "{name}") + "\t" + argument(args, 1, "{socket}") + "\n"))
+func (e *expectation) ready(s fakepod.Step) {
+	e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n"))
 }
 
-func (e *expectation) serve([]string) {
+func (e *expectation) serve(fakepod.Step) {
 	switch {
 	case !e.bound:
-		e.fail("serve", "%v", errNoSocket)
+		e.fail("serve", noSocket)
 	case e.listening < 0 && len(e.rest) > 0:
 		e.unclear = errors.New("when it fails beside the steps that follow is chance")
 	case e.listening < 0:
@@ -403,8 +436,8 @@ func (e *expectation) serve([]string) {
 	}
 }
 
-func (e *expectation) kill(args []string) {
-	switch sig := parseSignal(args[0]); sig {
+func (e *expectation) kill(s fakepod.Step) {
+	switch sig := fakepod.ParseSignal(s.Args[0]); sig {
 	case syscall.SIGKILL:
 		e.end("signal: killed")
 	case syscall.SIGSTOP:
@@ -414,7 +447,7 @@ func (e *expectation) kill(args []string) {
 		switch {
 		case slices.Contains(e.ignored, sig):
 		case sig == syscall.SIGINT:
-			e.stop(nil)
+			e.stop(fakepod.Step{})
 		case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
 			e.unclear = fmt.Errorf("whether %v stops a process depends on its session", unix.SignalName(sig))
 			e.over = true
@@ -424,18 +457,18 @@ func (e *expectation) kill(args []string) {
 	}
 }
 
-func (e *expectation) ignore(args []string) {
-	for _, arg := range args {
-		e.ignored = append(e.ignored, parseSignal(arg))
+func (e *expectation) ignore(s fakepod.Step) {
+	for _, arg := range s.Args {
+		e.ignored = append(e.ignored, fakepod.ParseSignal(arg))
 	}
 }
 
 // child is a process that is started beside the pod. What it does at the same time
 // is worked out only if nobody can see it.
-func (e *expectation) child(args []string) {
-	steps, _ := parse(argument(args, 0, "hang"))
-	if i := slices.IndexFunc(steps, func(s step) bool { return !slices.Contains(unseen, s.verb) }); i >= 0 {
-		e.unclear = fmt.Errorf("%s is done by a child at the same time", steps[i].verb)
+func (e *expectation) child(s fakepod.Step) {
+	steps, _ := fakepod.Parse(s.Arg(0, "hang"))
+	if i := slices.IndexFunc(steps, func(s fakepod.Step) bool { return !slices.Contains(unseen, s.Verb) }); i >= 0 {
+		e.unclear = fmt.Errorf("%s is done by a child at the same time", steps[i].Verb)
 	}
 	e.latest += noticed
 }
@@ -445,7 +478,7 @@ var unseen = []string{"hang", "sleep", "ignore", "exit", "out"}
 
 // daemonize ends the process, while another one goes on. Whether a client reads
 // what that writes at once is chance.
-func (e *expectation) daemonize([]string) {
+func (e *expectation) daemonize(fakepod.Step) {
 	e.latest += noticed
 	daemon := *e
 	daemon.tail = slices.Clone(e.tail)
@@ -455,8 +488,7 @@ func (e *expectation) daemonize([]string) {
 			break
 		}
 		daemon.rest = e.rest[i+1:]
-		v, _ := findVerb(s.verb)
-		v.expect(&daemon, s.args)
+		daemon.take(s)
 	}
 	t := daemon.told
 	if daemon.pending != e.pending || !slices.Equal(daemon.tail, e.tail) || t != nil && (t.malformed || t.name != "{name}") {
@@ -465,9 +497,9 @@ func (e *expectation) daemonize([]string) {
 	e.end("exit status 0")
 }
 
-func (e *expectation) flood(args []string) {
-	size, _ := parseSize(args[0])
-	length, _ := strconv.ParseInt(argument(args, 1, "80"), 10, 64)
+func (e *expectation) flood(s fakepod.Step) {
+	size, _ := fakepod.ParseSize(s.Args[0])
+	length, _ := strconv.ParseInt(s.Arg(1, "80"), 10, 64)
 	e.latest += time.Duration(size) * time.Second / (32 << 20) // on a slow disk
 	if length == 0 {
 		e.write(strings.Repeat(".", int(min(size, longestLine+2))))
@@ -487,8 +519,8 @@ func (e *expectation) flood(args []string) {
 	e.unread, e.size = unread+1, max(e.size, size) // it writes them in one piece, or nearly
 }
 
-func (e *expectation) unlink(args []string) {
-	switch what := args[0]; {
+func (e *expectation) unlink(s fakepod.Step) {
+	switch what := s.Args[0]; {
 	case what == "dir":
 		e.dirGone, e.atPath, e.logGone = true, false, true
 	case what == "sock" && e.atPath:
@@ -500,7 +532,7 @@ func (e *expectation) unlink(args []string) {
 	}
 }
 
-func (e *expectation) truncate([]string) {
+func (e *expectation) truncate(fakepod.Step) {
 	e.wasRead()
 	if e.unread > 1 || e.fresh {
 		e.unclear = errors.New("how much of the log was read before it was truncated is chance")

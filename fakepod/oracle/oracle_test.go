@@ -1,9 +1,11 @@
-package fakepod
+package oracle
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"example.com/podharness/fakepod"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -91,9 +93,42 @@ func TestExpectSaysWhyThereIsNoSingleOutcome(t *testing.T) {
 	}
 }
 
+func TestEveryVerbIsKnown(t *testing.T) {
+	t.Parallel()
+	for _, verb := range fakepod.Verbs() {
+		args := []string{"1", "1"} // a number is a text, a size, a status
+		switch verb {
+		case "sleep":
+			args = []string{"1ms"}
+		case "child", "escape":
+			args = []string{"hang"}
+		}
+		assert.NotPanics(t, func() {
+			(&expectation{}).take(fakepod.Step{Verb: verb, Args: args})
+		}, verb)
+	}
+}
+
+func TestListIsThePrograms(t *testing.T) {
+	t.Parallel()
+	lines := strings.Split(strings.TrimSuffix(List(), "\n"), "\n")
+	require.Len(t, lines, len(fakepod.Modes()))
+	for i, m := range fakepod.Modes() {
+		name, rest, _ := strings.Cut(lines[i], " ")
+		assert.Equal(t, m.Name, name)
+		program, doc, _ := strings.Cut(strings.TrimLeft(rest, " "), "  # ")
+		assert.Equal(t, m.Program, strings.TrimRight(program, " "))
+		doc, outcome, _ := strings.Cut(doc, ": ")
+		assert.Equal(t, m.Doc, doc)
+		want, err := Expect(m.Name, 20*time.Second)
+		assert.NoError(t, err)
+		assert.Equal(t, want.String(), outcome)
+	}
+}
+
 func TestEveryModeHasAnOutcome(t *testing.T) {
 	t.Parallel()
-	for _, m := range Modes() {
+	for _, m := range fakepod.Modes() {
 		_, err := Expect(m.Name, 3*time.Second)
 		assert.NoError(t, err, m.Name)
 	}

@@ -142,3 +142,21 @@ func TestOutcomeForAPod(t *testing.T) {
 	assert.Equal(t, Outcome{Verdict: WrongName, Step: 1, Name: "alpha-other", Tail: []string{"in /run/alpha as {pid}"}}, o)
 	assert.Equal(t, `wrong name: "alpha-other"`, o.String())
 }
+
+func TestRandomProgramsAreThoseOfTheirSeed(t *testing.T) {
+	t.Parallel()
+	const timeout = 2 * time.Second
+	programs := Random(7, 20, timeout)
+	require.Len(t, programs, 20)
+	assert.Equal(t, programs, Random(7, 20, timeout))
+	assert.NotEqual(t, programs, Random(8, 20, timeout))
+	for _, p := range programs {
+		_, err := Expect(p.String(), timeout)
+		assert.NoError(t, err, p)
+		for _, smaller := range p.Smaller(timeout) {
+			assert.Len(t, smaller, len(p)-1)
+			_, err := Expect(smaller.String(), timeout)
+			assert.NoError(t, err, smaller)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"strings"
 
@@ -17,13 +16,13 @@ type testCase struct {
 	program   string // of the fake pod
 	want      oracle.Outcome
 
-	pod     string   // its name; "" = alpha
-	env     []string // for the client, where {root} is the sandbox
-	dir     string   // in the sandbox, in which the pod directory must be
-	log     string   // that an earlier pod has left; "" = none has
-	refused string   // what a message must hold of a start that begins no process; "" = one is begun
-	touched string   // in the sandbox, must not have been made
-	steps   []string // of a random program
+	pod     string         // its name; "" = alpha
+	env     []string       // for the client, where {root} is the sandbox
+	dir     string         // in the sandbox, in which the pod directory must be
+	log     string         // that an earlier pod has left; "" = none has
+	refused string         // what a message must hold of a start that begins no process; "" = one is begun
+	touched string         // in the sandbox, must not have been made
+	random  oracle.Program // nil = it is no random one
 }
 
 // cases returns the cases that are asked for.
@@ -81,22 +80,8 @@ func (c testCase) waits() bool { return c.want.Verdict == oracle.TimedOut }
 
 // randomCases returns programs, each with a single outcome.
 func (s *settings) randomCases() (cases []testCase) {
-	r := rand.New(rand.NewPCG(s.seed, 0))
-	pick := func(words ...string) string { return words[r.IntN(len(words))] }
-	for len(cases) < s.random {
-		var steps []string
-		for range r.IntN(6) {
-			steps = append(steps, pick(
-				"log loading", `log "caf\xe9"`, `raw "half a line"`, `raw "\n"`, `raw "YOI-READY\t"`, `raw "{name}\t{socket}\n"`, "flood 100KiB", "flood 200KiB 0",
-				"bind", "bind", "bind", "socket", "listen", "unlink log", "unlink sock", "ready", "ready", "ready", "ready '{name}-other'", "ready '{name}' '{dir}/pid'",
-				"sleep 1ms", "sleep 400ms", "child", "ignore INT TERM", "out hello"))
-		}
-		steps = append(steps, pick("serve", "serve", "hang", "exit 0", "exit 7", "kill KILL", "kill TERM", "stop"))
-		c := testCase{name: fmt.Sprint("random-", len(cases)+1), steps: steps, program: strings.Join(steps, "; ") + ";"}
-		c.doc = c.program
-		if _, err := oracle.Expect(c.program, s.timeout); err == nil {
-			cases = append(cases, c)
-		}
+	for i, p := range oracle.Random(s.seed, s.random, s.timeout) {
+		cases = append(cases, testCase{name: fmt.Sprint("random-", i+1), doc: p.String(), program: p.String(), random: p})
 	}
 	return cases
 }
@@ -104,14 +89,11 @@ func (s *settings) randomCases() (cases []testCase) {
 // smaller returns a random case without one of its steps each, as far as such have
 // a single outcome.
 func (s *settings) smaller(c testCase) (all []testCase) {
-	for i := range c.steps {
+	for _, p := range c.random.Smaller(s.timeout) {
 		d := c
-		d.steps = append(append([]string{}, c.steps[:i]...), c.steps[i+1:]...)
-		d.program = strings.Join(d.steps, "; ") + ";"
-		if want, err := oracle.Expect(d.program, s.timeout); err == nil && len(d.steps) > 0 {
-			d.want = want
-			all = append(all, d)
-		}
+		d.random, d.program = p, p.String()
+		d.want, _ = oracle.Expect(d.program, s.timeout)
+		all = append(all, d)
 	}
 	return all
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
 	"github.com/creack/pty"
@@ -580,7 +581,7 @@ func (b *sandbox) watchForeign() {
 		watched := map[string]bool{}
 		var dirs sync.WaitGroup
 		defer dirs.Wait()
-		spawn.WatchDir(ctx, b.dir("run"), func() {
+		podlog.WatchDir(ctx, b.dir("run"), func() {
 			for _, name := range b.captureAll() {
 				// A log that is not there yet is noticed in its own directory.
 				if info, err := os.Lstat(filepath.Join(b.dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
@@ -588,7 +589,7 @@ func (b *sandbox) watchForeign() {
 					dirs.Add(1)
 					go func() {
 						defer dirs.Done()
-						spawn.WatchDir(ctx, filepath.Join(b.dir("run"), name), func() { b.captureForeign(name) })
+						podlog.WatchDir(ctx, filepath.Join(b.dir("run"), name), func() { b.captureForeign(name) })
 					}()
 				}
 			}
@@ -692,7 +693,7 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 		case <-tick.C:
 		case <-late.C:
 			if a != nil {
-				note += "\n\tlog: " + spawn.Printable(a.log.path()) + "\n\tlast lines:" + a.log.tail()
+				note += "\n\tlog: " + podlog.Printable(a.log.path()) + "\n\tlast lines:" + a.log.tail()
 			}
 			return nil, fmt.Errorf("no pod %s to adopt within %v: %w%s", name, timeout, err, note)
 		}
@@ -723,7 +724,7 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 		return nil, errTestEnded
 	}
 	if a == nil {
-		return nil, fmt.Errorf("nobody has made %s", spawn.Printable(filepath.Join(b.dir("run"), name, "stderr.log")))
+		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.dir("run"), name, "stderr.log")))
 	}
 	timeline, socket := a.seen()
 	if socket == "" {
@@ -772,7 +773,7 @@ func (b *sandbox) ownerOf(name, socket string) (*proc.Handle, error) {
 	owner := proc.OwnerOf(dir, socket, b.made, b.mark)
 	switch {
 	case owner.Err != nil:
-		return nil, fmt.Errorf("its socket %s: %w", spawn.Printable(socket), owner.Err)
+		return nil, fmt.Errorf("its socket %s: %w", podlog.Printable(socket), owner.Err)
 	case owner.Handle == nil && !proc.Proves:
 		return proc.Hold(proc.Of(owner.Named))
 	case owner.Handle == nil:

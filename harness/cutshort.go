@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
 	"golang.org/x/sys/unix"
@@ -88,11 +88,11 @@ func within[T any](d time.Duration, f func() T) (T, error) {
 func sayWhere(evidence []*record, lost error) (written func()) {
 	var lines []string
 	for _, r := range evidence {
-		where := spawn.Printable(r.dir)
+		where := podlog.Printable(r.dir)
 		if r.dir == "" {
 			where = fmt.Sprintf("lost: %v", errors.Join(r.lost...))
 		}
-		lines = append(lines, fmt.Sprintf("harness: evidence of %s (%s): %s\n", spawn.Printable(r.Test), spawn.Printable(r.Why), where))
+		lines = append(lines, fmt.Sprintf("harness: evidence of %s (%s): %s\n", podlog.Printable(r.Test), podlog.Printable(r.Why), where))
 	}
 	if lost != nil {
 		lines = append(lines, fmt.Sprintf("harness: the evidence of the tests that were cut short is lost: %v\n", lost))

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -200,7 +201,7 @@ func awaitQuiet(pids []int, d time.Duration, size func() int64) {
 
 // describe writes what processes do.
 func describe(w *strings.Builder, processes []proc.Process) {
-	proc.Describe(w, processes, func(args []string) string { return spawn.Printable(strings.Join(args, " ")) }, spawn.Printable)
+	proc.Describe(w, processes, func(args []string) string { return podlog.Printable(strings.Join(args, " ")) }, podlog.Printable)
 }
 
 // processesOf describes what a mark is of.
@@ -392,7 +393,7 @@ func (e *evidence) report() {
 		if a.Pod != "" {
 			who = "pod " + a.Pod
 		}
-		who = spawn.Printable(who)
+		who = podlog.Printable(who)
 		if r.dir != "" {
 			who += "\n\twhole log: " + filepath.Join(r.dir, a.fileName())
 		}
@@ -463,11 +464,11 @@ func (a *attempt) message(err error) string {
 	if err != nil {
 		where = fmt.Sprintf("lost with the test: %v", err)
 	}
-	return strings.ReplaceAll(text, path, "\n\tlog: "+spawn.Printable(where))
+	return strings.ReplaceAll(text, path, "\n\tlog: "+podlog.Printable(where))
 }
 
 // pathInMessage is how errors name the log.
-func (a *attempt) pathInMessage() string { return "\n\tlog: " + spawn.Printable(a.log.path()) }
+func (a *attempt) pathInMessage() string { return "\n\tlog: " + podlog.Printable(a.log.path()) }
 
 // messageOf is that of the latest attempt that an error is about.
 func messageOf(tb TB, err error) string {
@@ -497,7 +498,7 @@ func (c Config) shownEnv() (shown []string) {
 		if slices.Contains(c.ShowEnv, name) {
 			text = name + "=" + value
 		}
-		shown = append(shown, spawn.Printable(text))
+		shown = append(shown, podlog.Printable(text))
 	}
 	return shown
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +28,7 @@ type podLog struct {
 
 	mu      sync.Mutex
 	own     os.FileInfo // of the log; nil until it is asked for
-	log     *spawn.Log  // nil until the start has made it, and after the test
+	log     *podlog.Log // nil until the start has made it, and after the test
 	stamps  stamps
 	changed chan struct{} // closed when it grows; nil = nobody waits
 	window  stamp         // when what is not noted yet began to come, and where it ends
@@ -50,7 +51,7 @@ func newPodLog(tb TB, pod string) *podLog {
 		out := t.Output()
 		write = func(line string) { fmt.Fprintln(out, line) }
 	}
-	l.stream = func(line string) { write(pod + ": " + spawn.Printable(line)) }
+	l.stream = func(line string) { write(pod + ": " + podlog.Printable(line)) }
 	return l
 }
 
@@ -69,7 +70,7 @@ func attr(tb TB, dir string) {
 }
 
 // take takes over the log that a start has made, if it has.
-func (l *podLog) take(log *spawn.Log) {
+func (l *podLog) take(log *podlog.Log) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.log = log
@@ -131,7 +132,7 @@ func (l *podLog) next() <-chan struct{} {
 
 // capture takes a log that is there, and follows it.
 func (l *podLog) capture(file *os.File) {
-	l.take(spawn.WatchLog(file, l.grown))
+	l.take(podlog.Watch(file, l.grown))
 	l.follow()
 }
 
@@ -288,7 +289,7 @@ func newLineReader(log io.Reader) *lineReader {
 func (r *lineReader) next() (string, error) {
 	part, err := r.ReadSlice('\n')
 	r.offset += int64(len(part))
-	line := spawn.Printable(strings.ToValidUTF8(strings.TrimRight(string(part), "\r\n"), "\uFFFD"))
+	line := podlog.Printable(strings.ToValidUTF8(strings.TrimRight(string(part), "\r\n"), "\uFFFD"))
 	if errors.Is(err, bufio.ErrBufferFull) {
 		line += "… [line cut]"
 	}

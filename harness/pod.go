@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -252,7 +253,7 @@ func (p *Pod) search(from int64, re *regexp.Regexp, timeout time.Duration) (foun
 	if err != nil {
 		return nil, err
 	}
-	log := spawn.ReadLog(file, from)
+	log := podlog.NewAt(file, from)
 	abandoned, abandon := context.WithCancel(context.Background())
 	defer abandon()
 	ctx, toEnd := context.WithCancel(context.Background())
@@ -413,5 +414,5 @@ func (p *Pod) condition() string {
 	if how, ended := p.Ended(); ended {
 		life = fmt.Sprintf("it has ended (%s)", how)
 	}
-	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, spawn.Printable(p.LogPath), p.log.tail())
+	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, podlog.Printable(p.LogPath), p.log.tail())
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/safefile"
 )
 
@@ -216,15 +217,15 @@ func (r *record) freeze(why, processes string, now time.Time) {
 		return
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s, %s: %s\n\n", spawn.Printable(r.Test), r.Until.Format(time.RFC3339Nano), why)
+	fmt.Fprintf(&text, "%s, %s: %s\n\n", podlog.Printable(r.Test), r.Until.Format(time.RFC3339Nano), why)
 	text.WriteString(processes)
 	room := r.most / 16
 	for _, l := range r.Lives {
 		if l.Hung != "" {
-			fmt.Fprintf(&text, "\nwhen the start of pod %s had failed: %s", spawn.Printable(l.Name), l.Hung)
+			fmt.Fprintf(&text, "\nwhen the start of pod %s had failed: %s", podlog.Printable(l.Name), l.Hung)
 		}
 		if l.Pod != "" {
-			fmt.Fprintf(&text, "\nenvironment of pod %s beyond the usual:\n", spawn.Printable(l.Name))
+			fmt.Fprintf(&text, "\nenvironment of pod %s beyond the usual:\n", podlog.Printable(l.Name))
 			for _, entry := range l.Env {
 				fmt.Fprintf(&text, "  %s\n", entry)
 			}
@@ -491,7 +492,7 @@ func (r *record) eachLine(most, perLine int64, f func(l *life, at time.Time, lin
 func (r *record) writeMerged(w io.Writer) error {
 	const perLine = 40 // the time and the name
 	return r.eachLine(r.most/8, perLine, func(l *life, at time.Time, line string) error {
-		return second(fmt.Fprintf(w, "%+11.6f  %s  %s\n", at.Sub(r.start()).Seconds(), spawn.Printable(l.Name), line))
+		return second(fmt.Fprintf(w, "%+11.6f  %s  %s\n", at.Sub(r.start()).Seconds(), podlog.Printable(l.Name), line))
 	})
 }
 
@@ -519,9 +520,9 @@ func (r *record) writeTimelines(w io.Writer) error {
 				fmt.Fprintf(table, "%.3fms\t", millis(until))
 			}
 		}
-		fmt.Fprintf(table, "  %s", spawn.Printable(l.Name))
+		fmt.Fprintf(table, "  %s", podlog.Printable(l.Name))
 		verdict, _, _ := strings.Cut(l.Error, "\n")
-		then := []string{spawn.Printable(verdict)}
+		then := []string{podlog.Printable(verdict)}
 		for _, m := range l.Marks {
 			then = append(then, fmt.Sprintf("%.3fms %s", millis(m.At.Sub(l.Timeline.Start)), m.What))
 		}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/safefile"
 	"github.com/google/uuid"
 )
@@ -90,7 +91,7 @@ var (
 func show(text string) string {
 	lines := strings.Split(strings.ToValidUTF8(text, "\uFFFD"), "\n")
 	for i, line := range lines {
-		lines[i] = spawn.Printable(strings.ReplaceAll(line, "\t", "    "))
+		lines[i] = podlog.Printable(strings.ReplaceAll(line, "\t", "    "))
 	}
 	return strings.Join(lines, "\n")
 }

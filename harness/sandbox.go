@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
 )
@@ -433,6 +434,6 @@ func (b *sandbox) cleanup() {
 		err = errors.Join(err, safefile.RemoveAll(own.Name()), own.Close())
 	}
 	if err != nil {
-		b.tb.Errorf("harness: the sandbox was not removed: %s", spawn.Printable(err.Error()))
+		b.tb.Errorf("harness: the sandbox was not removed: %s", podlog.Printable(err.Error()))
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"github.com/google/uuid"
 )
@@ -245,7 +245,7 @@ func (l Leak) String() string {
 	if l.Restless {
 		age = "which forks and exits all the time"
 	}
-	return fmt.Sprintf("process %d (%s, %s)", l.PID, spawn.Printable(l.Command), age)
+	return fmt.Sprintf("process %d (%s, %s)", l.PID, podlog.Printable(l.Command), age)
 }
 
 func leaksOf(processes []proc.Process) (leaks []Leak) {

@@ -20,6 +20,7 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -167,7 +168,7 @@ func visible(text string) string {
 	var b strings.Builder
 	for _, r := range text {
 		if r != '\n' && r != '\t' && unicode.In(r, unicode.Cc, unicode.Bidi_Control) {
-			b.WriteString(spawn.Printable(string(r)))
+			b.WriteString(podlog.Printable(string(r)))
 		} else {
 			b.WriteRune(r)
 		}

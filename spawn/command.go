@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"example.com/podharness/spawn/podlog"
 )
 
 // RuntimeCommandEnv names the environment variable that replaces the program
@@ -40,18 +42,7 @@ func ResolveCommand() (Command, error) {
 func (c Command) String() string {
 	words := make([]string, 0, 1+len(c.PrefixArgs))
 	for _, word := range append([]string{c.Program}, c.PrefixArgs...) {
-		words = append(words, shellWord(word))
+		words = append(words, podlog.ShellWord(word))
 	}
 	return strings.Join(words, " ")
-}
-
-// shellWord quotes a word that a shell would not take as it stands.
-func shellWord(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("%+,-./:=@_", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(Printable(s), "'", `'\''`) + "'"
 }

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"example.com/podharness/spawn/podlog"
+	"golang.org/x/sys/unix"
 )
 
 // The verdicts other than ready. Every error of [Start] matches exactly one of
@@ -70,11 +73,11 @@ func (e *Error) Unwrap() error { return e.Err }
 // reach a terminal raw.
 func (e *Error) Error() string {
 	var b strings.Builder
-	b.WriteString(Printable(fmt.Sprint(e.Err)))
+	b.WriteString(podlog.Printable(fmt.Sprint(e.Err)))
 	if len(e.Tail) > 0 {
 		lines := make([]string, len(e.Tail))
 		for i, line := range e.Tail {
-			lines[i] = Printable(abbreviate(line))
+			lines[i] = podlog.Printable(abbreviate(line))
 		}
 		if errors.Is(e.Err, ErrExited) {
 			b.WriteString(": ")
@@ -89,15 +92,15 @@ func (e *Error) Error() string {
 		b.WriteString(": it wrote nothing")
 	}
 	if e.Pod != "" {
-		fmt.Fprintf(&b, "\n\tpod: %s", Printable(e.Pod))
+		fmt.Fprintf(&b, "\n\tpod: %s", podlog.Printable(e.Pod))
 		if e.PID != 0 {
 			fmt.Fprintf(&b, " (process %d)", e.PID)
 		}
 	}
 	if e.LogPath != "" {
-		b.WriteString("\n\tlog: " + Printable(e.LogPath))
+		b.WriteString("\n\tlog: " + podlog.Printable(e.LogPath))
 	}
-	if slices.ContainsFunc(e.Tail, isNearlyReady) {
+	if slices.ContainsFunc(e.Tail, podlog.IsNearlyReady) {
 		b.WriteString("\n\tnote: a ready line begins with YOI-READY and a tab: spaces do not count, and nothing may stand before it")
 	}
 	if e.LogTrouble != "" {
@@ -139,4 +142,19 @@ func abbreviate(line string) string {
 		return line
 	}
 	return fmt.Sprintf("%s… (%d bytes more)", strings.ToValidUTF8(line[:messageLine], ""), len(line)-messageLine)
+}
+
+// logTrouble says why the last words of a pod may be missing in its log; "" if
+// there is no such reason.
+func logTrouble(path string) string {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(path[:strings.LastIndexByte(path, '/')+1], &disk); err == nil && disk.Blocks > 0 && disk.Bavail == 0 {
+		return "the disk of the log is full: the pod's last words may be missing"
+	}
+	var limit unix.Rlimit
+	info, err := os.Stat(path)
+	if err == nil && unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) == nil && uint64(info.Size()) >= limit.Cur {
+		return fmt.Sprintf("the log has reached the file-size limit of %d bytes (ulimit -f): the pod's last words may be missing", limit.Cur)
+	}
+	return ""
 }

@@ -4,13 +4,9 @@ import (
 	"context"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
-	"time"
-	"unicode"
 
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
-	"example.com/podharness/spawn/safefile"
 )
 
 // What package harness and the commands of this module need of a start and those
@@ -25,7 +21,7 @@ type Observer struct {
 	// bytes, when the log was found to have changed.
 	Grown func(size int64)
 	// Line, if not nil, is called by Start's goroutine with every line that the
-	// start reads, the ready line too. [Log.Follow] has those that come later.
+	// start reads, the ready line too. [podlog.Log.Follow] has those that come later.
 	Line func(line string)
 	// Failing, if not nil, is called by Start's goroutine with the verdict on a pod
 	// that runs, or has just ended, before its process group is killed.
@@ -36,7 +32,7 @@ type Observer struct {
 	// Log is set by the start, also by one that failed, once the log was made:
 	// whoever observes the start closes it. An older log of that name was replaced,
 	// not truncated, so that whoever reads it keeps it.
-	Log *Log
+	Log *podlog.Log
 
 	fresh bool // an older log is replaced
 	// idle, if not nil, is called when the start begins to wait for more lines, with
@@ -68,6 +64,20 @@ func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 	return (&start{observer: o}).run(ctx, cfg)
 }
 
+// Follow calls fn with every line of a pod's log, from its start on, and waits
+// for more where the log ends. It returns nil when fn returned false, and the
+// context's error when ctx ended: one that was cancelled after everything was
+// read that the log held then, one whose deadline has passed after one last look,
+// however large the log is.
+//
+// Lines are as [Config.Progress] gets them: whole ones only, without the line
+// ending, invalid UTF-8 replaced, cut at 64 KiB. A truncated log is read from
+// its start. Follow neither closes log nor moves its offset, so that several
+// may follow one file; fn is called from Follow's goroutine.
+func Follow(ctx context.Context, log *os.File, fn func(line string) bool) error {
+	return podlog.Follow(ctx, log, fn)
+}
+
 // Adopt returns the pod with a process that somebody else has started, as if Start
 // had: its end is seen (through a pidfd on Linux), its status is not known. The handle
 // is the pod's from then on; the other fields of the pod are the caller's.
@@ -81,74 +91,4 @@ func Adopt(h *proc.Handle) *Pod {
 	pod := &Pod{PID: h.PID, process: p}
 	runtime.AddCleanup(pod, (*proc.Handle).Close, h)
 	return pod
-}
-
-// OpenLog opens a log that somebody else has made. Its Grown is as an Observer's.
-func OpenLog(path string, grown func(size int64)) (*Log, error) {
-	file, err := safefile.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	return WatchLog(file, grown), nil
-}
-
-// WatchLog is OpenLog for an open file, which Close closes.
-func WatchLog(file *os.File, grown func(size int64)) *Log {
-	l := watchLog(file)
-	l.grown = grown
-	return l
-}
-
-// ReadLog returns an open log that is read from an offset on, at which a line begins;
-// from its start if it is shorter than that, since it was truncated then. Close
-// closes the file.
-func ReadLog(file *os.File, from int64) *Log {
-	l := watchLog(file)
-	before := make([]byte, min(from, maxBefore))
-	if n, _ := file.ReadAt(before, from-int64(len(before))); n == len(before) {
-		l.offset, l.before = from, before
-	}
-	return l
-}
-
-// LineEnd returns the offset at which the line ends with which Follow calls its
-// function.
-func (l *Log) LineEnd() int64 { return l.offset - int64(l.rest) }
-
-// WatchDir calls look when something may have appeared in a directory, at first
-// and now and then without that, until ctx ends.
-func WatchDir(ctx context.Context, dir string, look func()) {
-	wake := make(chan struct{}, 1)
-	stop, watched := watchPath(dir, socketEvents, wake)
-	defer stop()
-	pace := newPace(time.Time{})
-	defer pace.stop()
-	for ctx.Err() == nil {
-		look()
-		select {
-		case <-wake:
-			pace.woken()
-		case <-pace.next(watched):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// Printable returns s with everything escaped that could move a terminal's
-// cursor or hide text, such as control characters. What a pod wrote should not
-// reach a terminal in any other form.
-func Printable(s string) string {
-	hidden := func(r rune) bool { return !unicode.IsPrint(r) }
-	if strings.IndexFunc(s, hidden) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		text := string(r)
-		if hidden(r) {
-			text = strings.Trim(strconv.QuoteRune(r), "'")
-		}
-		b.WriteString(text)
-	}
-	return b.String()
 }

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/podlog"
 	"golang.org/x/sys/unix"
 )
 
@@ -213,8 +214,8 @@ func (p *podspawn) start(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	_, err = fmt.Fprintf(p.stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n", Printable(pod.Name),
-		pod.Timeline.Connected.Round(time.Microsecond), pod.PID, Printable(pod.SocketPath), Printable(pod.LogPath))
+	_, err = fmt.Fprintf(p.stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n", podlog.Printable(pod.Name),
+		pod.Timeline.Connected.Round(time.Microsecond), pod.PID, podlog.Printable(pod.SocketPath), podlog.Printable(pod.LogPath))
 	return err
 }
 
@@ -222,7 +223,7 @@ func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
 	if plan, err := p.cfg.plan(); err == nil && !p.replace { // else the start says what is wrong
 		if r := look(plan.podDir, time.Now().Add(lookTime)); r.answers {
 			return nil, fmt.Errorf("pod %s already runs: %s, socket %s; podspawn -stop %s stops it, -replace starts another one all the same",
-				Printable(r.Name), r.process(), Printable(r.Socket), shellWord(r.Name))
+				podlog.Printable(r.Name), r.process(), podlog.Printable(r.Socket), podlog.ShellWord(r.Name))
 		}
 	}
 	shown := p.newProgress()
@@ -259,8 +260,8 @@ func (p *podspawn) startRecorded(ctx context.Context, o *Observer) (*Pod, error)
 	}
 	if o.Log != nil {
 		defer o.Log.Close()
-		r.Log, r.Dir = o.Log.file, filepath.Dir(o.Log.file.Name())
-		if info, err := o.Log.file.Stat(); err == nil {
+		r.Log, r.Dir = o.Log.File(), filepath.Dir(o.Log.File().Name())
+		if info, err := o.Log.File().Stat(); err == nil {
 			r.Size = info.Size()
 		}
 	}
@@ -324,7 +325,7 @@ type progress struct {
 }
 
 func (p *podspawn) newProgress() *progress {
-	shown := &progress{name: Printable(p.cfg.PodName), start: time.Now(), out: bufio.NewWriterSize(p.stderr, 64<<10)}
+	shown := &progress{name: podlog.Printable(p.cfg.PodName), start: time.Now(), out: bufio.NewWriterSize(p.stderr, 64<<10)}
 	if file, ok := p.stderr.(*os.File); ok && os.Getenv("TERM") != "dumb" {
 		_, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
 		shown.terminal = err == nil
@@ -336,7 +337,7 @@ func (p *progress) line(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.erase()
-	fmt.Fprintf(p.out, "%s: %s\n", p.name, Printable(line))
+	fmt.Fprintf(p.out, "%s: %s\n", p.name, podlog.Printable(line))
 }
 
 // statusTick is how often the status line changes.
@@ -361,7 +362,7 @@ func (p *progress) show(missing func() string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.terminal && missing != nil {
-		p.missing = Printable(missing())
+		p.missing = podlog.Printable(missing())
 	}
 	elapsed := time.Since(p.start)
 	status := fmt.Sprintf("%s: %.1fs, waiting for %s", p.name, elapsed.Seconds(), p.missing)

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -239,10 +240,10 @@ func (p *process) kill() error {
 
 // pollEnd waits until a process has ended.
 func pollEnd(h *proc.Handle) {
-	pace := newPace(time.Time{})
-	defer pace.stop()
+	pace := podlog.NewPace(time.Time{})
+	defer pace.Stop()
 	for !h.Ended() {
-		<-pace.next(false)
+		<-pace.Next(false)
 	}
 }
 

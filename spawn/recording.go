@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/podlog"
 	"golang.org/x/sys/unix"
 )
 
@@ -101,7 +102,7 @@ func (r *Recording) Scenario() (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# What pod %s did on %s, as far as its parent could see.\n", Printable(r.Pod), r.Timeline.Start.UTC().Format("2006-01-02 15:04:05 MST"))
+	fmt.Fprintf(&b, "# What pod %s did on %s, as far as its parent could see.\n", podlog.Printable(r.Pod), r.Timeline.Start.UTC().Format("2006-01-02 15:04:05 MST"))
 	if left := r.Size - int64(len(r.text)); left > 0 {
 		fmt.Fprintf(&b, "# %d bytes in the middle of its log are left out.\n", left)
 	}
@@ -133,7 +134,7 @@ func (r *Recording) pattern() string {
 	pattern := regexp.QuoteMeta(line)
 	for _, path := range []string{r.socket, r.Dir} {
 		if path != "" {
-			pattern = strings.ReplaceAll(pattern, regexp.QuoteMeta(Printable(path)), ".*")
+			pattern = strings.ReplaceAll(pattern, regexp.QuoteMeta(podlog.Printable(path)), ".*")
 		}
 	}
 	return "^" + pattern
@@ -247,9 +248,9 @@ func (r *Recording) read() error {
 	}
 	r.socket = ""
 	for _, line := range bytes.SplitAfter(r.text, []byte("\n")) {
-		if isReadyLine(line) {
-			told, _ := parseReady(bytes.TrimRight(line, "\r\n"))
-			r.socket = told.socket
+		if podlog.IsReady(line) {
+			told, _ := podlog.ParseReady(bytes.TrimRight(line, "\r\n"))
+			r.socket = told.Socket
 			break
 		}
 	}
@@ -262,7 +263,7 @@ func (r *Recording) readyLine() (found span) {
 	for begins := true; ; {
 		part, err := log.ReadSlice('\n')
 		found.to = found.from + int64(len(part))
-		if begins && isReadyLine(part) || err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		if begins && podlog.IsReady(part) || err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return found
 		}
 		begins, found.from = err == nil, found.to

@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
 )
@@ -86,23 +87,17 @@ func (r resident) close() {
 
 // announcedSocket returns the path in the ready line of a pod's log; "" if that has none,
 // or another pod's.
-func announcedSocket(dir *safefile.Dir, name string, late time.Time) (path string) {
+func announcedSocket(dir *safefile.Dir, name string, late time.Time) (socket string) {
 	file, err := dir.Open(logName)
 	if err != nil {
 		return ""
 	}
-	defer file.Close()
-	r := logReader{file: file, lineSplitter: lineSplitter{skip: beforeTail}}
-	_ = r.drain(func(line []byte, _ bool) error {
-		if !isReadyLine(line) {
-			return nil
-		}
-		if told, err := parseReady(line); err == nil && told.name == name {
-			path = told.socket
-		}
-		return errStopFollowing
-	}, func() bool { return time.Now().After(late) })
-	return path
+	log := podlog.Watch(file, nil)
+	defer log.Close()
+	if told, err := log.Ready(late); err == nil && told.Name == name {
+		return told.Socket
+	}
+	return ""
 }
 
 func (r resident) process() string {
@@ -136,7 +131,7 @@ func (p *podspawn) list(context.Context) error {
 			err = lines.Encode(r)
 		} else {
 			age := time.Duration(r.AgeS * float64(time.Second)).Round(time.Second)
-			_, err = fmt.Fprintf(table, "%s\t%s\t%s\t%v\t%s\n", Printable(r.Name), r.State, r.process(), age, Printable(r.Socket))
+			_, err = fmt.Fprintf(table, "%s\t%s\t%s\t%v\t%s\n", podlog.Printable(r.Name), r.State, r.process(), age, podlog.Printable(r.Socket))
 		}
 		if err != nil {
 			return err
@@ -156,7 +151,7 @@ func (p *podspawn) resident() (resident, error) {
 	}
 	podDir := below(dir, p.cfg.PodName)
 	if info, err := os.Lstat(podDir); err != nil || !info.IsDir() {
-		return resident{}, fmt.Errorf("there is no pod %s in %s (podspawn -list shows those that are there)", Printable(p.cfg.PodName), Printable(dir))
+		return resident{}, fmt.Errorf("there is no pod %s in %s (podspawn -list shows those that are there)", podlog.Printable(p.cfg.PodName), podlog.Printable(dir))
 	}
 	return look(podDir, time.Now().Add(lookTime)), nil
 }
@@ -167,12 +162,12 @@ func (p *podspawn) stop(ctx context.Context) error {
 		return err
 	}
 	defer r.close()
-	began, name := time.Now(), Printable(r.Name)
+	began, name := time.Now(), podlog.Printable(r.Name)
 	end, err := r.interrupt()
 	if err != nil {
 		err = fmt.Errorf("pod %s (%s) was not stopped: %w", name, r.State, err)
 		if r.State == "stale" {
-			err = fmt.Errorf("%w; rm -r %s removes what it has left", err, shellWord(filepath.Dir(r.Log)))
+			err = fmt.Errorf("%w; rm -r %s removes what it has left", err, podlog.ShellWord(filepath.Dir(r.Log)))
 		}
 		return err
 	}
@@ -187,7 +182,7 @@ func (p *podspawn) stop(ctx context.Context) error {
 		case r.PID == 0:
 			return fmt.Errorf("pod %s still answers %v after it was asked to stop, and cannot be killed: %w", name, p.grace, r.unknown)
 		case !p.kill:
-			return fmt.Errorf("pod %s still runs %v after SIGINT: process %d; podspawn -stop -kill %s kills it", name, p.grace, r.PID, shellWord(r.Name))
+			return fmt.Errorf("pod %s still runs %v after SIGINT: process %d; podspawn -stop -kill %s kills it", name, p.grace, r.PID, podlog.ShellWord(r.Name))
 		}
 		if err := Adopt(r.owner).process.kill(); err != nil {
 			return fmt.Errorf("pod %s: %w", name, err)
@@ -196,7 +191,7 @@ func (p *podspawn) stop(ctx context.Context) error {
 	}
 	left := ""
 	if _, err := os.Stat(r.Log); err == nil {
-		left = "\nlog     " + Printable(r.Log)
+		left = "\nlog     " + podlog.Printable(r.Log)
 	}
 	_, err = fmt.Fprintf(p.stdout, "pod %s %s after %v%s\n", name, how, time.Since(began).Round(time.Millisecond), left)
 	return err
@@ -231,9 +226,9 @@ func (r resident) request() (end <-chan struct{}, err error) {
 		defer close(done)
 		_, _ = io.Copy(io.Discard, conn)
 		conn.Close()
-		pace := newPace(time.Time{})
+		pace := podlog.NewPace(time.Time{})
 		for _, err := proc.Listener(r.Socket); err == nil; _, err = proc.Listener(r.Socket) {
-			<-pace.next(false)
+			<-pace.Next(false)
 		}
 	}()
 	return done, err
@@ -245,9 +240,9 @@ func (p *podspawn) follow(ctx context.Context) error {
 		return err
 	}
 	defer r.close()
-	log, err := OpenLog(r.Log, nil)
+	log, err := podlog.Open(r.Log, nil)
 	if err != nil {
-		return fmt.Errorf("pod %s has no log %s that can be read: %w", Printable(r.Name), Printable(r.Log), errors.Unwrap(err))
+		return fmt.Errorf("pod %s has no log %s that can be read: %w", podlog.Printable(r.Name), podlog.Printable(r.Log), errors.Unwrap(err))
 	}
 	defer log.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -263,14 +258,14 @@ func (p *podspawn) follow(ctx context.Context) error {
 		cancel()
 	}
 	print := func(line string) bool {
-		_, err = fmt.Fprintln(p.stdout, Printable(line))
+		_, err = fmt.Fprintln(p.stdout, podlog.Printable(line))
 		return err == nil
 	}
 	if over := log.Follow(ctx, print); over != nil && !errors.Is(over, context.Canceled) {
 		return over
 	}
-	if err == nil && len(log.pending) > 0 {
-		print(lineText(log.pending, log.cut))
+	if line, cut := log.Unfinished(); err == nil && len(line) > 0 {
+		print(podlog.LineText(line, cut))
 	}
 	if errors.Is(err, syscall.EPIPE) { // whoever read it has enough
 		return nil

@@ -34,13 +34,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"example.com/podharness/spawn/proc"
+	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/safefile"
 )
 
 // Start launches a pod and waits until it is ready. It may be called from many
@@ -70,12 +70,12 @@ type start struct {
 	plan
 	observer *Observer
 	made     fs.FileInfo // of the log, as it was made
-	log      *Log        // nil until it was made
+	log      *podlog.Log //  nil until it was made
 	process  *process    // nil until it was launched
-	tail     tail
+	tail     podlog.Tail
 	timeline Timeline
 	deadline time.Time
-	pace     *pace
+	pace     *podlog.Pace
 
 	socket        string // absolute; "" before the ready line
 	socketErr     error  // why the last connection failed
@@ -119,20 +119,21 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 		Name:       s.PodName,
 		PID:        s.process.pid,
 		SocketPath: s.socket,
-		LogPath:    s.log.file.Name(),
+		LogPath:    s.log.File().Name(),
 		Timeline:   s.timeline,
 		process:    s.process,
 	}, nil
 }
 
 func (s *start) failed(err error) error {
-	e := &Error{Pod: s.PodName, SocketPath: s.socket, Tail: s.tail.strings(), Timeline: s.timeline, Err: err}
+	e := &Error{Pod: s.PodName, SocketPath: s.socket, Tail: s.tail.Strings(), Timeline: s.timeline, Err: err}
 	e.Timeline.mark(&e.Timeline.Ended)
 	if s.log != nil {
-		e.LogPath = s.log.file.Name()
-		e.Unfinished = strings.ToValidUTF8(string(s.log.pending), "\uFFFD")
+		e.LogPath = s.log.File().Name()
+		unfinished, _ := s.log.Unfinished()
+		e.Unfinished = podlog.LineText(unfinished, false)
 		e.LogTrouble = logTrouble(e.LogPath)
-		if e.LogTrouble == "" && s.log.truncated && s.socket == "" {
+		if e.LogTrouble == "" && s.log.WasTruncated() && s.socket == "" {
 			e.LogTrouble = "the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not"
 		}
 	}
@@ -159,8 +160,8 @@ func (s *start) launch(ctx context.Context) error {
 	files := []uintptr{null.Fd(), null.Fd(), stderr.Fd()}
 	s.timeline.Start = time.Now()
 	s.deadline = s.timeline.Start.Add(s.ReadyTimeout)
-	pace := newPace(s.deadline)
-	defer pace.stop()
+	pace := podlog.NewPace(s.deadline)
+	defer pace.Stop()
 	for {
 		s.process, err = startProcess(s.program, argv, &syscall.ProcAttr{Dir: s.Dir, Env: s.environ, Files: files})
 		if err == nil {
@@ -178,7 +179,7 @@ func (s *start) launch(ctx context.Context) error {
 			return s.launchError(explainExec(s.program, err))
 		}
 		select {
-		case <-pace.next(false):
+		case <-pace.Next(false):
 		case <-ctx.Done():
 		}
 	}
@@ -190,10 +191,10 @@ func (s *start) openLog() (stderr *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.log = watchLog(reader)
-	s.log.grown = s.observer.Grown
+	s.log = podlog.New(reader)
+	s.log.Grown = s.observer.Grown
 	if s.Progress == nil && s.observer.Line == nil {
-		s.log.skip = beforeTail
+		s.log.OnlyTail = true
 	}
 	s.observer.Log = s.log
 	if s.made, err = stderr.Stat(); err != nil {
@@ -202,13 +203,111 @@ func (s *start) openLog() (stderr *os.File, err error) {
 	return stderr, err
 }
 
+// logName is the log's name in the pod directory.
+const logName = "stderr.log"
+
+// createLog makes the pod directory and the log, and opens it twice: for the
+// pod, which appends to it, and for a reader. fresh has an older log replaced,
+// not truncated. Links are refused: whoever can put one there would choose what
+// gets overwritten.
+func createLog(podDir string, fresh bool) (stderr, reader *os.File, err error) {
+	if err := createPodDir(podDir); err != nil {
+		return nil, nil, err
+	}
+	path := below(podDir, logName)
+	if fresh {
+		_ = os.Remove(path)
+	}
+	if stderr, err = openLogFile(path); err != nil {
+		return nil, nil, err
+	}
+	if reader, err = safefile.Open(path); err != nil {
+		stderr.Close()
+		return nil, nil, fmt.Errorf("create pod log: %w", err)
+	}
+	return stderr, reader, nil
+}
+
+// openLogFile opens the log for appending, empty and 0600: what the pod writes after its
+// log was truncated goes to the new end of the file, not to the old one.
+func openLogFile(path string) (*os.File, error) {
+	// Without waiting, should somebody have put a FIFO there.
+	stderr, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		if info, statErr := os.Lstat(path); statErr == nil && !info.Mode().IsRegular() {
+			return nil, notRegular(path, info)
+		}
+		return nil, fmt.Errorf("create pod log: %w", err)
+	}
+	info, err := stderr.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		stderr.Close()
+		return nil, notRegular(path, info)
+	case info.Sys().(*syscall.Stat_t).Nlink > 1:
+		// To truncate it would be to truncate a file elsewhere: it gets one name less.
+		stderr.Close()
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("create pod log: %w", err)
+		}
+		return openLogFile(path)
+	case info.Size() > 0:
+		err = stderr.Truncate(0)
+	}
+	if err == nil && info.Mode().Perm() != 0o600 {
+		err = stderr.Chmod(0o600)
+	}
+	if err == nil {
+		err = syscall.SetNonblock(int(stderr.Fd()), false) // the pod shares the flag
+	}
+	if err != nil {
+		stderr.Close()
+		return nil, fmt.Errorf("create pod log: %w", err)
+	}
+	return stderr, nil
+}
+
+func notRegular(path string, info fs.FileInfo) error {
+	return fmt.Errorf("pod log %s is a %s, not a regular file: remove it", path, fileKind(info))
+}
+
+func createPodDir(dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	var info fs.FileInfo
+	if err == nil {
+		info, err = os.Lstat(dir)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("create pod directory: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("pod directory %s is a %s, not a directory of its own: remove it", dir, fileKind(info))
+	case int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid():
+		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", dir, info.Sys().(*syscall.Stat_t).Uid, os.Geteuid())
+	}
+	return nil
+}
+
+func fileKind(info fs.FileInfo) string {
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return "symbolic link"
+	case info.IsDir():
+		return "directory"
+	case info.Mode().IsRegular():
+		return "regular file"
+	}
+	return "special file"
+}
+
 // await looks until the pod is ready, and returns the verdict if that cannot be.
 func (s *start) await(ctx context.Context) error {
 	if s.observer.Launched != nil {
 		s.observer.Launched(s.process.pid)
 	}
-	s.pace = newPace(s.deadline)
-	defer s.pace.stop()
+	s.pace = podlog.NewPace(s.deadline)
+	defer s.pace.Stop()
 	defer func() {
 		if s.unwatchSocket != nil {
 			s.unwatchSocket()
@@ -228,12 +327,12 @@ func (s *start) await(ctx context.Context) error {
 func (s *start) look(ctx context.Context) (ready bool, err error) {
 	// What is over by now is judged by all that it has left in the log.
 	ended, late, cancelled := s.process.isDone(), !time.Now().Before(s.deadline), ctx.Err()
-	offset := s.log.offset
-	if s.more, err = s.log.read(s.line); err != nil {
+	offset := s.log.Offset()
+	if s.more, err = s.log.Read(s.line); err != nil {
 		return false, err
 	}
-	if s.log.offset != offset {
-		s.pace.woken()
+	if s.log.Offset() != offset {
+		s.pace.Woken()
 	}
 	switch {
 	case ended:
@@ -268,17 +367,18 @@ func (s *start) wait(ctx context.Context) {
 	}
 	if s.socket != "" && s.unwatchSocket == nil {
 		dir := s.socket[:strings.LastIndexByte(s.socket, '/')+1]
-		if stop, ok := watchPath(dir, socketEvents, s.log.wake); ok {
+		if stop, ok := s.log.WatchDir(dir); ok {
 			s.unwatchSocket = stop
 			return // it may have appeared just before
 		}
 	}
 	// Events tell of a socket that appears in its directory, but not of one that
 	// is listened on or has room again, nor of what happens behind a link.
+	wake, watched := s.log.Wake()
 	select {
-	case <-s.log.wake:
-		s.pace.woken()
-	case <-s.pace.next(s.log.watched && s.socket == ""):
+	case <-wake:
+		s.pace.Woken()
+	case <-s.pace.Next(watched && s.socket == ""):
 	case <-s.process.done:
 	case <-ctx.Done():
 	}
@@ -289,7 +389,7 @@ func (s *start) exited(ctx context.Context) error {
 	// Whatever it left in its group must not go on writing.
 	_ = s.process.signal(syscall.SIGKILL)
 	late := func() bool { return ctx.Err() != nil || time.Now().After(s.deadline) }
-	if err := s.log.drain(s.line, late); err != nil {
+	if err := s.log.Drain(s.line, late); err != nil {
 		return err
 	}
 	if state := s.process.exitState(); state != nil {
@@ -302,51 +402,15 @@ func (s *start) exited(ctx context.Context) error {
 func (s *start) line(line []byte, cut bool) error {
 	s.timeline.mark(&s.timeline.FirstLine)
 	if s.observer.Line != nil {
-		s.observer.Line(lineText(line, cut))
+		s.observer.Line(podlog.LineText(line, cut))
 	}
-	if s.socket == "" && isReadyLine(line) {
+	if s.socket == "" && podlog.IsReady(line) {
 		s.timeline.mark(&s.timeline.ReadyLine)
 		return s.ready(line, cut)
 	}
-	s.tail.add(line, cut)
+	s.tail.Add(line, cut)
 	if s.Progress != nil {
-		s.Progress(lineText(line, cut))
+		s.Progress(podlog.LineText(line, cut))
 	}
 	return nil
-}
-
-// ready takes the ready line.
-func (s *start) ready(line []byte, cut bool) error {
-	told, err := parseReady(line)
-	if cut {
-		err = errors.New("it is longer than 64 KiB")
-	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %q (%w)", ErrMalformedReady, abbreviate(lineText(line, cut)), err)
-	case told.name != s.PodName:
-		return fmt.Errorf("%w: got %q, want %q", ErrNameMismatch, told.name, s.PodName)
-	}
-	s.socket = told.socket
-	if !filepath.IsAbs(told.socket) {
-		s.socket = below(proc.WorkingDir(s.process.pid, s.Dir), told.socket)
-	}
-	return nil
-}
-
-const isStoppedNote = "; the process is stopped, as by SIGSTOP"
-
-// missing says what has not happened yet, and why.
-func (s *start) missing() string {
-	missing := "the ready line"
-	if s.socket != "" {
-		missing = "its socket " + s.socket
-		if s.socketErr != nil {
-			missing += " (" + socketTrouble(s.socket, s.socketErr) + ")"
-		}
-	}
-	if proc.Stopped(s.process.pid) {
-		missing += isStoppedNote
-	}
-	return missing
 }

@@ -15,6 +15,7 @@ import (
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"golang.org/x/sys/unix"
 )
 
@@ -179,7 +180,7 @@ func (s *sweepCase) onLaunch(idle func()) {
 	defer idle()
 	begun, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
-	log, err := spawn.OpenLog(s.trace, func(size int64) {
+	log, err := podlog.Open(s.trace, func(size int64) {
 		if size > 0 {
 			cancel()
 		}

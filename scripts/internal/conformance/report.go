@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"github.com/jstemmer/go-junit-report/v2/junit"
 )
 
@@ -109,12 +109,12 @@ func indented(lines []string) string {
 	return b.String()
 }
 
-// Printable returns text of several lines as spawn.Printable returns one, without what
+// Printable returns text of several lines as podlog.Printable returns one, without what
 // is not UTF-8.
 func Printable(text string) string {
 	all := strings.Split(strings.ToValidUTF8(text, "\uFFFD"), "\n")
 	for i, line := range all {
-		all[i] = spawn.Printable(line)
+		all[i] = podlog.Printable(line)
 	}
 	return strings.Join(all, "\n")
 }

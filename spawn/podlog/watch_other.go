@@ -1,10 +1,10 @@
 //go:build unix && (!linux || portable)
 
-package spawn
+package podlog
 
 const (
-	logEvents    = 0
-	socketEvents = 0
+	logEvents = 0
+	dirEvents = 0
 )
 
 // watchPath tells that there is no way to be woken here: the caller polls.

@@ -1,4 +1,4 @@
-package spawn
+package podlog
 
 import (
 	"fmt"
@@ -31,14 +31,14 @@ func TestParseReady(t *testing.T) {
 		{line: "YOI-READY\talpha\t/" + strings.Repeat("x", unix.PathMax-1), refused: fmt.Sprintf("its socket path has %d bytes, and no system call takes more than %d", unix.PathMax, unix.PathMax-1)},
 	} {
 		t.Run(tc.line[:min(len(tc.line), 40)], func(t *testing.T) {
-			assert.True(t, isReadyLine([]byte(tc.line)))
-			told, err := parseReady([]byte(tc.line))
+			assert.True(t, IsReady([]byte(tc.line)))
+			told, err := ParseReady([]byte(tc.line))
 			if tc.refused != "" {
 				assert.EqualError(t, err, tc.refused)
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, announcement{tc.name, tc.socket}, told)
+			assert.Equal(t, Ready{tc.name, tc.socket}, told)
 		})
 	}
 }
@@ -49,7 +49,7 @@ func TestOrdinaryLines(t *testing.T) {
 		"", "YOI-READY", "YOI-READY alpha /run/sock", " YOI-READY\talpha\t/run/sock", "yoi-ready\talpha\t/run/sock",
 		"YOI-READYX\talpha\t/run/sock", "log: YOI-READY\talpha\t/run/sock",
 	} {
-		assert.False(t, isReadyLine([]byte(line)), "%q", line)
+		assert.False(t, IsReady([]byte(line)), "%q", line)
 	}
 }
 
@@ -58,8 +58,8 @@ func FuzzParseReady(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, rest string) {
-		told, err := parseReady([]byte("YOI-READY\t" + rest))
-		if err == nil && (told.name == "" || told.socket == "" || strings.Contains(told.name, "\t") || rest != told.name+"\t"+told.socket) {
+		told, err := ParseReady([]byte("YOI-READY\t" + rest))
+		if err == nil && (told.Name == "" || told.Socket == "" || strings.Contains(told.Name, "\t") || rest != told.Name+"\t"+told.Socket) {
 			t.Fatalf("%q: read as %q", rest, told)
 		}
 		if name, socket, _ := strings.Cut(rest, "\t"); err != nil && name != "" && socket != "" && len(socket) < unix.PathMax && !strings.Contains(socket, "\x00") {

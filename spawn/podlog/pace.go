@@ -1,4 +1,4 @@
-package spawn
+package podlog
 
 import "time"
 
@@ -14,21 +14,22 @@ const (
 	lastSlowLook  = 8 * time.Second
 )
 
-// pace is the one timer of a wait: it says when to look again unasked, and
-// never later than the deadline.
-type pace struct {
+// A Pace is the one timer of a wait. It says when to look again if no event says
+// so, and never later than the deadline.
+type Pace struct {
 	timer       *time.Timer
 	deadline    time.Time // zero = none
 	quick, slow time.Duration
 }
 
-func newPace(deadline time.Time) *pace {
-	return &pace{deadline: deadline, quick: firstLook, slow: firstSlowLook}
+// NewPace returns the pace of a wait that begins; the zero deadline is none.
+func NewPace(deadline time.Time) *Pace {
+	return &Pace{deadline: deadline, quick: firstLook, slow: firstSlowLook}
 }
 
-// next returns a channel that receives when it is time to look again: rarely
+// Next returns a channel that receives when it is time to look again: rarely
 // where events tell of any change.
-func (p *pace) next(watched bool) <-chan time.Time {
+func (p *Pace) Next(watched bool) <-chan time.Time {
 	delay, last := &p.quick, lastLook
 	if watched {
 		delay, last = &p.slow, lastSlowLook
@@ -46,10 +47,11 @@ func (p *pace) next(watched bool) <-chan time.Time {
 	return p.timer.C
 }
 
-// woken starts the delays over: something happened, more may follow at once.
-func (p *pace) woken() { p.quick, p.slow = firstLook, firstSlowLook }
+// Woken starts the delays over: something happened, more may follow at once.
+func (p *Pace) Woken() { p.quick, p.slow = firstLook, firstSlowLook }
 
-func (p *pace) stop() {
+// Stop ends the timer.
+func (p *Pace) Stop() {
 	if p.timer != nil {
 		p.timer.Stop()
 	}

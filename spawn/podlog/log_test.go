@@ -1,4 +1,4 @@
-package spawn
+package podlog
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,13 +19,13 @@ import (
 // collect splits data that comes in pieces of the given sizes, the last of
 // which is used again and again.
 func collect(data []byte, sizes ...int) (lines []string, unfinished string) {
-	var s lineSplitter
+	var s Splitter
 	for i := 0; len(data) > 0; i++ {
 		n := max(1, sizes[min(i, len(sizes)-1)])
 		n = min(n, len(data))
 		piece := bytes.Clone(data[:n])
-		_ = s.split(piece, func(line []byte, cut bool) error {
-			lines = append(lines, lineText(line, cut))
+		_ = s.Split(piece, func(line []byte, cut bool) error {
+			lines = append(lines, LineText(line, cut))
 			return nil
 		})
 		for j := range piece { // nothing may keep a piece
@@ -68,10 +67,10 @@ func TestLineSplitter(t *testing.T) {
 
 func TestLineSplitterKeepsLittleOfAnEndlessLine(t *testing.T) {
 	t.Parallel()
-	var s lineSplitter
+	var s Splitter
 	piece := bytes.Repeat([]byte("x"), 1<<20)
 	for range 100 {
-		require.NoError(t, s.split(piece, func([]byte, bool) error { return errors.New("a line") }))
+		require.NoError(t, s.Split(piece, func([]byte, bool) error { return errors.New("a line") }))
 	}
 	assert.LessOrEqual(t, cap(s.pending), 2*maxLine)
 }
@@ -102,13 +101,13 @@ func FuzzLogReaderFollowsAGrowingFile(f *testing.F) {
 		file, err := os.Open(path)
 		require.NoError(t, err)
 		defer file.Close()
-		r := logReader{file: file}
+		r := &Log{file: file}
 		var lines []string
 		read := func() {
 			for more := true; more; {
 				var err error
-				more, err = r.read(func(line []byte, cut bool) error {
-					lines = append(lines, lineText(line, cut))
+				more, err = r.Read(func(line []byte, cut bool) error {
+					lines = append(lines, LineText(line, cut))
 					return nil
 				})
 				require.NoError(t, err)
@@ -127,14 +126,14 @@ func FuzzLogReaderFollowsAGrowingFile(f *testing.F) {
 
 func TestTailKeepsTheLastLines(t *testing.T) {
 	t.Parallel()
-	var got tail
-	assert.Empty(t, got.strings())
+	var got Tail
+	assert.Empty(t, got.Strings())
 	var want []string
 	for i := range 20 {
 		line := fmt.Sprint("line ", i)
 		want = append(want, line)
-		got.add([]byte(line), false)
-		assert.Equal(t, want[max(0, len(want)-tailLines):], got.strings())
+		got.Add([]byte(line), false)
+		assert.Equal(t, want[max(0, len(want)-tailLines):], got.Strings())
 	}
 }
 
@@ -245,11 +244,11 @@ func TestRewrittenLogIsReadFromItsStart(t *testing.T) {
 			file, err := os.Open(path)
 			require.NoError(t, err)
 			defer file.Close()
-			r := logReader{file: file}
+			r := &Log{file: file}
 			var lines []string
 			read := func() {
-				require.NoError(t, r.drain(func(line []byte, cut bool) error {
-					lines = append(lines, lineText(line, cut))
+				require.NoError(t, r.Drain(func(line []byte, cut bool) error {
+					lines = append(lines, LineText(line, cut))
 					return nil
 				}, nil))
 			}
@@ -268,7 +267,7 @@ func TestSizeIsToldWhenItHasChanged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	require.NoError(t, os.WriteFile(path, []byte("hello\n"), 0o600))
 	var sizes []int64
-	l, err := OpenLog(path, func(size int64) { sizes = append(sizes, size) })
+	l, err := Open(path, func(size int64) { sizes = append(sizes, size) })
 	require.NoError(t, err)
 	defer l.Close()
 	for _, size := range []int64{6, 6, 6, 2, 9} {
@@ -280,20 +279,20 @@ func TestSizeIsToldWhenItHasChanged(t *testing.T) {
 
 func TestPace(t *testing.T) {
 	t.Parallel()
-	next := func(p *pace, watched bool) time.Duration {
+	next := func(p *Pace, watched bool) time.Duration {
 		begin := time.Now()
-		defer p.stop()
+		defer p.Stop()
 		select {
-		case <-p.next(watched):
+		case <-p.Next(watched):
 		case <-time.After(10 * time.Second):
 		}
 		return time.Since(begin)
 	}
-	p := newPace(time.Now().Add(10 * time.Millisecond))
+	p := NewPace(time.Now().Add(10 * time.Millisecond))
 	assert.Less(t, next(p, true), firstSlowLook, "no look is later than the deadline")
-	p = newPace(time.Time{})
+	p = NewPace(time.Time{})
 	assert.GreaterOrEqual(t, next(p, true), firstSlowLook, "without a deadline it waits")
-	p = newPace(time.Now().Add(time.Hour))
+	p = NewPace(time.Now().Add(time.Hour))
 	for range 20 {
 		next(p, false)
 	}
@@ -301,8 +300,8 @@ func TestPace(t *testing.T) {
 	assert.Equal(t, firstSlowLook, p.slow)
 	assert.GreaterOrEqual(t, next(p, false), lastLook)
 	p.slow = lastSlowLook
-	p.woken()
-	assert.Equal(t, newPace(time.Time{}).quick, p.quick)
+	p.Woken()
+	assert.Equal(t, NewPace(time.Time{}).quick, p.quick)
 	assert.Equal(t, firstSlowLook, p.slow)
 }
 
@@ -324,87 +323,4 @@ func TestFollowKeepsADeadline(t *testing.T) {
 		assert.Equal(t, all, lines == 1<<20, "%s: %d lines", name, lines)
 		assert.Positive(t, lines, "there is a last look")
 	}
-}
-
-// watcher returns what Start makes of a pod's lines, with or without somebody
-// who wants to see each of them.
-func watcher(progress func(string)) *start {
-	s := &start{
-		plan:     plan{Config: Config{PodName: "alpha", Dir: "/", Progress: progress}},
-		observer: &Observer{}, log: &Log{}, process: &process{pid: -1},
-	}
-	s.timeline.Start = time.Now()
-	if progress == nil {
-		s.log.skip = beforeTail
-	}
-	return s
-}
-
-// FuzzLinesThatNobodyWantsChangeNothing compares what Start knows at the end.
-func FuzzLinesThatNobodyWantsChangeNothing(f *testing.F) {
-	many := strings.Repeat("one\ntwo\n\nlog YOI-READY\talpha\ts\n", 10)
-	f.Add([]byte(many), 1000, 7)
-	f.Add([]byte(many+"YOI-READY\talpha\ta/b\nYOI-READY\tbeta\tc\n"+many), 1000, 1000)
-	f.Add([]byte(many+"YOI-READY\tbeta\ta/b\n"+many), 200, 1000)
-	f.Add([]byte("YOI-READY\talpha\t\r\n"+many), 1, 3)
-	f.Add([]byte(strings.Repeat("\n", 20)+"YOI-READY\talpha\ts\n"+strings.Repeat("\n", 20)+"YOI"), 10, 100)
-	f.Fuzz(func(t *testing.T, data []byte, first, rest int) {
-		feed := func(s *start) (err error) {
-			for size, data := max(1, first), data; len(data) > 0 && err == nil; size = max(1, rest) {
-				size = min(size, len(data))
-				err = s.log.split(data[:size], s.line)
-				data = data[size:]
-			}
-			return err
-		}
-		all, some := watcher(func(string) {}), watcher(nil)
-		require.Equal(t, feed(all), feed(some))
-		require.Equal(t, all.tail.strings(), some.tail.strings())
-		require.Equal(t, string(all.log.pending), string(some.log.pending))
-		require.Equal(t, all.socket, some.socket)
-		require.Equal(t, all.timeline.FirstLine > 0, some.timeline.FirstLine > 0)
-	})
-}
-
-// BenchmarkFollow has Start's eyes follow a log of 1 GiB that is there, and cat
-// read it.
-func BenchmarkFollow(b *testing.B) {
-	size := int64(1 << 30)
-	if testing.Short() {
-		size = 1 << 26
-	}
-	path := filepath.Join(b.TempDir(), "log")
-	cat := func(to string) *exec.Cmd {
-		return exec.Command("sh", "-c", `cat "$0" > "$1"`, path, to)
-	}
-	file, err := os.Create(path)
-	require.NoError(b, err)
-	lines := []byte(strings.Repeat(strings.Repeat("x", 79)+"\n", 1<<20/80))
-	for written := int64(0); written < size; written += int64(len(lines)) {
-		_, err := file.Write(lines)
-		require.NoError(b, err)
-	}
-	require.NoError(b, file.Close())
-	require.NoError(b, cat(os.DevNull).Run())
-	b.SetBytes(size)
-	var ours, cats time.Duration
-	for range b.N {
-		begin := time.Now()
-		require.NoError(b, cat(os.DevNull).Run())
-		cats += time.Since(begin)
-
-		file, err := os.Open(path)
-		require.NoError(b, err)
-		s := watcher(nil)
-		s.log.file = file
-		begin = time.Now()
-		for more := true; more; {
-			more, err = s.log.read(s.line)
-			require.NoError(b, err)
-		}
-		ours += time.Since(begin)
-		file.Close()
-		require.Len(b, s.tail.strings(), tailLines)
-	}
-	b.ReportMetric(float64(ours)/float64(cats), "follow/cat")
 }

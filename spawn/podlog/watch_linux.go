@@ -1,6 +1,6 @@
 //go:build !portable
 
-package spawn
+package podlog
 
 import (
 	"encoding/binary"
@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	logEvents    = unix.IN_MODIFY
-	socketEvents = unix.IN_CREATE | unix.IN_MOVED_TO
+	logEvents = unix.IN_MODIFY
+	dirEvents = unix.IN_CREATE | unix.IN_MOVED_TO
 )
 
 // watches is the one inotify instance of the process. A user has few of them

@@ -1,0 +1,37 @@
+package podlog
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// Printable returns s with everything escaped that could move a terminal's cursor or
+// hide text, such as control characters. Nothing that a pod wrote should reach a
+// terminal in any other form.
+func Printable(s string) string {
+	hidden := func(r rune) bool { return !unicode.IsPrint(r) }
+	if strings.IndexFunc(s, hidden) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		text := string(r)
+		if hidden(r) {
+			text = strings.Trim(strconv.QuoteRune(r), "'")
+		}
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
+// ShellWord quotes a word that a shell would not take as it stands.
+func ShellWord(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("%+,-./:=@_", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(Printable(s), "'", `'\''`) + "'"
+}

@@ -726,9 +726,15 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 	if a == nil {
 		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.dir("run"), name, "stderr.log")))
 	}
-	timeline, socket := a.seen()
-	if socket == "" {
+	timeline, told, err := a.seen()
+	socket := told.Socket
+	switch {
+	case timeline.ReadyLine == 0:
 		return nil, errors.New("it has written no ready line")
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", spawn.ErrMalformedReady, err)
+	case told.Name != name:
+		return nil, fmt.Errorf("%w: got %q, want %q", spawn.ErrNameMismatch, told.Name, name)
 	}
 	if !filepath.IsAbs(socket) {
 		socket = b.whereThePodIs(name, socket)

@@ -175,6 +175,28 @@ func TestAdoptSaysWhatIsMissing(t *testing.T) {
 	assert.ErrorContains(t, err, "\n\t\tloading")
 }
 
+// TestAdoptTakesNoPodOfAnotherName has a client that does not look at the ready line.
+func TestAdoptTakesNoPodOfAnotherName(t *testing.T) {
+	t.Parallel()
+	for program, want := range map[string]string{
+		"bind; ready '{name}-other'; serve":                 `pod became ready under another name: got "alpha-other", want "alpha"`,
+		`bind; raw "YOI-READY\t\t{socket}\n"; ready; serve`: "malformed ready line: it has no name",
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			client := harness.StartClient(t, harness.ClientConfig{
+				Program: "/bin/sh", Pod: harness.FakePod(program),
+				Args: []string{"-c", `mkdir "$YOI_RUNTIME_DIR/alpha"; exec $YOI_POD_RUNTIME_COMMAND --workspace / --pod alpha 2>"$YOI_RUNTIME_DIR/alpha/stderr.log"`},
+			})
+			require.Eventually(t, func() bool {
+				_, err := harness.TryAdopt(t, "alpha", time.Millisecond)
+				return err != nil && strings.Contains(err.Error(), ": "+want+"\n")
+			}, patience, time.Millisecond)
+			require.NoError(t, client.Stop())
+		})
+	}
+}
+
 func TestPodThatIsLeftIsStoppedGracefully(t *testing.T) {
 	t.Parallel()
 	tb := newTB(t)

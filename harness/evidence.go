@@ -47,8 +47,9 @@ type attempt struct {
 
 	// Under the evidence's lock.
 	life
-	socket string // that a client's pod has announced
-	shown  bool   // a message of the failed test has the last lines
+	told    podlog.Ready // in the ready line of a client's pod
+	toldErr error        // what is wrong with that line
+	shown   bool         // a message of the failed test has the last lines
 }
 
 // newEvidence returns the evidence of the test of a sandbox.
@@ -228,7 +229,7 @@ func (e *evidence) attemptOfClient(pod string, log *os.File) *attempt {
 
 // see notes what a line of a client's pod tells of its start.
 func (a *attempt) see(line string) {
-	if timeline, socket := a.seen(); timeline.FirstLine > 0 && socket != "" {
+	if timeline, _, _ := a.seen(); timeline.ReadyLine > 0 {
 		return
 	}
 	a.change(func() {
@@ -236,18 +237,18 @@ func (a *attempt) see(line string) {
 		if a.Timeline.FirstLine == 0 {
 			a.Timeline.FirstLine = since
 		}
-		fields := strings.SplitN(line, "\t", 3)
-		if a.Timeline.ReadyLine == 0 && len(fields) == 3 && fields[0] == "YOI-READY" {
-			a.Timeline.ReadyLine, a.socket = since, fields[2]
+		if podlog.IsReady([]byte(line)) {
+			a.Timeline.ReadyLine = since
+			a.told, a.toldErr = podlog.ParseReady([]byte(line))
 		}
 	})
 }
 
 // seen returns what a client's pod has told of its start so far.
-func (a *attempt) seen() (spawn.Timeline, string) {
+func (a *attempt) seen() (spawn.Timeline, podlog.Ready, error) {
 	a.e.mu.Lock()
 	defer a.e.mu.Unlock()
-	return a.Timeline, a.socket
+	return a.Timeline, a.told, a.toldErr
 }
 
 // has reports whether a file is one of the logs.

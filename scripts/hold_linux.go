@@ -20,6 +20,7 @@ import (
 	"time"
 	"unsafe"
 
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -243,9 +244,9 @@ func (h *holder) act(w write, line string) []byte {
 	}
 	// A relative path counts from there, here and for whoever looks at this process.
 	_ = os.Chdir(fmt.Sprintf("/proc/%d/cwd", w.thread))
-	_, path, _ := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(line, "\r"), "YOI-READY\t"), "\t")
+	told, _ := podlog.ParseReady([]byte(strings.TrimSuffix(line, "\r")))
 	found := "is listened on"
-	if _, err := proc.Listener(path); err != nil && !errors.Is(err, unix.EAGAIN) { // a full backlog
+	if _, err := proc.Listener(told.Socket); err != nil && !errors.Is(err, unix.EAGAIN) { // a full backlog
 		found = fmt.Sprintf("is not listened on yet (%v)", err)
 	}
 	return fmt.Appendf(nil, "podharness: its socket %s\n%s\n", found, line)

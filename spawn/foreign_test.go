@@ -259,6 +259,10 @@ func TestSubreaperReapsWhatItKills(t *testing.T) {
 			t.Helper()
 			require.Eventually(t, func() bool { return zombies() == 0 }, patience, time.Millisecond, "zombies after %s", what)
 		}
+		gone := func(pod *spawn.Pod) { // a moment after its zombies are
+			t.Helper()
+			require.Eventually(t, func() bool { return errors.Is(pod.Signal(syscall.SIGKILL), os.ErrProcessDone) }, patience, time.Millisecond)
+		}
 		for range 5 {
 			mustFail(t, context.Background(), fake(t, child+child+"exit 7"))
 			mustFail(t, context.Background(), fake(t, child+"ready other; hang"))
@@ -267,14 +271,14 @@ func TestSubreaperReapsWhatItKills(t *testing.T) {
 			pod := mustStart(t, fake(t, child+"bind; ready; serve"))
 			kill(t, pod)
 			none("a kill of the group")
-			assert.ErrorIs(t, pod.Signal(syscall.SIGKILL), os.ErrProcessDone)
+			gone(pod)
 
 			pod = mustStart(t, fake(t, child+"bind; ready; serve"))
 			require.NoError(t, pod.Signal(syscall.SIGINT)) // the child stays
 			waitDone(t, pod)
 			require.NoError(t, pod.Signal(syscall.SIGKILL))
 			none("a kill of what was left")
-			require.Eventually(t, func() bool { return errors.Is(pod.Signal(syscall.SIGKILL), os.ErrProcessDone) }, patience, time.Millisecond)
+			gone(pod)
 		}
 		return
 	}

@@ -144,7 +144,9 @@ func (a *attempt) start(ctx context.Context, sc spawn.Config, mark string, launc
 		case pod != nil:
 			a.Timeline = pod.Timeline
 		case errors.As(err, &e):
-			a.Timeline, a.Error = e.Timeline, err.Error()
+			failed := *e
+			failed.Tail, failed.Unfinished = nil, "" // the log has them
+			a.Timeline, a.Error, a.StartFailed = e.Timeline, err.Error(), &failed
 		}
 	})
 	return pod, err

@@ -349,7 +349,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.StopGrace = cmp.Or(c.StopGrace, DefaultStopGrace)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, spawn.DefaultReadyTimeout)
 	if err := c.check(); err != nil {
-		return c, &spawn.Error{Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
+		return c, &spawn.Error{Verdict: "invalid config", Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
 	}
 	return c, nil
 }

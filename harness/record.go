@@ -55,13 +55,15 @@ type life struct {
 	Env      []string
 	Dump     syscall.Signal // has the pod write what it does; 0 = nothing has
 	Timeline spawn.Timeline
-	Error    string         // why it did not become ready
-	Failure  string         // what the test failed of
-	Hung     string         // what lived when it did not
-	Timeout  time.Duration  // that the start had
-	Socket   []spawn.Moment `json:",omitempty"` // what was found at the announced path
-	Marks    []mark         // what came after the start
-	Stamps   []stamp        // of the log, in the order of time
+	Error    string // why it did not become ready
+	// StartFailed is what is known of that, but for what the pod has written.
+	StartFailed *spawn.Error   `json:",omitempty"`
+	Failure     string         // what the test failed of
+	Hung        string         // what lived when it did not
+	Timeout     time.Duration  // that the start had
+	Socket      []spawn.Moment `json:",omitempty"` // what was found at the announced path
+	Marks       []mark         // what came after the start
+	Stamps      []stamp        // of the log, in the order of time
 
 	file *os.File // the log; nil = there is none, or it is lost
 }
@@ -424,7 +426,7 @@ func (e excerpt) copy(w io.Writer, l *life) error {
 func (l *life) writeRecording(w io.Writer) error {
 	log := sectionOf(l.file)
 	recording := spawn.Recording{
-		Pod: l.Pod, Timeout: l.Timeout, Timeline: l.Timeline, Error: l.Error, Socket: l.Socket,
+		Pod: l.Pod, Timeout: l.Timeout, Timeline: l.Timeline, Failed: l.StartFailed, Error: l.Error, Socket: l.Socket,
 		Log: log, Size: log.Size(), Growth: l.Stamps, Dir: l.dir(),
 	}
 	if n := len(l.Marks); l.Error == "" && n > 0 && l.Marks[n-1].Last && !slices.ContainsFunc(l.Marks, mark.asks) {

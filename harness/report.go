@@ -110,22 +110,26 @@ func shorten(text string, most int) string {
 	return fmt.Sprintf("%s… (%d bytes more)", strings.ToValidUTF8(text[:most], ""), len(text)-most)
 }
 
-// advice tells what to do about a start that has failed, or about a test.
-func advice(message string) string {
-	for _, a := range []struct{ begin, part, text string }{
-		{spawn.ErrInvalidConfig.Error(), "", "Nothing was started: correct the field that the message names."},
-		{spawn.ErrLaunch.Error(), "", "The system could not execute the program: is it there, may it be executed, are its interpreter and the directory there?"},
-		{spawn.ErrExited.Error(), "", "It ended by itself: its last lines say why. A signal that nobody here has sent comes from the system, as when memory is short (dmesg)."},
-		{spawn.ErrMalformedReady.Error(), "", "Have it write YOI-READY, its name and the path of its socket, with tabs between them, as one line."},
-		{spawn.ErrNameMismatch.Error(), "", "Have it announce the name that --pod has given it."},
-		{spawn.ErrSocket.Error(), "", "Have it bind a socket of its own and listen on it before its ready line has the path."},
-		{spawn.ErrTimeout.Error(), "waiting for its socket", "It has announced its socket, but nobody answers there: have it bind and listen first, and then announce."},
-		{spawn.ErrTimeout.Error(), "", "It ran but did not say that it is ready: see below what its threads waited for (Config.DumpSignal has it tell more). If it is only slow, raise Config.ReadyTimeout."},
+// advice tells what to do about a start that has failed, or, without one, about a test
+// of which evidence is written for a reason.
+func advice(failed *spawn.Error, why string) string {
+	if failed == nil {
+		failed = &spawn.Error{Verdict: why}
+	}
+	for _, a := range []struct{ verdict, missing, text string }{
+		{"invalid config", "", "Nothing was started: correct the field that the message names."},
+		{"launch failed", "", "The system could not execute the program: is it there, may it be executed, are its interpreter and the directory there?"},
+		{"exited early", "", "It ended by itself: its last lines say why. A signal that nobody here has sent comes from the system, as when memory is short (dmesg)."},
+		{"malformed ready line", "", "Have it write YOI-READY, its name and the path of its socket, with tabs between them, as one line."},
+		{"wrong name", "", "Have it announce the name that --pod has given it."},
+		{"socket error", "", "Have it bind a socket of its own and listen on it before its ready line has the path."},
+		{"timed out", "socket", "It has announced its socket, but nobody answers there: have it bind and listen first, and then announce."},
+		{"timed out", "ready line", "It ran but did not say that it is ready: see below what its threads waited for (Config.DumpSignal has it tell more). If it is only slow, raise Config.ReadyTimeout."},
 		{whyFailed, "", "The output of go test has the message of the test; the log below has what its pods did until then."},
 		{whyLate, "", "It hangs: see below what the threads of its pods wait for, and in the output of go test where its goroutines stand."},
 		{whyEnded, "", "The output of go test has the panic or the last words. Where it has none, the test binary was killed, as when memory is short (dmesg) or a job is cancelled."},
 	} {
-		if strings.HasPrefix(message, a.begin) && strings.Contains(message, a.part) {
+		if failed.Verdict == a.verdict && (a.missing == "" || failed.Missing == a.missing) {
 			return a.text
 		}
 	}

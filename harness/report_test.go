@@ -45,6 +45,7 @@ func recordOf(t *testing.T, lives int, text string) *record {
 		} else {
 			l.Timeline.Ended = 9 * time.Second
 			l.Error = spawn.ErrTimeout.Error() + ": " + text + "\n\tlog: " + l.Log
+			l.StartFailed = &spawn.Error{Verdict: "timed out", Missing: "ready line"}
 		}
 		r.Lives = append(r.Lives, l)
 	}
@@ -90,6 +91,11 @@ func TestReportHasNoMarkupOfPods(t *testing.T) {
 	assert.NotRegexp(t, "[\x00-\x08\x0b-\x1f\u2028\u202a-\u202e]", hostile)
 	assert.Contains(t, hostile, `&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt; &lt;!--`)
 	assert.Contains(t, hostile, `\u2028 \u202e \x00 \x1b[2J`)
+}
+
+func TestAdviceDoesNotDependOnWhatAPodWrites(t *testing.T) {
+	t.Parallel()
+	assert.Contains(t, reportOf(t, recordOf(t, 1, "waiting for its socket")), "</strong> It ran but did not say that it is ready")
 }
 
 // TestReportInABrowser unchecks a pod, so that its lines are not shown. It is not parallel,

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -37,32 +38,71 @@ var (
 // An Error is a start that did not end in a ready pod, with the evidence.
 // All errors of [Start] are of this type.
 type Error struct {
+	// Verdict is the verdict in the words of the contract (and of podspawn -json):
+	// invalid config, runtime directory unavailable, launch failed, exited early,
+	// malformed ready line, wrong name, timed out, socket error, cancelled; or
+	// failed, if it is none of these.
+	Verdict string `json:"verdict"`
 	// Pod is the name that was asked for.
-	Pod string
+	Pod string `json:"name"`
 	// LogPath is the pod's stderr.log; "" if the start failed before it was made.
-	LogPath string
+	LogPath string `json:"log,omitempty"`
 	// PID is the number that the pod's process had; 0 if none was started.
-	PID int
+	PID int `json:"pid,omitempty"`
 	// SocketPath is the absolute path of the socket that the pod announced; "" if it
 	// announced none.
-	SocketPath string
+	SocketPath string `json:"socket,omitempty"`
+	// Missing is what the start waited for when it timed out or was cancelled: "ready
+	// line" or "socket". Why is, of a socket that was tried: "missing" (there is no
+	// file), "not a socket", "refused" (nobody listens) or "deaf" (its backlog is full).
+	Missing string `json:"missing,omitempty"`
+	Why     string `json:"why,omitempty"`
+	// Stopped tells that the process was stopped then, as by SIGSTOP (Linux).
+	Stopped bool `json:"stopped,omitempty"`
+	// Status tells how a process ended that exited early, as State has it in words;
+	// "" if that was lost, and for other verdicts.
+	Status string `json:"status,omitempty"`
 	// Tail holds the last lines of the log, 8 at most, as the pod wrote them:
 	// they may hold control characters, which Error escapes.
-	Tail []string
+	Tail []string `json:"tail,omitempty"`
 	// Unfinished is what the pod wrote after its last newline.
-	Unfinished string
+	Unfinished string `json:"unfinished,omitempty"`
 	// State tells how the process ended; nil if none was started, or as
 	// Pod.State has it. But for ErrExited it usually shows the SIGKILL of Start
 	// itself.
-	State *os.ProcessState
+	State *os.ProcessState `json:"-"`
 	// LogTrouble says why lines may be missing in the log, such as a full disk, or
 	// that it was truncated; "" if there is no such reason.
-	LogTrouble string
+	LogTrouble string `json:"log_trouble,omitempty"`
 	// Timeline tells how far the start came.
-	Timeline Timeline
+	Timeline Timeline `json:"timeline"`
 	// Err is the verdict with its details; it wraps one of the sentinels above
 	// or a context's error, and the system's error where there was one.
-	Err error
+	Err error `json:"-"`
+}
+
+// verdictOf returns the verdict of an error in words.
+func verdictOf(err error) string {
+	for _, v := range []struct {
+		err  error
+		name string
+	}{
+		{ErrInvalidConfig, "invalid config"},
+		{ErrRuntimeDirUnavailable, "runtime directory unavailable"},
+		{ErrLaunch, "launch failed"},
+		{ErrExited, "exited early"},
+		{ErrMalformedReady, "malformed ready line"},
+		{ErrNameMismatch, "wrong name"},
+		{ErrTimeout, "timed out"},
+		{ErrSocket, "socket error"},
+		{context.Canceled, "cancelled"},
+		{context.DeadlineExceeded, "cancelled"},
+	} {
+		if errors.Is(err, v.err) {
+			return v.name
+		}
+	}
+	return "failed"
 }
 
 // Unwrap returns e.Err.

@@ -27,7 +27,7 @@ type Observer struct {
 	// that runs, or has just ended, before its process group is killed.
 	Failing func(verdict error)
 	// Socket, if not nil, is called by Start's goroutine with what is at the announced
-	// path, for a Recording, when that has changed.
+	// path when that has changed: a word of Error.Why, or "listened on".
 	Socket func(what string)
 	// Log is set by the start, also by one that failed, once the log was made:
 	// whoever observes the start closes it. An older log of that name was replaced,
@@ -37,17 +37,13 @@ type Observer struct {
 	fresh bool // an older log is replaced
 	// idle, if not nil, is called when the start begins to wait for more lines, with
 	// what tells, during that call, what is missing.
-	idle      func(missing func() string)
-	socket    string // as Socket was told last
-	connected bool   // it was told
+	idle   func(missing func() string)
+	socket string // as Socket was told last
 }
 
-func (o *Observer) found(path string, err error) {
-	if o.Socket == nil {
-		return
-	}
-	if what := foundAt(path, err); !o.connected || what != o.socket {
-		o.connected, o.socket = true, what
+func (o *Observer) found(what string) {
+	if o.Socket != nil && what != o.socket {
+		o.socket = what
 		o.Socket(what)
 	}
 }

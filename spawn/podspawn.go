@@ -40,7 +40,8 @@ its socket does not answer. One that is stale is dead.
 With -json a start prints one line, whatever comes of it, with those fields that are
 known: name, verdict, pid, socket, log, error; ready_ms; timeline (start, and
 launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms from then on);
-status (how a process ended that exited early); tail (the last lines of the log, 8
+status (how a process ended that exited early); missing (what a start waited for: ready
+line or socket), why (missing, not a socket, refused or deaf) and stopped; tail (the last lines of the log, 8
 at most) and unfinished (what came after its last newline). -list prints a line for
 each pod: name, state, pid, age_s, socket, log.
 
@@ -71,7 +72,7 @@ var verdicts = []verdict{
 	{130, "cancelled", context.Canceled, "by a signal"},
 }
 
-func verdictOf(err error) verdict {
+func verdictFor(err error) verdict {
 	if err == nil {
 		return verdicts[0]
 	}
@@ -122,7 +123,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	if err := podspawnActions[action](p, ctx); err != nil {
-		return fail(verdictOf(err).status, err)
+		return fail(verdictFor(err).status, err)
 	}
 	return 0
 }
@@ -256,7 +257,7 @@ func (p *podspawn) startRecorded(ctx context.Context, o *Observer) (*Pod, error)
 	case pod != nil:
 		r.Timeline = pod.Timeline
 	case errors.As(err, &e):
-		r.Timeline, r.Error = e.Timeline, err.Error()
+		r.Timeline, r.Failed, r.Error = e.Timeline, e, err.Error()
 	}
 	if o.Log != nil {
 		defer o.Log.Close()
@@ -280,21 +281,18 @@ func (p *podspawn) startRecorded(ctx context.Context, o *Observer) (*Pod, error)
 
 // report returns a start as -json has it.
 func report(name string, pod *Pod, err error) map[string]any {
-	e, message, status := new(Error), "", ""
+	e, message := &Error{Verdict: verdictFor(err).name}, ""
 	if err == nil {
-		e = &Error{PID: pod.PID, SocketPath: pod.SocketPath, LogPath: pod.LogPath, Timeline: pod.Timeline}
+		e = &Error{Verdict: e.Verdict, PID: pod.PID, SocketPath: pod.SocketPath, LogPath: pod.LogPath, Timeline: pod.Timeline}
 	} else {
 		message = err.Error()
 		errors.As(err, &e)
 	}
-	if errors.Is(err, ErrExited) && e.State != nil {
-		status = e.State.String()
-	}
 	milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	t := e.Timeline
 	return known(map[string]any{
-		"name": name, "verdict": verdictOf(err).name, "pid": e.PID, "socket": e.SocketPath, "log": e.LogPath,
-		"ready_ms": milliseconds(t.Connected), "status": status, "tail": e.Tail, "unfinished": e.Unfinished, "error": message,
+		"name": name, "verdict": e.Verdict, "pid": e.PID, "socket": e.SocketPath, "log": e.LogPath,
+		"missing": e.Missing, "why": e.Why, "stopped": e.Stopped, "ready_ms": milliseconds(t.Connected), "status": e.Status, "tail": e.Tail, "unfinished": e.Unfinished, "error": message,
 		"timeline": known(map[string]any{
 			"start": t.Start, "launched_ms": milliseconds(t.Launched), "first_line_ms": milliseconds(t.FirstLine),
 			"ready_line_ms": milliseconds(t.ReadyLine), "connected_ms": milliseconds(t.Connected), "ended_ms": milliseconds(t.Ended),

@@ -28,19 +28,25 @@ func (s *start) ready(line []byte, cut bool) error {
 	return nil
 }
 
-const isStoppedNote = "; the process is stopped, as by SIGSTOP"
+// A wait is what a start waits for, in the words of an Error.
+type wait struct {
+	missing, why string
+	stopped      bool
+	text         string // all of it, for a person
+}
 
-// missing says what has not happened yet, and why.
-func (s *start) missing() string {
-	missing := "the ready line"
+// waitsFor says what has not happened yet, and why.
+func (s *start) waitsFor() wait {
+	w := wait{missing: "ready line", text: "the ready line", stopped: proc.Stopped(s.process.pid)}
 	if s.socket != "" {
-		missing = "its socket " + s.socket
+		w.missing, w.text = "socket", "its socket "+s.socket
 		if s.socketErr != nil {
-			missing += " (" + socketTrouble(s.socket, s.socketErr) + ")"
+			w.why = s.socketState
+			w.text += " (" + explainSocket(w.why, s.socketErr) + ")"
 		}
 	}
-	if proc.Stopped(s.process.pid) {
-		missing += isStoppedNote
+	if w.stopped {
+		w.text += "; the process is stopped, as by SIGSTOP"
 	}
-	return missing
+	return w
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -25,8 +24,10 @@ type Recording struct {
 	// Pod is its name, Timeout its ready timeout.
 	Pod     string
 	Timeout time.Duration
-	// Timeline is that of the start, Error its message; "" = the pod became ready.
+	// Timeline is that of the start. Failed is its failure, and Error the message of
+	// that; nil and "" = the pod became ready.
 	Timeline Timeline
+	Failed   *Error
 	Error    string
 	// Socket tells what was found at the announced path, and when, as an Observer is
 	// told that.
@@ -60,30 +61,9 @@ type Growth struct {
 	Size int64
 }
 
-// What may be at the announced path, as the steps of the fake pod that bring it there.
-const (
-	noSocket    = ""
-	aFile       = "a file" // which is no step
-	boundOnly   = "socket"
-	fullBacklog = "bind; listen 0; fill"
-	listening   = "bind"
-)
-
-// foundAt says what is at the announced path, which has just been connected to.
-func foundAt(path string, err error) string {
-	info, statErr := os.Stat(path)
-	switch {
-	case err == nil:
-		return listening
-	case errors.Is(err, unix.EAGAIN):
-		return fullBacklog
-	case statErr != nil:
-		return noSocket
-	case info.Mode()&os.ModeSocket == 0:
-		return aFile
-	}
-	return boundOnly
-}
+// bring are the steps of the fake pod that bring a socket into a state in which an
+// Observer finds it.
+var bring = map[string]string{refused: "socket", deaf: "bind; listen 0; fill", listened: "bind"}
 
 // happening is a step and when it was taken, since the launch.
 type happening struct {
@@ -107,7 +87,7 @@ func (r *Recording) Scenario() (string, error) {
 		fmt.Fprintf(&b, "# %d bytes in the middle of its log are left out.\n", left)
 	}
 	start := fmt.Sprintf("podstart -timeout %v -fake %s %s\n", r.Timeout, scriptWord(r.program()), scriptWord(r.Pod))
-	if r.Error != "" {
+	if r.Failed != nil {
 		fmt.Fprintf(&b, "! %sstderr %s\n", start, scriptWord(r.pattern()))
 		return b.String(), nil
 	}
@@ -164,9 +144,9 @@ const ownStart = 5 * time.Millisecond
 // there when the ready line was read is taken to have been there when it was
 // written.
 func (r *Recording) socketSteps() (steps []happening) {
-	made := noSocket
+	made := missing
 	for i, m := range r.Socket {
-		at, step := m.At.Sub(r.Timeline.Start), m.What
+		at, step := m.At.Sub(r.Timeline.Start), bring[m.What]
 		if i == 0 {
 			at = 0
 			if len(r.Growth) > 0 {
@@ -174,27 +154,25 @@ func (r *Recording) socketSteps() (steps []happening) {
 			}
 		}
 		switch {
-		case step == noSocket || step == aFile || made == listening:
+		case step == "" || made == listened:
 			continue
-		case made == boundOnly && step == listening:
+		case made == refused && m.What == listened:
 			step = "listen"
 		}
 		made = m.What
 		steps = append(steps, happening{at, step})
-		if made == listening {
+		if made == listened {
 			steps = append(steps, happening{at, "serve"})
 		}
 	}
 	return steps
 }
 
-var earlyExit = regexp.MustCompile("^" + ErrExited.Error() + ` \(([^)]*(?:\(core dumped\))?)\)`)
-
 // end returns the steps of the pod's end.
 func (r *Recording) end() []happening {
 	end, at := r.End, r.Ended.Sub(r.Timeline.Start)
-	if match := earlyExit.FindStringSubmatch(r.Error); match != nil {
-		end, at = match[1], r.Timeline.Ended
+	if r.Failed != nil {
+		end, at = r.Failed.Status, r.Timeline.Ended
 	}
 	if status, ok := strings.CutPrefix(end, "exit status "); ok {
 		return []happening{{at, "exit " + status}}
@@ -205,8 +183,7 @@ func (r *Recording) end() []happening {
 			return []happening{{at, "kill " + strings.TrimPrefix(unix.SignalName(sig), "SIG")}}
 		}
 	}
-	verdict, _, _ := strings.Cut(r.Error, "; last lines: ")
-	if strings.Contains(verdict, isStoppedNote) {
+	if r.Failed != nil && r.Failed.Stopped {
 		return []happening{{0, "kill STOP"}, {0, "hang"}}
 	}
 	return []happening{{0, "hang"}}
@@ -314,7 +291,7 @@ func (r *Recording) words() (words []span) {
 		}
 	}
 	socket := "{socket}"
-	if n := len(r.Socket); n > 0 && r.Socket[n-1].What == aFile {
+	if n := len(r.Socket); n > 0 && r.Socket[n-1].What == notSocket {
 		socket = "{dir}/pid"
 	}
 	if filepath.IsAbs(r.socket) {

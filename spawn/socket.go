@@ -103,17 +103,42 @@ func isNotYet(err error) bool {
 	return errors.Is(err, errEnded) || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN)
 }
 
-// socketTrouble says in words why a socket could not be connected to yet.
-func socketTrouble(path string, err error) string {
-	switch info, statErr := os.Stat(path); {
+// What is at an announced path, in the words of [Error.Why] and of an [Observer].
+const (
+	listened  = "listened on"
+	missing   = "missing"
+	notSocket = "not a socket"
+	refused   = "refused"
+	deaf      = "deaf"
+)
+
+// stateOf returns what is at a path that was just connected to, with what error.
+func stateOf(path string, err error) string {
+	info, statErr := os.Stat(path)
+	switch {
+	case err == nil:
+		return listened
 	case errors.Is(err, syscall.EAGAIN):
-		return "its backlog is full, nobody accepts connections"
-	case errors.Is(err, fs.ErrNotExist):
-		return "it does not exist"
-	case statErr == nil && info.Mode()&fs.ModeSocket == 0:
-		return "it is not a socket"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "the connection was refused, nobody listens on it"
+		return deaf
+	case statErr != nil || errors.Is(err, fs.ErrNotExist):
+		return missing
+	case info.Mode()&fs.ModeSocket == 0:
+		return notSocket
 	}
-	return fmt.Sprint(err)
+	return refused
+}
+
+// explainSocket says in a sentence why a socket could not be connected to yet.
+func explainSocket(state string, err error) string {
+	switch {
+	case errors.Is(err, errEnded):
+		return err.Error()
+	case state == deaf:
+		return "its backlog is full, nobody accepts connections"
+	case state == missing:
+		return "it does not exist"
+	case state == notSocket:
+		return "it is not a socket"
+	}
+	return "the connection was refused, nobody listens on it"
 }

@@ -79,6 +79,8 @@ type start struct {
 
 	socket        string // absolute; "" before the ready line
 	socketErr     error  // why the last connection failed
+	socketState   string // what there was then
+	unmet         wait   // when the verdict was given on a pod that had to wait
 	unwatchSocket func() // nil unless events of its directory wake this start
 	more          bool   // there is more of the log to read
 }
@@ -126,7 +128,10 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 }
 
 func (s *start) failed(err error) error {
-	e := &Error{Pod: s.PodName, SocketPath: s.socket, Tail: s.tail.Strings(), Timeline: s.timeline, Err: err}
+	e := &Error{
+		Verdict: verdictOf(err), Pod: s.PodName, SocketPath: s.socket, Missing: s.unmet.missing, Why: s.unmet.why, Stopped: s.unmet.stopped,
+		Tail: s.tail.Strings(), Timeline: s.timeline, Err: err,
+	}
 	e.Timeline.mark(&e.Timeline.Ended)
 	if s.log != nil {
 		e.LogPath = s.log.File().Name()
@@ -139,6 +144,9 @@ func (s *start) failed(err error) error {
 	}
 	if s.process != nil {
 		e.PID, e.State = s.process.pid, s.process.exitState()
+		if errors.Is(err, ErrExited) && e.State != nil {
+			e.Status = e.State.String()
+		}
 	}
 	return e
 }
@@ -338,11 +346,13 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 	case ended:
 		return false, s.exited(ctx)
 	case cancelled != nil:
-		return false, fmt.Errorf("start of the pod was cancelled while waiting for %s: %w", s.missing(), cancelled)
+		s.unmet = s.waitsFor()
+		return false, fmt.Errorf("start of the pod was cancelled while waiting for %s: %w", s.unmet.text, cancelled)
 	}
 	if s.socket != "" {
 		s.socketErr = connect(s.socket, s.process.pid, s.made)
-		s.observer.found(s.socket, s.socketErr)
+		s.socketState = stateOf(s.socket, s.socketErr)
+		s.observer.found(s.socketState)
 		switch {
 		case s.socketErr == nil:
 			s.timeline.mark(&s.timeline.Connected)
@@ -352,7 +362,8 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 		}
 	}
 	if late {
-		return false, fmt.Errorf("%w within %v, waiting for %s", ErrTimeout, s.ReadyTimeout, s.missing())
+		s.unmet = s.waitsFor()
+		return false, fmt.Errorf("%w within %v, waiting for %s", ErrTimeout, s.ReadyTimeout, s.unmet.text)
 	}
 	return false, nil
 }
@@ -363,7 +374,7 @@ func (s *start) wait(ctx context.Context) {
 		return
 	}
 	if s.observer.idle != nil {
-		s.observer.idle(s.missing)
+		s.observer.idle(func() string { return s.waitsFor().text })
 	}
 	if s.socket != "" && s.unwatchSocket == nil {
 		dir := s.socket[:strings.LastIndexByte(s.socket, '/')+1]

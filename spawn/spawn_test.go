@@ -330,6 +330,41 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// TestFailuresTellWhatTheyKnow looks at the fields that programs go by.
+func TestFailuresTellWhatTheyKnow(t *testing.T) {
+	t.Parallel()
+	const soon = 500 * time.Millisecond
+	for program, want := range map[string]spawn.Error{
+		"log 'waiting for its socket'; hang": {Verdict: "timed out", Missing: "ready line"},
+		"never-binds":                        {Verdict: "timed out", Missing: "socket", Why: "missing"},
+		"file-socket":                        {Verdict: "timed out", Missing: "socket", Why: "not a socket"},
+		"dead-socket":                        {Verdict: "timed out", Missing: "socket", Why: "refused"},
+		"deaf":                               {Verdict: "timed out", Missing: "socket", Why: "deaf"},
+		"stopped":                            {Verdict: "timed out", Missing: "ready line", Stopped: isLinux},
+		"early-exit":                         {Verdict: "exited early", Status: "exit status 7"},
+		"early-exit-signal":                  {Verdict: "exited early", Status: "signal: killed"},
+		"wrong-name":                         {Verdict: "wrong name"},
+		"malformed-no-fields":                {Verdict: "malformed ready line"},
+	} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			cfg := fake(t, program)
+			if want.Verdict == "timed out" {
+				cfg.ReadyTimeout = soon
+			}
+			e := mustFail(t, context.Background(), cfg)
+			assert.Equal(t, want, spawn.Error{Verdict: e.Verdict, Missing: e.Missing, Why: e.Why, Stopped: e.Stopped, Status: e.Status})
+			text, err := json.Marshal(e)
+			require.NoError(t, err)
+			var again spawn.Error
+			require.NoError(t, json.Unmarshal(text, &again), "%s", text)
+			again.State, again.Err = e.State, e.Err
+			again.Timeline.Start = e.Timeline.Start // without the monotonic clock
+			assert.Equal(t, *e, again)
+		})
+	}
+}
+
 func TestInvalidConfigTouchesNothing(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

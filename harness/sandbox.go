@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
@@ -288,19 +289,16 @@ func (b *sandbox) spawnConfig(cfg Config) (sc spawn.Config, err error) {
 	if _, ok := fakeProgram(cfg.Command); !ok {
 		cfg.Command.PrefixArgs = expand(cfg.Command.PrefixArgs)
 	}
-	return spawn.Config{
+	sc = spawn.Config{
 		Command:       cfg.Command,
 		PodName:       cfg.Name,
-		Profile:       cfg.Profile,
-		TicketRole:    cfg.TicketRole,
-		NameFlag:      cfg.NameFlag,
-		ExtraArgs:     expand(cfg.ExtraArgs),
 		WorkspaceRoot: workspace,
-		Dir:           cfg.Dir,
-		ResumeFrom:    cfg.ResumeFrom,
 		Env:           b.environ(expand(cfg.Env)),
 		ReadyTimeout:  cfg.ReadyTimeout,
-	}, nil
+	}
+	handshake.Of(cfg).To(&sc)
+	sc.ExtraArgs = expand(cfg.ExtraArgs)
+	return sc, nil
 }
 
 // furnish returns the workspace that the pods of a name have for themselves. When

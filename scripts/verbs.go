@@ -20,6 +20,7 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -234,10 +235,9 @@ type starting struct {
 
 // defaults returns what flags that are not given say.
 func (o Options) defaults() starting {
-	return starting{config: o.Pod, spawn: spawn.Config{
-		Profile: o.Pod.Profile, TicketRole: o.Pod.TicketRole, NameFlag: o.Pod.NameFlag, ExtraArgs: slices.Clip(o.Pod.ExtraArgs),
-		WorkspaceRoot: o.Pod.Workspace, Dir: o.Pod.Dir, ResumeFrom: o.Pod.ResumeFrom, ReadyTimeout: o.Pod.ReadyTimeout,
-	}}
+	s := starting{config: o.Pod, spawn: spawn.Config{WorkspaceRoot: o.Pod.Workspace, ReadyTimeout: o.Pod.ReadyTimeout}}
+	handshake.Of(o.Pod).To(&s.spawn)
+	return s
 }
 
 func (c *call) startFlags(flags *flag.FlagSet) {
@@ -323,8 +323,7 @@ func (c *call) config() (harness.Config, error) {
 		return cfg, err
 	}
 	cfg.Name = c.args[0]
-	cfg.Profile, cfg.TicketRole, cfg.ResumeFrom = s.spawn.Profile, s.spawn.TicketRole, s.spawn.ResumeFrom
-	cfg.NameFlag, cfg.ExtraArgs = s.spawn.NameFlag, s.spawn.ExtraArgs
+	handshake.Of(s.spawn).To(&cfg)
 	cfg.Workspace, cfg.Dir = c.abs(s.spawn.WorkspaceRoot), c.abs(s.spawn.Dir)
 	if cfg.Workspace != "" {
 		cfg.WorkspaceFrom = nil // that of Options

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -45,4 +46,14 @@ func (c Command) String() string {
 		words = append(words, podlog.ShellWord(word))
 	}
 	return strings.Join(words, " ")
+}
+
+// Flags registers -pod and -pod-arg, which are parsed into c. It is there for
+// the commands of this module, and for those who write one like them.
+func (c *Command) Flags(flags *flag.FlagSet) {
+	flags.StringVar(&c.Program, "pod", c.Program, "the pod's `PROGRAM`")
+	flags.Func("pod-arg", "a prefix `ARG` of it; repeatable", func(arg string) error {
+		c.PrefixArgs = append(c.PrefixArgs, arg)
+		return nil
+	})
 }

@@ -3,6 +3,7 @@ package spawn
 import (
 	"cmp"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/podharness/spawn/handshake"
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
@@ -68,20 +70,15 @@ type Config struct {
 //	--workspace DIR --session UUID --pod NAME [--ticket-role R]
 //
 // with NameFlag in place of --pod, and then ExtraArgs.
-func (c Config) Args() []string {
-	args, name := []string{"--workspace", c.WorkspaceRoot}, cmp.Or(c.NameFlag, "--pod")
-	if c.ResumeFrom != nil {
-		args = append(args, "--session", c.ResumeFrom.String(), name, c.PodName)
-	} else {
-		args = append(args, name, c.PodName)
-		if c.Profile != "" {
-			args = append(args, "--profile", c.Profile)
-		}
-	}
-	if c.TicketRole != "" {
-		args = append(args, "--ticket-role", c.TicketRole)
-	}
-	return append(args, c.ExtraArgs...)
+func (c Config) Args() []string { return handshake.Of(c).Args(c.WorkspaceRoot, c.PodName) }
+
+// Flags registers the flags that describe a start, those of its Command included,
+// as [Command.Flags] does. What c holds are the defaults.
+func (c *Config) Flags(flags *flag.FlagSet) {
+	c.Command.Flags(flags)
+	flags.StringVar(&c.WorkspaceRoot, "workspace", c.WorkspaceRoot, "the pod's workspace `DIR`")
+	handshake.Flags(c, flags)
+	flags.DurationVar(&c.ReadyTimeout, "timeout", cmp.Or(c.ReadyTimeout, DefaultReadyTimeout), "the `DURATION` that becoming ready may take")
 }
 
 // check returns an error that names the field of the config that cannot be right.
@@ -91,50 +88,18 @@ func (c Config) check() error {
 		return errors.New("Command.Program is empty")
 	case c.WorkspaceRoot == "":
 		return errors.New("WorkspaceRoot is empty")
-	case checkPodName(c.PodName) != nil:
-		return checkPodName(c.PodName)
-	case c.NameFlag != "" && !strings.HasPrefix(c.NameFlag, "-"):
-		return fmt.Errorf("NameFlag %q must begin with -", c.NameFlag)
 	case c.ReadyTimeout < 0:
 		return fmt.Errorf("ReadyTimeout %v is negative", c.ReadyTimeout)
 	}
-	return c.checkNUL()
-}
-
-func checkPodName(name string) error {
-	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00\t\r\n") {
-		return fmt.Errorf("PodName %q must be one path element: not empty, . or .., and without /, NUL, tab, CR or newline", name)
+	err := cmp.Or(
+		handshake.CheckName(c.PodName), handshake.Of(c).Check(), handshake.CheckNUL("Command.Program", c.Command.Program),
+		handshake.CheckNUL("Command.PrefixArgs", c.Command.PrefixArgs...), handshake.CheckNUL("WorkspaceRoot", c.WorkspaceRoot),
+	)
+	if i := slices.IndexFunc(c.Env, func(entry string) bool { return strings.ContainsRune(entry, 0) }); err == nil && i >= 0 {
+		name, _, _ := strings.Cut(c.Env[i], "=") // the value may be a secret
+		err = fmt.Errorf("Env %q holds a NUL byte", name)
 	}
-	return nil
-}
-
-// checkNUL refuses what the system would take for the end of a text.
-func (c Config) checkNUL() error {
-	for _, field := range []struct {
-		name   string
-		values []string
-	}{
-		{"Command.Program", []string{c.Command.Program}},
-		{"Command.PrefixArgs", c.Command.PrefixArgs},
-		{"Profile", []string{c.Profile}},
-		{"TicketRole", []string{c.TicketRole}},
-		{"NameFlag", []string{c.NameFlag}},
-		{"ExtraArgs", c.ExtraArgs},
-		{"WorkspaceRoot", []string{c.WorkspaceRoot}},
-		{"Dir", []string{c.Dir}},
-		{"Env", c.Env},
-	} {
-		i := slices.IndexFunc(field.values, func(value string) bool { return strings.ContainsRune(value, 0) })
-		if i < 0 {
-			continue
-		}
-		value := field.values[i]
-		if field.name == "Env" { // its values may be secrets
-			value, _, _ = strings.Cut(value, "=")
-		}
-		return fmt.Errorf("%s %q holds a NUL byte", field.name, value)
-	}
-	return nil
+	return err
 }
 
 // plan is a config that was checked, with its defaults filled in and all its

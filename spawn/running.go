@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
@@ -142,7 +143,7 @@ func (p *podspawn) list(context.Context) error {
 
 // resident returns who lives under the name on the command line. The caller closes it.
 func (p *podspawn) resident() (resident, error) {
-	if err := checkPodName(p.cfg.PodName); err != nil {
+	if err := handshake.CheckName(p.cfg.PodName); err != nil {
 		return resident{}, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
 	}
 	dir, err := RuntimeDir(os.Environ())

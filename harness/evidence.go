@@ -124,7 +124,7 @@ func (e *evidence) output(name string) *attempt { return e.add(name, life{}) }
 
 // start makes the attempt; launched is called with the pod's process.
 func (a *attempt) start(ctx context.Context, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
-	o := &spawn.Observer{Grown: a.log.grown, Line: a.log.stream}
+	o := &spawn.Observer{Fresh: true, Grown: a.log.grown, Line: a.log.stream}
 	o.Launched = func(pid int) {
 		launched(pid)
 		a.log.take(o.Log)

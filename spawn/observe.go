@@ -14,6 +14,12 @@ import (
 
 // An Observer follows one start closely. It is for package harness.
 type Observer struct {
+	// Planned, if not nil, is called by Start's goroutine with the absolute path of the
+	// pod directory, when the config was found right and before anything is touched. The
+	// start fails with the error that it returns.
+	Planned func(podDir string) error
+	// Fresh has an older log replaced, not truncated, so that whoever reads it keeps it.
+	Fresh bool
 	// Launched, if not nil, is called by Start's goroutine with the number of the
 	// pod's process as soon as that runs.
 	Launched func(pid int)
@@ -30,15 +36,19 @@ type Observer struct {
 	// path when that has changed: a word of Error.Why, or "listened on".
 	Socket func(what string)
 	// Log is set by the start, also by one that failed, once the log was made:
-	// whoever observes the start closes it. An older log of that name was replaced,
-	// not truncated, so that whoever reads it keeps it.
+	// whoever observes the start closes it.
 	Log *podlog.Log
+	// Idle, if not nil, is called by Start's goroutine when it begins to wait for more
+	// lines. During that call, missing says what the start waits for.
+	Idle func(missing func() string)
 
-	fresh bool // an older log is replaced
-	// idle, if not nil, is called when the start begins to wait for more lines, with
-	// what tells, during that call, what is missing.
-	idle   func(missing func() string)
 	socket string // as Socket was told last
+}
+
+func (o *Observer) closeLog() {
+	if o.Log != nil {
+		o.Log.Close()
+	}
 }
 
 func (o *Observer) found(what string) {
@@ -54,9 +64,8 @@ func (o *Observer) failing(verdict error) {
 	}
 }
 
-// StartObserved is [Start] for package harness.
+// StartObserved is [Start] with an observer.
 func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
-	o.fresh = true
 	return (&start{observer: o}).run(ctx, cfg)
 }
 

@@ -221,37 +221,46 @@ func (p *podspawn) start(ctx context.Context) error {
 }
 
 func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
-	if plan, err := p.cfg.plan(); err == nil && !p.replace { // else the start says what is wrong
-		if r := look(plan.podDir, time.Now().Add(lookTime)); r.answers {
-			return nil, fmt.Errorf("pod %s already runs: %s, socket %s; podspawn -stop %s stops it, -replace starts another one all the same",
+	var running error
+	o := &Observer{Planned: func(podDir string) error {
+		if r := look(podDir, time.Now().Add(lookTime)); r.answers && !p.replace {
+			running = fmt.Errorf("pod %s already runs: %s, socket %s; podspawn -stop %s stops it, -replace starts another one all the same",
 				podlog.Printable(r.Name), r.process(), podlog.Printable(r.Socket), podlog.ShellWord(r.Name))
 		}
-	}
+		return running
+	}}
 	shown := p.newProgress()
 	defer shown.end()
 	if shown.terminal {
 		go shown.tell(ctx)
 	}
-	p.cfg.Progress = shown.line
-	o := &Observer{idle: shown.show}
+	p.cfg.Progress, o.Idle = shown.line, shown.show
+	start := StartObserved
 	if p.record != "" {
-		return p.startRecorded(ctx, o)
+		start = p.startRecorded
 	}
-	return startAlone(ctx, p.cfg, o)
+	pod, err := start(ctx, p.cfg, o)
+	if o.Log != nil {
+		o.Log.Close()
+	}
+	if running != nil {
+		return nil, running
+	}
+	return pod, err
 }
 
-// startRecorded is startAlone with a recording.
-func (p *podspawn) startRecorded(ctx context.Context, o *Observer) (*Pod, error) {
+// startRecorded is StartObserved with a recording.
+func (p *podspawn) startRecorded(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 	// Before there is anything that could not be kept.
 	file, err := os.OpenFile(p.record, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("-record: %w", err)
 	}
 	defer file.Close()
-	r := &Recording{Pod: p.cfg.PodName, Timeout: cmp.Or(p.cfg.ReadyTimeout, DefaultReadyTimeout)}
+	r := &Recording{Pod: cfg.PodName, Timeout: cmp.Or(cfg.ReadyTimeout, DefaultReadyTimeout)}
 	o.Grown = func(size int64) { r.Growth = append(r.Growth, Growth{time.Now(), size}) }
 	o.Socket = func(what string) { r.Socket = append(r.Socket, Moment{time.Now(), what}) }
-	pod, err := (&start{observer: o}).run(ctx, p.cfg)
+	pod, err := StartObserved(ctx, cfg, o)
 	var e *Error
 	switch {
 	case pod != nil:
@@ -260,9 +269,9 @@ func (p *podspawn) startRecorded(ctx context.Context, o *Observer) (*Pod, error)
 		r.Timeline, r.Failed, r.Error = e.Timeline, e, err.Error()
 	}
 	if o.Log != nil {
-		defer o.Log.Close()
-		r.Log, r.Dir = o.Log.File(), filepath.Dir(o.Log.File().Name())
-		if info, err := o.Log.File().Stat(); err == nil {
+		log := o.Log.File()
+		r.Log, r.Dir = log, filepath.Dir(log.Name())
+		if info, err := log.Stat(); err == nil {
 			r.Size = info.Size()
 		}
 	}

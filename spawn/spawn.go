@@ -52,17 +52,9 @@ import (
 // first is an error that wraps the context's; a context that ends later does
 // not concern the pod.
 func Start(ctx context.Context, cfg Config) (*Pod, error) {
-	return startAlone(ctx, cfg, &Observer{})
-}
-
-// startAlone is Start for an observer that does not want the log.
-func startAlone(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
-	defer func() {
-		if o.Log != nil {
-			o.Log.Close()
-		}
-	}()
-	return (&start{observer: o}).run(ctx, cfg)
+	o := &Observer{}
+	defer o.closeLog()
+	return StartObserved(ctx, cfg, o)
 }
 
 // start is one start on its way.
@@ -96,6 +88,11 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 		return nil, s.failed(err)
 	}
 	s.plan = plan
+	if s.observer.Planned != nil {
+		if err := s.observer.Planned(s.podDir); err != nil {
+			return nil, s.failed(err)
+		}
+	}
 	if err := s.launch(ctx); err != nil {
 		return nil, s.failed(err)
 	}
@@ -195,7 +192,7 @@ func (s *start) launch(ctx context.Context) error {
 
 // openLog makes the log that is the pod's stderr, and has it watched.
 func (s *start) openLog() (stderr *os.File, err error) {
-	stderr, reader, err := createLog(s.podDir, s.observer.fresh)
+	stderr, reader, err := createLog(s.podDir, s.observer.Fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -373,8 +370,8 @@ func (s *start) wait(ctx context.Context) {
 	if s.more {
 		return
 	}
-	if s.observer.idle != nil {
-		s.observer.idle(func() string { return s.waitsFor().text })
+	if s.observer.Idle != nil {
+		s.observer.Idle(func() string { return s.waitsFor().text })
 	}
 	if s.socket != "" && s.unwatchSocket == nil {
 		dir := s.socket[:strings.LastIndexByte(s.socket, '/')+1]

@@ -12,6 +12,7 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
+	command "example.com/podharness/spawn/podspawn"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -21,7 +22,7 @@ const clientArg = "client-of-harness"
 
 func init() {
 	if len(os.Args) > 1 && os.Args[1] == clientArg {
-		os.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
+		os.Exit(command.Main(os.Args[2:], os.Stdout, os.Stderr))
 	}
 }
 

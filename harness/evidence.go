@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
@@ -133,7 +134,7 @@ func (a *attempt) start(ctx context.Context, sc spawn.Config, mark string, launc
 	o.Socket = func(what string) { // it is in the journal with the next change
 		a.e.mu.Lock()
 		defer a.e.mu.Unlock()
-		a.Socket = append(a.Socket, spawn.Moment{At: time.Now(), What: what})
+		a.Socket = append(a.Socket, replay.Moment{At: time.Now(), What: what})
 	}
 	o.Failing = func(verdict error) { a.failing(mark, verdict) }
 	pod, err := spawn.StartObserved(ctx, sc, o)

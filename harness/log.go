@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/podharness/spawn"
+	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/spawn/podlog"
 	"golang.org/x/sys/unix"
 )
@@ -309,7 +309,7 @@ type stamps struct {
 	apart time.Duration // what comes sooner after the last stamp shares it
 }
 
-type stamp = spawn.Growth
+type stamp = replay.Growth
 
 // maxStamps bounds the record of one log. Beyond it every other stamp is
 // dropped, and the times are half as fine.

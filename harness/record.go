@@ -19,6 +19,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/safefile"
@@ -57,13 +58,13 @@ type life struct {
 	Timeline spawn.Timeline
 	Error    string // why it did not become ready
 	// StartFailed is what is known of that, but for what the pod has written.
-	StartFailed *spawn.Error   `json:",omitempty"`
-	Failure     string         // what the test failed of
-	Hung        string         // what lived when it did not
-	Timeout     time.Duration  // that the start had
-	Socket      []spawn.Moment `json:",omitempty"` // what was found at the announced path
-	Marks       []mark         // what came after the start
-	Stamps      []stamp        // of the log, in the order of time
+	StartFailed *spawn.Error    `json:",omitempty"`
+	Failure     string          // what the test failed of
+	Hung        string          // what lived when it did not
+	Timeout     time.Duration   // that the start had
+	Socket      []replay.Moment `json:",omitempty"` // what was found at the announced path
+	Marks       []mark          // what came after the start
+	Stamps      []stamp         // of the log, in the order of time
 
 	file *os.File // the log; nil = there is none, or it is lost
 }
@@ -425,7 +426,7 @@ func (e excerpt) copy(w io.Writer, l *life) error {
 // writeRecording writes a scenario that acts the life out again.
 func (l *life) writeRecording(w io.Writer) error {
 	log := sectionOf(l.file)
-	recording := spawn.Recording{
+	recording := replay.Recording{
 		Pod: l.Pod, Timeout: l.Timeout, Timeline: l.Timeline, Failed: l.StartFailed, Error: l.Error, Socket: l.Socket,
 		Log: log, Size: log.Size(), Growth: l.Stamps, Dir: l.dir(),
 	}

@@ -22,6 +22,7 @@ import (
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/podspawn"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -408,7 +409,7 @@ func init() {
 	// Not os.Exit: in a binary that measures coverage that writes to stderr.
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == podspawnArg:
-		syscall.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
+		syscall.Exit(podspawn.Main(os.Args[2:], os.Stdout, os.Stderr))
 	case len(os.Args) > 4 && os.Args[1] == holdArg:
 		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(os.Args[2], os.Args[3], os.Args[4:]))
 		syscall.Exit(125)

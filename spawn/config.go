@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -124,7 +123,7 @@ func (c Config) plan() (plan, error) {
 	}
 	for _, path := range []*string{&c.WorkspaceRoot, &c.Dir} {
 		var err error
-		if *path, err = absolute(*path); err != nil {
+		if *path, err = handshake.Absolute(*path); err != nil {
 			return plan{}, c.launchError(err)
 		}
 	}
@@ -135,10 +134,10 @@ func (c Config) plan() (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	p.podDir = below(below(c.Dir, runtimeDir), c.PodName) // as the pod will take it
+	p.podDir = handshake.Below(handshake.Below(c.Dir, runtimeDir), c.PodName) // as the pod will take it
 
 	if p.program, err = exec.LookPath(c.Command.Program); err == nil {
-		p.program, err = absolute(p.program)
+		p.program, err = handshake.Absolute(p.program)
 	}
 	if err == nil {
 		err = checkDir(c.Dir)
@@ -179,7 +178,7 @@ func RuntimeDir(env []string) (string, error) {
 		{"HOME", "/.yoi/run"},
 	} {
 		if base := lookupEnv(env, place.variable); base != "" {
-			return clean(base + place.below), nil
+			return handshake.Clean(base + place.below), nil
 		}
 	}
 	return "", ErrRuntimeDirUnavailable
@@ -192,30 +191,4 @@ func lookupEnv(env []string, key string) string {
 		}
 	}
 	return ""
-}
-
-// absolute returns path as it is from this process's working directory.
-func absolute(path string) (string, error) {
-	if filepath.IsAbs(path) {
-		return clean(path), nil
-	}
-	dir, err := os.Getwd()
-	return below(dir, path), err
-}
-
-// below returns path as it is from dir.
-func below(dir, path string) string {
-	if !filepath.IsAbs(path) {
-		path = dir + "/" + path
-	}
-	return clean(path)
-}
-
-// clean is filepath.Clean but for a path with .. in it: where that leads behind
-// a symbolic link, only the system knows.
-func clean(path string) string {
-	if slices.Contains(strings.Split(path, "/"), "..") {
-		return path
-	}
-	return filepath.Clean(path)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
@@ -23,7 +24,7 @@ func (s *start) ready(line []byte, cut bool) error {
 	}
 	s.socket = told.Socket
 	if !filepath.IsAbs(told.Socket) {
-		s.socket = below(proc.WorkingDir(s.process.pid, s.Dir), told.Socket)
+		s.socket = handshake.Below(proc.WorkingDir(s.process.pid, s.Dir), told.Socket)
 	}
 	return nil
 }

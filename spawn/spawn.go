@@ -39,6 +39,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/safefile"
 )
@@ -219,7 +220,7 @@ func createLog(podDir string, fresh bool) (stderr, reader *os.File, err error) {
 	if err := createPodDir(podDir); err != nil {
 		return nil, nil, err
 	}
-	path := below(podDir, logName)
+	path := handshake.Below(podDir, logName)
 	if fresh {
 		_ = os.Remove(path)
 	}

@@ -22,7 +22,7 @@ import (
 
 	"example.com/podharness/fakepod/oracle"
 	"example.com/podharness/scripts/internal/conformance"
-	"example.com/podharness/spawn"
+	command "example.com/podharness/spawn/podspawn"
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv(asPodclient) != "":
 		main()
 	case len(os.Args) > 1 && os.Args[1] == asPodspawn:
-		os.Exit(spawn.Main(os.Args[2:], os.Stdout, os.Stderr))
+		os.Exit(command.Main(os.Args[2:], os.Stdout, os.Stderr))
 	}
 	os.Setenv("PODCLIENT_TEST", "passed on")
 	os.Exit(m.Run())

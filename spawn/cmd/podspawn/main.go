@@ -14,7 +14,7 @@ package main
 import (
 	"os"
 
-	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podspawn"
 )
 
-func main() { os.Exit(spawn.Main(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() { os.Exit(podspawn.Main(os.Args[1:], os.Stdout, os.Stderr)) }

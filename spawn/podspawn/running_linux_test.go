@@ -1,6 +1,6 @@
 //go:build !portable
 
-package main
+package podspawn_test
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package spawn
+package podspawn
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
@@ -39,8 +40,7 @@ type resident struct {
 // look returns who lives in a pod directory. It never waits for the pod. The caller
 // closes it.
 func look(podDir string, late time.Time) resident {
-	podDir, _ = absolute(podDir) // as sockets are announced
-	r := resident{Name: filepath.Base(podDir), Socket: below(podDir, "sock"), Log: below(podDir, logName), State: "stale"}
+	r := resident{Name: filepath.Base(podDir), Socket: podDir + "/sock", Log: podDir + "/" + proc.LogName, State: "stale"}
 	dir, err := safefile.OpenDir(podDir)
 	if err != nil {
 		r.unknown = err
@@ -54,7 +54,7 @@ func look(podDir string, late time.Time) resident {
 		pod := proc.OwnerOf(dir, r.Socket, time.Time{}, "")
 		if pod.Handle != nil {
 			if in := proc.WorkingDir(pod.Handle.PID, ""); in != "" {
-				r.Socket = below(in, told)
+				r.Socket = handshake.Below(in, told)
 			}
 			pod.Handle.Close()
 		}
@@ -89,7 +89,7 @@ func (r resident) close() {
 // announcedSocket returns the path in the ready line of a pod's log; "" if that has none,
 // or another pod's.
 func announcedSocket(dir *safefile.Dir, name string, late time.Time) (socket string) {
-	file, err := dir.Open(logName)
+	file, err := dir.Open(proc.LogName)
 	if err != nil {
 		return ""
 	}
@@ -111,8 +111,17 @@ func (r resident) process() string {
 	return "process unknown"
 }
 
+// runtimeDir returns the absolute path of the runtime directory.
+func runtimeDir() (string, error) {
+	dir, err := spawn.RuntimeDir(os.Environ())
+	if err == nil {
+		dir, err = handshake.Absolute(dir)
+	}
+	return dir, err
+}
+
 func (p *podspawn) list(context.Context) error {
-	dir, err := RuntimeDir(os.Environ())
+	dir, err := runtimeDir()
 	if err != nil {
 		return err
 	}
@@ -126,7 +135,7 @@ func (p *podspawn) list(context.Context) error {
 		if !entry.IsDir() {
 			continue
 		}
-		r := look(below(dir, entry.Name()), late)
+		r := look(dir+"/"+entry.Name(), late)
 		r.close()
 		if p.json {
 			err = lines.Encode(r)
@@ -144,13 +153,13 @@ func (p *podspawn) list(context.Context) error {
 // resident returns who lives under the name on the command line. The caller closes it.
 func (p *podspawn) resident() (resident, error) {
 	if err := handshake.CheckName(p.cfg.PodName); err != nil {
-		return resident{}, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
+		return resident{}, fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)
 	}
-	dir, err := RuntimeDir(os.Environ())
+	dir, err := runtimeDir()
 	if err != nil {
 		return resident{}, err
 	}
-	podDir := below(dir, p.cfg.PodName)
+	podDir := dir + "/" + p.cfg.PodName
 	if info, err := os.Lstat(podDir); err != nil || !info.IsDir() {
 		return resident{}, fmt.Errorf("there is no pod %s in %s (podspawn -list shows those that are there)", podlog.Printable(p.cfg.PodName), podlog.Printable(dir))
 	}
@@ -185,7 +194,7 @@ func (p *podspawn) stop(ctx context.Context) error {
 		case !p.kill:
 			return fmt.Errorf("pod %s still runs %v after SIGINT: process %d; podspawn -stop -kill %s kills it", name, p.grace, r.PID, podlog.ShellWord(r.Name))
 		}
-		if err := Adopt(r.owner).process.kill(); err != nil {
+		if err := r.killPod(); err != nil {
 			return fmt.Errorf("pod %s: %w", name, err)
 		}
 		how = "was killed"
@@ -198,6 +207,22 @@ func (p *podspawn) stop(ctx context.Context) error {
 	return err
 }
 
+// killGrace is how long a killed pod may take to be gone.
+const killGrace = 5 * time.Second
+
+func (r resident) killPod() error {
+	pod := spawn.Adopt(r.owner)
+	if err := pod.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-pod.Done():
+		return nil
+	case <-time.After(killGrace):
+		return fmt.Errorf("process %d is still there %v after SIGKILL", r.PID, killGrace)
+	}
+}
+
 // interrupt has the pod stop, and returns a channel that is closed when it has ended.
 func (r resident) interrupt() (end <-chan struct{}, err error) {
 	switch {
@@ -206,7 +231,7 @@ func (r resident) interrupt() (end <-chan struct{}, err error) {
 	case r.PID == 0:
 		return nil, fmt.Errorf("its socket does not answer, and %w", r.unknown)
 	}
-	end = Adopt(r.owner).Done()
+	end = spawn.Adopt(r.owner).Done()
 	if err := r.owner.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, fmt.Errorf("send SIGINT to process %d: %w", r.PID, err)
 	}
@@ -217,7 +242,7 @@ func (r resident) interrupt() (end <-chan struct{}, err error) {
 // request asks a pod to stop over its socket: where the system does not tell whose
 // that is, a signal could hit somebody else. The pod has ended when nobody answers.
 func (r resident) request() (end <-chan struct{}, err error) {
-	conn, err := Dial(context.Background(), r.Socket)
+	conn, err := spawn.Dial(context.Background(), r.Socket)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +275,7 @@ func (p *podspawn) follow(ctx context.Context) error {
 	defer cancel()
 	switch {
 	case r.PID != 0:
-		end := Adopt(r.owner).Done()
+		end := spawn.Adopt(r.owner).Done()
 		go func() {
 			<-end
 			cancel()

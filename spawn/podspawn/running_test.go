@@ -1,4 +1,4 @@
-package main
+package podspawn_test
 
 import (
 	"bufio"
@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"example.com/podharness/fakepod"
-	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podspawn"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -31,17 +31,17 @@ func needProcesses(t *testing.T) {
 	}
 }
 
-// run runs podspawn without a pod's program.
+// runFake runs podspawn without a pod's program.
 func run(args ...string) (stdout, stderr string, status int) {
 	var out, errs bytes.Buffer
-	status = spawn.Main(args, &out, &errs)
+	status = podspawn.Main(args, &out, &errs)
 	return out.String(), errs.String(), status
 }
 
 // started starts a fake pod, and returns its process.
 func started(t *testing.T, program, name string, flags ...string) (pid int) {
 	t.Helper()
-	stdout, stderr, status := podspawn(t, program, append(flags, "-json", name)...)
+	stdout, stderr, status := runFake(t, program, append(flags, "-json", name)...)
 	require.Zero(t, status, stderr)
 	var pod struct{ PID int }
 	require.NoError(t, json.Unmarshal([]byte(stdout), &pod))
@@ -121,7 +121,7 @@ func TestList(t *testing.T) {
 	ready := started(t, "ready", "ready \x1b[2J")
 	elsewhere := started(t, "bind; ready '{name}' elsewhere/sock; serve", "elsewhere", "-workspace", dir)
 	hanging := unready(t, "log begun; hang", "hanging")
-	_, _, _ = podspawn(t, "early-exit", "dead")
+	_, _, _ = runFake(t, "early-exit", "dead")
 	foreign := sleeper(t)
 	require.NoError(t, os.MkdirAll(dir+"/foreign", 0o700))
 	require.NoError(t, os.WriteFile(dir+"/foreign/pid", []byte(fmt.Sprintln(foreign)), 0o600))
@@ -175,7 +175,7 @@ func TestListDoesNotWait(t *testing.T) {
 	}
 	stopped := started(t, "ready", "stopped")
 	require.NoError(t, syscall.Kill(stopped, syscall.SIGSTOP))
-	_, _, _ = podspawn(t, "early-exit", "large")
+	_, _, _ = runFake(t, "early-exit", "large")
 	require.NoError(t, os.Truncate(dir+"/large/stderr.log", 64<<30))
 
 	start := time.Now()
@@ -423,7 +423,7 @@ func TestFollow(t *testing.T) {
 	r, w := io.Pipe()
 	status := make(chan int, 1)
 	go func() {
-		status <- spawn.Main([]string{"-follow", "alpha"}, w, os.Stderr)
+		status <- podspawn.Main([]string{"-follow", "alpha"}, w, os.Stderr)
 		w.Close()
 	}()
 	lines := bufio.NewScanner(r)
@@ -481,6 +481,6 @@ func TestFollowSaysWhatIsMissing(t *testing.T) {
 	assert.Contains(t, stderr, "podspawn: there is no pod beta in "+dir)
 	started(t, "ready", "gamma")
 	var errs bytes.Buffer
-	assert.Equal(t, 1, spawn.Main([]string{"-follow", "gamma"}, full{}, &errs))
+	assert.Equal(t, 1, podspawn.Main([]string{"-follow", "gamma"}, full{}, &errs))
 	assert.Equal(t, "podspawn: no space left on device\n", errs.String())
 }

@@ -1,4 +1,6 @@
-package spawn
+// Package replay makes a scenario of what a pod did, in which the fake pod does the
+// same again.
+package replay
 
 import (
 	"bufio"
@@ -14,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"golang.org/x/sys/unix"
 )
@@ -26,8 +29,8 @@ type Recording struct {
 	Timeout time.Duration
 	// Timeline is that of the start. Failed is its failure, and Error the message of
 	// that; nil and "" = the pod became ready.
-	Timeline Timeline
-	Failed   *Error
+	Timeline spawn.Timeline
+	Failed   *spawn.Error
 	Error    string
 	// Socket tells what was found at the announced path, and when, as an Observer is
 	// told that.
@@ -63,7 +66,7 @@ type Growth struct {
 
 // bring are the steps of the fake pod that bring a socket into a state in which an
 // Observer finds it.
-var bring = map[string]string{refused: "socket", deaf: "bind; listen 0; fill", listened: "bind"}
+var bring = map[string]string{"refused": "socket", "deaf": "bind; listen 0; fill", "listened on": "bind"}
 
 // happening is a step and when it was taken, since the launch.
 type happening struct {
@@ -144,7 +147,7 @@ const ownStart = 5 * time.Millisecond
 // there when the ready line was read is taken to have been there when it was
 // written.
 func (r *Recording) socketSteps() (steps []happening) {
-	made := missing
+	made := "missing"
 	for i, m := range r.Socket {
 		at, step := m.At.Sub(r.Timeline.Start), bring[m.What]
 		if i == 0 {
@@ -154,14 +157,14 @@ func (r *Recording) socketSteps() (steps []happening) {
 			}
 		}
 		switch {
-		case step == "" || made == listened:
+		case step == "" || made == "listened on":
 			continue
-		case made == refused && m.What == listened:
+		case made == "refused" && m.What == "listened on":
 			step = "listen"
 		}
 		made = m.What
 		steps = append(steps, happening{at, step})
-		if made == listened {
+		if made == "listened on" {
 			steps = append(steps, happening{at, "serve"})
 		}
 	}
@@ -291,7 +294,7 @@ func (r *Recording) words() (words []span) {
 		}
 	}
 	socket := "{socket}"
-	if n := len(r.Socket); n > 0 && r.Socket[n-1].What == notSocket {
+	if n := len(r.Socket); n > 0 && r.Socket[n-1].What == "not a socket" {
 		socket = "{dir}/pid"
 	}
 	if filepath.IsAbs(r.socket) {

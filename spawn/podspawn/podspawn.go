@@ -1,4 +1,6 @@
-package spawn
+// Package podspawn is the command podspawn: a client that starts pods, lists them, stops
+// them and follows their logs.
+package podspawn
 
 import (
 	"bufio"
@@ -20,6 +22,8 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/fakepod/replay"
+	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +35,7 @@ const podspawnUsage = `usage: podspawn [flags] NAME
 
 Starts the pod NAME and waits until it is ready. The pod lives on afterwards:
 podspawn -stop ends it. Without -pod its program is that of
-$` + RuntimeCommandEnv + `, with the prefix argument pod.
+$` + spawn.RuntimeCommandEnv + `, with the prefix argument pod.
 
 -list shows each pod directory of the runtime directory: name, state, process, age
 and socket. A pod answers; or it is stopped (as by SIGSTOP); or silent: it lives, but
@@ -61,14 +65,14 @@ type verdict struct {
 var verdicts = []verdict{
 	{0, "ready", nil, "or what else was asked for is done"},
 	{1, "failed", nil, "anything else, such as a NAME whose pod already runs"},
-	{2, "invalid config", ErrInvalidConfig, "or wrong usage, which prints no JSON"},
-	{3, "runtime directory unavailable", ErrRuntimeDirUnavailable, ""},
-	{4, "launch failed", ErrLaunch, ""},
-	{5, "exited early", ErrExited, ""},
-	{6, "malformed ready line", ErrMalformedReady, ""},
-	{7, "wrong name", ErrNameMismatch, ""},
-	{8, "timed out", ErrTimeout, ""},
-	{9, "socket error", ErrSocket, ""},
+	{2, "invalid config", spawn.ErrInvalidConfig, "or wrong usage, which prints no JSON"},
+	{3, "runtime directory unavailable", spawn.ErrRuntimeDirUnavailable, ""},
+	{4, "launch failed", spawn.ErrLaunch, ""},
+	{5, "exited early", spawn.ErrExited, ""},
+	{6, "malformed ready line", spawn.ErrMalformedReady, ""},
+	{7, "wrong name", spawn.ErrNameMismatch, ""},
+	{8, "timed out", spawn.ErrTimeout, ""},
+	{9, "socket error", spawn.ErrSocket, ""},
 	{130, "cancelled", context.Canceled, "by a signal"},
 }
 
@@ -84,7 +88,7 @@ func verdictFor(err error) verdict {
 type podspawn struct {
 	stdout, stderr io.Writer
 
-	cfg                 Config
+	cfg                 spawn.Config
 	json, replace, kill bool
 	record              string
 	grace               time.Duration
@@ -197,10 +201,10 @@ func (p *podspawn) resolveCommand() error {
 	if p.cfg.Command.Program != "" {
 		return nil
 	}
-	if os.Getenv(RuntimeCommandEnv) == "" {
-		return fmt.Errorf("which pod? Give -pod PROGRAM or set %s", RuntimeCommandEnv)
+	if os.Getenv(spawn.RuntimeCommandEnv) == "" {
+		return fmt.Errorf("which pod? Give -pod PROGRAM or set %s", spawn.RuntimeCommandEnv)
 	}
-	command, err := ResolveCommand()
+	command, err := spawn.ResolveCommand()
 	command.PrefixArgs = slices.Concat(command.PrefixArgs, p.cfg.Command.PrefixArgs)
 	p.cfg.Command = command
 	return err
@@ -220,10 +224,12 @@ func (p *podspawn) start(ctx context.Context) error {
 	return err
 }
 
-func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
+func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 	var running error
-	o := &Observer{Planned: func(podDir string) error {
-		if r := look(podDir, time.Now().Add(lookTime)); r.answers && !p.replace {
+	o := &spawn.Observer{Planned: func(podDir string) error {
+		r := look(podDir, time.Now().Add(lookTime))
+		defer r.close()
+		if r.answers && !p.replace {
 			running = fmt.Errorf("pod %s already runs: %s, socket %s; podspawn -stop %s stops it, -replace starts another one all the same",
 				podlog.Printable(r.Name), r.process(), podlog.Printable(r.Socket), podlog.ShellWord(r.Name))
 		}
@@ -235,7 +241,7 @@ func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
 		go shown.tell(ctx)
 	}
 	p.cfg.Progress, o.Idle = shown.line, shown.show
-	start := StartObserved
+	start := spawn.StartObserved
 	if p.record != "" {
 		start = p.startRecorded
 	}
@@ -249,19 +255,19 @@ func (p *podspawn) startPod(ctx context.Context) (*Pod, error) {
 	return pod, err
 }
 
-// startRecorded is StartObserved with a recording.
-func (p *podspawn) startRecorded(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
+// startRecorded is spawn.StartObserved with a recording.
+func (p *podspawn) startRecorded(ctx context.Context, cfg spawn.Config, o *spawn.Observer) (*spawn.Pod, error) {
 	// Before there is anything that could not be kept.
 	file, err := os.OpenFile(p.record, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("-record: %w", err)
 	}
 	defer file.Close()
-	r := &Recording{Pod: cfg.PodName, Timeout: cmp.Or(cfg.ReadyTimeout, DefaultReadyTimeout)}
-	o.Grown = func(size int64) { r.Growth = append(r.Growth, Growth{time.Now(), size}) }
-	o.Socket = func(what string) { r.Socket = append(r.Socket, Moment{time.Now(), what}) }
-	pod, err := StartObserved(ctx, cfg, o)
-	var e *Error
+	r := &replay.Recording{Pod: cfg.PodName, Timeout: cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout)}
+	o.Grown = func(size int64) { r.Growth = append(r.Growth, replay.Growth{At: time.Now(), Size: size}) }
+	o.Socket = func(what string) { r.Socket = append(r.Socket, replay.Moment{At: time.Now(), What: what}) }
+	pod, err := spawn.StartObserved(ctx, cfg, o)
+	var e *spawn.Error
 	switch {
 	case pod != nil:
 		r.Timeline = pod.Timeline
@@ -289,10 +295,10 @@ func (p *podspawn) startRecorded(ctx context.Context, cfg Config, o *Observer) (
 }
 
 // report returns a start as -json has it.
-func report(name string, pod *Pod, err error) map[string]any {
-	e, message := &Error{Verdict: verdictFor(err).name}, ""
+func report(name string, pod *spawn.Pod, err error) map[string]any {
+	e, message := &spawn.Error{Verdict: verdictFor(err).name}, ""
 	if err == nil {
-		e = &Error{Verdict: e.Verdict, PID: pod.PID, SocketPath: pod.SocketPath, LogPath: pod.LogPath, Timeline: pod.Timeline}
+		e = &spawn.Error{Verdict: e.Verdict, PID: pod.PID, SocketPath: pod.SocketPath, LogPath: pod.LogPath, Timeline: pod.Timeline}
 	} else {
 		message = err.Error()
 		errors.As(err, &e)

@@ -1,10 +1,11 @@
-package spawn_test
+package replay_test
 
 import (
 	"strings"
 	"testing"
 	"time"
 
+	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/spawn"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -15,11 +16,11 @@ import (
 func recorded(t *testing.T, log string, first int64) string {
 	t.Helper()
 	start := time.Now()
-	r := spawn.Recording{
+	r := replay.Recording{
 		Pod: "alpha", Timeout: time.Second, Dir: "/run/alpha",
 		Timeline: spawn.Timeline{Start: start, Launched: time.Millisecond},
 		Log:      strings.NewReader(log), Size: int64(len(log)),
-		Growth: []spawn.Growth{{At: start.Add(25 * time.Millisecond), Size: first}},
+		Growth: []replay.Growth{{At: start.Add(25 * time.Millisecond), Size: first}},
 	}
 	scenario, err := r.Scenario()
 	require.NoError(t, err)
@@ -47,6 +48,6 @@ func TestRecordingOfALongLogKeepsItsReadyLine(t *testing.T) {
 
 func TestNothingIsRecordedOfAPodThatDidNotBegin(t *testing.T) {
 	t.Parallel()
-	_, err := (&spawn.Recording{Pod: "alpha"}).Scenario()
+	_, err := (&replay.Recording{Pod: "alpha"}).Scenario()
 	assert.EqualError(t, err, "nothing can be recorded: no process of the pod began")
 }

@@ -1,4 +1,4 @@
-package main
+package podspawn_test
 
 import (
 	"bufio"
@@ -22,6 +22,7 @@ import (
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podspawn"
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,16 +33,16 @@ const asPodspawn = "TEST_AS_PODSPAWN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asPodspawn) != "" {
-		main()
+		os.Exit(podspawn.Main(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
 }
 
-// podspawn runs the command with the fake pod.
-func podspawn(t *testing.T, program string, args ...string) (stdout, stderr string, status int) {
+// runFake runs podspawn with the fake pod.
+func runFake(t *testing.T, program string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	status = spawn.Main(append(fake(program), args...), &out, &errs)
+	status = podspawn.Main(append(fake(program), args...), &out, &errs)
 	return out.String(), errs.String(), status
 }
 
@@ -86,7 +87,7 @@ func pids(dir string) (all []int) {
 
 func TestReadyPodIsReportedAndLivesOn(t *testing.T) {
 	dir := runtimeDir(t)
-	stdout, stderr, status := podspawn(t, `log "loading \x1b[2J"; bind; ready; serve`, "-json", "-profile", "p", "alpha")
+	stdout, stderr, status := runFake(t, `log "loading \x1b[2J"; bind; ready; serve`, "-json", "-profile", "p", "alpha")
 	require.Zero(t, status, stderr)
 	var pod struct {
 		Name, Socket, Log string
@@ -128,7 +129,7 @@ func TestEveryFlagReachesThePod(t *testing.T) {
 		{[]string{"-profile", "p", "-ticket-role", "r"}, []string{`"profile":"p"`, `"ticket_role":"r"`}},
 		{[]string{"-session", session}, []string{`"session":"` + session + `"`}},
 	} {
-		stdout, stderr, status := podspawn(t, "ready", append(tc.args, "-replace", "-json", "alpha")...)
+		stdout, stderr, status := runFake(t, "ready", append(tc.args, "-replace", "-json", "alpha")...)
 		require.Zero(t, status, stderr)
 		var pod struct {
 			Socket string
@@ -146,7 +147,7 @@ func TestEveryFlagReachesThePod(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	runtimeDir(t)
 	start := time.Now()
-	_, stderr, status := podspawn(t, "hang", "-timeout", "50ms", "alpha")
+	_, stderr, status := runFake(t, "hang", "-timeout", "50ms", "alpha")
 	assert.Equal(t, 8, status)
 	assert.Contains(t, stderr, "podspawn: pod did not become ready within 50ms")
 	assert.Less(t, time.Since(start), 10*time.Second)
@@ -156,13 +157,13 @@ func TestTimeout(t *testing.T) {
 func help(t *testing.T) string {
 	t.Helper()
 	var errs bytes.Buffer
-	require.Zero(t, spawn.Main([]string{"-help"}, io.Discard, &errs))
+	require.Zero(t, podspawn.Main([]string{"-help"}, io.Discard, &errs))
 	return errs.String()
 }
 
 func TestEveryVerdictHasItsStatus(t *testing.T) {
 	runtimeDir(t)
-	require.Zero(t, spawn.Main(append(fake("ready"), "runs"), io.Discard, io.Discard))
+	require.Zero(t, podspawn.Main(append(fake("ready"), "runs"), io.Discard, io.Discard))
 	told := help(t)
 	for _, tc := range []struct {
 		program string
@@ -180,7 +181,7 @@ func TestEveryVerdictHasItsStatus(t *testing.T) {
 		{"hang", []string{"-timeout", "50ms", "beta"}, 8, "timed out"},
 		{"ready '{name}' /dev/null/sock; hang", []string{"beta"}, 9, "socket error"},
 	} {
-		stdout, stderr, status := podspawn(t, tc.program, append([]string{"-json"}, tc.args...)...)
+		stdout, stderr, status := runFake(t, tc.program, append([]string{"-json"}, tc.args...)...)
 		assert.Equal(t, tc.status, status, tc.verdict)
 		var got struct{ Verdict, Error string }
 		require.NoError(t, json.Unmarshal([]byte(stdout), &got), stdout)
@@ -192,12 +193,12 @@ func TestEveryVerdictHasItsStatus(t *testing.T) {
 	for _, name := range []string{"YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR", "HOME"} {
 		t.Setenv(name, "")
 	}
-	stdout, _, status := podspawn(t, "ready", "-json", "alpha")
+	stdout, _, status := runFake(t, "ready", "-json", "alpha")
 	assert.Equal(t, 3, status)
 	assert.Contains(t, stdout, `"verdict":"runtime directory unavailable"`)
-	_, _, status = podspawn(t, "ready", "alpha")
+	_, _, status = runFake(t, "ready", "alpha")
 	assert.Equal(t, 3, status)
-	assert.Equal(t, 3, spawn.Main([]string{"-list"}, io.Discard, io.Discard))
+	assert.Equal(t, 3, podspawn.Main([]string{"-list"}, io.Discard, io.Discard))
 }
 
 // TestVerdictsAreThoseOfTheContract compares the help with HANDSHAKE.md.
@@ -217,7 +218,7 @@ func TestVerdictsAreThoseOfTheContract(t *testing.T) {
 
 func TestFailureAsJSON(t *testing.T) {
 	dir := runtimeDir(t)
-	stdout, stderr, status := podspawn(t, `log "one \x1b"; ready; log two; raw three; exit 7`, "-json", "alpha")
+	stdout, stderr, status := runFake(t, `log "one \x1b"; ready; log two; raw three; exit 7`, "-json", "alpha")
 	assert.Equal(t, 5, status)
 	assert.Equal(t, 1, strings.Count(stdout, "\n"))
 	var all map[string]any
@@ -248,30 +249,30 @@ func TestRecording(t *testing.T) {
 	runtimeDir(t)
 	path := filepath.Join(t.TempDir(), "alpha.txtar")
 	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("an older one\n", 100)), 0o600))
-	_, _, status := podspawn(t, `raw "it's {{over}\n"; exit 7`, "-timeout", "9s", "-record", path, "alpha")
+	_, _, status := runFake(t, `raw "it's {{over}\n"; exit 7`, "-timeout", "9s", "-record", path, "alpha")
 	assert.Equal(t, 5, status)
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.Regexp(t, `^# What pod alpha did on .*\n! podstart -timeout 9s -fake '(sleep \S+; )?raw "it''s \{\{over\}\\n"; (sleep \S+; )?exit 7' 'alpha'\n`+
 		`stderr '\^pod exited before becoming ready \\\(exit status 7\\\): it''s \\\{over\\\}'\n$`, string(text))
 
-	_, stderr, status := podspawn(t, "ready", "-record", "/nowhere/x", "alpha")
+	_, stderr, status := runFake(t, "ready", "-record", "/nowhere/x", "alpha")
 	assert.Equal(t, 1, status)
 	assert.Equal(t, "podspawn: -record: open /nowhere/x: no such file or directory\n", stderr)
 
 	var out, errs bytes.Buffer
 	path = filepath.Join(t.TempDir(), "none.txtar")
-	assert.Equal(t, 4, spawn.Main([]string{"-pod", "/no/such/pod", "-record", path, "alpha"}, &out, &errs))
+	assert.Equal(t, 4, podspawn.Main([]string{"-pod", "/no/such/pod", "-record", path, "alpha"}, &out, &errs))
 	assert.Contains(t, errs.String(), path+": nothing can be recorded: no process of the pod began\n")
 	assert.NoFileExists(t, path)
 }
 
 func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
 	dir := runtimeDir(t)
-	_, _, status := podspawn(t, "log first; bind; ready; serve", "alpha")
+	_, _, status := runFake(t, "log first; bind; ready; serve", "alpha")
 	require.Zero(t, status)
 	first := pids(dir)
-	stdout, stderr, status := podspawn(t, "log second; bind; ready; serve", "-json", "alpha")
+	stdout, stderr, status := runFake(t, "log second; bind; ready; serve", "-json", "alpha")
 	assert.Equal(t, 1, status)
 	message, err := json.Marshal(strings.TrimPrefix(strings.TrimSuffix(stderr, "\n"), "podspawn: "))
 	require.NoError(t, err)
@@ -281,7 +282,7 @@ func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, string(log), "first", "nothing was touched")
 
-	_, stderr, status = podspawn(t, "log second; bind; ready; serve", "-replace", "alpha")
+	_, stderr, status = runFake(t, "log second; bind; ready; serve", "-replace", "alpha")
 	assert.Zero(t, status, stderr)
 	assert.NotEqual(t, first, pids(dir))
 	assert.NoError(t, syscall.Kill(-first[0], syscall.SIGKILL), "the first one lives on")
@@ -342,7 +343,7 @@ func TestNoStatusLineElsewhere(t *testing.T) {
 	runtimeDir(t)
 	late := append(fake("sleep 250ms; log one; bind; ready; serve"), "alpha")
 	assert.Regexp(t, "^alpha: one\r\npod alpha is ready", onTerminal(t, "TERM=dumb", late...))
-	_, stderr, status := podspawn(t, "sleep 250ms; log one; bind; ready; serve", "beta")
+	_, stderr, status := runFake(t, "sleep 250ms; log one; bind; ready; serve", "beta")
 	assert.Zero(t, status)
 	assert.Equal(t, "beta: one\n", stderr)
 }
@@ -422,7 +423,7 @@ func TestFloodIsNotWrittenLineByLine(t *testing.T) {
 	runtimeDir(t)
 	var stdout bytes.Buffer
 	var stderr writes
-	require.Zero(t, spawn.Main(append(fake("flood 4MiB; bind; ready; serve"), "alpha"), &stdout, &stderr))
+	require.Zero(t, podspawn.Main(append(fake("flood 4MiB; bind; ready; serve"), "alpha"), &stdout, &stderr))
 	assert.Greater(t, stderr.lines, 10_000)
 	assert.Less(t, stderr.n, stderr.lines/10)
 }
@@ -437,14 +438,14 @@ func TestReportThatIsLostIsAFailure(t *testing.T) {
 	for _, name := range []string{"alpha", "beta"} {
 		var errs bytes.Buffer
 		flags := map[string][]string{"alpha": nil, "beta": {"-json"}}[name]
-		assert.Equal(t, 1, spawn.Main(slices.Concat(fake("ready"), flags, []string{name}), full{}, &errs))
+		assert.Equal(t, 1, podspawn.Main(slices.Concat(fake("ready"), flags, []string{name}), full{}, &errs))
 		assert.Equal(t, "podspawn: no space left on device\n", errs.String())
 	}
 }
 
 func TestHelp(t *testing.T) {
 	var out, errs bytes.Buffer
-	assert.Zero(t, spawn.Main([]string{"-help"}, &out, &errs))
+	assert.Zero(t, podspawn.Main([]string{"-help"}, &out, &errs))
 	assert.Empty(t, out.String())
 	assert.Contains(t, errs.String(), "usage: podspawn [flags] NAME\n")
 	for _, flag := range []string{"pod PROGRAM", "pod-arg ARG", "workspace DIR", "dir DIR", "profile PROFILE", "ticket-role ROLE", "session UUID", "timeout DURATION", "json", "replace", "list", "stop", "grace DURATION", "kill", "follow"} {
@@ -456,7 +457,7 @@ func TestHelp(t *testing.T) {
 
 func TestReportForPeople(t *testing.T) {
 	dir := runtimeDir(t)
-	stdout, stderr, status := podspawn(t, "ready", "alpha")
+	stdout, stderr, status := runFake(t, "ready", "alpha")
 	require.Zero(t, status, stderr)
 	require.Len(t, pids(dir), 1)
 	assert.Regexp(t, fmt.Sprintf(`^pod alpha is ready after \S+\nprocess %d\nsocket  /.*/alpha/sock\nlog     /.*/alpha/stderr\.log\n$`, pids(dir)[0]), stdout)
@@ -464,7 +465,7 @@ func TestReportForPeople(t *testing.T) {
 
 func TestFailureIsTold(t *testing.T) {
 	runtimeDir(t)
-	stdout, stderr, status := podspawn(t, "early-exit", "alpha")
+	stdout, stderr, status := runFake(t, "early-exit", "alpha")
 	assert.Equal(t, 5, status)
 	assert.Empty(t, stdout)
 	assert.True(t, strings.HasPrefix(stderr, "alpha: cannot open session store\npodspawn: pod exited before becoming ready (exit status 7): cannot open session store\n"), stderr)
@@ -492,7 +493,7 @@ func TestWrongUsage(t *testing.T) {
 		"invalid pod config: PodName \"..\" must be":                   {"-follow", ".."},
 	} {
 		var out, errs bytes.Buffer
-		assert.Equal(t, 2, spawn.Main(args, &out, &errs), want)
+		assert.Equal(t, 2, podspawn.Main(args, &out, &errs), want)
 		assert.Contains(t, errs.String(), want)
 	}
 }
@@ -501,6 +502,6 @@ func TestDefaultCommandIsTakenFromTheEnvironment(t *testing.T) {
 	runtimeDir(t)
 	t.Setenv(spawn.RuntimeCommandEnv, "/nowhere/agent")
 	var out, errs bytes.Buffer
-	assert.Equal(t, 4, spawn.Main([]string{"-pod-arg", "more", "alpha"}, &out, &errs))
+	assert.Equal(t, 4, podspawn.Main([]string{"-pod-arg", "more", "alpha"}, &out, &errs))
 	assert.Contains(t, errs.String(), "failed to launch pod runtime command `/nowhere/agent pod more`")
 }

@@ -311,7 +311,7 @@ func modesTable(t *testing.T) string {
 		case outcome.Verdict == oracle.TimedOut && outcome.Socket != "":
 			verdict += ", waiting for its socket"
 		case outcome.Verdict == oracle.TimedOut:
-			verdict += ", waiting for " + outcome.Missing
+			verdict += ", waiting for the " + outcome.Missing
 		}
 		if pods[verdict] == nil {
 			verdicts = append(verdicts, verdict)

@@ -160,19 +160,21 @@ func compare(expected oracle.Outcome, err error) string {
 		return ""
 	}
 	var e *spawn.Error
-	sentinel := map[oracle.Verdict]error{
-		oracle.Exited: spawn.ErrExited, oracle.Malformed: spawn.ErrMalformedReady, oracle.WrongName: spawn.ErrNameMismatch,
-		oracle.TimedOut: spawn.ErrTimeout, oracle.SocketError: spawn.ErrSocket,
+	verdict := map[oracle.Verdict]string{
+		oracle.Exited: "exited early", oracle.Malformed: "malformed ready line", oracle.WrongName: "wrong name",
+		oracle.TimedOut: "timed out", oracle.SocketError: "socket error",
 	}[expected.Verdict]
 	switch {
-	case !errors.As(err, &e) || !errors.Is(err, sentinel):
+	case !errors.As(err, &e) || e.Verdict != verdict:
 		return "the verdict"
-	case expected.Status != "" && e.State.String() != expected.Status:
-		return fmt.Sprintf("the status: %v", e.State)
-	case !strings.Contains(e.Error(), expected.Missing) || expected.Name != "" && !strings.Contains(e.Error(), strconv.Quote(expected.Name)):
-		return "the message"
-	case expected.Verdict == oracle.TimedOut && !strings.Contains(e.Error(), expected.Socket):
-		return "the socket"
+	case e.Status != expected.Status:
+		return "the status: " + e.Status
+	case e.Missing != expected.Missing || e.Why != expected.Why:
+		return fmt.Sprintf("what is missing: %s (%s)", e.Missing, e.Why)
+	case expected.Name != "" && !strings.Contains(e.Error(), strconv.Quote(expected.Name)):
+		return "the name in the message"
+	case expected.Socket != "" && e.SocketPath != expected.Socket:
+		return "the socket: " + e.SocketPath
 	}
 	if len(e.Tail) != len(expected.Tail) {
 		return fmt.Sprintf("the tail: %.60q, not %.60q", e.Tail, expected.Tail)

@@ -49,10 +49,10 @@ type Outcome struct {
 	// Line is the ready line if the verdict is Malformed; Name is the name in it
 	// if that is WrongName; Socket the path in it once there was a right one.
 	Line, Name, Socket string
-	// Missing says what a start that TimedOut was waiting for: "the ready line",
-	// or why the socket could not be connected to: "it does not exist", "nobody
-	// listens on it", "its backlog is full" or "it is not a socket".
-	Missing string
+	// Missing is what a start that TimedOut waited for: "ready line" or "socket". Why is
+	// why it could not connect to that: "missing" (there is no file), "not a socket",
+	// "refused" (nobody listens) or "deaf" (its backlog is full).
+	Missing, Why string
 }
 
 // String returns the outcome in a few words.
@@ -69,10 +69,10 @@ func (o Outcome) String() string {
 	case WrongName:
 		return fmt.Sprintf("%s: %q", o.Verdict, o.Name)
 	case TimedOut:
-		if o.Socket != "" {
-			return fmt.Sprintf("%s, waiting for its socket (%s)", o.Verdict, o.Missing)
+		if o.Why != "" {
+			return fmt.Sprintf("%s, waiting for its %s (%s)", o.Verdict, o.Missing, o.Why)
 		}
-		return fmt.Sprintf("%s, waiting for %s", o.Verdict, o.Missing)
+		return fmt.Sprintf("%s, waiting for the %s", o.Verdict, o.Missing)
 	}
 	return string(o.Verdict)
 }
@@ -231,7 +231,7 @@ const (
 
 // look is what a client that looks now can know.
 func (e *expectation) look(step int) situation {
-	o := Outcome{Verdict: TimedOut, Step: step, Tail: slices.Clone(e.tail), Unfinished: e.pending, Missing: "the ready line"}
+	o := Outcome{Verdict: TimedOut, Step: step, Tail: slices.Clone(e.tail), Unfinished: e.pending, Missing: "ready line"}
 	s := situation{soonest: e.soonest, latest: e.latest, unclear: e.unclear}
 	if e.unsure > 0 && s.unclear == nil {
 		s.unclear = errors.New("lines that were written just before the log was truncated may or may not be read")
@@ -246,9 +246,10 @@ func (e *expectation) look(step int) situation {
 	case t != nil:
 		var err error
 		o.Socket = t.socket
-		if o.Verdict, o.Missing, err = e.connect(t.socket); err != nil {
+		if o.Verdict, o.Why, err = e.connect(t.socket); err != nil {
 			s.unclear = err
 		}
+		o.Missing = map[bool]string{true: "socket"}[o.Verdict == TimedOut]
 		if o.Verdict == Ready {
 			o.Tail, o.Unfinished, s.unclear = nil, "", e.unclear
 		}
@@ -258,7 +259,7 @@ func (e *expectation) look(step int) situation {
 }
 
 // connect says what comes of a connection to a path.
-func (e *expectation) connect(path string) (verdict Verdict, missing string, err error) {
+func (e *expectation) connect(path string) (verdict Verdict, why string, err error) {
 	below, own := strings.CutPrefix(path, "{dir}")
 	own = own && (below == "" || below[0] == '/') && !strings.Contains(below, "//") && !slices.Contains(strings.Split(below, "/"), "..")
 	name, inside, deeper := strings.Cut(strings.TrimPrefix(below, "/"), "/")
@@ -268,15 +269,15 @@ func (e *expectation) connect(path string) (verdict Verdict, missing string, err
 	case !own:
 		return TimedOut, "", fmt.Errorf("it depends on what is at %q", path)
 	case e.dirGone || !isFile && !isSocket && name != "":
-		return TimedOut, "it does not exist", nil
+		return TimedOut, "missing", nil
 	case deeper && inside != "":
 		return SocketError, "", nil // part of the path is not a directory
 	case !isSocket:
-		return TimedOut, "it is not a socket", nil
+		return TimedOut, "not a socket", nil
 	case e.listening < 0:
-		return TimedOut, "nobody listens on it", nil
+		return TimedOut, "refused", nil
 	case e.listening <= e.full:
-		return TimedOut, "its backlog is full", nil
+		return TimedOut, "deaf", nil
 	}
 	return Ready, "", nil
 }

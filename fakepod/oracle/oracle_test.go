@@ -18,8 +18,8 @@ func TestExpect(t *testing.T) {
 	waiting := func(missing string, tail ...string) Outcome {
 		return Outcome{Verdict: TimedOut, Step: -1, Missing: missing, Tail: tail}
 	}
-	atSocket := func(missing, socket string) Outcome {
-		return Outcome{Verdict: TimedOut, Step: -1, Missing: missing, Socket: socket}
+	atSocket := func(why, socket string) Outcome {
+		return Outcome{Verdict: TimedOut, Step: -1, Missing: "socket", Why: why, Socket: socket}
 	}
 	ready := func(step int) Outcome { return Outcome{Verdict: Ready, Step: step, Socket: "{dir}/sock"} }
 	for program, want := range map[string]Outcome{
@@ -37,7 +37,7 @@ func TestExpect(t *testing.T) {
 		"early-exit-signal":                    exited(1, "signal: killed", "about to crash"),
 		"exit-after-ready":                     exited(3, "exit status 3", "migrating", "migration failed"),
 		"log a":                                exited(0, "exit status 0", "a"),
-		"ignore TERM; kill TERM; kill STOP":    waiting("the ready line"),
+		"ignore TERM; kill TERM; kill STOP":    waiting("ready line"),
 		"kill INT":                             exited(0, "exit status 0"),
 		"log 1; log 2; log 3; log 4; log 5; log 6; log 7; log 8; log 9; exit 1": exited(9, "exit status 1", "2", "3", "4", "5", "6", "7", "8", "9"),
 		"serve; exit 3":            exited(0, "exit status 1", "fakepod: serve: there is no socket yet: the step bind, or socket, comes before"),
@@ -49,13 +49,13 @@ func TestExpect(t *testing.T) {
 		"malformed-no-socket":      {Verdict: Malformed, Step: 1, Line: "YOI-READY\t{name}"},
 		"log hm; raw \"YOI-READY\\t\\n\"; exit 1": {Verdict: Malformed, Step: 1, Line: "YOI-READY\t", Tail: []string{"hm"}},
 		"wrong-name":                            {Verdict: WrongName, Step: 1, Name: "{name}-other"},
-		"never-ready":                           waiting("the ready line", "loading"),
-		"stopped":                               waiting("the ready line", "loading"),
-		"never-binds":                           atSocket("it does not exist", "{dir}/sock"),
-		"dead-socket":                           atSocket("nobody listens on it", "{dir}/sock"),
-		"deaf":                                  atSocket("its backlog is full", "{dir}/sock"),
-		"file-socket":                           atSocket("it is not a socket", "{dir}/pid"),
-		"ready '{name}' '{dir}'; hang":          atSocket("it is not a socket", "{dir}"),
+		"never-ready":                           waiting("ready line", "loading"),
+		"stopped":                               waiting("ready line", "loading"),
+		"never-binds":                           atSocket("missing", "{dir}/sock"),
+		"dead-socket":                           atSocket("refused", "{dir}/sock"),
+		"deaf":                                  atSocket("deaf", "{dir}/sock"),
+		"file-socket":                           atSocket("not a socket", "{dir}/pid"),
+		"ready '{name}' '{dir}'; hang":          atSocket("not a socket", "{dir}"),
 		"ready '{name}' '{dir}/pid/sock'; hang": {Verdict: SocketError, Step: 0, Socket: "{dir}/pid/sock"},
 	} {
 		got, err := Expect(program, 5*time.Second)

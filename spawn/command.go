@@ -26,8 +26,8 @@ type Command struct {
 // ResolveCommand returns the command that launches pods by default: the
 // running executable with the prefix argument "pod". A non-empty
 // YOI_POD_RUNTIME_COMMAND replaces the program and leaves the prefix argument.
-// It fails, matching [ErrLaunch], only where the system cannot tell the path
-// of the running executable.
+// It fails, with an error that matches [ErrLaunch], only if the system does not know
+// the path of the running executable.
 func ResolveCommand() (Command, error) {
 	program := os.Getenv(RuntimeCommandEnv)
 	if program == "" {
@@ -48,8 +48,7 @@ func (c Command) String() string {
 	return strings.Join(words, " ")
 }
 
-// Flags registers -pod and -pod-arg, which are parsed into c. It is there for
-// the commands of this module, and for those who write one like them.
+// Flags registers the flags -pod and -pod-arg, which are parsed into c.
 func (c *Command) Flags(flags *flag.FlagSet) {
 	flags.StringVar(&c.Program, "pod", c.Program, "the pod's `PROGRAM`")
 	flags.Func("pod-arg", "a prefix `ARG` of it; repeatable", func(arg string) error {

@@ -26,12 +26,11 @@ type Config struct {
 	// Command launches the pod. Its Program must not be empty; ResolveCommand
 	// has the default one.
 	Command Command
-	// PodName is the pod's name and that of its directory below the runtime
-	// directory: one path element, not empty. Nothing keeps a second pod of the
-	// name from being started there: it takes the log and the socket over.
+	// PodName is the name of the pod and of its directory below the runtime
+	// directory. It is one path element and not empty. A second pod of the same name
+	// is not refused: it takes over the log and the socket.
 	PodName string
-	// Profile selects a profile; "" = none. It is dropped when a session is
-	// resumed.
+	// Profile selects a profile; "" = none. It is ignored when a session is resumed.
 	Profile string
 	// TicketRole marks the process with a role; "" = none.
 	TicketRole string
@@ -42,8 +41,8 @@ type Config struct {
 	// WorkspaceRoot is the pod's workspace. It must not be empty; a relative
 	// path is taken from this process's working directory.
 	WorkspaceRoot string
-	// Dir is the pod's working directory; "" = WorkspaceRoot. It is not told to
-	// the pod in any other way. A relative path is as for WorkspaceRoot.
+	// Dir is the pod's working directory; "" = WorkspaceRoot. A relative path is
+	// taken from this process's working directory. No argument tells it to the pod.
 	Dir string
 	// ResumeFrom is the session to resume, the nil UUID included; nil = a new
 	// pod.
@@ -54,25 +53,25 @@ type Config struct {
 	// ReadyTimeout is how long the ready line and the socket may take together,
 	// from the start of the process; 0 = DefaultReadyTimeout.
 	ReadyTimeout time.Duration
-	// Progress is called, from the goroutine of Start, with every line that the
-	// pod logs before it is ready, but not with the ready line: in order, once
-	// each, invalid UTF-8 shown as U+FFFD, a line longer than 64 KiB cut and
-	// marked. Of a log that an ended pod has left too long to be read in time, the
-	// middle is missing. nil = nobody wants to know.
+	// Progress is called from the goroutine of Start with each line that the pod logs
+	// before it is ready, in order, except the ready line. Invalid UTF-8 is replaced
+	// by U+FFFD; a line longer than 64 KiB is cut and marked. If the pod has ended and
+	// its log is too long to be read in time, the lines in the middle are left out.
+	// nil = the lines are not reported.
 	Progress func(line string)
 }
 
-// Args returns the handshake arguments: what the pod is told on its command
-// line after the prefix arguments of the command,
+// Args returns the handshake arguments, which follow the prefix arguments of the
+// command on the pod's command line:
 //
 //	--workspace DIR --pod NAME [--profile P] [--ticket-role R]
 //	--workspace DIR --session UUID --pod NAME [--ticket-role R]
 //
-// with NameFlag in place of --pod, and then ExtraArgs.
+// NameFlag replaces --pod, and ExtraArgs come last.
 func (c Config) Args() []string { return handshake.Of(c).Args(c.WorkspaceRoot, c.PodName) }
 
-// Flags registers the flags that describe a start, those of its Command included,
-// as [Command.Flags] does. What c holds are the defaults.
+// Flags registers flags for the fields of c, and those of its Command (see
+// [Command.Flags]). The values in c are the defaults.
 func (c *Config) Flags(flags *flag.FlagSet) {
 	c.Command.Flags(flags)
 	flags.StringVar(&c.WorkspaceRoot, "workspace", c.WorkspaceRoot, "the pod's workspace `DIR`")
@@ -148,8 +147,9 @@ func (c Config) plan() (plan, error) {
 	return p, err
 }
 
-// checkDir tells a missing or closed working directory from such a program: the
-// system gives one error for both.
+// checkDir returns an error if the working directory is missing or must not be
+// entered. The system's own error does not say whether the directory or the program is
+// meant.
 func checkDir(dir string) error {
 	_, err := os.Stat(dir)
 	if no := unix.Access(dir+"/.", unix.X_OK); err == nil && no != nil {
@@ -165,11 +165,11 @@ func (c Config) launchError(err error) error {
 	return fmt.Errorf("%w `%s`: %w", ErrLaunch, c.Command, err)
 }
 
-// RuntimeDir returns the runtime directory that a pod with the environment env
-// (of the form "key=value", as in [os.Environ]) uses: $YOI_RUNTIME_DIR, else
-// $YOI_HOME/run, else $XDG_RUNTIME_DIR/yoi, else $HOME/.yoi/run. An empty
-// variable counts as unset, and of one that is there twice the last counts.
-// The error is [ErrRuntimeDirUnavailable].
+// RuntimeDir returns the runtime directory of a pod with the environment env, whose
+// entries are of the form "key=value" (see [os.Environ]). It is $YOI_RUNTIME_DIR, else
+// $YOI_HOME/run, else $XDG_RUNTIME_DIR/yoi, else $HOME/.yoi/run. An empty variable
+// counts as unset. If a variable occurs twice, the last one counts. The error is
+// [ErrRuntimeDirUnavailable].
 func RuntimeDir(env []string) (string, error) {
 	for _, place := range []struct{ variable, below string }{
 		{"YOI_RUNTIME_DIR", ""},

@@ -17,13 +17,13 @@ import (
 // The verdicts other than ready. Every error of [Start] matches exactly one of
 // them with [errors.Is], or the error of a context that ended first.
 var (
-	// ErrInvalidConfig: a field of the Config cannot be right. Nothing was touched.
+	// ErrInvalidConfig: a field of the Config is invalid. Nothing was touched.
 	ErrInvalidConfig = errors.New("invalid pod config")
 	// ErrRuntimeDirUnavailable: the pod's environment names no runtime directory.
 	ErrRuntimeDirUnavailable = errors.New("could not resolve runtime directory (set YOI_HOME, YOI_RUNTIME_DIR, XDG_RUNTIME_DIR, or HOME)")
 	// ErrLaunch: no process could be started, or not in the right place.
 	ErrLaunch = errors.New("failed to launch pod runtime command")
-	// ErrExited: the process ended before it was ready, with whatever status.
+	// ErrExited: the process ended before it was ready, with any status.
 	ErrExited = errors.New("pod exited before becoming ready")
 	// ErrMalformedReady: the ready line lacks its name or its socket.
 	ErrMalformedReady = errors.New("malformed ready line")
@@ -53,23 +53,24 @@ type Error struct {
 	// announced none.
 	SocketPath string `json:"socket,omitempty"`
 	// Missing is what the start waited for when it timed out or was cancelled: "ready
-	// line" or "socket". Why is, of a socket that was tried: "missing" (there is no
-	// file), "not a socket", "refused" (nobody listens) or "deaf" (its backlog is full).
+	// line" or "socket". Why says why the last connection to the socket failed:
+	// "missing" (there is no file), "not a socket", "refused" (nobody listens) or "deaf"
+	// (its backlog is full).
 	Missing string `json:"missing,omitempty"`
 	Why     string `json:"why,omitempty"`
-	// Stopped tells that the process was stopped then, as by SIGSTOP (Linux).
+	// Stopped is true if the process was stopped at that time, as by SIGSTOP (Linux).
 	Stopped bool `json:"stopped,omitempty"`
-	// Status tells how a process ended that exited early, as State has it in words;
-	// "" if that was lost, and for other verdicts.
+	// Status says how the process ended if the verdict is "exited early", in the words
+	// of os.ProcessState; "" if the status was lost, and for other verdicts.
 	Status string `json:"status,omitempty"`
 	// Tail holds the last lines of the log, 8 at most, as the pod wrote them:
 	// they may hold control characters, which Error escapes.
 	Tail []string `json:"tail,omitempty"`
 	// Unfinished is what the pod wrote after its last newline.
 	Unfinished string `json:"unfinished,omitempty"`
-	// State tells how the process ended; nil if none was started, or as
-	// Pod.State has it. But for ErrExited it usually shows the SIGKILL of Start
-	// itself.
+	// State says how the process ended; nil if no process was started, or if the status
+	// was lost (see Pod.State). Unless the verdict is ErrExited, it usually shows the
+	// SIGKILL of Start itself.
 	State *os.ProcessState `json:"-"`
 	// LogTrouble says why lines may be missing in the log, such as a full disk, or
 	// that it was truncated; "" if there is no such reason.
@@ -108,9 +109,8 @@ func verdictOf(err error) string {
 // Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Error begins with the verdict; the last lines of the log and the places to
-// look follow. Control characters are escaped, so that a pod's output cannot
-// reach a terminal raw.
+// Error returns the verdict, the last lines of the log, and where to look. Control
+// characters are escaped, so that nothing of a pod's output reaches a terminal raw.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(podlog.Printable(fmt.Sprint(e.Err)))

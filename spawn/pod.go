@@ -18,7 +18,7 @@ type Pod struct {
 	// LogPath is the absolute path of the log that is the pod's stderr. A pod
 	// removes it when it stops gracefully.
 	LogPath string
-	// Timeline tells when the steps of the start were seen.
+	// Timeline has the times of the steps of the start.
 	Timeline Timeline
 
 	process *process
@@ -27,15 +27,15 @@ type Pod struct {
 // Done is closed after the pod's process has ended and was reaped.
 func (p *Pod) Done() <-chan struct{} { return p.process.done }
 
-// State tells how the pod's process ended; nil while it runs. It stays nil if
-// the host reaped the process, by a wait for any child: Done tells the end then,
-// too.
+// State returns how the pod's process ended; nil while it runs. It stays nil if
+// another part of this program reaped the process, by a wait for any child. Done is
+// closed in that case too.
 func (p *Pod) State() *os.ProcessState { return p.process.exitState() }
 
 // Signal sends a signal, which must be a [syscall.Signal], to the pod's whole
-// process group, also when the pod itself has ended and left children in it.
-// It returns [os.ErrProcessDone] when nobody is left in the group. Where this
-// process inherits orphans (process 1, a subreaper), it reaps those of the group.
+// process group, even if the pod itself has ended and left children in the group.
+// It returns [os.ErrProcessDone] if the group is empty. If this process inherits
+// orphans (as process 1 or a subreaper), it reaps those of the group.
 func (p *Pod) Signal(sig os.Signal) error {
 	number, ok := sig.(syscall.Signal)
 	if !ok {

@@ -7,9 +7,9 @@
 //
 //	YOI-READY<TAB>name<TAB>socket path<NEWLINE>
 //
-// and connects to the socket once, to close the connection at once: a pod must
-// bear that. Every other ending kills the group, reaps the process and has its
-// own verdict, an [*Error] with the evidence:
+// and connects to the socket once. It closes that connection immediately, which a pod
+// must tolerate. Every other outcome has its own verdict, an [*Error] with the evidence;
+// the process group is killed and the process reaped:
 //
 //	pod, err := spawn.Start(ctx, spawn.Config{
 //		Command:       spawn.Command{Program: "/usr/local/bin/agent", PrefixArgs: []string{"pod"}},
@@ -24,8 +24,8 @@
 // A pod that became ready lives on when this process ends. Package harness
 // starts pods for tests, which must not.
 //
-// The parent is woken by events: by one inotify instance for the whole process
-// (kept once it was needed), and by timers where that cannot be had.
+// Start is woken by events: by one inotify instance for the whole process, which is
+// kept open once it was needed, and by timers where there is no inotify.
 package spawn
 
 import (
@@ -45,13 +45,12 @@ import (
 )
 
 // Start launches a pod and waits until it is ready. It may be called from many
-// goroutines at once. The pod gets what this process has, such as namespaces and
-// capabilities, and not what a locked thread of the caller has changed for itself.
+// goroutines at once. The pod inherits the namespaces and capabilities of this process,
+// even if the calling goroutine has locked its thread and changed its own.
 //
-// Every error is an [*Error]; after one, the pod's process group was killed and
-// its process reaped, and the log is left for the reader. A context that ends
-// first is an error that wraps the context's; a context that ends later does
-// not concern the pod.
+// Every error is an [*Error]. Before Start returns an error, it has killed the pod's
+// process group and reaped its process; the log stays. If ctx ends before the pod is
+// ready, the error wraps the context's; after that, ctx has no effect on the pod.
 func Start(ctx context.Context, cfg Config) (*Pod, error) {
 	o := &Observer{}
 	defer o.closeLog()

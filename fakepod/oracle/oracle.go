@@ -101,18 +101,18 @@ func List() string {
 	return b.String()
 }
 
-// noticed is how long a situation must last for a client to have looked at it for
-// certain, on a busy machine, too.
+// noticed is how long a situation must last so that a client has certainly looked at
+// it, even on a busy machine.
 const noticed = 250 * time.Millisecond
 
-// Expect returns what the contract says that a client with a ready timeout must
-// conclude of a fake pod which acts out a program, or a mode: on Linux, in a pod
-// directory of its own, and of a pod whose name the program does not spell out. It
-// is worked out from the steps.
+// Expect returns what the contract requires a client with a ready timeout to conclude
+// about a fake pod that acts out a program or a mode. It works that out from the steps,
+// for a pod on Linux, in a pod directory of its own, whose name the program does not
+// contain.
 //
-// The error is that of a bad program, or says why there is no single right
-// outcome: the program changes faster than a client must look, comes close to the
-// timeout, or depends on what only the machine knows.
+// It returns an error for a bad program, and for a program without a single right
+// outcome: one that changes faster than a client must look, that comes close to the
+// timeout, or that depends on the machine.
 func Expect(program string, timeout time.Duration) (Outcome, error) {
 	steps, err := fakepod.Parse(program)
 	if err != nil {

@@ -21,8 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Recording is what a pod looked like to its parent. It is for package harness and
-// podspawn, which make a scenario of it.
+// A Recording is what the parent of a pod saw of it.
 type Recording struct {
 	// Pod is its name, Timeout its ready timeout.
 	Pod     string
@@ -32,17 +31,16 @@ type Recording struct {
 	Timeline spawn.Timeline
 	Failed   *spawn.Error
 	Error    string
-	// Socket tells what was found at the announced path, and when, as an Observer is
-	// told that.
+	// Socket has the states of the announced path, as spawn.Observer.Socket reports them.
 	Socket []Moment
-	// Log is read once, to Size, and Growth tells when it had which size.
+	// Log is read once, up to Size. Growth has the sizes that it had before.
 	Log    io.ReaderAt
 	Size   int64
 	Growth []Growth
 	// Dir is the pod directory.
 	Dir string
-	// End is how a pod that was ready has ended by itself, as os.ProcessState has it in
-	// words, and Ended when; "" = it lived on.
+	// End says how a ready pod ended by itself, in the words of os.ProcessState, and
+	// Ended is when; "" = it did not.
 	End   string
 	Ended time.Time
 
@@ -52,13 +50,13 @@ type Recording struct {
 	socket string // that the ready line holds; "" = there is none
 }
 
-// A Moment is something that was found at a time.
+// A Moment is a state and when it was noticed.
 type Moment struct {
 	At   time.Time
 	What string
 }
 
-// Growth is a size of a log, in bytes, and when it was noticed.
+// Growth is the size of a log in bytes and when it was noticed.
 type Growth struct {
 	At   time.Time
 	Size int64
@@ -68,15 +66,15 @@ type Growth struct {
 // Observer finds it.
 var bring = map[string]string{"refused": "socket", "deaf": "bind; listen 0; fill", "listened on": "bind"}
 
-// happening is a step and when it was taken, since the launch.
+// happening is a step and when it was taken, counted from the launch.
 type happening struct {
 	at   time.Duration
 	step string
 }
 
-// Scenario returns a scenario of package scripts in which the fake pod does what the
-// pod did, as far as its parent could see, and which asserts what came of it. It
-// fails for a pod whose process did not begin.
+// Scenario returns a scenario of package scripts. In it, the fake pod does what the
+// parent saw the pod do, and the scenario asserts the same result. Scenario returns an
+// error if no process of the pod was started.
 func (r *Recording) Scenario() (string, error) {
 	if r.Timeline.Launched == 0 {
 		return "", errors.New("nothing can be recorded: no process of the pod began")
@@ -140,12 +138,12 @@ func (r *Recording) program() string {
 	return strings.Join(steps, "; ")
 }
 
-// ownStart is about what the fake pod itself needs before its first step.
+// ownStart is about the time that the fake pod itself needs before its first step.
 const ownStart = 5 * time.Millisecond
 
-// socketSteps returns the steps after which the socket was as it was found. What was
-// there when the ready line was read is taken to have been there when it was
-// written.
+// socketSteps returns the steps that bring the socket into the states that were seen.
+// The state that was seen when the ready line was read is assumed to be the one when
+// that was written.
 func (r *Recording) socketSteps() (steps []happening) {
 	made := "missing"
 	for i, m := range r.Socket {
@@ -278,7 +276,7 @@ func (r *Recording) logSteps() (steps []happening) {
 	return steps
 }
 
-// words finds the paths that are others when the recording is played.
+// words finds the paths that differ when the recording is played.
 func (r *Recording) words() (words []span) {
 	find := func(path, word string) {
 		for from := 0; path != ""; from += len(path) {

@@ -17,8 +17,8 @@ const cutMark = "… [line cut at 64 KiB]"
 
 // A Splitter turns bytes, in whatever pieces they come, into whole lines.
 type Splitter struct {
-	// OnlyTail leaves out the lines that neither are a ready line nor show in a
-	// Tail, as far as that is faster.
+	// OnlyTail skips lines that are no ready line and that a Tail will not show, where
+	// skipping them is faster.
 	OnlyTail bool
 
 	pending []byte // the unfinished line: maxLine bytes at most, and one for a CR

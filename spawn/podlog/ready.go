@@ -44,9 +44,9 @@ func ParseReady(line []byte) (Ready, error) {
 	return Ready{name, socket}, nil
 }
 
-// Ready returns what the first ready line of the log says; of a log that is too long to
-// be read until late, the middle is left out. The error says why there is none, or what
-// is wrong with it.
+// Ready returns the content of the first ready line of the log. If the log is too long to
+// be read before late, its middle is left out. Ready returns an error if there is no ready
+// line, or if it is malformed.
 func (l *Log) Ready(late time.Time) (told Ready, err error) {
 	err = errors.New("it has no ready line")
 	l.OnlyTail = true

@@ -33,21 +33,21 @@ const podspawnUsage = `usage: podspawn [flags] NAME
        podspawn -stop [-grace DURATION] [-kill] NAME
        podspawn -follow NAME
 
-Starts the pod NAME and waits until it is ready. The pod lives on afterwards:
-podspawn -stop ends it. Without -pod its program is that of
-$` + spawn.RuntimeCommandEnv + `, with the prefix argument pod.
+Starts the pod NAME and waits until it is ready. The pod keeps running afterwards:
+podspawn -stop ends it. Without -pod, the program is $` + spawn.RuntimeCommandEnv + `
+and the prefix argument is pod.
 
 -list shows each pod directory of the runtime directory: name, state, process, age
-and socket. A pod answers; or it is stopped (as by SIGSTOP); or silent: it lives, but
-its socket does not answer. One that is stale is dead.
+and socket. The state is answers, stopped (as by SIGSTOP), silent (the pod runs, but
+its socket does not answer) or stale (the pod is dead).
 
-With -json a start prints one line, whatever comes of it, with those fields that are
-known: name, verdict, pid, socket, log, error; ready_ms; timeline (start, and
-launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms from then on);
-status (how a process ended that exited early); missing (what a start waited for: ready
-line or socket), why (missing, not a socket, refused or deaf) and stopped; tail (the last lines of the log, 8
-at most) and unfinished (what came after its last newline). -list prints a line for
-each pod: name, state, pid, age_s, socket, log.
+With -json a start prints one line, whether it fails or not. Fields that are not known
+are left out: name, verdict, pid, socket, log, error; ready_ms; timeline (start, and
+from then on launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms); status
+(how a process ended that exited early); missing (what the start waited for: ready line
+or socket), why (missing, not a socket, refused or deaf), stopped; tail (the last lines
+of the log, 8 at most), unfinished (what came after the last newline). -list prints one
+line for each pod: name, state, pid, age_s, socket, log.
 
 Exit status, and verdict:
 `
@@ -60,8 +60,8 @@ type verdict struct {
 	note   string
 }
 
-// verdicts are podspawn's exit statuses: the first one is for no error, the second for
-// one that is none of those below.
+// verdicts are podspawn's exit statuses. The first is for no error, the second for any
+// error that is not listed below it.
 var verdicts = []verdict{
 	{0, "ready", nil, "or what else was asked for is done"},
 	{1, "failed", nil, "anything else, such as a NAME whose pod already runs"},
@@ -84,7 +84,7 @@ func verdictFor(err error) verdict {
 	return verdicts[max(1, i)]
 }
 
-// podspawn is what one command line asks for.
+// podspawn is one command line.
 type podspawn struct {
 	stdout, stderr io.Writer
 
@@ -94,18 +94,17 @@ type podspawn struct {
 	grace               time.Duration
 }
 
-// podspawnActions are what podspawn does, a start or what a flag of the name asks for.
+// podspawnActions are the actions of podspawn: a start, and those with a flag of the same
+// name.
 var podspawnActions = map[string]func(*podspawn, context.Context) error{
 	"start": (*podspawn).start, "list": (*podspawn).list, "stop": (*podspawn).stop, "follow": (*podspawn).follow,
 }
 
-// goesWith tells the actions that a flag goes with, if that is not just a start.
+// goesWith has, for each flag that is not just for a start, the actions that take it.
 var goesWith = map[string]string{"list": "list", "stop": "stop", "follow": "follow", "grace": "stop", "kill": "stop", "json": "start list"}
 
-// Main is the command podspawn, with its arguments without the program's name: it
-// starts one pod, or looks after those that were started, and returns the exit
-// status. It is there for that command, and for scripts, in which podspawn is a
-// client.
+// Main runs the command podspawn. args are its arguments without the program's name.
+// Main starts one pod, or lists, stops or follows pods, and returns the exit status.
 func Main(args []string, stdout, stderr io.Writer) int {
 	p := &podspawn{stdout: stdout, stderr: stderr}
 	fail := func(status int, err error) int {
@@ -132,7 +131,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// parse returns the action that is asked for; usage goes to stderr if that is.
+// parse reads the flags and returns the action. With -help it prints the usage.
 func (p *podspawn) parse(args []string) (action string, err error) {
 	flags := flag.NewFlagSet("podspawn", flag.ContinueOnError)
 	p.cfg.WorkspaceRoot = "."
@@ -170,7 +169,8 @@ func (p *podspawn) parse(args []string) (action string, err error) {
 	return action, err
 }
 
-// actionOf refuses flags that do not go together.
+// actionOf returns the action that the flags choose, or an error if flags exclude each
+// other.
 func actionOf(flags *flag.FlagSet) (action string, err error) {
 	action = "start"
 	flags.Visit(func(f *flag.Flag) {
@@ -196,7 +196,7 @@ func (p *podspawn) help(flags *flag.FlagSet) {
 	flags.PrintDefaults()
 }
 
-// resolveCommand fills in the program, if -pod does not tell it.
+// resolveCommand sets the program if there is no -pod.
 func (p *podspawn) resolveCommand() error {
 	if p.cfg.Command.Program != "" {
 		return nil
@@ -257,7 +257,7 @@ func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 
 // startRecorded is spawn.StartObserved with a recording.
 func (p *podspawn) startRecorded(ctx context.Context, cfg spawn.Config, o *spawn.Observer) (*spawn.Pod, error) {
-	// Before there is anything that could not be kept.
+	// First: a pod must not be started if its recording cannot be written.
 	file, err := os.OpenFile(p.record, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("-record: %w", err)
@@ -324,8 +324,7 @@ func known(fields map[string]any) map[string]any {
 	return fields
 }
 
-// progress shows a start on its way: the pod's lines, whole, and on a terminal a
-// status line below them.
+// progress shows a start: each line of the pod and, on a terminal, a status line below.
 type progress struct {
 	name     string
 	terminal bool
@@ -356,7 +355,7 @@ func (p *progress) line(line string) {
 // statusTick is how often the status line changes.
 const statusTick = 100 * time.Millisecond
 
-// tell has the status line tell the time.
+// tell updates the time in the status line.
 func (p *progress) tell(ctx context.Context) {
 	tick := time.NewTicker(statusTick)
 	defer tick.Stop()
@@ -369,8 +368,8 @@ func (p *progress) tell(ctx context.Context) {
 	}
 }
 
-// show flushes the lines, and brings the status line up to date: missing, if it is not
-// nil, tells what the start waits for now.
+// show flushes the lines and updates the status line. missing, if it is not nil,
+// returns what the start waits for now.
 func (p *progress) show(missing func() string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -95,7 +95,7 @@ func (c Config) check() error {
 	)
 	if i := slices.IndexFunc(c.Env, func(entry string) bool { return strings.ContainsRune(entry, 0) }); err == nil && i >= 0 {
 		name, _, _ := strings.Cut(c.Env[i], "=") // the value may be a secret
-		err = fmt.Errorf("Env %q holds a NUL byte", name)
+		err = fmt.Errorf("%s %q holds a NUL byte", "Env", name)
 	}
 	return err
 }

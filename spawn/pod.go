@@ -1,9 +1,14 @@
 package spawn
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
+
+	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/proc"
 )
 
 // A Pod is a pod that became ready. Its methods are safe for concurrent use.
@@ -45,4 +50,32 @@ func (p *Pod) Signal(sig os.Signal) error {
 		return fmt.Errorf("pod %s: %w", p.Name, err)
 	}
 	return nil
+}
+
+// Adopt returns a Pod for a process that another program has started. Done tells when it
+// ends; State stays nil. The handle belongs to the Pod from then on. The caller sets the
+// other fields of the Pod.
+func Adopt(h *proc.Handle) *Pod {
+	p := &process{pid: h.PID, adopted: h, done: make(chan struct{})}
+	ended := watchExit(h.PID)
+	if ended == nil || h.Ended() { // the number may have been given away meanwhile
+		ended = func() { pollEnd(h) }
+	}
+	go p.reap(ended)
+	pod := &Pod{PID: h.PID, process: p}
+	runtime.AddCleanup(pod, (*proc.Handle).Close, h)
+	return pod
+}
+
+// Follow calls fn with every line of a pod's log, from the start of the log, and waits
+// for more at its end. It returns nil after fn returned false. When ctx ends, Follow
+// returns the context's error: if ctx was cancelled, after it has read everything that
+// the log holds then; if its deadline has passed, after one last read, however large the
+// log is.
+//
+// fn gets whole lines only, as [Config.Progress] does. A truncated log is read from its
+// start. Follow calls fn from its own goroutine. It neither closes log nor moves its
+// offset, so that several may follow one file.
+func Follow(ctx context.Context, log *os.File, fn func(line string) bool) error {
+	return podlog.Follow(ctx, log, fn)
 }

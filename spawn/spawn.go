@@ -39,9 +39,7 @@ import (
 	"syscall"
 	"time"
 
-	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
-	"example.com/podharness/spawn/safefile"
 )
 
 // Start launches a pod and waits until it is ready. It may be called from many
@@ -57,7 +55,64 @@ func Start(ctx context.Context, cfg Config) (*Pod, error) {
 	return StartObserved(ctx, cfg, o)
 }
 
-// start is one start on its way.
+// An Observer sees the steps of one start. Its functions may be nil. Except for Grown,
+// they are called from the goroutine of [StartObserved].
+type Observer struct {
+	// Planned is called with the absolute path of the pod directory when the config is
+	// known to be valid, before anything is touched. If it returns an error, the start
+	// fails with that.
+	Planned func(podDir string) error
+	// Fresh replaces an older log instead of truncating it, so that its readers keep it.
+	Fresh bool
+	// Launched is called with the number of the pod's process as soon as it runs.
+	Launched func(pid int)
+	// Grown is called by whoever reads the log, with the size of the log in bytes, when
+	// that has changed.
+	Grown func(size int64)
+	// Line is called with every line that the start reads, including the ready line.
+	// Later lines are for the Follow of Log.
+	Line func(line string)
+	// Failing is called with the verdict on a pod that was launched, before its process
+	// group is killed.
+	Failing func(verdict error)
+	// Socket is called with the state of the announced path when it has changed: a word
+	// of Error.Why, or "listened on".
+	Socket func(what string)
+	// Log is set by the start once the log was created, even if the start fails later.
+	// The observer closes it.
+	Log *podlog.Log
+	// Idle is called when the start begins to wait for more lines. During the call,
+	// missing returns what the start waits for.
+	Idle func(missing func() string)
+
+	socket string // as Socket was told last
+}
+
+func (o *Observer) closeLog() {
+	if o.Log != nil {
+		o.Log.Close()
+	}
+}
+
+func (o *Observer) found(what string) {
+	if o.Socket != nil && what != o.socket {
+		o.socket = what
+		o.Socket(what)
+	}
+}
+
+func (o *Observer) failing(verdict error) {
+	if o.Failing != nil {
+		o.Failing(verdict)
+	}
+}
+
+// StartObserved is [Start] with an observer.
+func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
+	return (&start{observer: o}).run(ctx, cfg)
+}
+
+// start is one start.
 type start struct {
 	plan
 	observer *Observer
@@ -134,7 +189,7 @@ func (s *start) failed(err error) error {
 		e.LogPath = s.log.File().Name()
 		unfinished, _ := s.log.Unfinished()
 		e.Unfinished = podlog.LineText(unfinished, false)
-		e.LogTrouble = logTrouble(e.LogPath)
+		e.LogTrouble = podlog.Trouble(e.LogPath)
 		if e.LogTrouble == "" && s.log.WasTruncated() && s.socket == "" {
 			e.LogTrouble = "the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not"
 		}
@@ -192,7 +247,7 @@ func (s *start) launch(ctx context.Context) error {
 
 // openLog makes the log that is the pod's stderr, and has it watched.
 func (s *start) openLog() (stderr *os.File, err error) {
-	stderr, reader, err := createLog(s.podDir, s.observer.Fresh)
+	stderr, reader, err := podlog.Create(s.podDir, s.observer.Fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -206,104 +261,6 @@ func (s *start) openLog() (stderr *os.File, err error) {
 		stderr.Close()
 	}
 	return stderr, err
-}
-
-// logName is the log's name in the pod directory.
-const logName = "stderr.log"
-
-// createLog makes the pod directory and the log, and opens it twice: for the
-// pod, which appends to it, and for a reader. fresh has an older log replaced,
-// not truncated. Links are refused: whoever can put one there would choose what
-// gets overwritten.
-func createLog(podDir string, fresh bool) (stderr, reader *os.File, err error) {
-	if err := createPodDir(podDir); err != nil {
-		return nil, nil, err
-	}
-	path := handshake.Below(podDir, logName)
-	if fresh {
-		_ = os.Remove(path)
-	}
-	if stderr, err = openLogFile(path); err != nil {
-		return nil, nil, err
-	}
-	if reader, err = safefile.Open(path); err != nil {
-		stderr.Close()
-		return nil, nil, fmt.Errorf("create pod log: %w", err)
-	}
-	return stderr, reader, nil
-}
-
-// openLogFile opens the log for appending, empty and 0600: what the pod writes after its
-// log was truncated goes to the new end of the file, not to the old one.
-func openLogFile(path string) (*os.File, error) {
-	// Without waiting, should somebody have put a FIFO there.
-	stderr, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
-	if err != nil {
-		if info, statErr := os.Lstat(path); statErr == nil && !info.Mode().IsRegular() {
-			return nil, notRegular(path, info)
-		}
-		return nil, fmt.Errorf("create pod log: %w", err)
-	}
-	info, err := stderr.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		stderr.Close()
-		return nil, notRegular(path, info)
-	case info.Sys().(*syscall.Stat_t).Nlink > 1:
-		// To truncate it would be to truncate a file elsewhere: it gets one name less.
-		stderr.Close()
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("create pod log: %w", err)
-		}
-		return openLogFile(path)
-	case info.Size() > 0:
-		err = stderr.Truncate(0)
-	}
-	if err == nil && info.Mode().Perm() != 0o600 {
-		err = stderr.Chmod(0o600)
-	}
-	if err == nil {
-		err = syscall.SetNonblock(int(stderr.Fd()), false) // the pod shares the flag
-	}
-	if err != nil {
-		stderr.Close()
-		return nil, fmt.Errorf("create pod log: %w", err)
-	}
-	return stderr, nil
-}
-
-func notRegular(path string, info fs.FileInfo) error {
-	return fmt.Errorf("pod log %s is a %s, not a regular file: remove it", path, fileKind(info))
-}
-
-func createPodDir(dir string) error {
-	err := os.MkdirAll(dir, 0o700)
-	var info fs.FileInfo
-	if err == nil {
-		info, err = os.Lstat(dir)
-	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("create pod directory: %w", err)
-	case !info.IsDir():
-		return fmt.Errorf("pod directory %s is a %s, not a directory of its own: remove it", dir, fileKind(info))
-	case int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid():
-		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", dir, info.Sys().(*syscall.Stat_t).Uid, os.Geteuid())
-	}
-	return nil
-}
-
-func fileKind(info fs.FileInfo) string {
-	switch {
-	case info.Mode()&fs.ModeSymlink != 0:
-		return "symbolic link"
-	case info.IsDir():
-		return "directory"
-	case info.Mode().IsRegular():
-		return "regular file"
-	}
-	return "special file"
 }
 
 // await looks until the pod is ready, and returns the verdict if that cannot be.

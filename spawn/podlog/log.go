@@ -162,22 +162,15 @@ func (l *Log) Close() error {
 // errStopFollowing ends Follow from within a line.
 var errStopFollowing = errors.New("stop following")
 
-// Follow calls fn with every line of a pod's log, from its start on, and waits
-// for more where the log ends. It returns nil when fn returned false, and the
-// context's error when ctx ended: one that was cancelled after everything was
-// read that the log held then, one whose deadline has passed after one last look,
-// however large the log is.
-//
-// Lines are whole ones, as LineText has them. A truncated log is read from its start. Follow neither closes log nor moves its offset, so that several
-// may follow one file; fn is called from Follow's goroutine.
+// Follow is spawn.Follow.
 func Follow(ctx context.Context, log *os.File, fn func(line string) bool) error {
 	l := New(log)
 	defer l.unwatch()
 	return l.Follow(ctx, fn)
 }
 
-// Follow goes on where the log was last read, as the function Follow does from
-// the start. With a nil fn, the log is not read: only Grown is called.
+// Follow calls fn with every line from where the log was last read: see spawn.Follow.
+// With a nil fn it does not read the log, and only calls Grown.
 func (l *Log) Follow(ctx context.Context, fn func(line string) bool) error {
 	emit := func(line []byte, cut bool) error {
 		if !fn(LineText(line, cut)) {

@@ -106,8 +106,11 @@ func (r *Recording) Scenario() (string, error) {
 // succeeded is the end of a process with status 0.
 const succeeded = "exit status 0"
 
-// scriptWord quotes a word for testscript.
-func scriptWord(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// scriptWord quotes a word for testscript. A word has no newline: one could only come
+// from a forged journal, and would begin a line of the script.
+func scriptWord(s string) string {
+	return "'" + strings.NewReplacer("'", "''", "\n", " ").Replace(s) + "'"
+}
 
 // pattern matches the message of the start, wherever the pod's directory is.
 func (r *Recording) pattern() string {

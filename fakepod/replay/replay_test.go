@@ -51,3 +51,19 @@ func TestNothingIsRecordedOfAPodThatDidNotBegin(t *testing.T) {
 	_, err := (&replay.Recording{Pod: "alpha"}).Scenario()
 	assert.EqualError(t, err, "nothing can be recorded: no process of the pod began")
 }
+
+func TestNoWordOfARecordingBeginsALine(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	r := replay.Recording{
+		Pod: "alpha\nexec x", Dir: "/run\nexec x", Timeline: spawn.Timeline{Start: start, Launched: time.Millisecond}, Log: strings.NewReader(""),
+		Failed: &spawn.Error{Status: "exit status 1\nexec x"}, Error: "died\nexec x",
+	}
+	scenario, err := r.Scenario()
+	require.NoError(t, err)
+	assert.NotContains(t, scenario, "\nexec x")
+	r.Failed, r.End, r.Ended = nil, "exit status 1\nexec x", start
+	scenario, err = r.Scenario()
+	require.NoError(t, err)
+	assert.NotContains(t, scenario, "\nexec x")
+}

@@ -1,6 +1,7 @@
 package podlog
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -38,7 +39,12 @@ func Create(podDir string, fresh bool) (stderr, reader *os.File, err error) {
 // log was truncated goes to the new end of the file, not to the old one.
 func openLogFile(path string) (*os.File, error) {
 	// Without waiting, should somebody have put a FIFO there.
-	stderr, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_APPEND | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	stderr, err := os.OpenFile(path, flags|os.O_EXCL, 0o600)
+	fresh := err == nil // another name of it is that of a watcher, such as the harness
+	if errors.Is(err, fs.ErrExist) {
+		stderr, err = os.OpenFile(path, flags, 0o600)
+	}
 	if err != nil {
 		if info, statErr := os.Lstat(path); statErr == nil && !info.Mode().IsRegular() {
 			return nil, notRegular(path, info)
@@ -51,7 +57,7 @@ func openLogFile(path string) (*os.File, error) {
 	case !info.Mode().IsRegular():
 		stderr.Close()
 		return nil, notRegular(path, info)
-	case info.Sys().(*syscall.Stat_t).Nlink > 1:
+	case !fresh && info.Sys().(*syscall.Stat_t).Nlink > 1:
 		// To truncate it would be to truncate a file elsewhere: it gets one name less.
 		stderr.Close()
 		if err := os.Remove(path); err != nil {

@@ -3,7 +3,6 @@ package harness
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,30 +124,6 @@ func TestOutputsOfClientsAreOutOfReach(t *testing.T) {
 	for _, dir := range dirs {
 		assert.False(t, strings.HasPrefix(own.Name(), box.dir(dir)), dir)
 	}
-}
-
-// TestAdoptTakesNoStranger has a listener that is older than the pod, and a file pid with
-// the number of a process that has nothing to do with it.
-func TestAdoptTakesNoStranger(t *testing.T) {
-	t.Parallel()
-	if !findsProcesses {
-		t.Skip("this system does not tell whose a process is")
-	}
-	stranger := startSleeper(t, 0)
-	dir := filepath.Join(RuntimeDir(t), "alpha")
-	require.NoError(t, os.Mkdir(dir, 0o700))
-	listener, err := net.Listen("unix", dir+"/sock")
-	require.NoError(t, err)
-	defer listener.Close()
-	require.NoError(t, os.WriteFile(dir+"/pid", fmt.Append(nil, stranger.Process.Pid), 0o600))
-	require.NoError(t, os.WriteFile(dir+"/stderr.log", []byte("YOI-READY\talpha\t"+dir+"/sock\n"), 0o600))
-	_, err = TryAdopt(t, "alpha", 100*time.Millisecond)
-	assert.ErrorContains(t, err, fmt.Sprintf("whoever listens on its socket is not known to be the pod, and process %d, which its file pid names, is not known to be the pod", stranger.Process.Pid))
-
-	require.NoError(t, os.Remove(dir+"/pid"))
-	require.NoError(t, syscall.Mkfifo(dir+"/pid", 0o600))
-	_, err = TryAdopt(t, "alpha", 100*time.Millisecond)
-	assert.ErrorContains(t, err, "its file pid cannot be read: is no regular file")
 }
 
 // journalOf makes an own directory with a journal.

@@ -21,21 +21,35 @@ import (
 // Find returns the processes that match, those that end while it looks left out. A mark
 // is inherited by whatever a pod starts, in whatever group or session, and outlives its
 // parents.
-func Find(m Match) []Process { return search(m, All) }
+func Find(m Match) []Process { return search(m, listAll) }
+
+func listAll() (pids []int, isThere bool) { return All(), true }
+
+// A list returns the numbers of processes; isThere tells that each of them was there a moment
+// ago, and is not just a number that a process may have.
+type list func() (pids []int, isThere bool)
 
 // search returns the matches among the processes of a list.
 //
 // While /proc is read a process can start another one and end, and a number may be
 // given whose process is not there yet. So all are looked at again until there is
-// nothing new, and none that was found has ended meanwhile: it may have left a child.
-// What goes on so to the last round is restless.
-func search(m Match, list func() []int) []Process {
-	const rounds, last = 100, 90 // where processes come and go all the time
+// nothing new, and none has ended meanwhile: it may have left a child. A match that goes on
+// so to the last round is restless.
+func search(m Match, list list) []Process {
+	const (
+		rounds = 100 // where processes come and go all the time
+		unseen = 40  // of those in a row in which only others have gone
+		recent = 20  // of those in which a match has gone that is restless
+	)
 	looked := map[int]bool{}
-	found, passed := map[int]Process{}, map[int]Process{}
-	for round := range rounds {
-		again := false
-		for _, pid := range list() {
+	found := map[int]Process{}
+	passed := map[string]Process{} // the last that has gone, by its mark
+	left, last := unseen, 0
+	round := 1
+	for ; round <= rounds; round++ {
+		again, gone := false, false
+		pids, isThere := list()
+		for _, pid := range pids {
 			if looked[pid] {
 				continue
 			}
@@ -43,27 +57,37 @@ func search(m Match, list func() []int) []Process {
 			if what == isMatch {
 				found[pid] = p
 			}
-			looked[pid] = what == isMatch || what == isOther
-			again = again || what != isGone
+			looked[pid] = what == isMatch || what == isOther || what == isZombie
+			again = again || what == isMatch || what == isOther || what == isStarting
+			gone = gone || what == isZombie || what == isGone && isThere
 		}
 		for pid, p := range found {
 			if now, _ := m.look(pid); now != isMatch {
 				delete(found, pid)
-				again = true
-				if round >= last && p.group != 0 {
-					p.Restless = true
-					passed[p.group] = p
+				p.Restless = true
+				if len(p.Args) == 0 {
+					p.Args = passed[p.Mark].Args // it had ended before they were read
 				}
+				passed[p.Mark] = p
+				again, left, last = true, unseen, round
 			}
 		}
-		if !again {
+		if !again && gone {
+			left--
+			again = left > 0
+		}
+		if !again && !gone {
 			clear(passed)
+		}
+		if !again {
 			break
 		}
 	}
-	for _, p := range passed { // of each group the last
-		if _, ok := found[p.PID]; !ok {
-			found[p.PID] = p
+	if last > round-recent {
+		for _, p := range passed {
+			if _, ok := found[p.PID]; !ok && p.group != 0 {
+				found[p.PID] = p
+			}
 		}
 	}
 	return slices.SortedFunc(maps.Values(found), func(a, b Process) int { return cmp.Compare(a.PID, b.PID) })
@@ -73,7 +97,8 @@ func search(m Match, list func() []int) []Process {
 type look int
 
 const (
-	isGone look = iota
+	isGone   look = iota
+	isZombie      // it has ended, and nobody has reaped it
 	isOther
 	isMatch
 	// isStarting: between two programs a process has neither environment nor
@@ -105,6 +130,9 @@ func (m Match) look(pid int) (look, Process) {
 	}
 	if env, err := environ(pid); err != nil || len(env) > 0 {
 		return isStarting, Process{} // it has got both since
+	}
+	if s, ok := Lookup(pid); !ok || s.State == 'Z' || s.State == 'X' {
+		return isZombie, Process{}
 	}
 	return isOther, Process{}
 }
@@ -177,26 +205,26 @@ func Now() (r Range) {
 
 // list returns a function that lists the processes that there may be of those made since:
 // a few numbers, if few were given, and else all processes.
-func (r Range) list() func() []int {
+func (r Range) list() list {
 	const few = 200
 	var last int // the number given last
 	var pids []int
-	return func() []int {
+	return func() ([]int, bool) {
 		before := last
 		last = lastPID()
 		if last == before && pids != nil {
-			return pids // none was given since
+			return pids, false // none was given since
 		}
 		// Numbers between which the process is not are those of another system, as a
 		// container may be shown them, or have begun anew.
 		if r.forks == 0 || Now().forks-r.forks > few || last < r.First || last-r.First > few {
 			pids = nil
-			return All()
+			return All(), true
 		}
 		for pid := max(r.First, before+1); pid <= last; pid++ {
 			pids = append(pids, pid)
 		}
-		return pids
+		return pids, false
 	}
 }
 

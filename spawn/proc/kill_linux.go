@@ -137,44 +137,44 @@ func Kill(m Match, deadline time.Time) (left []Process) {
 		if len(left) == 0 || !time.Now().Before(deadline) {
 			return left
 		}
+		restless := false
 		handles := m.holdAll(left)
 		for _, h := range handles {
 			_ = h.Signal(unix.SIGKILL)
 		}
 		for _, p := range left {
-			if p.Restless {
-				m.killRestless(p, min(time.Until(deadline), restlessTime))
+			restless = restless || p.Restless
+			if p.Restless && m.isAll(p.group) {
+				_ = unix.Kill(-p.group, unix.SIGKILL) // which no member evades by a fork
 			}
+		}
+		if restless {
+			m.chase(min(time.Until(deadline), chaseTime))
 		}
 		// What has ended unseen is not found again, nor reaped.
 		AwaitEnds(handles, min(time.Until(deadline), time.Second))
 	}
 }
 
-// restlessTime is how long one attempt to hit a restless process may take.
-const restlessTime = 200 * time.Millisecond
+// chaseTime is how long a restless process is looked for.
+const chaseTime = 200 * time.Millisecond
 
-// killRestless kills a process that forks and exits faster than it is found. Its group
-// is killed as a whole, which no member can evade by a fork. One that leaves its group
-// each time is looked for where its next number is.
-func (m Match) killRestless(p Process, d time.Duration) {
-	if m.isAll(p.group) {
-		_ = unix.Kill(-p.group, unix.SIGKILL)
-	}
+// chase kills what has the mark and forks and exits faster than it is found, in a group of
+// its own each time: it is looked for where the next number is. One that is killed while it
+// forks leaves no child.
+func (m Match) chase(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		last := lastPID()
 		for pid := last; pid > last-4; pid-- {
-			h, err := Hold(Of(pid))
+			fd, err := unix.PidfdOpen(pid, 0)
 			if err != nil {
 				continue
 			}
-			if what, _ := m.look(pid); what == isMatch && h.Signal(unix.SIGKILL) == nil {
-				d = 0
+			// In this order: what has the mark now, or had it, is held.
+			if env, _ := environ(pid); m.hasMark(env) {
+				_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 			}
-			h.Close()
-		}
-		if d == 0 {
-			return // and look whether that was the last one
+			_ = unix.Close(fd)
 		}
 	}
 }
@@ -184,13 +184,16 @@ func (m Match) isAll(group int) bool {
 	if group <= 1 || group == unix.Getpgrp() {
 		return false
 	}
-	return !slices.ContainsFunc(All(), func(pid int) bool {
+	isMember := func(pid int) bool {
 		s, ok := Lookup(pid)
-		if !ok || s.Group != group || s.State == 'Z' {
+		return ok && s.Group == group && s.State != 'Z'
+	}
+	return !slices.ContainsFunc(All(), func(pid int) bool {
+		if !isMember(pid) {
 			return false
 		}
 		what, _ := m.look(pid)
-		return what == isOther || what == isStarting
+		return (what == isOther || what == isStarting) && isMember(pid) // it may have ended meanwhile
 	})
 }
 

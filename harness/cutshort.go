@@ -215,7 +215,8 @@ func (w *watched) look(binary string) lastLook {
 		return size
 	})
 	for id, pod := range w.pods {
-		l.ended[id.PID] = pod.Ended()
+		// The handle tells only once the last thread has ended, too, which takes a moment longer.
+		l.ended[id.PID] = pod.Ended() || proc.Ended(id.PID)
 	}
 	return l
 }

@@ -85,8 +85,8 @@
 // is kept in a directory that one line names. It is named after the test and the time
 // in the directory PODHARNESS_ARTIFACTS, if that environment variable is set; else it is
 // the test's artifact directory (go test -artifacts), or a temporary one, of which the
-// newest 20 are kept. (A TB that is not of package testing and has ArtifactDir chooses
-// itself.)
+// newest 20 are kept beside those of this run of tests. (A TB that is not of package
+// testing and has ArtifactDir chooses itself.)
 //
 //	report.html     the verdict, a picture of all pods on one clock, their logs and
 //	                processes, and what to do: the page to open first

@@ -688,6 +688,31 @@ const helperEnv = "HARNESS_TEST_HELPER"
 
 func isHelper(t *testing.T) bool { return os.Getenv(helperEnv) == t.Name() }
 
+func TestEvidenceOfAllFailuresOfARunIsKept(t *testing.T) {
+	const tests = 60 // three times what is kept of earlier runs
+	if isHelper(t) {
+		for i := range tests {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				harness.StartPod(t, harness.Config{})
+				t.Error("it fails")
+			})
+		}
+		return
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	t.Setenv("PODHARNESS_ARTIFACTS", "")
+	out, _ := inHelper(t, "-test.parallel=32")
+	assert.NotContains(t, out, "lost")
+	dirs := regexp.MustCompile(`(?m)all evidence of this failure: (.*)$`).FindAllStringSubmatch(out, -1)
+	assert.Len(t, dirs, tests, out)
+	for _, dir := range dirs {
+		for _, file := range []string{"processes.txt", "merged.log", "report.html"} {
+			assert.FileExists(t, filepath.Join(dir[1], file))
+		}
+	}
+}
+
 func TestVerboseTestStreamsTheLog(t *testing.T) {
 	if isHelper(t) {
 		pod := harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod(`log "one \x1b[31m"; bind; ready; log two; serve`)})

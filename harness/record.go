@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
 )
 
@@ -37,7 +39,7 @@ type record struct {
 	mark  string  // of its processes
 	box   string  // the sandbox; "" = it is not a journal that is read
 	base  string  // where a directory for the evidence is made
-	few   bool    // of those in base only the newest are kept
+	few   bool    // of those of earlier runs in base only the newest are kept
 	place string  // a directory that is there for the evidence; "" = one is made
 	dir   string  // where the evidence is; "" = nowhere yet
 	most  int64   // bytes that all of it may have
@@ -155,9 +157,12 @@ func maxEvidence() (int64, error) {
 	return int64(n) << 20, nil
 }
 
-// keptDirs is how many directories of evidence are kept where nobody has asked for
-// them.
+// keptDirs is how many directories of evidence of earlier runs are kept where nobody has
+// asked for them.
 const keptDirs = 20
+
+// dirTime is how the name of a directory of evidence has the time.
+const dirTime = "20060102T150405.000"
 
 // makeDir chooses where the evidence goes.
 func (r *record) makeDir() (err error) {
@@ -172,42 +177,98 @@ func (r *record) makeDir() (err error) {
 		return err
 	}
 	name := safeName(r.Test)
-	name = name[:min(len(name), longestName)]
-	for {
-		dir := filepath.Join(r.base, "podharness-"+name+time.Now().Format("-20060102T150405.000"))
+	name = "podharness-" + name[:min(len(name), longestName)] + "-" + time.Now().Format(dirTime)
+	for n := 1; ; n++ {
+		dir := filepath.Join(r.base, name)
+		if n > 1 { // another test of that name has failed in the same millisecond
+			dir += fmt.Sprintf("-%d", n)
+		}
 		err := os.Mkdir(dir, 0o700)
 		if err == nil {
 			r.dir = dir
-			r.removeOld()
+			r.removeOld(runBegan())
 			return nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		<-time.After(time.Millisecond) // the name is that of another test, which has failed just now
 	}
 }
 
-var dirName = regexp.MustCompile(`^podharness-.+-(\d{8}T\d{6}\.\d{3})$`)
+// binaryBegan is when this test binary did.
+var binaryBegan = time.Now()
 
-// removeOld removes all but the newest of what failed tests have left.
-func (r *record) removeOld() {
+// runBegan returns when the run of tests began that this test binary is of. Other binaries
+// of the same go test, and binaries that tests have started, write evidence beside it.
+var runBegan = sync.OnceValue(func() time.Time {
+	ancestors := proc.Ancestors()
+	if len(ancestors) == 0 { // the system does not tell
+		return binaryBegan.Add(-runMargin)
+	}
+	began := binaryBegan
+	for _, p := range ancestors {
+		if isOfTests(p.Args) {
+			began = earlier(began, time.Now().Add(-p.Age-ageError))
+		}
+	}
+	return began
+})
+
+// ageError is how much longer a process may have run than it is known to.
+const ageError = 20 * time.Millisecond
+
+// runMargin is how long before this test binary other ones of the run may have begun,
+// where the system does not tell. It is the default timeout of a test binary.
+const runMargin = 10 * time.Minute
+
+// isOfTests reports whether a command line is that of go test or a test binary.
+func isOfTests(args []string) bool {
+	if len(args) == 0 {
+		return false
+	}
+	program, args := filepath.Base(args[0]), args[1:]
+	if len(args) > 2 && args[0] == "-C" {
+		args = args[2:]
+	}
+	return program == "go" && len(args) > 0 && args[0] == "test" || strings.HasSuffix(program, ".test")
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+var dirName = regexp.MustCompile(`^podharness-.+-(\d{8}T\d{6}\.\d{3})(?:-\d+)?$`)
+
+// removeOld removes all but the newest of what tests have left that failed before a time.
+func (r *record) removeOld(began time.Time) {
 	if !r.few {
 		return
 	}
+	type old struct {
+		name string
+		made time.Time
+	}
 	entries, _ := os.ReadDir(r.base)
-	var own []string
+	var own []old
 	for _, entry := range entries {
+		match := dirName.FindStringSubmatch(entry.Name())
+		if match == nil {
+			continue
+		}
+		made, timeErr := time.ParseInLocation(dirTime, match[1], time.Local)
 		info, err := entry.Info()
-		if err == nil && info.IsDir() && dirName.MatchString(entry.Name()) && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
-			own = append(own, entry.Name())
+		// The time of the name has milliseconds.
+		if timeErr == nil && made.Before(began.Truncate(time.Millisecond)) &&
+			err == nil && info.IsDir() && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
+			own = append(own, old{entry.Name(), made})
 		}
 	}
-	slices.SortFunc(own, func(a, b string) int {
-		return strings.Compare(dirName.FindStringSubmatch(a)[1], dirName.FindStringSubmatch(b)[1])
-	})
-	for _, name := range own[:max(0, len(own)-keptDirs)] {
-		_ = safefile.RemoveAll(filepath.Join(r.base, name))
+	slices.SortFunc(own, func(a, b old) int { return a.made.Compare(b.made) })
+	for _, dir := range own[:max(0, len(own)-keptDirs)] {
+		_ = safefile.RemoveAll(filepath.Join(r.base, dir.name))
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -123,34 +125,78 @@ func TestBoundOfTheEvidence(t *testing.T) {
 	}
 }
 
-func TestTheNewestDirectoriesAreKept(t *testing.T) {
+func TestTheNewestDirectoriesOfEarlierRunsAreKept(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
-	others := []string{"podharness", "podharness-x", "podharness-20201126T034512.123", "unpodharness-x-20201126T034512.123", "podharness-x-20201126T034512.123.txt"}
+	now := time.Now()
+	others := []string{"podharness", "podharness-x", "podharness-20201126T034512.123", "unpodharness-x-20201126T034512.123", "podharness-x-20201126T034512.123.txt", "podharness-x-20209926T034512.123"}
 	for _, name := range others {
 		require.NoError(t, os.Mkdir(filepath.Join(base, name), 0o700))
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(base, "podharness-x-20201126T034512.124"), nil, 0o600))
-	old := filepath.Join(base, "podharness-z-20201126T034512.123")
-	require.NoError(t, os.MkdirAll(filepath.Join(old, "full"), 0o500))
-	var made []string
-	for range keptDirs + 3 {
-		r := record{Test: "a/Test x", base: base, few: true}
-		require.NoError(t, r.makeDir())
-		assert.Regexp(t, `^`+base+`/podharness-a-Test-x-\d{8}T\d{6}\.\d{3}$`, r.dir)
-		made = append(made, r.dir)
+	mkdir := func(age time.Duration, end string) string {
+		dir := filepath.Join(base, "podharness-z-"+now.Add(-age).Format(dirTime)+end)
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		return dir
 	}
-	assert.NoDirExists(t, old)
-	for i, dir := range made {
-		_, err := os.Stat(dir)
-		assert.Equal(t, i < 3, os.IsNotExist(err), "%d", i)
+	oldest := mkdir(1000*time.Hour, "")
+	require.NoError(t, os.Mkdir(filepath.Join(oldest, "full"), 0o500))
+	second := mkdir(999*time.Hour, "-2")
+	var earlier, ours []string
+	for i := range keptDirs {
+		earlier = append(earlier, mkdir(time.Duration(10+i)*time.Hour, ""))
+	}
+	for i := range 3 * keptDirs {
+		ours = append(ours, mkdir(time.Duration(i)*time.Second, ""))
+	}
+	(&record{base: base}).removeOld(now.Add(-time.Hour))
+	assert.DirExists(t, oldest, "where the user wants it, all are kept")
+	(&record{base: base, few: true}).removeOld(now.Add(-time.Hour))
+	assert.NoDirExists(t, oldest)
+	assert.NoDirExists(t, second)
+	for _, dir := range slices.Concat(earlier, ours) {
+		assert.DirExists(t, dir)
 	}
 	left, err := os.ReadDir(base)
 	require.NoError(t, err)
-	assert.Len(t, left, keptDirs+len(others)+1, "what is not ours stays")
-	r := record{Test: "x", base: base}
-	require.NoError(t, r.makeDir())
-	assert.DirExists(t, made[3], "where the user wants it, all are kept")
+	assert.Len(t, left, len(earlier)+len(ours)+len(others)+1, "what is not ours stays")
+}
+
+func TestDirectoriesOfOneRunAreKeptAndDiffer(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	const tests = 200
+	records := make([]record, tests)
+	var group sync.WaitGroup
+	begin := time.Now()
+	for i := range records {
+		records[i] = record{Test: "a/Test x", base: base, few: true}
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			assert.NoError(t, records[i].makeDir())
+		}()
+	}
+	group.Wait()
+	assert.Less(t, time.Since(begin), 10*time.Second)
+	made := map[string]bool{}
+	for _, r := range records {
+		assert.Regexp(t, `^`+base+`/podharness-a-Test-x-\d{8}T\d{6}\.\d{3}(-\d+)?$`, r.dir)
+		assert.DirExists(t, r.dir)
+		made[r.dir] = true
+	}
+	assert.Len(t, made, tests)
+}
+
+func TestRunBeganWithItsFirstAncestor(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]bool{
+		"go test ./...": true, "go -C sub test": true, "/usr/local/go/bin/go test": true, "/tmp/go-build1/b001/harness.test -test.v": true,
+		"go": false, "go run ./server": false, "bash": false, "gopls test": false, "": false,
+	} {
+		assert.Equal(t, want, isOfTests(strings.Fields(line)), line)
+	}
+	assert.False(t, runBegan().After(binaryBegan))
 }
 
 // lateTB is a test with a deadline, whose clock is the real one.

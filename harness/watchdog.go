@@ -28,7 +28,7 @@ type binary struct {
 	root string // of all sandboxes
 
 	base         string // where a directory for evidence is made
-	few          bool   // of those in base only the newest are kept
+	few          bool   // of those of earlier runs in base only the newest are kept
 	mostEvidence int64  // bytes for each failed test
 
 	mu       sync.Mutex                 // guards all below

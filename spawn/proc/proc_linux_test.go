@@ -374,3 +374,14 @@ func TestDescribe(t *testing.T) {
 	assert.Contains(t, text.String(), "\n    THREAD ")
 	assert.True(t, bytes.HasSuffix([]byte(text.String()), []byte("\n")))
 }
+
+func TestAncestors(t *testing.T) {
+	t.Parallel()
+	above := Ancestors()
+	require.NotEmpty(t, above)
+	assert.Equal(t, Of(os.Getppid()), above[0].ID)
+	assert.Equal(t, CommandLine(os.Getppid()), above[0].Args)
+	for i, p := range above[1:] {
+		assert.GreaterOrEqual(t, p.Age, above[i].Age-20*time.Millisecond, "who descends from it is younger")
+	}
+}

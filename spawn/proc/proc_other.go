@@ -71,6 +71,9 @@ func Ticks() int64 { return 0 }
 
 func startedSince(ID, time.Time) bool { return true }
 
+// Ancestors cannot tell here.
+func Ancestors() []Process { return nil }
+
 // Stderr cannot tell here.
 func Stderr(int) fs.FileInfo { return nil }
 

@@ -179,6 +179,21 @@ func CommandLine(pid int) []string {
 	return strings.Split(string(line), "\x00")
 }
 
+// Ancestors returns the processes that this one descends from, the nearest first, as far
+// as the system shows them.
+func Ancestors() (above []Process) {
+	const most = 64 // they may change meanwhile
+	for pid := os.Getppid(); pid > 0 && len(above) < most; {
+		s, ok := Lookup(pid)
+		if !ok {
+			break
+		}
+		above = append(above, Process{ID: ID{pid, s.Start}, Args: CommandLine(pid), Age: age(s.Start)})
+		pid = s.Parent
+	}
+	return above
+}
+
 // Stderr describes the file that is the stderr of a process; nil if that is not known.
 func Stderr(pid int) fs.FileInfo {
 	info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/2", pid))

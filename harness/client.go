@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -315,13 +314,12 @@ func (c *Client) Stderr() string {
 	return c.stderr.text()
 }
 
-// maxOutput is how much of an output WaitOutput looks at: the last of it.
-const maxOutput = 1 << 20
-
 // WaitOutput waits until the regular expression pattern matches in what the client
 // has written, to stdout or stderr, from its start on, and returns the match. Lines
-// need not be whole, so that a prompt is found; ^ and $ match at lines' ends. It
-// fails the test if there is none within timeout, or before the client ends.
+// need not be whole, so that a prompt is found; ^ and $ match at lines' ends, and $
+// where the output ends now. A match that is longer than 1 MiB may not be found, and an
+// empty one is none. It fails the test if there is none within timeout, or before the
+// client ends.
 func (c *Client) WaitOutput(pattern string, timeout time.Duration) string {
 	c.tb.Helper()
 	match, err := c.TryWaitOutput(pattern, timeout)
@@ -334,17 +332,25 @@ func (c *Client) WaitOutput(pattern string, timeout time.Duration) string {
 // TryWaitOutput is WaitOutput with an error in place of a failed test. It may be
 // called from any goroutine.
 func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, error) {
-	re, err := regexp.Compile("(?m)" + pattern)
-	if err != nil {
-		return "", fmt.Errorf("output of client %s: bad pattern: %w", c.cfg.Program, err)
+	var scans []*scan
+	for _, a := range c.outputs {
+		s, err := newScan(a.log, pattern)
+		if err != nil {
+			return "", fmt.Errorf("output of client %s: bad pattern: %w", c.cfg.Program, err)
+		}
+		scans = append(scans, s)
 	}
 	timeout, note := beforeDeadline(c.tb, "timeout", timeout)
 	late := time.NewTimer(timeout)
 	defer late.Stop()
 	for over := false; ; {
 		changed := c.changed()
-		for _, output := range []string{c.Stdout(), c.Stderr()} {
-			if match := re.FindString(output[max(0, len(output)-maxOutput):]); match != "" {
+		for _, s := range scans {
+			match, err := s.find()
+			if err != nil {
+				return "", fmt.Errorf("output of client %s: %w", c.cfg.Program, err)
+			}
+			if match != "" {
 				return match, nil
 			}
 		}

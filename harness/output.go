@@ -1,0 +1,99 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"unicode/utf8"
+)
+
+const (
+	// maxMatch is how many bytes a match of WaitOutput may have at least.
+	maxMatch = 1 << 20
+	// scanStep is how many bytes are searched at once, beside the last ones of before.
+	scanStep = 2 << 20
+)
+
+// A scan looks for a pattern in an output that grows. It reads each byte once. Of what it
+// has read it keeps the last bytes, with which a match may begin.
+type scan struct {
+	log    *podLog
+	first  *regexp.Regexp // finds the first match
+	behind *regexp.Regexp // finds the first one behind the first character, as its group 1
+	window []byte         // what was read last
+	cut    bool           // the output does not begin with the window
+	end    int64          // of the window, in the output
+}
+
+func newScan(log *podLog, pattern string) (*scan, error) {
+	first, err := regexp.Compile("(?m)" + pattern)
+	if err != nil {
+		return nil, err
+	}
+	behind, err := regexp.Compile(`\A(?s:..*?)((?m)` + pattern + ")")
+	return &scan{log: log, first: first, behind: behind}, err
+}
+
+// find returns the first match in what is there now; "" = there is none.
+func (s *scan) find() (string, error) {
+	log := s.log.reader()
+	if log.Size() < s.end { // it was truncated
+		s.window, s.cut, s.end = s.window[:0], false, 0
+	}
+	for s.end < log.Size() {
+		n, kept := int(min(scanStep, log.Size()-s.end)), len(s.window)
+		s.window = slices.Grow(s.window, n)[:kept+n]
+		if _, err := log.ReadAt(s.window[kept:], s.end); err != nil {
+			s.window = s.window[:kept]
+			if errors.Is(err, io.EOF) { // it was truncated just now: the next look begins again
+				return "", nil
+			}
+			return "", fmt.Errorf("read the output: %w", err)
+		}
+		s.end += int64(n)
+		from, to := s.match()
+		// A match that begins near the end of the window may go on behind that, or be one
+		// only because $ matches there.
+		if to > from && (s.end == log.Size() || len(s.window)-from >= maxMatch) {
+			return string(s.window[from:to]), nil
+		}
+		if to == from {
+			from = len(s.window) - maxMatch
+		}
+		s.forget(from)
+	}
+	return "", nil
+}
+
+// match returns where the first match in the window is; an empty one is none.
+func (s *scan) match() (from, to int) {
+	loc := s.first.FindIndex(s.window)
+	if loc != nil && loc[0] == 0 && s.cut {
+		// The first character is there for what ^ and \b mean behind it: no match begins
+		// with it, or that would have been found before.
+		if loc = s.behind.FindSubmatchIndex(s.window); loc != nil {
+			loc = loc[2:4]
+		}
+	}
+	if loc == nil {
+		return 0, 0
+	}
+	return loc[0], loc[1]
+}
+
+// forget drops what is before an offset of the window, but for one character.
+func (s *scan) forget(before int) {
+	for back := 0; back < utf8.UTFMax-1 && before > 0 && !utf8.RuneStart(s.window[before]); back++ {
+		before--
+	}
+	if before <= 0 {
+		return
+	}
+	_, size := utf8.DecodeLastRune(s.window[:before])
+	if before -= size; before > 0 {
+		s.window = append(s.window[:0], s.window[before:]...)
+		s.cut = true
+	}
+}

@@ -107,6 +107,9 @@ type ClientConfig struct {
 	Dir string
 	// Env is added to its environment, as Config.Env is to a pod's.
 	Env []string
+	// ShowArgs has evidence and messages show the command lines of the client, and of what
+	// it starts, whole; false = as with Config.ShowArgs.
+	ShowArgs bool
 	// Stdin is what it reads; nil = nothing. With TTY it must be nil: see
 	// [Client.Write].
 	Stdin io.Reader
@@ -176,8 +179,9 @@ func TryStartClient(tb TB, cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{tb: tb, cfg: cfg, box: box, mark: box.newMark(), done: make(chan struct{})}
+	box.binary.show(c.mark, shownArgs{all: cfg.ShowArgs})
 	if err := c.start(); err != nil {
-		return nil, fmt.Errorf("start client %s: %w", spawn.Command{Program: cfg.Program, PrefixArgs: cfg.Args}, err)
+		return nil, fmt.Errorf("start client %s: %w", shownArgs{all: cfg.ShowArgs}.words(spawn.Command{Program: cfg.Program, PrefixArgs: cfg.Args}), err)
 	}
 	tb.Cleanup(c.cleanup)
 	return c, nil
@@ -531,7 +535,7 @@ func (c *Client) clear() error {
 		return nil
 	}
 	grace, _ := beforeDeadline(c.tb, "", leakGrace)
-	leaks := leaksOf(proc.Lasting(proc.Match{Mark: c.mark}, proc.Range{}, grace))
+	leaks := leaksOf(proc.Lasting(proc.Match{Mark: c.mark}, proc.Range{}, grace), c.box.binary.commands(c.mark))
 	if len(leaks) == 0 {
 		return nil
 	}
@@ -542,7 +546,7 @@ func (c *Client) clear() error {
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
-	return fmt.Errorf("client %s failed (%v) and left processes behind, %s:\n\t\t%s", c.cfg.Program, c.State(), fate(left), strings.Join(names, "\n\t\t"))
+	return fmt.Errorf("client %s failed (%v) and left processes behind, %s:\n\t\t%s", c.cfg.Program, c.State(), fate(left, c.box.binary.commands(c.mark)), strings.Join(names, "\n\t\t"))
 }
 
 // cleanup ends the client at the end of the test.

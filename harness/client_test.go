@@ -292,11 +292,11 @@ func TestClientWhosePodHoldsItsOutput(t *testing.T) {
 func TestClientsThatCannotBeStarted(t *testing.T) {
 	t.Parallel()
 	for want, cfg := range map[string]harness.ClientConfig{
-		"ClientConfig.Program is empty":                                               {},
-		"start client /no/such/client 'a b': fork/exec /no/such/client: no such file": {Program: "/no/such/client", Args: []string{"a b"}},
-		"ClientConfig.Stdin and TTY exclude each other":                               {Program: "cat", TTY: true, Stdin: strings.NewReader("")},
-		"ClientConfig.StopGrace -1ns is negative":                                     {Program: "cat", StopGrace: -1},
-		"bad program: column 1":                                                       {Program: "cat", Pod: harness.FakePod("redy")},
+		"ClientConfig.Program is empty": {},
+		"start client /no/such/client (3 bytes): fork/exec /no/such/client: no such file": {Program: "/no/such/client", Args: []string{"a b"}},
+		"ClientConfig.Stdin and TTY exclude each other":                                   {Program: "cat", TTY: true, Stdin: strings.NewReader("")},
+		"ClientConfig.StopGrace -1ns is negative":                                         {Program: "cat", StopGrace: -1},
+		"bad program: column 1":                                                           {Program: "cat", Pod: harness.FakePod("redy")},
 	} {
 		_, err := harness.TryStartClient(t, cfg)
 		assert.ErrorContains(t, err, want)

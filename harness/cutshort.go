@@ -128,6 +128,7 @@ type watched struct {
 	starts int            // whose process is not known yet
 	since  int64          // the begin of the first of those; 0 = there is none
 	places map[int]string // where the evidence of a sandbox is, or goes
+	shown  map[string]shownArgs
 }
 
 type heldPod struct {
@@ -135,7 +136,9 @@ type heldPod struct {
 	dump syscall.Signal // has it write what it does; 0 = nothing has
 }
 
-func newWatched() *watched { return &watched{pods: map[proc.ID]heldPod{}, places: map[int]string{}} }
+func newWatched() *watched {
+	return &watched{pods: map[proc.ID]heldPod{}, places: map[int]string{}, shown: map[string]shownArgs{}}
+}
 
 // note takes a line of the test binary.
 func (w *watched) note(line string) {
@@ -148,6 +151,14 @@ func (w *watched) note(line string) {
 		var dir string
 		if n, _ := fmt.Sscanf(text, "%d %q", &sandbox, &dir); n == 2 {
 			w.places[sandbox] = dir
+		}
+		return
+	}
+	if what == isShown {
+		var s shownArgs
+		var mark string
+		if n, _ := fmt.Sscanf(text, "%t %q %q", &s.all, &s.nameFlag, &mark); n == 3 {
+			w.shown[mark] = s
 		}
 		return
 	}
@@ -193,7 +204,7 @@ func (w *watched) look(binary string) lastLook {
 	}
 	for number, processes := range sandboxes {
 		var text strings.Builder
-		describe(&text, processes)
+		describe(&text, processes, func(p proc.Process) string { return w.shown[p.Mark].command(p.Args) })
 		l.processes[number] = text.String()
 	}
 	var pids []int

@@ -43,8 +43,9 @@ type evidence struct {
 
 // attempt is one start of a pod and what came of it, or one output of a client.
 type attempt struct {
-	e   *evidence
-	log *podLog
+	e    *evidence
+	log  *podLog
+	args shownArgs
 
 	// Under the evidence's lock.
 	life
@@ -117,7 +118,9 @@ func (e *evidence) attempt(pod string, cfg Config) *attempt {
 	if cfg.DumpSignal != nil {
 		l.Dump = cfg.DumpSignal.(syscall.Signal)
 	}
-	return e.add(pod, l)
+	a := e.add(pod, l)
+	a.args = cfg.shownArgs()
+	return a
 }
 
 // output records an output of a client.
@@ -138,6 +141,7 @@ func (a *attempt) start(ctx context.Context, sc spawn.Config, mark string, launc
 	}
 	o.Failing = func(verdict error) { a.failing(mark, verdict) }
 	pod, err := spawn.StartObserved(ctx, sc, o)
+	a.args.inError(err, sc.Command)
 	a.log.take(o.Log) // of one that was not launched, too
 	a.change(func() {
 		var e *spawn.Error
@@ -159,7 +163,7 @@ func (a *attempt) failing(mark string, verdict error) {
 		return
 	}
 	var text strings.Builder
-	describe(&text, proc.Find(proc.Match{Mark: mark}))
+	describe(&text, proc.Find(proc.Match{Mark: mark}), a.e.binary.commands(mark))
 	a.change(func() { a.Hung = text.String() })
 	if a.Dump != 0 && errors.Is(verdict, spawn.ErrTimeout) {
 		dump(a.e.tb, []*attempt{a})
@@ -203,15 +207,15 @@ func awaitQuiet(pids []int, d time.Duration, size func() int64) {
 	}
 }
 
-// describe writes what processes do.
-func describe(w *strings.Builder, processes []proc.Process) {
-	proc.Describe(w, processes, func(args []string) string { return podlog.Printable(strings.Join(args, " ")) }, podlog.Printable)
+// describe writes what processes do, with the command lines that command returns.
+func describe(w *strings.Builder, processes []proc.Process, command func(proc.Process) string) {
+	proc.Describe(w, processes, func(p proc.Process) string { return podlog.Printable(command(p)) }, podlog.Printable)
 }
 
-// processesOf describes what a mark is of.
-func processesOf(mark string) string {
+// processes describes what lives of the test.
+func (e *evidence) processes(r *record) string {
 	var text strings.Builder
-	describe(&text, proc.Find(proc.Match{Mark: mark}))
+	describe(&text, proc.Find(proc.Match{Mark: r.mark}), e.binary.commands(""))
 	return text.String()
 }
 
@@ -341,7 +345,7 @@ func (e *evidence) snapshot() {
 	defer e.writing.Unlock()
 	if !e.frozen && e.isOpen() {
 		e.frozen = true
-		e.do(func(r *record) { r.freeze(whyFailed, processesOf(r.mark), time.Now()) })
+		e.do(func(r *record) { r.freeze(whyFailed, e.processes(r), time.Now()) })
 	}
 }
 
@@ -360,7 +364,7 @@ func (e *evidence) testIsLate() {
 		return
 	}
 	if !e.frozen {
-		e.do(func(r *record) { r.freeze(whyLate, processesOf(r.mark), time.Now()) })
+		e.do(func(r *record) { r.freeze(whyLate, e.processes(r), time.Now()) })
 	}
 	r := e.do((*record).write)
 	e.mu.Lock()

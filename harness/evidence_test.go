@@ -25,10 +25,10 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	const password = "hunter2-and-more"
 	_, err := TryStartPod(tb, Config{Name: "broken", Command: FakePod("log 'no disk'; exit 7")})
 	require.Error(t, err)
-	alpha, err := TryStartPod(tb, Config{Name: "alpha", Env: []string{"DB_PASSWORD=" + password, "COLOR=blue\x1b[2J", "URL=http://me:" + password + "@host/"}, ShowEnv: []string{"COLOR"},
+	alpha, err := TryStartPod(tb, Config{Name: "alpha", Env: []string{"DB_PASSWORD=" + password, "COLOR=blue\x1b[2J", "URL=http://me:" + password + "@host/"}, ShowEnv: []string{"COLOR"}, ShowArgs: true,
 		Command: FakePod("child; log first; bind; ready; serve")})
 	require.NoError(t, err)
-	beta, err := TryStartPod(tb, Config{Name: "beta", Command: FakePod("log second; bind; ready; serve"), StopGrace: time.Second})
+	beta, err := TryStartPod(tb, Config{Name: "beta", Command: FakePod("log second; bind; ready; serve"), StopGrace: time.Second, ShowArgs: true})
 	require.NoError(t, err)
 	beta.Suspend()
 	conn := alpha.Dial()

@@ -98,7 +98,8 @@
 //	merged.log      all of these logs on one clock
 //	processes.txt   what lived when the test failed, or when a start did, before it was
 //	                ended: with open files, sockets, and what each thread waits for; and
-//	                the environment beyond the usual, values as [Config.ShowEnv] has it
+//	                the environment beyond the usual, values as [Config.ShowEnv] has it,
+//	                and the arguments, as [Config.ShowArgs] does
 //	timelines.txt   how long each step of each start took, and what came then, to the end
 //	trace.json      the same for Perfetto or chrome://tracing
 //
@@ -197,6 +198,11 @@ type Config struct {
 	// test shows; nil = none: of the others it has the name and the length, since
 	// they may be secrets.
 	ShowEnv []string
+	// ShowArgs has evidence and messages show the command lines of the pod, and of what it
+	// starts, whole; false = of arguments beyond the handshake's they have the length only,
+	// since they may be secrets. The program, the words pod and worker, and the names of
+	// long flags, as in --flag, are shown in any case.
+	ShowArgs bool
 	// ReadyTimeout is how long the pod may take to become ready;
 	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
 	// test's own deadline (go test -timeout), where TB has one.
@@ -302,6 +308,7 @@ func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		return nil, err
 	}
 	mark := b.newMark()
+	b.binary.show(mark, cfg.shownArgs())
 	sc.Env = append(sc.Env, proc.MarkEnv+"="+mark)
 	var note string
 	sc.ReadyTimeout, note = beforeDeadline(b.tb, "ready timeout", cfg.ReadyTimeout)
@@ -357,7 +364,7 @@ func (c Config) withDefaults() (Config, error) {
 // check finds what Start would not.
 func (c Config) check() error {
 	if c.Command.Program == "" {
-		return fmt.Errorf("Command.PrefixArgs %q without a Command.Program", c.Command.PrefixArgs)
+		return errors.New("Command.PrefixArgs without a Command.Program")
 	}
 	if _, ok := c.StopSignal.(syscall.Signal); !ok {
 		return fmt.Errorf("StopSignal %v is not a syscall.Signal", c.StopSignal)

@@ -248,11 +248,11 @@ func TestTryStartPodSaysNothing(t *testing.T) {
 func TestBadConfigIsRefused(t *testing.T) {
 	t.Parallel()
 	for message, cfg := range map[string]harness.Config{
-		`Command.PrefixArgs ["x"] without a Command.Program`: {Command: spawn.Command{PrefixArgs: []string{"x"}}},
-		`StopGrace -1ns is negative`:                         {StopGrace: -1},
-		`ReadyTimeout -1ns is negative`:                      {ReadyTimeout: -1},
-		`StopSignal no signal is not a syscall.Signal`:       {StopSignal: noSignal{}},
-		`PodName "../x" must be one path element`:            {Name: "../x"},
+		`Command.PrefixArgs without a Command.Program`: {Command: spawn.Command{PrefixArgs: []string{"x"}}},
+		`StopGrace -1ns is negative`:                   {StopGrace: -1},
+		`ReadyTimeout -1ns is negative`:                {ReadyTimeout: -1},
+		`StopSignal no signal is not a syscall.Signal`: {StopSignal: noSignal{}},
+		`PodName "../x" must be one path element`:      {Name: "../x"},
 	} {
 		_, err := harness.TryStartPod(t, cfg)
 		assert.ErrorIs(t, err, spawn.ErrInvalidConfig)

@@ -170,7 +170,7 @@ func (p *Pod) clear() error {
 		mine.Group = p.PID // somebody is left in it
 	}
 	grace, _ := beforeDeadline(p.tb, "", leakGrace)
-	leaks := leaksOf(proc.Lasting(mine, p.born, grace))
+	leaks := leaksOf(proc.Lasting(mine, p.born, grace), p.box.binary.commands(p.mark))
 	p.mu.Lock()
 	forgiven := p.cfg.AllowLeaks || p.killed
 	p.mu.Unlock()
@@ -190,7 +190,7 @@ func (p *Pod) clear() error {
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
-	message := fmt.Sprintf("pod %s left processes behind, %s:\n\t\t%s", p.Name, fate(left), strings.Join(names, "\n\t\t"))
+	message := fmt.Sprintf("pod %s left processes behind, %s:\n\t\t%s", p.Name, fate(left, p.box.binary.commands(p.mark)), strings.Join(names, "\n\t\t"))
 	if !forgiven {
 		return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
 	}
@@ -201,12 +201,12 @@ func (p *Pod) clear() error {
 }
 
 // fate tells what has come of processes that were killed, given those that are left.
-func fate(left []proc.Process) string {
+func fate(left []proc.Process, command func(proc.Process) string) string {
 	if len(left) == 0 {
 		return "which were killed"
 	}
 	var names []string
-	for _, leak := range leaksOf(left) {
+	for _, leak := range leaksOf(left, command) {
 		names = append(names, leak.String())
 	}
 	return "and these could not be killed: " + strings.Join(names, ", ") + "; it had left"

@@ -143,12 +143,16 @@ func (s *suite) sharedPod(name string, cfg Config, test string) *shared {
 // difference names the first field in which configs differ, and shows it where it is
 // short and no secret; "" = they are equal.
 func difference(a, b Config) string {
+	secret := []string{"Env", "WorkspaceFrom", "HomeFrom", "Shutdown"}
+	if !a.ShowArgs || !b.ShowArgs {
+		secret = append(secret, "Command", "ExtraArgs")
+	}
 	before, after := reflect.ValueOf(a), reflect.ValueOf(b)
 	for i := range before.NumField() {
 		name, was, is := before.Type().Field(i).Name, before.Field(i).Interface(), after.Field(i).Interface()
 		switch {
 		case reflect.DeepEqual(was, is):
-		case slices.Contains([]string{"Env", "WorkspaceFrom", "HomeFrom", "Shutdown"}, name):
+		case slices.Contains(secret, name):
 			return "Config." + name
 		default:
 			return fmt.Sprintf("Config.%s: %.200v there, %.200v here", name, fmt.Sprint(was), fmt.Sprint(is))

@@ -34,6 +34,7 @@ type binary struct {
 	mu       sync.Mutex                 // guards all below
 	pods     map[proc.ID]syscall.Signal // those whose teardown is not over, and what has them write what they do
 	places   map[int]string             // where the evidence of a test goes, by the number of its sandbox
+	shown    map[string]shownArgs       // what is shown of command lines, by mark, if it is not the usual
 	pipe     *os.File                   // to the watchdog, which is told all of that; no other process has this end
 	process  *os.Process                // the watchdog; nil in tests
 	watchdog int                        // its number
@@ -75,7 +76,7 @@ func makeBinary() (*binary, error) {
 	if err := os.Mkdir(filepath.Join(root, ownDir), 0o700); err != nil {
 		return nil, errors.Join(err, os.Remove(root))
 	}
-	b := &binary{mark: uuid.NewString(), root: root, base: artifacts, mostEvidence: most, pods: map[proc.ID]syscall.Signal{}, places: map[int]string{}}
+	b := &binary{mark: uuid.NewString(), root: root, base: artifacts, mostEvidence: most, pods: map[proc.ID]syscall.Signal{}, places: map[int]string{}, shown: map[string]shownArgs{}}
 	if b.base == "" {
 		b.base, b.few = artifactsBase()
 	}
@@ -124,6 +125,9 @@ func (b *binary) watch() error {
 	for sandbox, dir := range b.places {
 		b.tell("%c%d %q", isPlaced, sandbox, dir)
 	}
+	for mark, s := range b.shown {
+		b.tell("%c%t %q %q", isShown, s.all, s.nameFlag, mark)
+	}
 	go func() {
 		_ = cmd.Wait()
 		b.watchAgain(cmd.ProcessState)
@@ -158,6 +162,7 @@ const (
 	isLaunched  = '+' // this is the process, or there is none, and the signal that has it write what it does
 	isLetGo     = '-' // nothing is left to do for the process
 	isPlaced    = '@' // where the evidence of a sandbox goes
+	isShown     = '=' // what is shown of the command lines of a mark
 )
 
 // starting tells the watchdog that a start begins; launched must follow.
@@ -230,7 +235,8 @@ func init() {
 // A Leak is a process that a pod started and left behind.
 type Leak struct {
 	PID int
-	// Command is its command line, with spaces between the words.
+	// Command is its command line, with spaces between the words, as Config.ShowArgs has
+	// it.
 	Command string
 	// Age is how long it has run, to 1/100 s.
 	Age time.Duration
@@ -248,9 +254,9 @@ func (l Leak) String() string {
 	return fmt.Sprintf("process %d (%s, %s)", l.PID, podlog.Printable(l.Command), age)
 }
 
-func leaksOf(processes []proc.Process) (leaks []Leak) {
+func leaksOf(processes []proc.Process, command func(proc.Process) string) (leaks []Leak) {
 	for _, p := range processes {
-		leaks = append(leaks, Leak{p.PID, strings.Join(p.Args, " "), p.Age, p.Restless})
+		leaks = append(leaks, Leak{p.PID, command(p), p.Age, p.Restless})
 	}
 	return leaks
 }
@@ -266,5 +272,5 @@ func Leaks() []Leak {
 	if b == nil {
 		return nil
 	}
-	return leaksOf(proc.Find(proc.Match{Mark: b.mark}))
+	return leaksOf(proc.Find(proc.Match{Mark: b.mark}), b.commands(""))
 }

@@ -280,7 +280,7 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
-			tc.cfg.Name, tc.cfg.Command = "alpha", FakePod(tc.program)
+			tc.cfg.Name, tc.cfg.Command, tc.cfg.ShowArgs = "alpha", FakePod(tc.program), true
 			if tc.program == "leaky" {
 				tc.cfg.Command = spawn.Command{Program: os.Args[0], PrefixArgs: []string{testPodArg, "leaky"}}
 			}
@@ -767,7 +767,7 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 	if os.Getenv(endEnv) != "" {
 		old := StartPod(t, Config{Name: "alpha", Command: FakePod("log old; bind; ready; serve")})
 		require.NoError(t, old.Kill())
-		alpha := StartPod(t, Config{Name: "alpha", Command: FakePod("log new; bind; ready; serve"), DumpSignal: syscall.SIGQUIT, Env: []string{"PIN=1234"}})
+		alpha := StartPod(t, Config{Name: "alpha", Command: FakePod("log new; bind; ready; serve"), DumpSignal: syscall.SIGQUIT, Env: []string{"PIN=1234"}, ShowArgs: true})
 		_, err := TryStartPod(t, Config{Name: "hangs", Command: FakePod("never-ready"), ReadyTimeout: 100 * time.Millisecond})
 		require.Error(t, err)
 		c := StartClient(t, ClientConfig{Program: "/bin/sh", Args: []string{"-c", "echo hello; exec sleep 1000"}})
@@ -822,6 +822,8 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 
 			processes := read("processes.txt")
 			assert.Regexp(t, `(?m)^\d+  S .* --pod alpha\n(    fd .*\n)+    thread \d+ `, processes)
+			assert.Contains(t, processes, "log new; bind; ready; serve --workspace ", "it is shown by choice")
+			assert.Contains(t, processes, " old: sleep (4 bytes)\n")
 			assert.Contains(t, processes, "\nwhen the start of pod hangs had failed: 1 processes alive\n")
 			assert.Contains(t, processes, "\nenvironment of pod alpha.2 beyond the usual:\n  PIN (4 bytes)\n")
 

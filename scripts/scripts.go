@@ -21,6 +21,7 @@
 //	    -pod-arg ARG             a prefix ARG of it; repeatable
 //	    -profile PROFILE         the pod's PROFILE
 //	    -session UUID            the UUID of the session to resume
+//	    -show-args               evidence shows its arguments beyond the handshake's
 //	    -shutdown LINE           a LINE that podstop writes first
 //	    -signal SIGNAL           the SIGNAL that podstop sends (INT)
 //	    -ticket-role ROLE        the pod's ticket ROLE

@@ -382,6 +382,12 @@ func needProcesses(t *testing.T) {
 	}
 }
 
+// commandLine returns the words of a process, with a NUL behind each.
+func commandLine(pid int) string {
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(line)
+}
+
 // TestExecIsEndedWithTheScript lets a script leave what ignores its end.
 func TestExecIsEndedWithTheScript(t *testing.T) {
 	t.Parallel()
@@ -392,7 +398,7 @@ func TestExecIsEndedWithTheScript(t *testing.T) {
 		log, failed := runScript(t, script)
 		assert.Equal(t, script != leaves, failed, log)
 		for _, left := range harness.Leaks() {
-			assert.NotContains(t, left.Command, "sleep 1009")
+			assert.NotContains(t, commandLine(left.PID), "sleep\x001009")
 		}
 	}
 }
@@ -405,7 +411,7 @@ func TestClientIsMarked(t *testing.T) {
 	found := make(chan bool, 1)
 	go func() {
 		for end := time.Now().Add(patience); time.Now().Before(end); {
-			if slices.ContainsFunc(harness.Leaks(), func(l harness.Leak) bool { return strings.Contains(l.Command, " podharness-podspawn ") }) {
+			if slices.ContainsFunc(harness.Leaks(), func(l harness.Leak) bool { return strings.Contains(commandLine(l.PID), "\x00podharness-podspawn\x00") }) {
 				found <- true
 				return
 			}

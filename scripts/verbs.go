@@ -262,6 +262,7 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, harness.DefaultStopGrace), "the `DURATION` of each step of podstop")
 	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
+	flags.BoolVar(&s.config.ShowArgs, "show-args", s.config.ShowArgs, "evidence shows its arguments beyond the handshake's")
 	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
 	flags.Func("home-from", "a `DIR` that is copied into HOME", func(dir string) error {
 		s.config.HomeFrom = os.DirFS(c.abs(dir))

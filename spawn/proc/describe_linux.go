@@ -24,8 +24,9 @@ const (
 )
 
 // Describe writes the tree of processes, each with its state, its open files and its
-// threads. command returns a command line as it may be shown, printable another text.
-func Describe(w *strings.Builder, processes []Process, command func(args []string) string, printable func(string) string) {
+// threads. command returns the command line of a process as it may be shown, printable
+// another text.
+func Describe(w *strings.Builder, processes []Process, command func(Process) string, printable func(string) string) {
 	fmt.Fprintf(w, "%d processes alive\n", len(processes))
 	children := map[int][]Process{} // of 0 are those whose parent is not among them
 	for _, p := range processes[:min(len(processes), maxProcesses)] {
@@ -47,7 +48,7 @@ func Describe(w *strings.Builder, processes []Process, command func(args []strin
 			if s, ok := Lookup(p.PID); ok {
 				state = fmt.Sprintf("%s, group %d, session %d", Status(p.PID, "State"), s.Group, s.Session)
 			}
-			fmt.Fprintf(w, "%s%d  %s, %v old: %s\n", indent, p.PID, state, p.Age, command(p.Args))
+			fmt.Fprintf(w, "%s%d  %s, %v old: %s\n", indent, p.PID, state, p.Age, command(p))
 			for _, file := range openFiles(p.PID, sockets) {
 				fmt.Fprintf(w, "%s    %s\n", indent, printable(file))
 			}

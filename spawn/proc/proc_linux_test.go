@@ -369,7 +369,7 @@ func TestDescribe(t *testing.T) {
 	t.Parallel()
 	cmd := sleeper(t, 0)
 	var text strings.Builder
-	Describe(&text, []Process{{ID: Of(cmd.Process.Pid), Args: []string{"a", "b"}}}, func(args []string) string { return strings.Join(args, "+") }, strings.ToUpper)
+	Describe(&text, []Process{{ID: Of(cmd.Process.Pid), Args: []string{"a", "b"}}}, func(p Process) string { return strings.Join(p.Args, "+") }, strings.ToUpper)
 	assert.Regexp(t, fmt.Sprintf(`^1 processes alive\n%d  [SRD] .*, group %d, session \d+, 0s old: a\+b\n    FD 0: /DEV/NULL\n`, cmd.Process.Pid, cmd.Process.Pid), text.String())
 	assert.Contains(t, text.String(), "\n    THREAD ")
 	assert.True(t, bytes.HasSuffix([]byte(text.String()), []byte("\n")))

@@ -149,6 +149,6 @@ func (h *Handle) EndsWithin(d time.Duration) bool {
 func AwaitEnds([]*Handle, time.Duration) {}
 
 // Describe says that nothing is known.
-func Describe(w *strings.Builder, _ []Process, _ func([]string) string, _ func(string) string) {
+func Describe(w *strings.Builder, _ []Process, _ func(Process) string, _ func(string) string) {
 	fmt.Fprintln(w, "this system does not tell which processes are alive")
 }

@@ -69,16 +69,6 @@ func (s shownArgs) inError(err error, c spawn.Command) {
 	}
 }
 
-// reworded is an error with another message.
-type reworded struct {
-	text string
-	error
-}
-
-func (e reworded) Error() string { return e.text }
-
-func (e reworded) Unwrap() error { return e.error }
-
 // show notes what is shown of the command lines of processes with a mark.
 func (b *binary) show(mark string, s shownArgs) {
 	if s == (shownArgs{}) {

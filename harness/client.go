@@ -41,7 +41,7 @@ func ClientEnv(tb TB, pod spawn.Command) []string {
 		env, err = box.clientEnv(nil, pod, box.newMark())
 	}
 	if err != nil {
-		tb.Fatalf("harness: %v", err)
+		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
 		return nil
 	}
 	return env
@@ -155,7 +155,7 @@ func StartClient(tb TB, cfg ClientConfig) *Client {
 	tb.Helper()
 	c, err := TryStartClient(tb, cfg)
 	if err != nil {
-		tb.Fatalf("harness: %v", err)
+		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
 	}
 	return c
 }
@@ -181,7 +181,7 @@ func TryStartClient(tb TB, cfg ClientConfig) (*Client, error) {
 	c := &Client{tb: tb, cfg: cfg, box: box, mark: box.newMark(), done: make(chan struct{})}
 	box.binary.show(c.mark, shownArgs{all: cfg.ShowArgs})
 	if err := c.start(); err != nil {
-		return nil, fmt.Errorf("start client %s: %w", shownArgs{all: cfg.ShowArgs}.words(spawn.Command{Program: cfg.Program, PrefixArgs: cfg.Args}), err)
+		return nil, fmt.Errorf("start client %s: %w", shownArgs{all: cfg.ShowArgs}.words(spawn.Command{Program: cfg.Program, PrefixArgs: cfg.Args}), printableError(err))
 	}
 	tb.Cleanup(c.cleanup)
 	return c, nil
@@ -340,7 +340,7 @@ func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, e
 	for _, a := range c.outputs {
 		s, err := newScan(a.log, pattern)
 		if err != nil {
-			return "", fmt.Errorf("output of client %s: bad pattern: %w", c.cfg.Program, err)
+			return "", fmt.Errorf("output of client %s: bad pattern: %w", c.name(), printableError(err))
 		}
 		scans = append(scans, s)
 	}
@@ -352,14 +352,14 @@ func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, e
 		for _, s := range scans {
 			match, err := s.find()
 			if err != nil {
-				return "", fmt.Errorf("output of client %s: %w", c.cfg.Program, err)
+				return "", fmt.Errorf("output of client %s: %w", c.name(), printableError(err))
 			}
 			if match != "" {
 				return match, nil
 			}
 		}
 		if over {
-			return "", fmt.Errorf("no output of client %s matched %q within %v%s%s", c.cfg.Program, pattern, timeout, note, c.condition())
+			return "", fmt.Errorf("no output of client %s matched %q within %v%s%s", c.name(), pattern, timeout, note, c.condition())
 		}
 		select {
 		case <-changed:
@@ -427,7 +427,7 @@ func (c *Client) Wait(timeout time.Duration) *os.ProcessState {
 func (c *Client) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	timeout, note := beforeDeadline(c.tb, "timeout", timeout)
 	if !c.endsWithin(timeout) {
-		return nil, fmt.Errorf("client %s did not end within %v%s%s", c.cfg.Program, timeout, note, c.condition())
+		return nil, fmt.Errorf("client %s did not end within %v%s%s", c.name(), timeout, note, c.condition())
 	}
 	return c.State(), nil
 }
@@ -450,7 +450,7 @@ func (c *Client) fail(err error) {
 	for _, a := range c.outputs {
 		a.shown = a.shown || strings.Contains(err.Error(), outputsBegin)
 	}
-	c.tb.Fatalf("harness: %v", err)
+	c.tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
 }
 
 // outputsBegin stands before the last lines of a client in a message.
@@ -499,7 +499,7 @@ func (c *Client) stop() error {
 	if c.endsWithin(grace) {
 		return nil
 	}
-	c.tb.Logf("harness: client %s did not stop within %v of SIGINT: killed%s", c.cfg.Program, grace, note)
+	c.tb.Logf("harness: client %s did not stop within %v of SIGINT: killed%s", c.name(), grace, note)
 	return c.Kill()
 }
 
@@ -521,7 +521,7 @@ func (c *Client) Kill() error {
 	c.outputs[0].mark("SIGKILL")
 	grace, note := beforeDeadline(c.tb, "wait", killGrace)
 	if !c.endsWithin(grace) {
-		return fmt.Errorf("client %s: process %d is still there %v after SIGKILL%s", c.cfg.Program, c.PID, grace, note)
+		return fmt.Errorf("client %s: process %d is still there %v after SIGKILL%s", c.name(), c.PID, grace, note)
 	}
 	return nil
 }
@@ -546,7 +546,7 @@ func (c *Client) clear() error {
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
-	return fmt.Errorf("client %s failed (%v) and left processes behind, %s:\n\t\t%s", c.cfg.Program, c.State(), fate(left, c.box.binary.commands(c.mark)), strings.Join(names, "\n\t\t"))
+	return fmt.Errorf("client %s failed (%v) and left processes behind, %s:\n\t\t%s", c.name(), c.State(), fate(left, c.box.binary.commands(c.mark)), strings.Join(names, "\n\t\t"))
 }
 
 // cleanup ends the client at the end of the test.
@@ -557,7 +557,7 @@ func (c *Client) cleanup() {
 		c.box.evidence.snapshot()
 	}
 	if err := c.Stop(); err != nil {
-		c.tb.Errorf("harness: %v", err)
+		c.tb.Errorf("harness: %s", podlog.PrintableLines(err.Error()))
 	}
 	if c.State() != nil {
 		c.box.binary.letGo(c.process)
@@ -705,7 +705,7 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 			if a != nil {
 				note += "\n\tlog: " + podlog.Printable(a.log.path()) + "\n\tlast lines:" + a.log.tail()
 			}
-			return nil, fmt.Errorf("no pod %s to adopt within %v: %w%s", name, timeout, err, note)
+			return nil, fmt.Errorf("no pod %s to adopt within %v: %w%s", podlog.Printable(name), timeout, printableError(err), note)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func within[T any](d time.Duration, f func() T) (T, error) {
 		var o outcome
 		defer func() {
 			if p := recover(); p != nil {
-				o.err = fmt.Errorf("panic: %v", p)
+				o.err = fmt.Errorf("panic: %s", podlog.Printable(fmt.Sprint(p)))
 			}
 			done <- o
 		}()

@@ -403,7 +403,7 @@ func (e *evidence) report() {
 		}
 		who = podlog.Printable(who)
 		if r.dir != "" {
-			who += "\n\twhole log: " + filepath.Join(r.dir, a.fileName())
+			who += "\n\twhole log: " + podlog.Printable(filepath.Join(r.dir, a.fileName()))
 		}
 		e.tb.Logf("harness: %s\n\tlast lines:%s", who, a.log.tail())
 	}
@@ -412,7 +412,7 @@ func (e *evidence) report() {
 		return
 	}
 	attr(e.tb, r.dir)
-	e.tb.Logf("harness: all evidence of this failure: %s", r.dir)
+	e.tb.Logf("harness: all evidence of this failure: %s", podlog.Printable(r.dir))
 	if err := errors.Join(r.lost...); err != nil {
 		e.tb.Logf("harness: but some of it is lost: %v", err)
 	}
@@ -462,7 +462,7 @@ func (a *attempt) message(err error) string {
 	text, path := err.Error(), a.pathInMessage()
 	a.change(func() { a.Failure = text })
 	if a.log.path() == "" || !strings.Contains(text, path) {
-		return text
+		return podlog.PrintableLines(text)
 	}
 	a.e.writing.Lock()
 	defer a.e.writing.Unlock()
@@ -470,9 +470,9 @@ func (a *attempt) message(err error) string {
 	a.shown = true // above the name of the log stand its last lines
 	where := filepath.Join(r.dir, a.fileName())
 	if err != nil {
-		where = fmt.Sprintf("lost with the test: %v", err)
+		where = fmt.Sprintf("lost with the test: %v", printableError(err))
 	}
-	return strings.ReplaceAll(text, path, "\n\tlog: "+podlog.Printable(where))
+	return podlog.PrintableLines(strings.ReplaceAll(text, path, "\n\tlog: "+podlog.Printable(where)))
 }
 
 // pathInMessage is how errors name the log.
@@ -482,7 +482,7 @@ func (a *attempt) pathInMessage() string { return "\n\tlog: " + podlog.Printable
 func messageOf(tb TB, err error) string {
 	box, boxErr := sandboxOf(tb)
 	if boxErr != nil {
-		return err.Error()
+		return podlog.PrintableLines(err.Error())
 	}
 	box.evidence.mu.Lock()
 	attempts := slices.Clone(box.evidence.attempts)
@@ -492,7 +492,7 @@ func messageOf(tb TB, err error) string {
 			return a.message(err)
 		}
 	}
-	return err.Error()
+	return podlog.PrintableLines(err.Error())
 }
 
 // shownEnv returns what Config.Env adds to a pod's environment, as it may be shown.

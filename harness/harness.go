@@ -129,6 +129,7 @@ import (
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"github.com/google/uuid"
 )
@@ -270,7 +271,7 @@ func RuntimeDir(tb TB) string {
 	tb.Helper()
 	box, err := sandboxOf(tb)
 	if err != nil {
-		tb.Fatalf("harness: %v", err)
+		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
 		return ""
 	}
 	return box.dir("run")
@@ -339,7 +340,7 @@ func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.log, attempt: a, mark: mark, process: process, born: born}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
 		readyLate.happened(b.tb)
-		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.Name, pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
+		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
 	}
 	b.add(pod)
 	keep(pod)

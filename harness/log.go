@@ -51,7 +51,8 @@ func newPodLog(tb TB, pod string) *podLog {
 		out := t.Output()
 		write = func(line string) { fmt.Fprintln(out, line) }
 	}
-	l.stream = func(line string) { write(pod + ": " + podlog.Printable(line)) }
+	name := podlog.Printable(pod)
+	l.stream = func(line string) { write(name + ": " + podlog.Printable(line)) }
 	return l
 }
 

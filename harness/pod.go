@@ -63,7 +63,7 @@ type common struct {
 func (p *Pod) With(tb TB) *Pod {
 	tb.Helper()
 	if p.box.isClosed() {
-		tb.Fatalf("harness: pod %s has ended with %s, in which it was started: Shared is for tests that follow each other", p.Name, p.box.tb.Name())
+		tb.Fatalf("harness: pod %s has ended with %s, in which it was started: Shared is for tests that follow each other", p.name(), testName(p.box.tb))
 		return nil
 	}
 	p = p.latest().view(tb)
@@ -84,7 +84,7 @@ func (p *Pod) leave() {
 		p.tb.Errorf("harness: %s", p.attempt.message(p.tell(err)))
 	}
 	if last && failed(p.tb) {
-		p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", p.box.tb.Name(), p.box.keepEvidence(p.tb))
+		p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(p.box.tb), p.box.keepEvidence(p.tb))
 	}
 }
 
@@ -118,7 +118,7 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	}
 	defer old.restarting.Unlock()
 	if old.adopted {
-		return nil, fmt.Errorf("pod %s was started by a client, which alone can start it again", p.Name)
+		return nil, fmt.Errorf("pod %s was started by a client, which alone can start it again", p.name())
 	}
 	if err := old.died(); err != nil {
 		return nil, old.asTold(err) // the end of the test tells it again
@@ -179,7 +179,7 @@ func (p *Pod) Log() string {
 	p.tb.Helper()
 	all, err := io.ReadAll(p.log.reader())
 	if err != nil {
-		p.tb.Errorf("harness: read the log of pod %s: %v", p.Name, err)
+		p.tb.Errorf("harness: read the log of pod %s: %v", p.name(), printableError(err))
 	}
 	return string(all)
 }
@@ -224,18 +224,18 @@ func (p *Pod) TryWaitLog(pattern string, timeout time.Duration) (string, error) 
 func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration) (line string, end int64, err error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
-		return "", 0, fmt.Errorf("log of pod %s: bad pattern: %w", p.Name, err)
+		return "", 0, fmt.Errorf("log of pod %s: bad pattern: %w", p.name(), printableError(err))
 	}
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	found, err := p.search(max(0, from), re, timeout)
 	switch {
 	case err != nil:
-		return "", 0, fmt.Errorf("log of pod %s: %w", p.Name, err)
+		return "", 0, fmt.Errorf("log of pod %s: %w", p.name(), printableError(err))
 	case found == nil && from > 0:
 		note = fmt.Sprintf(", after the first %d bytes%s", from, note)
 		fallthrough
 	case found == nil:
-		return "", 0, fmt.Errorf("no line of the log of pod %s matched %q within %v%s%s", p.Name, pattern, timeout, note, p.condition())
+		return "", 0, fmt.Errorf("no line of the log of pod %s matched %q within %v%s%s", p.name(), pattern, timeout, note, p.condition())
 	}
 	return found.line, found.end, nil
 }
@@ -320,7 +320,7 @@ func (p *Pod) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	if !p.endsWithin(timeout) {
 		await(-1)
-		return nil, fmt.Errorf("pod %s did not end within %v%s%s", p.Name, timeout, note, p.condition())
+		return nil, fmt.Errorf("pod %s did not end within %v%s%s", p.name(), timeout, note, p.condition())
 	}
 	return p.State(), nil
 }
@@ -332,7 +332,7 @@ func (p *Pod) Suspend() {
 	p.mustSignal(syscall.SIGSTOP)
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
 	if !proc.StopsWithin(p.PID, grace) {
-		p.fail(fmt.Errorf("pod %s did not stop within %v of SIGSTOP%s%s", p.Name, grace, note, p.condition()))
+		p.fail(fmt.Errorf("pod %s did not stop within %v of SIGSTOP%s%s", p.name(), grace, note, p.condition()))
 	}
 }
 

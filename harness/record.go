@@ -277,7 +277,7 @@ func (r *record) removeOld(began time.Time) {
 func (r *record) freeze(why, processes string, now time.Time) {
 	r.Why, r.Until = why, now
 	if err := r.makeDir(); err != nil {
-		r.lost = append(r.lost, err)
+		r.lost = append(r.lost, printableErrors(err)...)
 		return
 	}
 	var text strings.Builder
@@ -314,7 +314,7 @@ func (r *record) keepStatusFiles(l *life, room *int64) {
 		return
 	}
 	if err != nil {
-		r.lost = append(r.lost, err)
+		r.lost = append(r.lost, printableErrors(err)...)
 		return
 	}
 	defer dir.Close()
@@ -338,7 +338,7 @@ func (r *record) keepStatusFiles(l *life, room *int64) {
 		r.wrote = append(r.wrote, to)
 	}
 	if err != nil {
-		r.lost = append(r.lost, err)
+		r.lost = append(r.lost, printableErrors(err)...)
 	}
 }
 
@@ -392,7 +392,7 @@ func (r *record) file(name string, to func(io.Writer) error) {
 		err = errors.Join(to(buffered), buffered.Flush(), file.Close())
 	}
 	if err != nil {
-		r.lost = append(r.lost, err)
+		r.lost = append(r.lost, printableErrors(err)...)
 	}
 }
 

@@ -69,7 +69,7 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	}
 	box, err := makeSandbox(tb)
 	if err != nil {
-		return nil, fmt.Errorf("make a sandbox: %w", err)
+		return nil, fmt.Errorf("make a sandbox: %w", printableError(err))
 	}
 	sandboxes[testKey(tb)] = box
 	tb.Helper() // or the lines of a cleanup would be this one's
@@ -149,14 +149,14 @@ func (r *roster) begin(name string) (end func(), err error) {
 		return nil, errTestEnded
 	}
 	if r.starting[name] {
-		return nil, fmt.Errorf("pod %s is being started already: choose another name", name)
+		return nil, fmt.Errorf("pod %s is being started already: choose another name", podlog.Printable(name))
 	}
 	for _, p := range r.pods {
 		if p.Name != name {
 			continue
 		}
 		if _, ended := p.Ended(); !ended {
-			return nil, fmt.Errorf("pod %s still runs (process %d): stop it first, or choose another name", name, p.PID)
+			return nil, fmt.Errorf("pod %s still runs (process %d): stop it first, or choose another name", p.name(), p.PID)
 		}
 	}
 	r.starts.Add(1)
@@ -325,7 +325,7 @@ func (b *sandbox) furnish(cfg Config) (workspace string, err error) {
 			err = errors.Join(copyFS(dir, tree.from), dir.Close())
 		}
 		if err != nil {
-			return "", fmt.Errorf("copy %s: %w", tree.field, err)
+			return "", fmt.Errorf("copy %s: %w", tree.field, printableError(err))
 		}
 	}
 	b.workspaces[cfg.Name] = b.dir(name)

@@ -66,7 +66,7 @@ func (p *Pod) kill() error {
 	}
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
 	if !p.endsWithin(grace) {
-		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL%s", p.Name, p.PID, grace, note)
+		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL%s", p.name(), p.PID, grace, note)
 	}
 	return nil
 }
@@ -118,12 +118,12 @@ func (p *Pod) stop() error {
 		grace, note = beforeDeadline(p.tb, "stop grace", p.cfg.StopGrace)
 		err := step.act(grace)
 		if err != nil && !errors.Is(err, os.ErrProcessDone) {
-			p.tb.Logf("harness: pod %s: %s: %v", p.Name, step.name, err)
+			p.tb.Logf("harness: pod %s: %s: %v", p.name(), step.name, printableError(err))
 			grace = 0 // the pod was not told
 		}
 		if p.endsWithin(grace) {
 			if i > 0 {
-				p.tb.Logf("harness: pod %s was stopped by %s, not by %s", p.Name, step.name, steps[0].name)
+				p.tb.Logf("harness: pod %s was stopped by %s, not by %s", p.name(), step.name, steps[0].name)
 			}
 			if p.isEndedBy(p.stopSignal()) {
 				return p.ungraceful(endedBySignal, fmt.Sprintf("was ended by %s, which it should handle and end with a status", step.name))
@@ -144,9 +144,9 @@ func (p *Pod) ungraceful(what hitch, how string) error {
 	p.tb.Helper()
 	what.happened(p.tb)
 	if p.cfg.MustStopGracefully {
-		return fmt.Errorf("pod %s %s%s", p.Name, how, p.condition())
+		return fmt.Errorf("pod %s %s%s", p.name(), how, p.condition())
 	}
-	p.tb.Logf("harness: pod %s %s", p.Name, how)
+	p.tb.Logf("harness: pod %s %s", p.name(), how)
 	return nil
 }
 
@@ -190,7 +190,7 @@ func (p *Pod) clear() error {
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
-	message := fmt.Sprintf("pod %s left processes behind, %s:\n\t\t%s", p.Name, fate(left, p.box.binary.commands(p.mark)), strings.Join(names, "\n\t\t"))
+	message := fmt.Sprintf("pod %s left processes behind, %s:\n\t\t%s", p.name(), fate(left, p.box.binary.commands(p.mark)), strings.Join(names, "\n\t\t"))
 	if !forgiven {
 		return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
 	}
@@ -225,7 +225,7 @@ func (p *Pod) died() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if how, ended := p.Ended(); ended && !p.expected && p.waits == 0 && p.verdict == nil {
-		p.verdict = fmt.Errorf("pod %s ended by itself during the test (%s)%s", p.Name, how, p.condition())
+		p.verdict = fmt.Errorf("pod %s ended by itself during the test (%s)%s", p.name(), how, p.condition())
 	}
 	return p.verdict
 }

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"example.com/podharness/spawn/podlog"
 )
 
 // Main runs the tests of a binary whose tests share pods, and exits:
@@ -46,10 +48,11 @@ func Shared(tb TB, name string, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := sharedPod(tb, name, cfg)
 	if err != nil {
+		message := podlog.PrintableLines(err.Error())
 		if s := theSuite.Load(); s != nil {
-			err = errors.New(messageOf(s, err))
+			message = messageOf(s, err)
 		}
-		tb.Fatalf("harness: %v", err)
+		tb.Fatalf("harness: %s", message)
 		return nil
 	}
 	return pod
@@ -88,18 +91,19 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 		return nil, fmt.Errorf("shared pod %q: its name must not be empty, and Config.Name (%q) empty or the same", name, cfg.Name)
 	}
 	cfg.Name = name
+	shown := podlog.Printable(name)
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	pod := s.sharedPod(name, cfg, tb.Name())
 	if diff := difference(pod.cfg, cfg); diff != "" {
-		return nil, fmt.Errorf("shared pod %s is that of %s, with another %s", name, pod.first, diff)
+		return nil, fmt.Errorf("shared pod %s is that of %s, with another %s", shown, podlog.Printable(pod.first), podlog.Printable(diff))
 	}
 	pod.start.Do(func() { pod.pod, pod.err = start(s, cfg) })
 	if err := pod.fault(tb); err != nil {
 		if box, boxErr := sandboxOf(s); boxErr == nil {
-			err = fmt.Errorf("%w\n\tall evidence of this failure, once %s has ended: %s", err, s.Name(), box.keepEvidence(tb))
+			err = fmt.Errorf("%w\n\tall evidence of this failure, once %s has ended: %s", err, testName(s), box.keepEvidence(tb))
 		}
 		return nil, err
 	}
@@ -108,9 +112,9 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.broken != nil {
-			return nil, fmt.Errorf("shared pod %s was stopped by a test (%s), and %w", name, how, p.broken)
+			return nil, fmt.Errorf("shared pod %s was stopped by a test (%s), and %w", shown, how, p.broken)
 		}
-		return nil, fmt.Errorf("shared pod %s was stopped by a test (%s), which should have restarted it", name, how)
+		return nil, fmt.Errorf("shared pod %s was stopped by a test (%s), which should have restarted it", shown, how)
 	}
 	return p, nil
 }
@@ -124,7 +128,7 @@ func (s *shared) fault(tb TB) error {
 		}
 		return nil
 	}
-	err := fmt.Errorf("shared pod %s: %w", s.cfg.Name, s.err)
+	err := fmt.Errorf("shared pod %s: %w", podlog.Printable(s.cfg.Name), s.err)
 	if tb.Name() != s.first {
 		err = inBrief(err, s.first)
 	}
@@ -164,7 +168,7 @@ func difference(a, b Config) string {
 // inBrief returns the first line of an error that another test tells in full.
 func inBrief(err error, teller string) error {
 	verdict, _, _ := strings.Cut(err.Error(), "\n")
-	return fmt.Errorf("%s (%s tells more)", verdict, teller)
+	return fmt.Errorf("%s (%s tells more)", verdict, podlog.Printable(teller))
 }
 
 // end tears the shared pods down, and returns the status of the binary.
@@ -250,7 +254,7 @@ var hitchTests [3][]string
 func (h hitch) happened(tb TB) {
 	hitchMu.Lock()
 	defer hitchMu.Unlock()
-	hitchTests[h] = append(hitchTests[h], tb.Name())
+	hitchTests[h] = append(hitchTests[h], testName(tb))
 }
 
 // hitches tells of all in one line; "" = there were none.
@@ -321,5 +325,5 @@ func (b *sandbox) keepEvidence(tb TB) string {
 		return fmt.Sprintf("none (%v)", err)
 	}
 	attr(tb, dir)
-	return dir
+	return podlog.Printable(dir)
 }

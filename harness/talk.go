@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 )
 
 // maxTalkLine is how long a line of a pod may be.
@@ -97,7 +98,7 @@ func (t *Talk) dial() (err error) {
 	ctx, cancel := context.WithDeadline(context.Background(), t.deadline)
 	defer cancel()
 	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
-		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.Name, t.pod.SocketPath, t.explain(err))
+		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.name(), podlog.Printable(t.pod.SocketPath), t.explain(err))
 	}
 	t.pod.attempt.mark(connected)
 	return nil
@@ -162,7 +163,7 @@ func (t *Talk) TryReceive() (string, error) {
 	}
 	line, err := t.line()
 	if err != nil {
-		return "", fmt.Errorf("pod %s sent no line: %w", t.pod.Name, err)
+		return "", fmt.Errorf("pod %s sent no line: %w", t.pod.name(), err)
 	}
 	return line, nil
 }
@@ -181,14 +182,14 @@ var alert = regexp.MustCompile(`^\s*\{\s*"event"\s*:\s*"alert"`)
 
 func (t *Talk) snapshot() (string, error) {
 	if t.greeted {
-		return "", fmt.Errorf("the snapshot of pod %s was read before", t.pod.Name)
+		return "", fmt.Errorf("the snapshot of pod %s was read before", t.pod.name())
 	}
 	line, err := t.line()
 	for err == nil && alert.MatchString(line) {
 		line, err = t.line()
 	}
 	if err != nil {
-		return "", fmt.Errorf("pod %s sent no snapshot line: %w", t.pod.Name, err)
+		return "", fmt.Errorf("pod %s sent no snapshot line: %w", t.pod.name(), err)
 	}
 	t.greeted = true
 	return line, nil
@@ -196,7 +197,7 @@ func (t *Talk) snapshot() (string, error) {
 
 func (t *Talk) send(line string) (string, error) {
 	if strings.Contains(line, "\n") {
-		return "", fmt.Errorf("a line for pod %s has a newline in it: %.200q", t.pod.Name, line)
+		return "", fmt.Errorf("a line for pod %s has a newline in it: %.200q", t.pod.name(), line)
 	}
 	if err := t.greet(); err != nil {
 		return "", err
@@ -204,11 +205,11 @@ func (t *Talk) send(line string) (string, error) {
 	t.wait()
 	t.out = append(append(t.out[:0], line...), '\n')
 	if _, err := t.conn.Write(t.out); err != nil {
-		return "", fmt.Errorf("could not send to pod %s: %w", t.pod.Name, t.explain(err))
+		return "", fmt.Errorf("could not send to pod %s: %w", t.pod.name(), t.explain(err))
 	}
 	answer, err := t.line()
 	if err != nil {
-		return "", fmt.Errorf("pod %s gave no answer to %.200s: %w", t.pod.Name, line, err)
+		return "", fmt.Errorf("pod %s gave no answer to %s: %w", t.pod.name(), podlog.Printable(fmt.Sprintf("%.200s", line)), err)
 	}
 	return answer, nil
 }
@@ -269,5 +270,5 @@ func (t *Talk) explain(err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):
 		return errors.New("it has closed the connection")
 	}
-	return err
+	return printableError(err) // it may have the path of the socket
 }

@@ -84,7 +84,7 @@ func makeBinary() (*binary, error) {
 	defer b.mu.Unlock()
 	if err := b.watch(); err != nil {
 		_ = os.RemoveAll(root)
-		return nil, fmt.Errorf("start the watchdog that ends pods when this process dies: %w", err)
+		return nil, fmt.Errorf("start the watchdog that ends pods when this process dies: %w", printableError(err))
 	}
 	thisBinary = b
 	return b, nil
@@ -152,7 +152,7 @@ func (b *binary) watchAgain(how *os.ProcessState) {
 		err = b.watch()
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "harness: the watchdog is not started again (%v): should this test binary be killed, its pods live on\n", err)
+		fmt.Fprintf(os.Stderr, "harness: the watchdog is not started again (%v): should this test binary be killed, its pods live on\n", printableError(err))
 	}
 }
 

@@ -35,3 +35,21 @@ func ShellWord(s string) string {
 	}
 	return "'" + strings.ReplaceAll(Printable(s), "'", `'\''`) + "'"
 }
+
+// PrintableLines is Printable for a text of several lines: the newlines and tabs of s stay.
+// What is quoted in it must have been escaped with Printable, where that may have some.
+func PrintableLines(s string) string {
+	var b strings.Builder
+	for s != "" {
+		i := strings.IndexAny(s, "\n\t")
+		if i < 0 {
+			i = len(s)
+		}
+		b.WriteString(Printable(s[:i]))
+		if s = s[i:]; s != "" {
+			b.WriteByte(s[0])
+			s = s[1:]
+		}
+	}
+	return b.String()
+}

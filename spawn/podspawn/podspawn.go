@@ -108,7 +108,7 @@ var goesWith = map[string]string{"list": "list", "stop": "stop", "follow": "foll
 func Main(args []string, stdout, stderr io.Writer) int {
 	p := &podspawn{stdout: stdout, stderr: stderr}
 	fail := func(status int, err error) int {
-		fmt.Fprintf(stderr, "podspawn: %v\n", err)
+		fmt.Fprintf(stderr, "podspawn: %s\n", podlog.PrintableLines(err.Error()))
 		return status
 	}
 	action, err := p.parse(args)
@@ -289,7 +289,7 @@ func (p *podspawn) startRecorded(ctx context.Context, cfg spawn.Config, o *spawn
 		_ = os.Remove(p.record)
 	}
 	if lost != nil {
-		fmt.Fprintf(p.stderr, "podspawn: %s: %v\n", p.record, lost)
+		fmt.Fprintf(p.stderr, "podspawn: %s: %s\n", podlog.Printable(p.record), podlog.Printable(lost.Error()))
 	}
 	return pod, err
 }

@@ -1,0 +1,145 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	hostileName = "x\x1b[31m\ay\u202e" // of a pod, or a file
+	shownName   = `x\x1b[31m\ay\u202e`
+)
+
+// assertPrintable asserts that a text could be shownName on a terminal, and that it has words.
+func assertPrintable(t *testing.T, text string, words ...string) {
+	t.Helper()
+	for _, r := range text {
+		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+			assert.Fail(t, "it has a control character", "%q", text)
+			break
+		}
+	}
+	for _, word := range words {
+		assert.Contains(t, text, word)
+	}
+	assert.NotContains(t, text, `\\x1b`, "it was escaped twice")
+}
+
+func TestHostileNameOfAPod(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	pod, err := TryStartPod(tb, Config{Name: hostileName, Command: FakePod(`log "one \x1b[2J"; child; bind; ready; serve`), StopGrace: 10 * time.Second})
+	require.NoError(t, err)
+	defer tb.end()
+	require.Contains(t, pod.SocketPath, hostileName)
+	_, err = TryStartPod(tb, Config{Name: hostileName})
+	assertPrintable(t, err.Error(), "pod "+shownName+" still runs")
+	_, err = pod.TryWaitLog("nowhere", time.Millisecond)
+	assertPrintable(t, err.Error(), "log of pod "+shownName, "/"+shownName+"/stderr.log", `one \x1b[2J`)
+	_, err = pod.TryWaitLog("(\x1b", time.Millisecond)
+	assertPrintable(t, err.Error(), `bad pattern`)
+	_, err = pod.TryWait(0)
+	assertPrintable(t, err.Error(), "pod "+shownName+" did not end")
+	talk, err := pod.TryTalk(100 * time.Millisecond)
+	require.NoError(t, err)
+	_, err = talk.TrySnapshot()
+	require.NoError(t, err)
+	_, err = talk.TrySnapshot()
+	assertPrintable(t, err.Error(), "pod "+shownName)
+	_, err = talk.TryReceive()
+	assertPrintable(t, err.Error(), "pod "+shownName+" sent no line")
+	pod.Suspend()
+	_, err = talk.TrySend("hello \x1b[2J\a")
+	assertPrintable(t, err.Error(), "pod "+shownName+" gave no answer to hello \\x1b[2J\\a: ")
+	pod.Resume()
+	require.NoError(t, os.Rename(pod.SocketPath, pod.SocketPath+"2"))
+	for _, try := range []func() error{
+		func() error { _, err := pod.TrySend("ping", time.Second); return err },
+		func() error { _, err := pod.TryTalk(time.Second); return err },
+	} {
+		assertPrintable(t, try().Error(), "could not connect to pod "+shownName+" at /", "/"+shownName+"/sock: ")
+	}
+	tb.Errorf("%s", Message(tb, errors.New("other \x1b")))
+	tb.end()
+	assertPrintable(t, tb.log, "pod "+shownName, `other \x1b`)
+}
+
+func TestHostileNameOfAnAdoptedPod(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	_, err := TryAdopt(tb, hostileName+"\nz", time.Millisecond)
+	assertPrintable(t, err.Error(), "no pod "+shownName+`\nz to adopt`, "/"+shownName+`\nz/stderr.log`)
+	dir := filepath.Join(RuntimeDir(tb), hostileName)
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "stderr.log"), []byte("YOI-READY\t"+hostileName+"\t"+dir+"/so\x1bck\n"), 0o600))
+	_, err = TryAdopt(tb, hostileName, 500*time.Millisecond)
+	assertPrintable(t, err.Error(), "no pod "+shownName+" to adopt", "/"+shownName+`/so\x1bck`)
+	tb.failed = true
+	tb.end()
+	assertPrintable(t, tb.log)
+}
+
+func TestHostileNameOfAClient(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	program := filepath.Join(t.TempDir(), hostileName+"\nz")
+	_, err := TryStartClient(tb, ClientConfig{Program: program})
+	assertPrintable(t, err.Error(), "start client ", shownName+`\nz`)
+	assert.NotContains(t, err.Error(), "\n")
+	require.NoError(t, os.WriteFile(program+".tmp", []byte("#!/bin/sh\ntrap '' INT\nprintf 'hello \\033[2J'\nsleep 1000 & sleep 1000; sleep 1000"), 0o700))
+	require.NoError(t, os.Rename(program+".tmp", program)) // nobody has it open for writing
+	client, err := TryStartClient(tb, ClientConfig{Program: program, StopGrace: 50 * time.Millisecond})
+	require.NoError(t, err)
+	client.WaitOutput("hello", 10*time.Second)
+	_, err = client.TryWaitOutput("nowhere", time.Millisecond)
+	assertPrintable(t, err.Error(), "no output of client /", shownName+`\nz matched`, `hello \x1b[2J`)
+	_, err = client.TryWait(time.Millisecond)
+	assertPrintable(t, err.Error(), shownName+`\nz did not end`)
+	require.NoError(t, client.Stop())
+	tb.failed = true
+	tb.end()
+	assertPrintable(t, tb.log, shownName+`\nz did not stop`)
+}
+
+func TestHostileNameOfAFile(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	pod, err := TryStartPod(tb, Config{Name: "alpha"})
+	require.NoError(t, err)
+	const file = hostileName + "\nz"
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(pod.LogPath), file), []byte("text"), 0o600))
+	require.NoError(t, os.MkdirAll(filepath.Join(tb.artifacts, "alpha.dir", file, "full"), 0o700), "it cannot be kept")
+	tb.failed = true
+	tb.end()
+	assertPrintable(t, tb.log, "some of it is lost: ", "/alpha.dir/"+shownName+`\nz: `)
+}
+
+func TestHostileNameOfASharedPod(t *testing.T) {
+	t.Parallel()
+	s := &shared{cfg: Config{Name: hostileName}, first: hostileName, err: errors.New("it failed")}
+	assertPrintable(t, s.fault(&recordingTB{name: "other"}).Error(), "shared pod "+shownName, "("+shownName+" tells more)")
+}
+
+func TestJoinedErrorsArePrintableOneByOne(t *testing.T) {
+	t.Parallel()
+	first, second := errors.New("a\x1b"), fmt.Errorf("%w: %w", spawn.ErrLaunch, os.ErrNotExist)
+	all := printableErrors(errors.Join(errors.Join(first, second), errors.New("b\nc")))
+	require.Len(t, all, 3)
+	assert.Equal(t, `a\x1b`+"\n"+second.Error()+"\n"+`b\nc`, errors.Join(all...).Error())
+	assert.ErrorIs(t, all[0], first)
+	assert.Equal(t, second, all[1])
+	assert.NoError(t, printableError(nil))
+	assert.Equal(t, "a\n\tb\\x1b\n\n", podlog.PrintableLines("a\n\tb\x1b\n\n"))
+	assert.Equal(t, strings.Repeat("\n", 3), podlog.PrintableLines("\n\n\n"))
+}

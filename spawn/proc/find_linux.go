@@ -23,11 +23,12 @@ import (
 // parents.
 func Find(m Match) []Process { return search(m, listAll) }
 
-func listAll() (pids []int, isThere bool) { return All(), true }
+func listAll() ([]int, func(bool) bool) { return All(), func(gone bool) bool { return !gone } }
 
-// A list returns the numbers of processes; isThere tells that each of them was there a moment
-// ago, and is not just a number that a process may have.
-type list func() (pids []int, isThere bool)
+// A list returns the numbers of processes. quiet reports, once these were looked at, whether
+// there can be no process that was started meanwhile by one that has gone; gone tells that
+// some on the list have.
+type list func() (pids []int, quiet func(gone bool) bool)
 
 // search returns the matches among the processes of a list.
 //
@@ -38,18 +39,16 @@ type list func() (pids []int, isThere bool)
 func search(m Match, list list) []Process {
 	const (
 		rounds = 100 // where processes come and go all the time
-		unseen = 40  // of those in a row in which only others have gone
-		recent = 20  // of those in which a match has gone that is restless
+		unseen = 3   // of those in a row in which only others have come and gone
 	)
 	looked := map[int]bool{}
 	found := map[int]Process{}
-	passed := map[string]Process{} // the last that has gone, by its mark
-	left, last := unseen, 0
-	round := 1
-	for ; round <= rounds; round++ {
+	passed := map[string]Process{} // the last match that has gone, by its mark
+	left := unseen
+	for range rounds {
 		again, gone := false, false
-		pids, isThere := list()
-		for _, pid := range pids {
+		pids, quiet := list()
+		for _, pid := range slices.Backward(pids) { // the youngest may end soon
 			if looked[pid] {
 				continue
 			}
@@ -57,9 +56,9 @@ func search(m Match, list list) []Process {
 			if what == isMatch {
 				found[pid] = p
 			}
-			looked[pid] = what == isMatch || what == isOther || what == isZombie
-			again = again || what == isMatch || what == isOther || what == isStarting
-			gone = gone || what == isZombie || what == isGone && isThere
+			looked[pid] = what == isMatch || what == isOther
+			again = again || what != isGone
+			gone = gone || what == isGone
 		}
 		for pid, p := range found {
 			if now, _ := m.look(pid); now != isMatch {
@@ -69,25 +68,22 @@ func search(m Match, list list) []Process {
 					p.Args = passed[p.Mark].Args // it had ended before they were read
 				}
 				passed[p.Mark] = p
-				again, left, last = true, unseen, round
+				again, left = true, unseen
 			}
 		}
-		if !again && gone {
-			left--
-			again = left > 0
-		}
-		if !again && !gone {
+		if !again && quiet(gone) {
 			clear(passed)
-		}
-		if !again {
 			break
 		}
-	}
-	if last > round-recent {
-		for _, p := range passed {
-			if _, ok := found[p.PID]; !ok && p.group != 0 {
-				found[p.PID] = p
+		if !again {
+			if left--; left == 0 {
+				break
 			}
+		}
+	}
+	for _, p := range passed {
+		if _, ok := found[p.PID]; !ok && p.group != 0 {
+			found[p.PID] = p
 		}
 	}
 	return slices.SortedFunc(maps.Values(found), func(a, b Process) int { return cmp.Compare(a.PID, b.PID) })
@@ -97,8 +93,7 @@ func search(m Match, list list) []Process {
 type look int
 
 const (
-	isGone   look = iota
-	isZombie      // it has ended, and nobody has reaped it
+	isGone look = iota
 	isOther
 	isMatch
 	// isStarting: between two programs a process has neither environment nor
@@ -130,9 +125,6 @@ func (m Match) look(pid int) (look, Process) {
 	}
 	if env, err := environ(pid); err != nil || len(env) > 0 {
 		return isStarting, Process{} // it has got both since
-	}
-	if s, ok := Lookup(pid); !ok || s.State == 'Z' || s.State == 'X' {
-		return isZombie, Process{}
 	}
 	return isOther, Process{}
 }
@@ -209,32 +201,38 @@ func (r Range) list() list {
 	const few = 200
 	var last int // the number given last
 	var pids []int
-	return func() ([]int, bool) {
+	sameLast := func(bool) bool { return lastPID() == last }
+	return func() ([]int, func(bool) bool) {
 		before := last
 		last = lastPID()
 		if last == before && pids != nil {
-			return pids, false // none was given since
+			return pids, sameLast // none was given since
 		}
 		// Numbers between which the process is not are those of another system, as a
 		// container may be shown them, or have begun anew.
 		if r.forks == 0 || Now().forks-r.forks > few || last < r.First || last-r.First > few {
 			pids = nil
-			return All(), true
+			return listAll()
 		}
 		for pid := max(r.First, before+1); pid <= last; pid++ {
 			pids = append(pids, pid)
 		}
-		return pids, false
+		return pids, sameLast
 	}
 }
 
 // Lasting returns which matches, all of them made since a Range began, are still there
 // after at most d.
 func Lasting(m Match, since Range, d time.Duration) []Process {
+	begin := time.Now()
 	found := search(m, since.list())
 	if len(found) == 0 {
 		return nil
 	}
 	AwaitEnds(m.holdAll(found), d)
-	return search(m, since.list())
+	left := search(m, since.list())
+	for len(left) > 0 && time.Since(begin) < d && !slices.ContainsFunc(left, func(p Process) bool { return !p.Restless }) {
+		left = search(m, since.list()) // it may come to rest
+	}
+	return left
 }

@@ -15,29 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestWordsOfACommandLineThatAreShown(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		shown shownArgs
-		args  []string
-		want  string
-	}{
-		{shownArgs{}, nil, ""},
-		{shownArgs{}, []string{"/bin/agent", "pod", "--workspace", "/w s", "--pod", "alpha", "--profile", "p", "--ticket-role", "r", "--session", "s"},
-			"/bin/agent pod --workspace /w s --pod alpha --profile p --ticket-role r --session s"},
-		{shownArgs{}, []string{"agent", "worker", "--token", "hunter2", "--token=hunter2", "--verbose", "-p", "secret", "-psecret", "plain", ""},
-			"agent worker --token (7 bytes) --token=(7 bytes) --verbose (2 bytes) (6 bytes) (8 bytes) (5 bytes) (0 bytes)"},
-		{shownArgs{}, []string{"a", "--Token", "--to\nken", "---x", "--", "--x_y", "--t=a\nb", "--pod=alpha"}, "a (7 bytes) (8 bytes) (4 bytes) (2 bytes) (5 bytes) --t=(3 bytes) --pod=(5 bytes)"},
-		{shownArgs{}, []string{"a", "--worker", "alpha", "-n", "alpha"}, "a --worker (5 bytes) (2 bytes) (5 bytes)"},
-		{shownArgs{nameFlag: "--worker"}, []string{"a", "--worker", "alpha", "beta"}, "a --worker alpha (4 bytes)"},
-		{shownArgs{nameFlag: "-n"}, []string{"a", "-n", "alpha", "-n"}, "a -n alpha -n"},
-		{shownArgs{}, []string{"a", "--pod", "--pod", "secret"}, "a --pod --pod (6 bytes)"},
-		{shownArgs{all: true}, []string{"a", "--token", "hunter2", "-x"}, "a --token hunter2 -x"},
-	} {
-		assert.Equal(t, test.want, test.shown.command(test.args), "%q", test.args)
-	}
-}
-
 const token = "hunter2-and-more"
 
 // allOf returns what is in the files below a directory.

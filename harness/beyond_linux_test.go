@@ -88,7 +88,7 @@ func TestWatchdogKillsWhateverTheJournalSays(t *testing.T) {
 		default:
 			forge(what)
 		}
-		fmt.Println("root", thisBinary.root, pod.PID)
+		fmt.Println("root", thisBinary.Root, pod.PID)
 		await(t)
 	}
 	for name, what := range map[string]string{
@@ -122,21 +122,20 @@ func TestWatchdogKillsWhateverTheJournalSays(t *testing.T) {
 func TestStoppedWatchdogIsReplaced(t *testing.T) {
 	if word := os.Getenv(endEnv); word != "" {
 		StartPod(t, Config{})
-		stopped := thisBinary.watchdog
+		stopped, _ := thisBinary.Process()
 		require.NoError(t, unix.Kill(stopped, unix.SIGSTOP))
 		begin := time.Now()
 		for i := 0; i < 20000; i++ {
-			thisBinary.starting()
-			thisBinary.launched(0, 0)
+			thisBinary.Starting()
+			thisBinary.Launched(0, 0)
 		}
-		assert.Less(t, time.Since(begin), 3*patience, "it is given up after the first wait")
+		assert.Less(t, time.Since(begin), 3*time.Second, "it is given up after the first wait")
 		require.Eventually(t, func() bool {
-			thisBinary.mu.Lock()
-			defer thisBinary.mu.Unlock()
-			return thisBinary.watchdog != stopped
+			pid, _ := thisBinary.Process()
+			return pid != stopped
 		}, 10*time.Second, time.Millisecond)
 		StartPod(t, hiding(t, "hidden", word))
-		fmt.Println("root", thisBinary.root)
+		fmt.Println("root", thisBinary.Root)
 		await(t)
 	}
 	t.Parallel()

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
@@ -138,8 +139,8 @@ type Client struct {
 
 	terminal       *os.File      // nil without TTY
 	copied         chan struct{} // closed once all that came from it is captured; nil without TTY
-	stdout, stderr *podLog       // with TTY stderr is nil
-	outputs        []*attempt
+	stdout, stderr *evidence.Log // with TTY stderr is nil
+	outputs        []*evidence.Attempt
 
 	mu      sync.Mutex
 	stopped bool // by the test
@@ -179,9 +180,9 @@ func TryStartClient(tb TB, cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{tb: tb, cfg: cfg, box: box, mark: box.newMark(), done: make(chan struct{})}
-	box.binary.show(c.mark, shownArgs{all: cfg.ShowArgs})
+	box.binary.Show(c.mark, evidence.Args{All: cfg.ShowArgs})
 	if err := c.start(); err != nil {
-		return nil, fmt.Errorf("start client %s: %w", shownArgs{all: cfg.ShowArgs}.words(spawn.Command{Program: cfg.Program, PrefixArgs: cfg.Args}), printableError(err))
+		return nil, fmt.Errorf("start client %s: %w", evidence.Args{All: cfg.ShowArgs}.Words(spawn.Command{Program: cfg.Program, PrefixArgs: cfg.Args}), evidence.PrintableError(err))
 	}
 	tb.Cleanup(c.cleanup)
 	return c, nil
@@ -230,16 +231,16 @@ func (c *Client) start() error {
 
 // launch starts the process, of which the watchdog is told.
 func (c *Client) launch(start func() error) error {
-	c.box.binary.starting()
+	c.box.binary.Starting()
 	err := start()
 	if err != nil {
-		c.box.binary.launched(0, 0)
+		c.box.binary.Launched(0, 0)
 		return err
 	}
 	c.PID = c.cmd.Process.Pid
-	c.process = c.box.binary.launched(c.PID, 0)
+	c.process = c.box.binary.Launched(c.PID, 0)
 	for i, a := range c.outputs {
-		a.change(func() {
+		a.Change(func() {
 			if a.PID = c.PID; i == 0 {
 				a.Timeline.Launched = time.Since(a.Timeline.Start)
 			}
@@ -254,7 +255,7 @@ func (c *Client) launch(start func() error) error {
 			case <-time.After(copyGrace): // another process has the terminal open
 			}
 		}
-		c.outputs[0].ended(c.cmd.ProcessState.String())
+		c.outputs[0].Ended(c.cmd.ProcessState.String())
 	}()
 	return nil
 }
@@ -271,18 +272,18 @@ func (c *Client) capture(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := c.box.evidence.output(name)
+	a := c.box.evidence.Output(name)
 	log, err := own.Open(name)
 	if err != nil {
 		file.Close()
 		return nil, err
 	}
-	a.log.capture(log)
+	a.Captured.Capture(log)
 	c.outputs = append(c.outputs, a)
 	if len(c.outputs) == 1 {
-		c.stdout = a.log
+		c.stdout = a.Captured
 	} else {
-		c.stderr = a.log
+		c.stderr = a.Captured
 	}
 	return file, nil
 }
@@ -308,14 +309,14 @@ func (c *Client) copyTerminal(to *os.File) error {
 
 // Stdout returns all that the client has written to its stdout so far, or with TTY
 // to its terminal.
-func (c *Client) Stdout() string { return c.stdout.text() }
+func (c *Client) Stdout() string { return c.stdout.Text() }
 
 // Stderr returns all that the client has written to its stderr so far; "" with TTY.
 func (c *Client) Stderr() string {
 	if c.stderr == nil {
 		return ""
 	}
-	return c.stderr.text()
+	return c.stderr.Text()
 }
 
 // WaitOutput waits until the regular expression pattern matches in what the client
@@ -338,9 +339,9 @@ func (c *Client) WaitOutput(pattern string, timeout time.Duration) string {
 func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, error) {
 	var scans []*scan
 	for _, a := range c.outputs {
-		s, err := newScan(a.log, pattern)
+		s, err := newScan(a.Captured, pattern)
 		if err != nil {
-			return "", fmt.Errorf("output of client %s: bad pattern: %w", c.name(), printableError(err))
+			return "", fmt.Errorf("output of client %s: bad pattern: %w", c.name(), evidence.PrintableError(err))
 		}
 		scans = append(scans, s)
 	}
@@ -352,7 +353,7 @@ func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, e
 		for _, s := range scans {
 			match, err := s.find()
 			if err != nil {
-				return "", fmt.Errorf("output of client %s: %w", c.name(), printableError(err))
+				return "", fmt.Errorf("output of client %s: %w", c.name(), evidence.PrintableError(err))
 			}
 			if match != "" {
 				return match, nil
@@ -374,10 +375,10 @@ func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, e
 // changed returns a channel that is closed when one of the outputs has grown.
 func (c *Client) changed() <-chan struct{} {
 	if c.stderr == nil {
-		return c.stdout.next()
+		return c.stdout.Next()
 	}
 	either := make(chan struct{})
-	out, err := c.stdout.next(), c.stderr.next()
+	out, err := c.stdout.Next(), c.stderr.Next()
 	go func() {
 		defer close(either)
 		select {
@@ -446,9 +447,9 @@ func (c *Client) endsWithin(d time.Duration) bool {
 // fail fails the test, and ends it.
 func (c *Client) fail(err error) {
 	c.tb.Helper()
-	c.outputs[0].change(func() { c.outputs[0].Failure = err.Error() })
+	c.outputs[0].Change(func() { c.outputs[0].Failure = err.Error() })
 	for _, a := range c.outputs {
-		a.shown = a.shown || strings.Contains(err.Error(), outputsBegin)
+		a.Shown = a.Shown || strings.Contains(err.Error(), outputsBegin)
 	}
 	c.tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
 }
@@ -462,9 +463,9 @@ func (c *Client) condition() string {
 	if state := c.State(); state != nil {
 		life = fmt.Sprintf("it has ended (%v)", state)
 	}
-	text := "\n\tclient: " + life + outputsBegin + c.stdout.tail()
+	text := "\n\tclient: " + life + outputsBegin + c.stdout.Tail()
 	if c.stderr != nil {
-		text += "\n\tstderr:" + c.stderr.tail()
+		text += "\n\tstderr:" + c.stderr.Tail()
 	}
 	return text
 }
@@ -495,7 +496,7 @@ func (c *Client) stop() error {
 	grace, note := beforeDeadline(c.tb, "stop grace", c.cfg.StopGrace)
 	_ = syscall.Kill(-c.PID, syscall.SIGCONT)
 	_ = syscall.Kill(-c.PID, syscall.SIGINT)
-	c.outputs[0].mark("SIGINT")
+	c.outputs[0].Note("SIGINT")
 	if c.endsWithin(grace) {
 		return nil
 	}
@@ -518,7 +519,7 @@ func (c *Client) Kill() error {
 	c.markStopped()
 	// Not reaped by now, or a moment ago: the number is its own.
 	_ = syscall.Kill(-c.PID, syscall.SIGKILL)
-	c.outputs[0].mark("SIGKILL")
+	c.outputs[0].Note("SIGKILL")
 	grace, note := beforeDeadline(c.tb, "wait", killGrace)
 	if !c.endsWithin(grace) {
 		return fmt.Errorf("client %s: process %d is still there %v after SIGKILL%s", c.name(), c.PID, grace, note)
@@ -535,18 +536,18 @@ func (c *Client) clear() error {
 		return nil
 	}
 	grace, _ := beforeDeadline(c.tb, "", leakGrace)
-	leaks := leaksOf(proc.Lasting(proc.Match{Mark: c.mark}, proc.Range{}, grace), c.box.binary.commands(c.mark))
+	leaks := leaksOf(proc.Lasting(proc.Match{Mark: c.mark}, proc.Range{}, grace), c.box.binary.Commands(c.mark))
 	if len(leaks) == 0 {
 		return nil
 	}
-	c.box.evidence.snapshot()
+	c.box.evidence.Snapshot()
 	grace, _ = beforeDeadline(c.tb, "", killGrace)
 	left := proc.Kill(proc.Match{Mark: c.mark}, time.Now().Add(grace))
 	names := make([]string, len(leaks))
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
-	return fmt.Errorf("client %s failed (%v) and left processes behind, %s:\n\t\t%s", c.name(), c.State(), fate(left, c.box.binary.commands(c.mark)), strings.Join(names, "\n\t\t"))
+	return fmt.Errorf("client %s failed (%v) and left processes behind, %s:\n\t\t%s", c.name(), c.State(), fate(left, c.box.binary.Commands(c.mark)), strings.Join(names, "\n\t\t"))
 }
 
 // cleanup ends the client at the end of the test.
@@ -554,13 +555,13 @@ func (c *Client) cleanup() {
 	c.tb.Helper()
 	c.box.judge() // a client that is stopped before its pod's start is over ends that, too
 	if failed(c.tb) {
-		c.box.evidence.snapshot()
+		c.box.evidence.Snapshot()
 	}
 	if err := c.Stop(); err != nil {
 		c.tb.Errorf("harness: %s", podlog.PrintableLines(err.Error()))
 	}
 	if c.State() != nil {
-		c.box.binary.letGo(c.process)
+		c.box.binary.LetGo(c.process)
 	}
 	if c.terminal != nil {
 		c.terminal.Close()
@@ -574,7 +575,7 @@ type foreign struct {
 	done   chan struct{}      // closed when that is over
 
 	mu       sync.Mutex
-	attempts map[string]*attempt // the latest by name
+	attempts map[string]*evidence.Attempt // the latest by name
 
 	adopting sync.Mutex // held during adopt
 	over     bool       // no more are adopted
@@ -585,7 +586,7 @@ type foreign struct {
 func (b *sandbox) watchForeign() {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &b.foreign
-	f.cancel, f.done, f.attempts = cancel, make(chan struct{}), map[string]*attempt{}
+	f.cancel, f.done, f.attempts = cancel, make(chan struct{}), map[string]*evidence.Attempt{}
 	go func() {
 		defer close(f.done)
 		watched := map[string]bool{}
@@ -624,7 +625,7 @@ func inode(info os.FileInfo) string {
 
 // captureForeign captures the log of a pod, if it has one that was not captured
 // yet, and returns what is known of it; nil = nothing.
-func (b *sandbox) captureForeign(name string) *attempt {
+func (b *sandbox) captureForeign(name string) *evidence.Attempt {
 	f := &b.foreign
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -634,11 +635,11 @@ func (b *sandbox) captureForeign(name string) *attempt {
 		return known
 	}
 	info, err := log.Stat()
-	if err != nil || b.isStarting(name) || b.evidence.has(info) {
+	if err != nil || b.isStarting(name) || b.evidence.Has(info) {
 		log.Close()
 		return known
 	}
-	f.attempts[name] = b.evidence.attemptOfClient(name, log)
+	f.attempts[name] = b.evidence.StartOfClient(name, log)
 	return f.attempts[name]
 }
 
@@ -703,9 +704,9 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 		case <-tick.C:
 		case <-late.C:
 			if a != nil {
-				note += "\n\tlog: " + podlog.Printable(a.log.path()) + "\n\tlast lines:" + a.log.tail()
+				note += "\n\tlog: " + podlog.Printable(a.Captured.Path()) + "\n\tlast lines:" + a.Captured.Tail()
 			}
-			return nil, fmt.Errorf("no pod %s to adopt within %v: %w%s", podlog.Printable(name), timeout, printableError(err), note)
+			return nil, fmt.Errorf("no pod %s to adopt within %v: %w%s", podlog.Printable(name), timeout, evidence.PrintableError(err), note)
 		}
 	}
 }
@@ -724,7 +725,7 @@ func (b *sandbox) running(name string) *Pod {
 
 // adopt makes a Pod of what a client has started, if that is ready, or returns the one
 // that another goroutine has made.
-func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
+func (b *sandbox) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 	b.foreign.adopting.Lock()
 	defer b.foreign.adopting.Unlock()
 	if p := b.running(name); p != nil {
@@ -736,7 +737,7 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 	if a == nil {
 		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.dir("run"), name, "stderr.log")))
 	}
-	timeline, told, err := a.seen()
+	timeline, told, err := a.Seen()
 	socket := told.Socket
 	switch {
 	case timeline.ReadyLine == 0:
@@ -753,10 +754,10 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pod{spawn.Adopt(owner), b.tb, &common{box: b, log: a.log, attempt: a, adopted: true}}
+	p := &Pod{spawn.Adopt(owner), b.tb, &common{box: b, log: a.Captured, attempt: a, adopted: true}}
 	p.cfg, _ = Config{Name: name}.withDefaults()
-	p.Name, p.SocketPath, p.LogPath, p.Timeline = name, socket, a.log.path(), timeline
-	a.change(func() { a.PID = p.PID })
+	p.Name, p.SocketPath, p.LogPath, p.Timeline = name, socket, a.Captured.Path(), timeline
+	a.Change(func() { a.PID = p.PID })
 	b.add(p)
 	return p, nil
 }
@@ -767,11 +768,16 @@ func (b *sandbox) adopt(name string, a *attempt) (*Pod, error) {
 func (b *sandbox) whereThePodIs(name, socket string) string {
 	for _, p := range proc.Find(proc.Match{Logs: filepath.Join(b.dir("run"), name)}) {
 		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID))
-		if path := filepath.Join(dir, socket); err == nil && second(os.Lstat(path)) == nil {
+		if path := filepath.Join(dir, socket); err == nil && isThere(path) {
 			return path
 		}
 	}
 	return filepath.Join(b.dir("workspace"), socket)
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // ownerOf returns the process of a pod that a client has started.
@@ -826,6 +832,6 @@ func (b *sandbox) endForeign() {
 		}
 	}
 	for _, a := range f.attempts {
-		a.log.endFollowing()
+		a.Captured.EndFollowing()
 	}
 }

@@ -68,26 +68,6 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	assert.Regexp(t, `(?m)^ *\+0\.000ms +.*ms  broken: pod exited before becoming ready \(exit status 7\): no disk$`, timelines)
 	assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  alpha: \d+\.\d{3}ms connect, \d+\.\d{3}ms SIGINT, \d+\.\d{3}ms exit status 0$`, timelines)
 
-	var trace struct {
-		TraceEvents []struct {
-			Name, Ph string
-			Ts, Dur  float64
-			Tid      int
-			Args     map[string]any
-		}
-	}
-	require.NoError(t, json.Unmarshal([]byte(read("trace.json")), &trace))
-	steps := map[string]int{}
-	for _, event := range trace.TraceEvents {
-		steps[event.Name]++
-		if event.Ph == "X" {
-			assert.GreaterOrEqual(t, event.Ts, 0.0)
-			assert.Positive(t, event.Dur)
-		}
-	}
-	assert.Equal(t, map[string]int{"process_name": 1, "thread_name": 3, "launch": 3, "first line": 3, "ready line": 2, "connect": 3, "failed": 1, "life": 2,
-		"SIGINT": 2, "SIGSTOP": 1, "exit status 0": 2}, steps)
-
 	report := read("report.html")
 	for _, text := range []string{"<h1>" + t.Name() + "</h1>", "The start of broken failed", "exit status 7): no disk", "\tlog: broken.log", "It ended by itself", `href="./alpha.dir"`, `href="./broken.txtar"`, `third \x1b[2J`} {
 		assert.Contains(t, report, strings.ReplaceAll(text, "\t", "    "))
@@ -117,7 +97,7 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	require.Error(t, err)
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
-	box.evidence.known.base = os.DevNull
+	box.evidence.Base = os.DevNull
 	_, err = alpha.TryWaitLog("nowhere", time.Millisecond)
 	tb.Errorf("%s", Message(tb, err))
 	tb.end()
@@ -125,21 +105,6 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	assert.Contains(t, tb.log, "\n\tlog: lost with the test: mkdir "+os.DevNull+": not a directory\n\tlast lines:\n")
 	assert.Contains(t, tb.log, "harness: pod beta\n\tlast lines:\n\t\thello\n")
 	assert.Contains(t, tb.log, "harness: the evidence is lost: mkdir "+os.DevNull+": not a directory\n")
-}
-
-func TestEvidenceOfManyPodsHasATraceOfAll(t *testing.T) {
-	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
-	const pods = 10
-	for range pods {
-		_, err := TryStartPod(tb, Config{})
-		require.NoError(t, err)
-	}
-	tb.failed = true
-	tb.end()
-	text, err := os.ReadFile(filepath.Join(tb.artifacts, "trace.json"))
-	require.NoError(t, err)
-	assert.Equal(t, pods, strings.Count(string(text), `"connect"`))
 }
 
 func TestValuesAreShownByChoiceOnly(t *testing.T) {
@@ -152,57 +117,10 @@ func TestValuesAreShownByChoiceOnly(t *testing.T) {
 	}.shownEnv())
 }
 
-func TestStampsAreBoundedAndInOrder(t *testing.T) {
-	t.Parallel()
-	for apart, fine := range map[time.Duration]time.Duration{
-		time.Microsecond: 2 * time.Millisecond,
-		time.Millisecond: 32 * time.Millisecond,
-	} {
-		var s stamps
-		begin := time.Now()
-		const lines = 10 * maxStamps
-		for i := range lines {
-			s.add(begin.Add(time.Duration(i)*apart), int64(i+1))
-		}
-		assert.LessOrEqual(t, len(s.at), maxStamps)
-		for _, i := range []int64{1, lines / 100, lines / 10, lines / 3, lines / 2, lines} {
-			assert.InDelta(t, float64(time.Duration(i)*apart), float64(s.of(i).Sub(begin)), float64(fine), "line %d", i)
-		}
-		s.add(begin.Add(time.Hour), 5) // truncated
-		assert.Equal(t, begin.Add(time.Hour), s.of(3))
-	}
-	assert.Zero(t, (&stamps{}).of(1))
-}
-
-func TestNamesOfEvidenceFilesDiffer(t *testing.T) {
-	t.Parallel()
-	e := evidence{names: map[string]int{"merged": 1}}
-	var names []string
-	long := strings.Repeat("x", 253)
-	for _, pod := range []string{"merged", "a.2", "a", "a", "a/b", "a_b", long, long} {
-		names = append(names, e.newName(pod))
-	}
-	cut := long[:200]
-	assert.Equal(t, []string{"merged.2", "a.2", "a", "a.3", "a_b", "a_b.2", cut, cut + ".2"}, names)
-}
-
-func TestMergedLogCutsALongLine(t *testing.T) {
-	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
-	_, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod(`flood 1MiB 0; raw "\n"; log next; exit 7`)})
-	require.Error(t, err)
-	tb.Errorf("the test's own failure")
-	tb.end()
-	merged, err := os.ReadFile(filepath.Join(tb.artifacts, "merged.log"))
-	require.NoError(t, err)
-	assert.Regexp(t, `^.*… \[line cut\]\n.*  alpha  next\n$`, string(merged))
-	assert.Less(t, len(merged), 70<<10)
-}
-
 func TestLogIsReadToWhereItEndsNow(t *testing.T) {
 	t.Parallel()
 	pod := StartPod(t, Config{Command: FakePod("log first; bind; ready; serve")})
-	reader := pod.log.reader()
+	reader := pod.log.Reader()
 	stderr, err := os.OpenFile(pod.LogPath, os.O_WRONLY|os.O_APPEND, 0)
 	require.NoError(t, err)
 	defer stderr.Close()
@@ -434,4 +352,31 @@ func TestEndOfTheTestWaitsForItsStarts(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		assert.Fail(t, "it did not end")
 	}
+}
+
+func TestMergedLogCutsALongLine(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	_, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod(`flood 1MiB 0; raw "\n"; log next; exit 7`)})
+	require.Error(t, err)
+	tb.Errorf("the test's own failure")
+	tb.end()
+	merged, err := os.ReadFile(filepath.Join(tb.artifacts, "merged.log"))
+	require.NoError(t, err)
+	assert.Regexp(t, `^.*… \[line cut\]\n.*  alpha  next\n$`, string(merged))
+	assert.Less(t, len(merged), 70<<10)
+}
+
+func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	pod, err := TryStartPod(tb, Config{Name: "alpha"})
+	require.NoError(t, err)
+	assert.Panics(t, func() { pod.WaitLog("never <said>", time.Millisecond) })
+	tb.failed = true
+	tb.end()
+	page := readEvidence(t, tb.artifacts, "report.html")
+	message, rest, _ := strings.Cut(page, "</article>")
+	assert.Regexp(t, `<h3>alpha</h3>\n<pre>.*never &lt;said&gt;.*\n    pod: it still runs.*\n    log: alpha.log\n    last lines:\n        YOI-READY`, message)
+	assert.NotContains(t, rest, "<article")
 }

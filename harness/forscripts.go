@@ -15,7 +15,7 @@ func TempDir() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make a temporary directory: %w", err)
 	}
-	return os.MkdirTemp(b.root, "temp")
+	return os.MkdirTemp(b.Root, "temp")
 }
 
 // Prepare returns what a start of the pod with a config would start, with what that

@@ -101,7 +101,6 @@
 //	                the environment beyond the usual, values as [Config.ShowEnv] has it,
 //	                and the arguments, as [Config.ShowArgs] does
 //	timelines.txt   how long each step of each start took, and what came then, to the end
-//	trace.json      the same for Perfetto or chrome://tracing
 //
 // All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
 // are too long the beginning and the end are kept.
@@ -128,31 +127,12 @@ import (
 	"time"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"github.com/google/uuid"
 )
-
-// TB is what the harness needs of a test. *testing.T, *testing.B, *testing.F
-// and Ginkgo's GinkgoT() have it. Its dynamic type must be comparable, as
-// pointers are, and there must be one value of it for each test; only of GinkgoT(),
-// which returns another one at each call, all those of a spec are one.
-//
-// Methods of newer or other types are used where they are there: Deadline, Output,
-// Attr, Context and ArtifactDir, as *testing.T has them, and Verbose() bool for
-// whether the pods' logs are streamed (without it, flag.Parse must have been
-// called for that, as testing does). A TB that stands for another T has Unwrap()
-// any, which returns that one: what the TB itself has not is looked for there.
-type TB interface {
-	Cleanup(func())
-	Errorf(format string, args ...any)
-	Failed() bool
-	Fatalf(format string, args ...any)
-	Helper()
-	Logf(format string, args ...any)
-	Name() string
-}
 
 // DefaultStopGrace is how long each step of a teardown may take if
 // [Config.StopGrace] is zero.
@@ -309,35 +289,36 @@ func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		return nil, err
 	}
 	mark := b.newMark()
-	b.binary.show(mark, cfg.shownArgs())
+	args := evidence.Args{All: cfg.ShowArgs, NameFlag: cfg.NameFlag}
+	b.binary.Show(mark, args)
 	sc.Env = append(sc.Env, proc.MarkEnv+"="+mark)
 	var note string
 	sc.ReadyTimeout, note = beforeDeadline(b.tb, "ready timeout", cfg.ReadyTimeout)
-	a := b.evidence.attempt(sc.PodName, cfg)
+	a := b.evidence.Start(cfg.life(sc.PodName), args)
 	born := proc.Now()
 	var process proc.ID
 	launched := false
-	b.binary.starting()
-	started, err := a.start(b.ctx, sc, mark, func(pid int) {
+	b.binary.Starting()
+	started, err := b.observe(a, sc, mark, func(pid int) {
 		launched = true
-		process = b.binary.launched(pid, a.Dump)
+		process = b.binary.Launched(pid, a.Dump)
 	})
 	if !launched {
-		b.binary.launched(0, 0)
+		b.binary.Launched(0, 0)
 	}
-	a.log.follow()
+	a.Captured.Follow()
 	if err != nil {
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
 		proc.Kill(proc.Match{Mark: mark}, time.Now().Add(grace)) // what it left outside of its group
-		b.binary.letGo(process)
-		a.log.endFollowing()
+		b.binary.LetGo(process)
+		a.Captured.EndFollowing()
 		if errors.Is(err, spawn.ErrTimeout) && note != "" {
 			err = fmt.Errorf("%w%s", err, note)
 		}
 		return nil, err
 	}
 	born.First = started.PID
-	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.log, attempt: a, mark: mark, process: process, born: born}}
+	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.Captured, attempt: a, mark: mark, process: process, born: born}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
 		readyLate.happened(b.tb)
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
@@ -395,37 +376,4 @@ func fakeProgram(command spawn.Command) (program string, ok bool) {
 		return "", false
 	}
 	return command.PrefixArgs[last], true
-}
-
-// beforeDeadline cuts a timeout so that it ends before the test's own deadline
-// and leaves time to tear down and report: go test panics at that deadline, and
-// the evidence would be lost. The note is for the message of one that was cut.
-func beforeDeadline(tb TB, what string, timeout time.Duration) (cut time.Duration, note string) {
-	t, hasDeadline := optional[interface{ Deadline() (time.Time, bool) }](tb)
-	if !hasDeadline {
-		return timeout, ""
-	}
-	deadline, ok := t.Deadline()
-	left := time.Until(deadline)
-	left = max((left - min(left/4, 5*time.Second)).Truncate(time.Millisecond), time.Millisecond)
-	if !ok || left >= timeout {
-		return timeout, ""
-	}
-	return left, fmt.Sprintf("\n\tnote: the %s of %v was cut to %v, to end before the test's deadline", what, timeout, left)
-}
-
-// optional returns what has the method that TB does not ask for: tb, or what it
-// stands for.
-func optional[M any](tb any) (m M, ok bool) {
-	for range 10 { // one may stand for itself
-		if m, ok = tb.(M); ok {
-			return m, true
-		}
-		t, wraps := tb.(interface{ Unwrap() any })
-		if !wraps {
-			break
-		}
-		tb = t.Unwrap()
-	}
-	return m, false
 }

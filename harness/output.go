@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"unicode/utf8"
+
+	"example.com/podharness/harness/internal/evidence"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 // A scan looks for a pattern in an output that grows. It reads each byte once. Of what it
 // has read it keeps the last bytes, with which a match may begin.
 type scan struct {
-	log    *podLog
+	log    *evidence.Log
 	first  *regexp.Regexp // finds the first match
 	behind *regexp.Regexp // finds the first one behind the first character, as its group 1
 	window []byte         // what was read last
@@ -27,7 +29,7 @@ type scan struct {
 	end    int64          // of the window, in the output
 }
 
-func newScan(log *podLog, pattern string) (*scan, error) {
+func newScan(log *evidence.Log, pattern string) (*scan, error) {
 	first, err := regexp.Compile("(?m)" + pattern)
 	if err != nil {
 		return nil, err
@@ -38,7 +40,7 @@ func newScan(log *podLog, pattern string) (*scan, error) {
 
 // find returns the first match in what is there now; "" = there is none.
 func (s *scan) find() (string, error) {
-	log := s.log.reader()
+	log := s.log.Reader()
 	if log.Size() < s.end { // it was truncated
 		s.window, s.cut, s.end = s.window[:0], false, 0
 	}

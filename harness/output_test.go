@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -22,9 +23,9 @@ func scanOf(t *testing.T, pattern string) (s *scan, write func(text string)) {
 	t.Cleanup(func() { out.Close() })
 	in, err := os.Open(path)
 	require.NoError(t, err)
-	log := newPodLog(&recordingTB{}, "client-1.stdout")
-	log.capture(in)
-	t.Cleanup(log.close)
+	log := evidence.NewLog(nil)
+	log.Capture(in)
+	t.Cleanup(log.Close)
 	s, err = newScan(log, pattern)
 	require.NoError(t, err)
 	return s, func(text string) {
@@ -93,9 +94,9 @@ func TestMatchInWhatComes(t *testing.T) {
 	s, write = scanOf(t, "needle")
 	write(strings.Repeat("x", 2*maxMatch))
 	assert.Empty(t, found(t, s))
-	require.NoError(t, os.Truncate(s.log.path(), 0))
+	require.NoError(t, os.Truncate(s.log.Path(), 0))
 	assert.Empty(t, found(t, s))
-	require.NoError(t, os.WriteFile(s.log.path(), []byte("needle"), 0o600))
+	require.NoError(t, os.WriteFile(s.log.Path(), []byte("needle"), 0o600))
 	assert.Equal(t, "needle", found(t, s), "it was truncated meanwhile")
 }
 

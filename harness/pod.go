@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
@@ -33,8 +34,8 @@ type Pod struct {
 type common struct {
 	cfg     Config
 	box     *sandbox
-	log     *podLog
-	attempt *attempt
+	log     *evidence.Log
+	attempt *evidence.Attempt
 	mark    string // of whatever it starts
 	process proc.ID
 	born    proc.Range // before it was started
@@ -81,7 +82,7 @@ func (p *Pod) leave() {
 	last := p.box.unuse(p.Name, p.tb)
 	p = p.latest().view(p.tb)
 	if err := p.died(); err != nil {
-		p.tb.Errorf("harness: %s", p.attempt.message(p.tell(err)))
+		p.tb.Errorf("harness: %s", p.attempt.Message(p.tell(err)))
 	}
 	if last && failed(p.tb) {
 		p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(p.box.tb), p.box.keepEvidence(p.tb))
@@ -177,9 +178,9 @@ func (p *Pod) Dial() net.Conn {
 // holds one descriptor for each pod until the end of the test; then it is empty.
 func (p *Pod) Log() string {
 	p.tb.Helper()
-	all, err := io.ReadAll(p.log.reader())
+	all, err := io.ReadAll(p.log.Reader())
 	if err != nil {
-		p.tb.Errorf("harness: read the log of pod %s: %v", p.name(), printableError(err))
+		p.tb.Errorf("harness: read the log of pod %s: %v", p.name(), evidence.PrintableError(err))
 	}
 	return string(all)
 }
@@ -199,7 +200,7 @@ func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
 //	from := pod.LogEnd()
 //	pod.Signal(syscall.SIGHUP)
 //	pod.WaitLogAfter(from, "reloaded", time.Second)
-func (p *Pod) LogEnd() int64 { return p.log.end() }
+func (p *Pod) LogEnd() int64 { return p.log.End() }
 
 // WaitLogAfter is WaitLog of the lines after an offset, that LogEnd has returned. A
 // log that is shorter by now was truncated, and is read from its start.
@@ -224,13 +225,13 @@ func (p *Pod) TryWaitLog(pattern string, timeout time.Duration) (string, error) 
 func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration) (line string, end int64, err error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
-		return "", 0, fmt.Errorf("log of pod %s: bad pattern: %w", p.name(), printableError(err))
+		return "", 0, fmt.Errorf("log of pod %s: bad pattern: %w", p.name(), evidence.PrintableError(err))
 	}
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	found, err := p.search(max(0, from), re, timeout)
 	switch {
 	case err != nil:
-		return "", 0, fmt.Errorf("log of pod %s: %w", p.name(), printableError(err))
+		return "", 0, fmt.Errorf("log of pod %s: %w", p.name(), evidence.PrintableError(err))
 	case found == nil && from > 0:
 		note = fmt.Sprintf(", after the first %d bytes%s", from, note)
 		fallthrough
@@ -249,7 +250,7 @@ type match struct {
 // search reads the log until a line matches or the time is up, and to its end
 // if the pod has ended.
 func (p *Pod) search(from int64, re *regexp.Regexp, timeout time.Duration) (found *match, err error) {
-	file, err := p.log.open()
+	file, err := p.log.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -352,14 +353,14 @@ func (p *Pod) mustSignal(sig syscall.Signal) {
 // fail fails the test, and ends it.
 func (p *Pod) fail(err error) {
 	p.tb.Helper()
-	p.tb.Fatalf("harness: %s", p.attempt.message(err))
+	p.tb.Fatalf("harness: %s", p.attempt.Message(err))
 }
 
 // Signal is the embedded Pod's Signal; the evidence has when it was sent.
 func (p *Pod) Signal(sig os.Signal) error {
 	err := p.Pod.Signal(sig)
 	if number, ok := sig.(syscall.Signal); ok && err == nil {
-		p.attempt.mark(unix.SignalName(number))
+		p.attempt.Note(unix.SignalName(number))
 	}
 	return err
 }
@@ -367,7 +368,7 @@ func (p *Pod) Signal(sig os.Signal) error {
 // noteEnd notes how the pod has ended.
 func (p *Pod) noteEnd() {
 	if how, ended := p.Ended(); ended {
-		p.attempt.ended(how)
+		p.attempt.Ended(how)
 	}
 }
 
@@ -414,5 +415,5 @@ func (p *Pod) condition() string {
 	if how, ended := p.Ended(); ended {
 		life = fmt.Sprintf("it has ended (%s)", how)
 	}
-	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, podlog.Printable(p.LogPath), p.log.tail())
+	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, podlog.Printable(p.LogPath), p.log.Tail())
 }

@@ -2,16 +2,12 @@ package harness
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 	"unicode"
 
-	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/podlog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -129,17 +125,4 @@ func TestHostileNameOfASharedPod(t *testing.T) {
 	t.Parallel()
 	s := &shared{cfg: Config{Name: hostileName}, first: hostileName, err: errors.New("it failed")}
 	assertPrintable(t, s.fault(&recordingTB{name: "other"}).Error(), "shared pod "+shownName, "("+shownName+" tells more)")
-}
-
-func TestJoinedErrorsArePrintableOneByOne(t *testing.T) {
-	t.Parallel()
-	first, second := errors.New("a\x1b"), fmt.Errorf("%w: %w", spawn.ErrLaunch, os.ErrNotExist)
-	all := printableErrors(errors.Join(errors.Join(first, second), errors.New("b\nc")))
-	require.Len(t, all, 3)
-	assert.Equal(t, `a\x1b`+"\n"+second.Error()+"\n"+`b\nc`, errors.Join(all...).Error())
-	assert.ErrorIs(t, all[0], first)
-	assert.Equal(t, second, all[1])
-	assert.NoError(t, printableError(nil))
-	assert.Equal(t, "a\n\tb\\x1b\n\n", podlog.PrintableLines("a\n\tb\x1b\n\n"))
-	assert.Equal(t, strings.Repeat("\n", 3), podlog.PrintableLines("\n\n\n"))
 }

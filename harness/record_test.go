@@ -6,9 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -75,130 +73,6 @@ func TestEvidenceIsBounded(t *testing.T) {
 	}
 }
 
-func TestExcerptEndsAndBeginsWithALine(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "log")
-	text := "first\nsecond\n" + strings.Repeat("-", 100) + "\nlast but one\nlast"
-	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	file, err := os.Open(path)
-	require.NoError(t, err)
-	defer file.Close()
-	for most, want := range map[int64]string{
-		20:   "first\n[podharness: 121 bytes are left out here]\nlast",
-		40:   "first\nsecond\n[podharness: 101 bytes are left out here]\nlast but one\nlast",
-		4:    "fi[podharness: 127 bytes are left out here]\nst",
-		1000: text,
-	} {
-		var out strings.Builder
-		require.NoError(t, excerptOf(sectionOf(file), most).copy(&out, &life{file: file}))
-		assert.Equal(t, want, out.String(), most)
-	}
-}
-
-func TestExcerptsUseTheirRoom(t *testing.T) {
-	t.Parallel()
-	var r record
-	for _, line := range []string{"short\n", strings.Repeat("long", 100) + "\n", "\n"} {
-		path := filepath.Join(t.TempDir(), "log")
-		require.NoError(t, os.WriteFile(path, []byte(strings.Repeat(line, 10_000)), 0o600))
-		file, err := os.Open(path)
-		require.NoError(t, err)
-		defer file.Close()
-		r.Lives = append(r.Lives, &life{file: file})
-	}
-	const most, perLine = 300_000, 100
-	for _, e := range r.excerpts(most, perLine) {
-		assert.InEpsilon(t, most/3, e.cost(perLine), 0.02)
-	}
-}
-
-func TestBoundOfTheEvidence(t *testing.T) {
-	for text, want := range map[string]int64{"": 64 << 20, "1": 1 << 20, "1048576": 1 << 40, "0": -1, "-1": -1, "1.5": -1, "64M": -1, "1048577": -1} {
-		t.Setenv("PODHARNESS_ARTIFACTS_MAX", text)
-		most, err := maxEvidence()
-		if want < 0 {
-			assert.EqualError(t, err, fmt.Sprintf("PODHARNESS_ARTIFACTS_MAX=%q is not a number of MiB between 1 and 1048576", text))
-		} else {
-			assert.NoError(t, err)
-			assert.Equal(t, want, most)
-		}
-	}
-}
-
-func TestTheNewestDirectoriesOfEarlierRunsAreKept(t *testing.T) {
-	t.Parallel()
-	base := t.TempDir()
-	now := time.Now()
-	others := []string{"podharness", "podharness-x", "podharness-20201126T034512.123", "unpodharness-x-20201126T034512.123", "podharness-x-20201126T034512.123.txt", "podharness-x-20209926T034512.123"}
-	for _, name := range others {
-		require.NoError(t, os.Mkdir(filepath.Join(base, name), 0o700))
-	}
-	require.NoError(t, os.WriteFile(filepath.Join(base, "podharness-x-20201126T034512.124"), nil, 0o600))
-	mkdir := func(age time.Duration, end string) string {
-		dir := filepath.Join(base, "podharness-z-"+now.Add(-age).Format(dirTime)+end)
-		require.NoError(t, os.Mkdir(dir, 0o700))
-		return dir
-	}
-	oldest := mkdir(1000*time.Hour, "")
-	require.NoError(t, os.Mkdir(filepath.Join(oldest, "full"), 0o500))
-	second := mkdir(999*time.Hour, "-2")
-	var earlier, ours []string
-	for i := range keptDirs {
-		earlier = append(earlier, mkdir(time.Duration(10+i)*time.Hour, ""))
-	}
-	for i := range 3 * keptDirs {
-		ours = append(ours, mkdir(time.Duration(i)*time.Second, ""))
-	}
-	(&record{base: base}).removeOld(now.Add(-time.Hour))
-	assert.DirExists(t, oldest, "where the user wants it, all are kept")
-	(&record{base: base, few: true}).removeOld(now.Add(-time.Hour))
-	assert.NoDirExists(t, oldest)
-	assert.NoDirExists(t, second)
-	for _, dir := range slices.Concat(earlier, ours) {
-		assert.DirExists(t, dir)
-	}
-	left, err := os.ReadDir(base)
-	require.NoError(t, err)
-	assert.Len(t, left, len(earlier)+len(ours)+len(others)+1, "what is not ours stays")
-}
-
-func TestDirectoriesOfOneRunAreKeptAndDiffer(t *testing.T) {
-	t.Parallel()
-	base := t.TempDir()
-	const tests = 200
-	records := make([]record, tests)
-	var group sync.WaitGroup
-	begin := time.Now()
-	for i := range records {
-		records[i] = record{Test: "a/Test x", base: base, few: true}
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			assert.NoError(t, records[i].makeDir())
-		}()
-	}
-	group.Wait()
-	assert.Less(t, time.Since(begin), 10*time.Second)
-	made := map[string]bool{}
-	for _, r := range records {
-		assert.Regexp(t, `^`+base+`/podharness-a-Test-x-\d{8}T\d{6}\.\d{3}(-\d+)?$`, r.dir)
-		assert.DirExists(t, r.dir)
-		made[r.dir] = true
-	}
-	assert.Len(t, made, tests)
-}
-
-func TestRunBeganWithItsFirstAncestor(t *testing.T) {
-	t.Parallel()
-	for line, want := range map[string]bool{
-		"go test ./...": true, "go -C sub test": true, "/usr/local/go/bin/go test": true, "/tmp/go-build1/b001/harness.test -test.v": true,
-		"go": false, "go run ./server": false, "bash": false, "gopls test": false, "": false,
-	} {
-		assert.Equal(t, want, isOfTests(strings.Fields(line)), line)
-	}
-	assert.False(t, runBegan().After(binaryBegan))
-}
-
 // lateTB is a test with a deadline, whose clock is the real one.
 type lateTB struct {
 	*recordingTB
@@ -218,7 +92,7 @@ func TestEvidenceOfATestThatIsLate(t *testing.T) {
 			pod, err := TryStartPod(tb, Config{Name: "alpha"})
 			require.NoError(t, err)
 			require.Eventually(t, func() bool {
-				_, err := os.Stat(filepath.Join(tb.artifacts, "trace.json"))
+				_, err := os.Stat(filepath.Join(tb.artifacts, "report.html"))
 				return err == nil
 			}, 10*time.Second, time.Millisecond)
 			assert.True(t, time.Now().Before(tb.deadline), "before go test panics")
@@ -254,13 +128,11 @@ func TestLivesOfARestartedPodAreToldApart(t *testing.T) {
 	assert.Equal(t, "two\n", strings.SplitAfter(readEvidence(t, tb.artifacts, "alpha.2.log"), "\n")[0])
 	assert.Regexp(t, `(?s)  alpha  one\n.*  alpha.2  two\n`, readEvidence(t, tb.artifacts, "merged.log"))
 	assert.Regexp(t, `(?s)  alpha: \S+ms SIGKILL, \S+ms signal: killed\n.*  alpha\.2: \S+ms SIGKILL, \S+ms signal: killed\n`, readEvidence(t, tb.artifacts, "timelines.txt"))
-	trace := readEvidence(t, tb.artifacts, "trace.json")
-	assert.Regexp(t, `"name":"alpha \(process \d+\)".*"name":"life".*"end":"signal: killed".*"name":"alpha\.2 \(process \d+\)".*"name":"life"`, trace)
 	assert.NoFileExists(t, filepath.Join(tb.artifacts, "alpha.dir", "status.json"), "the second life has replaced it")
 	assert.FileExists(t, filepath.Join(tb.artifacts, "alpha.2.dir", "status.json"))
 }
 
-func TestTraceHasTheErrorOfAStartWithoutALog(t *testing.T) {
+func TestTimelinesHaveTheErrorOfAStartWithoutALog(t *testing.T) {
 	t.Parallel()
 	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
 	_, err := TryStartPod(tb, Config{Name: "alpha", Command: spawn.Command{Program: "/nowhere"}})
@@ -269,20 +141,9 @@ func TestTraceHasTheErrorOfAStartWithoutALog(t *testing.T) {
 	require.ErrorIs(t, err, spawn.ErrInvalidConfig)
 	tb.failed = true
 	tb.end()
-	trace := readEvidence(t, tb.artifacts, "trace.json")
-	assert.Contains(t, trace, `"error":"invalid pod config: `)
-	assert.Contains(t, trace, `"error":"failed to launch pod runtime command `)
-}
-
-func TestMarksAreBounded(t *testing.T) {
-	t.Parallel()
-	var l life
-	for i := range 10 * maxMarks {
-		l.add(mark{What: fmt.Sprint(i)})
-	}
-	assert.Len(t, l.Marks, maxMarks)
-	assert.Equal(t, "0", l.Marks[0].What)
-	assert.Equal(t, fmt.Sprint(10*maxMarks-1), l.Marks[maxMarks-1].What)
+	timelines := readEvidence(t, tb.artifacts, "timelines.txt")
+	assert.Contains(t, timelines, ": invalid pod config: ")
+	assert.Contains(t, timelines, ": failed to launch pod runtime command ")
 }
 
 func TestPodThatHangsDumps(t *testing.T) {

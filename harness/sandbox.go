@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/internal/watchdog"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
@@ -31,7 +33,8 @@ type sandbox struct {
 	root     string                        // of its directories
 	mark     string                        // what the marks of its pods begin with
 	own      func() (*safefile.Dir, error) // the directory of what is not the pods', made when it is first needed
-	evidence *evidence
+	evidence *evidence.Collector
+	late     *time.Timer // writes the evidence shortly before the test's deadline; nil = it has none
 	roster
 	foreign foreign
 
@@ -69,21 +72,12 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	}
 	box, err := makeSandbox(tb)
 	if err != nil {
-		return nil, fmt.Errorf("make a sandbox: %w", printableError(err))
+		return nil, fmt.Errorf("make a sandbox: %w", evidence.PrintableError(err))
 	}
 	sandboxes[testKey(tb)] = box
 	tb.Helper() // or the lines of a cleanup would be this one's
 	tb.Cleanup(box.cleanup)
 	return box, nil
-}
-
-// testKey tells a test from others. Of a TB there is one for each test, but Ginkgo
-// makes one at each GinkgoT(), of a spec that runs alone in its process.
-func testKey(tb TB) any {
-	if _, ok := tb.(interface{ GinkgoRecover() }); ok {
-		return "Ginkgo: " + tb.Name()
-	}
-	return tb
 }
 
 func makeSandbox(tb TB) (*sandbox, error) {
@@ -93,7 +87,7 @@ func makeSandbox(tb TB) (*sandbox, error) {
 	}
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
-	box := &sandbox{tb: tb, binary: b, number: sandboxCount, made: time.Now(), root: filepath.Join(b.root, n), mark: b.mark + "/" + n + "/", roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
+	box := &sandbox{tb: tb, binary: b, number: sandboxCount, made: time.Now(), root: filepath.Join(b.Root, n), mark: b.Mark + "/" + n + "/", roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
 	// All, since what cleans a temporary directory up may remove an idle one.
 	if err := os.MkdirAll(box.root, 0o700); err != nil {
 		return nil, err
@@ -105,15 +99,36 @@ func makeSandbox(tb TB) (*sandbox, error) {
 		}
 	}
 	box.own = sync.OnceValues(func() (*safefile.Dir, error) {
-		root, err := safefile.OpenDir(b.root)
+		root, err := safefile.OpenDir(b.Root)
 		if err != nil {
 			return nil, err
 		}
 		defer root.Close()
-		return root.MkdirAll(filepath.Join(ownDir, n), 0o700)
+		return root.MkdirAll(filepath.Join(watchdog.OwnDir, n), 0o700)
 	})
-	box.evidence = newEvidence(tb, box)
+	box.evidence = evidence.New(evidence.Test{
+		Name: tb.Name(), Mark: box.mark, Own: box.own, Base: b.base, Few: b.few, Most: b.mostEvidence,
+		Place:  func(mayMake bool) string { return artifactDir(tb, mayMake && artifacts == "") },
+		Placed: func(dir string) { b.Place(box.number, dir) },
+		Processes: func() string {
+			return evidence.Describe(proc.Find(proc.Match{Mark: box.mark}), b.Commands(""))
+		},
+		Stream: func(name string) func(string) { return streamOf(tb, name) },
+		Log:    tb.Logf, Helper: tb.Helper,
+	})
+	box.writeLate()
 	return box, nil
+}
+
+// writeLate has the evidence written of a test that still runs shortly before its deadline:
+// go test panics then. The waits of this package have ended by then.
+func (b *sandbox) writeLate() {
+	if t, ok := optional[interface{ Deadline() (time.Time, bool) }](b.tb); ok {
+		if deadline, ok := t.Deadline(); ok {
+			left := time.Until(deadline)
+			b.late = time.AfterFunc(left-min(left/10, 3*time.Second), b.evidence.WriteLate)
+		}
+	}
 }
 
 var errTestEnded = errors.New("the test has ended, and nobody would stop the pod")
@@ -209,7 +224,7 @@ func (r *roster) dump(tb TB) {
 			return ended || p.attempt.Dump == 0
 		})
 		r.mu.Unlock()
-		attempts := make([]*attempt, len(pods))
+		attempts := make([]*evidence.Attempt, len(pods))
 		for i, p := range pods {
 			attempts[i] = p.attempt
 		}
@@ -255,20 +270,8 @@ func (b *sandbox) newName() string {
 	defer b.mu.Unlock()
 	b.named++
 	const most = 32
-	safe := safeName(b.tb.Name())
+	safe := evidence.SafeName(b.tb.Name())
 	return fmt.Sprintf("%s-%d", cmp.Or(safe[:min(len(safe), most)], "pod"), b.named)
-}
-
-// safeName returns a name with what is unsafe in a path or a shell replaced.
-func safeName(name string) string {
-	safe := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' {
-			return r
-		}
-		return '-'
-	}, name)
-	// A name must not look like a flag, or be hidden.
-	return strings.TrimLeft(safe, "-.")
 }
 
 // spawnConfig returns what to start for a config whose defaults are filled in, with
@@ -325,7 +328,7 @@ func (b *sandbox) furnish(cfg Config) (workspace string, err error) {
 			err = errors.Join(copyFS(dir, tree.from), dir.Close())
 		}
 		if err != nil {
-			return "", fmt.Errorf("copy %s: %w", tree.field, printableError(err))
+			return "", fmt.Errorf("copy %s: %w", tree.field, evidence.PrintableError(err))
 		}
 	}
 	b.workspaces[cfg.Name] = b.dir(name)
@@ -424,9 +427,14 @@ func (b *sandbox) cleanup() {
 		proc.Kill(proc.Match{Mark: b.mark}, time.Now().Add(grace))
 	}
 	if b.failed() {
-		b.evidence.report()
+		if dir := b.evidence.Report(); dir != "" {
+			attr(b.tb, dir)
+		}
 	}
-	b.evidence.close(b.failed())
+	if b.late != nil {
+		b.late.Stop()
+	}
+	b.evidence.Close(b.failed())
 	err := safefile.RemoveAll(b.root)
 	if own, ownErr := b.own(); ownErr == nil {
 		err = errors.Join(err, safefile.RemoveAll(own.Name()), own.Close())

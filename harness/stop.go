@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
@@ -38,10 +39,10 @@ func (p *Pod) Stop() error {
 	}
 	p.stopped = true
 	p.stopErr = errors.Join(p.stop(), p.clear())
-	p.log.endFollowing()
+	p.log.EndFollowing()
 	if _, ended := p.Ended(); ended {
 		p.noteEnd()
-		p.box.binary.letGo(p.process)
+		p.box.binary.LetGo(p.process)
 	}
 	return p.stopErr
 }
@@ -118,7 +119,7 @@ func (p *Pod) stop() error {
 		grace, note = beforeDeadline(p.tb, "stop grace", p.cfg.StopGrace)
 		err := step.act(grace)
 		if err != nil && !errors.Is(err, os.ErrProcessDone) {
-			p.tb.Logf("harness: pod %s: %s: %v", p.name(), step.name, printableError(err))
+			p.tb.Logf("harness: pod %s: %s: %v", p.name(), step.name, evidence.PrintableError(err))
 			grace = 0 // the pod was not told
 		}
 		if p.endsWithin(grace) {
@@ -170,12 +171,12 @@ func (p *Pod) clear() error {
 		mine.Group = p.PID // somebody is left in it
 	}
 	grace, _ := beforeDeadline(p.tb, "", leakGrace)
-	leaks := leaksOf(proc.Lasting(mine, p.born, grace), p.box.binary.commands(p.mark))
+	leaks := leaksOf(proc.Lasting(mine, p.born, grace), p.box.binary.Commands(p.mark))
 	p.mu.Lock()
 	forgiven := p.cfg.AllowLeaks || p.killed
 	p.mu.Unlock()
 	if len(leaks) > 0 && !forgiven {
-		p.box.evidence.snapshot()
+		p.box.evidence.Snapshot()
 	}
 	// There are systems that do not tell what is left.
 	if err := p.Pod.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -190,7 +191,7 @@ func (p *Pod) clear() error {
 	for i, leak := range leaks {
 		names[i] = leak.String()
 	}
-	message := fmt.Sprintf("pod %s left processes behind, %s:\n\t\t%s", p.name(), fate(left, p.box.binary.commands(p.mark)), strings.Join(names, "\n\t\t"))
+	message := fmt.Sprintf("pod %s left processes behind, %s:\n\t\t%s", p.name(), fate(left, p.box.binary.Commands(p.mark)), strings.Join(names, "\n\t\t"))
 	if !forgiven {
 		return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
 	}
@@ -255,7 +256,7 @@ func (p *Pod) asTold(verdict error) error {
 // stays open until the pod has ended, or should have been killed: a pod may take its
 // end for a change of mind, or wait for it.
 func (p *Pod) requestShutdown(grace time.Duration) error {
-	p.attempt.mark("shutdown request")
+	p.attempt.Note("shutdown request")
 	_ = p.Pod.Signal(syscall.SIGCONT) // as above
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
@@ -281,13 +282,13 @@ func (p *Pod) cleanup() {
 	tb.Helper()
 	// Not by its own verdict alone: then the pods that are stopped before are gone.
 	if p.box.judge() || p.box.failed() || p.judge() != nil {
-		p.box.evidence.snapshot()
+		p.box.evidence.Snapshot()
 		p.box.dump(tb)
 	}
 	var errs []error
 	for ; p != nil; p = p.successor() {
 		if err := p.Stop(); err != nil {
-			errs = append(errs, errors.New(p.attempt.message(err)))
+			errs = append(errs, errors.New(p.attempt.Message(err)))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

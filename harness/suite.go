@@ -319,8 +319,8 @@ func (b *sandbox) keepEvidence(tb TB) string {
 	b.mu.Lock()
 	b.userFailed = true
 	b.mu.Unlock()
-	b.evidence.snapshot()
-	dir, err := b.evidence.dir()
+	b.evidence.Snapshot()
+	dir, err := b.evidence.Dir()
 	if dir == "" {
 		return fmt.Sprintf("none (%v)", err)
 	}

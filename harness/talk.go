@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 )
@@ -100,7 +101,7 @@ func (t *Talk) dial() (err error) {
 	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
 		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.name(), podlog.Printable(t.pod.SocketPath), t.explain(err))
 	}
-	t.pod.attempt.mark(connected)
+	t.pod.attempt.Note(evidence.Connected)
 	return nil
 }
 
@@ -270,5 +271,5 @@ func (t *Talk) explain(err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):
 		return errors.New("it has closed the connection")
 	}
-	return printableError(err) // it may have the path of the socket
+	return evidence.PrintableError(err) // it may have the path of the socket
 }

@@ -5,7 +5,6 @@ package harness
 import (
 	"bufio"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,7 +14,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +22,8 @@ import (
 	"time"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/internal/watchdog"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/proc"
 	"github.com/google/uuid"
@@ -194,8 +194,6 @@ func assertEvidence(t *testing.T, line, why string) {
 	processes, merged, timelines := read("processes.txt"), read("merged.log"), read("timelines.txt")
 	assert.Contains(t, processes, named+", ")
 	assert.Contains(t, processes, ": "+why+"\n")
-	var trace struct{ TraceEvents []traceEvent }
-	require.NoError(t, json.Unmarshal([]byte(read("trace.json")), &trace))
 	assert.Contains(t, read("report.html"), why)
 	for _, kind := range podKinds {
 		ready := "YOI-READY\t" + kind.name + "\t"
@@ -206,9 +204,6 @@ func assertEvidence(t *testing.T, line, why string) {
 			assert.Regexp(t, `(?m)^\d+  `+cmp.Or(state, "S")+` \(.* --pod `+kind.name+`$`, processes)
 		} // the kernel ends stopped processes whose parent has died (setpgid(2)), before anybody looks
 		assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  `+kind.name+": ", timelines)
-		assert.True(t, slices.ContainsFunc(trace.TraceEvents, func(e traceEvent) bool {
-			return e.Phase == "M" && strings.HasPrefix(fmt.Sprint(e.Args["name"]), kind.name+" (process ")
-		}), kind.name)
 	}
 	assert.Regexp(t, `(?m)^    thread \d+ \(.*\): S \(sleeping\)`, processes)
 }
@@ -230,10 +225,11 @@ func TestWatchdogIsSmallAndHoldsNothing(t *testing.T) {
 	StartPod(t, Config{})
 	b, err := makeBinary()
 	require.NoError(t, err)
-	session, err := syscall.Getpgid(b.watchdog)
+	pid, _ := b.Process()
+	session, err := syscall.Getpgid(pid)
 	require.NoError(t, err)
-	assert.Equal(t, b.watchdog, session, "it leads its own group")
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", b.watchdog))
+	assert.Equal(t, pid, session, "it leads its own group")
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	require.NoError(t, err)
 	for _, fd := range fds {
 		target, _ := os.Readlink(fd)
@@ -242,7 +238,7 @@ func TestWatchdogIsSmallAndHoldsNothing(t *testing.T) {
 		}
 		assert.True(t, target == "/dev/null" || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "pipe:"), "%s is %s", fd, target)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.watchdog))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	require.NoError(t, err)
 	for _, line := range strings.Split(string(status), "\n") {
 		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "RssAnon") {
@@ -349,10 +345,11 @@ func TestTestBinaryThatAPodStarts(t *testing.T) {
 			StartPod(t, Config{})
 		})
 		StartPod(t, Config{})
-		watchdog, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", thisBinary.watchdog))
+		pid, _ := thisBinary.Process()
+		watchdog, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		require.NoError(t, err)
 		assert.NotContains(t, string(watchdog), proc.MarkEnv, "the pod's harness would kill it before its work")
-		require.NoError(t, os.RemoveAll(thisBinary.root), "as what tidies a temporary directory may")
+		require.NoError(t, os.RemoveAll(thisBinary.Root), "as what tidies a temporary directory may")
 		t.Run("last", func(t *testing.T) { StartPod(t, Config{}) })
 		return
 	}
@@ -369,17 +366,17 @@ func TestHidingPodDoesNotOutliveTheTestBinary(t *testing.T) {
 	if name := os.Getenv(endEnv); name != "" {
 		kind, word, _ := strings.Cut(name, ":")
 		RuntimeDir(t)
-		fmt.Println("root", thisBinary.root)
+		fmt.Println("root", thisBinary.Root)
 		fmt.Println("begin")
 		for i := 0; ; i++ {
 			pod := StartPod(t, hiding(t, kind, fmt.Sprint(word, "-", i)))
 			if kind == "leaderless" {
 				// What is told later is taken later.
-				self := proc.Of(os.Getpid())
-				held := func(n int) func() bool { return func() bool { return pidfds(t, thisBinary.watchdog) == n } }
-				thisBinary.tell("%c%d %d 0", isLaunched, self.PID, self.Start)
+				watchdog, _ := thisBinary.Process()
+				held := func(n int) func() bool { return func() bool { return pidfds(t, watchdog) == n } }
+				other := thisBinary.Launched(startSleeper(t, 0).Process.Pid, 0)
 				require.Eventually(t, held(i+2), 10*time.Second, time.Millisecond)
-				thisBinary.tell("%c%d %d", isLetGo, self.PID, self.Start)
+				thisBinary.LetGo(other)
 				require.Eventually(t, held(i+1), 10*time.Second, time.Millisecond)
 				pod.Dial()
 				_, _ = pod.TryWait(time.Minute)
@@ -470,21 +467,20 @@ func waitForLine(t *testing.T, lines <-chan string, word string) string {
 	}
 }
 
+const watchdogs = watchdog.MaxRestarts
+
 func TestKilledWatchdogIsReplaced(t *testing.T) {
 	if word := os.Getenv(endEnv); word != "" {
 		StartPod(t, hiding(t, "hidden", word))
-		fmt.Println("root", thisBinary.root)
+		fmt.Println("root", thisBinary.Root)
 		kills, err := strconv.Atoi(os.Getenv("KILLS"))
 		require.NoError(t, err)
 		for range kills {
-			thisBinary.mu.Lock()
-			watchdog := thisBinary.watchdog
-			thisBinary.mu.Unlock()
+			watchdog, _ := thisBinary.Process()
 			require.NoError(t, unix.Kill(watchdog, unix.SIGKILL))
 			require.Eventually(t, func() bool {
-				thisBinary.mu.Lock()
-				defer thisBinary.mu.Unlock()
-				return thisBinary.watchdog != watchdog || thisBinary.restarts > maxRestarts
+				pid, restarts := thisBinary.Process()
+				return pid != watchdog || restarts > watchdogs
 			}, 10*time.Second, time.Millisecond)
 		}
 		StartPod(t, hiding(t, "hidden", word+"-2"))
@@ -506,7 +502,7 @@ func TestKilledWatchdogIsReplaced(t *testing.T) {
 	t.Run("a few times", func(t *testing.T) {
 		t.Parallel()
 		word := uuid.NewString()
-		cmd, lines := startHelper(t, "TestKilledWatchdogIsReplaced", word, fmt.Sprint("KILLS=", maxRestarts+1))
+		cmd, lines := startHelper(t, "TestKilledWatchdogIsReplaced", word, fmt.Sprint("KILLS=", watchdogs+1))
 		root := strings.TrimPrefix(waitForLine(t, lines, "root "), "root ")
 		t.Cleanup(func() { os.RemoveAll(root) })
 		waitForLine(t, lines, "harness: the watchdog (process")
@@ -517,26 +513,6 @@ func TestKilledWatchdogIsReplaced(t *testing.T) {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	})
-}
-
-// startWatchdog starts a watchdog as a test binary does, and returns its process
-// and what that tells it with.
-func startWatchdog(t *testing.T) (*exec.Cmd, *binary) {
-	t.Helper()
-	root := filepath.Join(t.TempDir(), "root")
-	require.NoError(t, os.Mkdir(root, 0o700))
-	cmd := exec.Command(os.Args[0], watchdogArg, uuid.NewString(), root, t.TempDir())
-	r, w, err := os.Pipe()
-	require.NoError(t, err)
-	defer r.Close()
-	cmd.Stdin = r
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		w.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	return cmd, &binary{pipe: w, pods: map[proc.ID]syscall.Signal{}, places: map[int]string{}}
 }
 
 // hasEnded waits for the end of a child of the test, and reports whether it came.
@@ -553,111 +529,17 @@ func hasEnded(t *testing.T, cmd *exec.Cmd, within time.Duration) bool {
 	}
 }
 
-func TestWatchdogHitsNobodyElse(t *testing.T) {
-	t.Parallel()
-	watchdog, b := startWatchdog(t)
-	pods := map[string]*exec.Cmd{}
-	for _, name := range []string{"told", "ended", "let go", "never told"} {
-		pods[name] = startSleeper(t, 0)
-	}
-	member := startSleeper(t, pods["told"].Process.Pid)
-	orphan := startSleeper(t, pods["ended"].Process.Pid)
-	told := map[string]proc.ID{}
-	for _, name := range []string{"told", "ended", "let go"} {
-		b.starting()
-		told[name] = b.launched(pods[name].Process.Pid, 0)
-	}
-	b.letGo(told["let go"])
-	b.letGo(told["let go"])
-	b.letGo(proc.ID{PID: told["told"].PID, Start: told["told"].Start - 1}) // an earlier one of that number
-	require.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 2 }, 10*time.Second, time.Millisecond)
-	require.NoError(t, pods["ended"].Process.Kill())
-	require.True(t, hasEnded(t, pods["ended"], 10*time.Second))
-	b.pipe.Close()
-	assert.True(t, hasEnded(t, watchdog, 10*time.Second))
-	assert.True(t, hasEnded(t, pods["told"], 10*time.Second))
-	assert.True(t, hasEnded(t, member, 10*time.Second), "the whole group")
-	assert.True(t, hasEnded(t, orphan, 10*time.Second), "also of a pod that has ended")
-	for _, name := range []string{"let go", "never told"} {
-		assert.False(t, proc.Ended(pods[name].Process.Pid), name)
-	}
-}
-
-func TestWatchdogHoldsOnePidfdForEachPod(t *testing.T) {
-	t.Parallel()
-	watchdog, b := startWatchdog(t)
-	for range 50 {
-		pod := startSleeper(t, 0)
-		b.starting()
-		told := b.launched(pod.Process.Pid, 0)
-		b.letGo(told)
-		require.NoError(t, pod.Process.Kill())
-	}
-	pod := b.launched(startSleeper(t, 0).Process.Pid, 0)
-	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 1 }, 10*time.Second, time.Millisecond)
-	b.letGo(pod)
-	assert.Eventually(t, func() bool { return pidfds(t, watchdog.Process.Pid) == 0 }, 10*time.Second, time.Millisecond)
-}
-
-func TestStoppedWatchdogDoesNotHoldUpAStart(t *testing.T) {
-	t.Parallel()
-	watchdog, b := startWatchdog(t)
-	require.NoError(t, watchdog.Process.Signal(syscall.SIGSTOP))
-	begin := time.Now()
-	for time.Since(begin) < 500*time.Millisecond { // until the socket is full
-		b.starting()
-	}
-	b.starting()
-	assert.Less(t, time.Since(begin), 10*time.Second)
-}
-
-func TestWhatTheWatchdogNotes(t *testing.T) {
-	t.Parallel()
-	w := newWatched()
-	self := proc.Of(os.Getpid())
-	line := func(what string, id proc.ID) string { return fmt.Sprint(what, id.PID, " ", id.Start) }
-	w.note("")
-	w.note("+0 0 0") // of a start that an earlier watchdog has seen begin
-	w.note("*0 7")
-	w.note("*0 8")
-	assert.Equal(t, 2, w.starts)
-	assert.Equal(t, int64(7), w.since)
-	w.note(line("+", proc.ID{PID: self.PID, Start: self.Start - 1}) + " 0")
-	assert.Empty(t, w.pods, "its number was given away")
-	w.note(line("+", self) + " 3")
-	require.Len(t, w.pods, 1)
-	assert.Equal(t, syscall.SIGQUIT, w.pods[self].dump)
-	w.note(line("-", self))
-	assert.Empty(t, w.pods)
-	w.note("*0 10")
-	assert.Equal(t, 1, w.starts)
-	assert.Equal(t, int64(10), w.since)
-	w.note(`@7 "/a \"b\""`)
-	assert.Equal(t, map[int]string{7: `/a "b"`}, w.places)
-}
-
 func TestPodIsLetGoAfterItsTeardown(t *testing.T) {
 	t.Parallel()
-	b, err := makeBinary()
-	require.NoError(t, err)
-	knows := func(pid int) bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for p := range b.pods {
-			if p.PID == pid {
-				return true
-			}
-		}
-		return false
-	}
 	pod := StartPod(t, Config{})
-	assert.True(t, knows(pod.PID))
+	id := proc.Of(pod.PID)
+	assert.True(t, thisBinary.Knows(id))
 	require.NoError(t, pod.Stop())
-	assert.False(t, knows(pod.PID))
-	_, err = TryStartPod(t, Config{Command: FakePod("early-exit")})
+	assert.False(t, thisBinary.Knows(id))
+	_, err := TryStartPod(t, Config{Command: FakePod("early-exit")})
 	var e *spawn.Error
 	require.ErrorAs(t, err, &e)
-	assert.False(t, knows(e.PID))
+	assert.NotZero(t, e.PID)
 }
 
 // TestWhatTheWatchdogIsTold: each start that begins is launched or not, and each
@@ -670,7 +552,7 @@ func TestWhatTheWatchdogIsTold(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
-	box.binary = &binary{pipe: w, pods: map[proc.ID]syscall.Signal{}, places: map[int]string{}}
+	box.binary = &binary{Parent: watchdog.To(w)}
 	_, err = TryStartPod(tb, Config{Command: spawn.Command{Program: "/nowhere"}})
 	require.Error(t, err)
 	_, err = TryStartPod(tb, Config{Command: FakePod("never-ready"), ReadyTimeout: 100 * time.Millisecond})
@@ -773,18 +655,17 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 		c := StartClient(t, ClientConfig{Program: "/bin/sh", Args: []string{"-c", "echo hello; exec sleep 1000"}})
 		c.WaitOutput("hello", 10*time.Second)
 		alpha.Dial()
-		<-time.After(2 * apartNoted)
+		<-time.After(2 * evidence.ApartNoted)
 		stderr, err := os.OpenFile(alpha.LogPath, os.O_WRONLY|os.O_APPEND, 0)
 		require.NoError(t, err)
 		fmt.Fprintln(stderr, "later")
 		alpha.WaitLog("later", 10*time.Second)
 		if os.Getenv("KILLS") != "" {
-			watchdog := thisBinary.watchdog
+			watchdog, _ := thisBinary.Process()
 			require.NoError(t, unix.Kill(watchdog, unix.SIGKILL))
 			require.Eventually(t, func() bool {
-				thisBinary.mu.Lock()
-				defer thisBinary.mu.Unlock()
-				return thisBinary.watchdog != watchdog
+				pid, _ := thisBinary.Process()
+				return pid != watchdog
 			}, 10*time.Second, time.Millisecond)
 		}
 		t.Run("passed", func(t *testing.T) { StartPod(t, Config{}) })
@@ -818,7 +699,6 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 			assert.Regexp(t, phases+`alpha\.2: \S+ms connect, \S+ms SIGQUIT, \S+ms it has ended, how is not known$`, timelines)
 			assert.Regexp(t, `  hangs: pod did not become ready within 100ms, waiting for the ready line`, timelines)
 			assert.Regexp(t, `  client-4.stdout: \S+ms it still ran`, timelines)
-			assert.Contains(t, read("trace.json"), `"name":"life"`)
 
 			processes := read("processes.txt")
 			assert.Regexp(t, `(?m)^\d+  S .* --pod alpha\n(    fd .*\n)+    thread \d+ `, processes)
@@ -837,7 +717,7 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 				*to, err = time.ParseDuration(found[1] + "s")
 				require.NoError(t, err)
 			}
-			assert.Greater(t, later-at, apartNoted, "the times of lines are roughly those")
+			assert.Greater(t, later-at, evidence.ApartNoted, "the times of lines are roughly those")
 			assert.Greater(t, quit, later, "what it was asked for came then")
 		})
 	}

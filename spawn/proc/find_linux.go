@@ -39,7 +39,7 @@ type list func() (pids []int, quiet func(gone bool) bool)
 func search(m Match, list list) []Process {
 	const (
 		rounds = 100 // where processes come and go all the time
-		unseen = 3   // of those in a row in which only others have come and gone
+		unseen = 10  // of those in a row in which only others have come and gone
 	)
 	looked := map[int]bool{}
 	found := map[int]Process{}

@@ -11,6 +11,7 @@ package proc
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -84,6 +85,20 @@ func Inheritable() (fds []int) {
 		}
 	}
 	return fds
+}
+
+// AwaitQuiet waits until processes have ended or the size of what they write has not
+// changed for a while, for at most d.
+func AwaitQuiet(pids []int, d time.Duration, size func() int64) {
+	const quiet = 100 * time.Millisecond
+	runs := func(pid int) bool { return !Ended(pid) }
+	begin := time.Now()
+	last := int64(-1)
+	for since := begin; slices.ContainsFunc(pids, runs) && time.Since(begin) < d && time.Since(since) < quiet; <-time.After(5 * time.Millisecond) {
+		if now := size(); now != last {
+			last, since = now, time.Now()
+		}
+	}
 }
 
 // parsePID reads the text of a file pid.

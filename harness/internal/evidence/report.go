@@ -1,4 +1,4 @@
-package harness
+package evidence
 
 import (
 	"bytes"
@@ -43,7 +43,7 @@ type page struct {
 
 // A row is a life in the picture.
 type row struct {
-	*life
+	*Life
 	Message string // if it failed
 	Files   []string
 	Bars    []bar
@@ -68,7 +68,7 @@ func (b bar) Took() string {
 
 // An event is one of a life, or a line of its log.
 type event struct {
-	*life
+	*Life
 	At         time.Duration
 	Kind, What string
 }
@@ -125,9 +125,9 @@ func advice(failed *spawn.Error, why string) string {
 		{"socket error", "", "Have it bind a socket of its own and listen on it before its ready line has the path."},
 		{"timed out", "socket", "It has announced its socket, but nobody answers there: have it bind and listen first, and then announce."},
 		{"timed out", "ready line", "It ran but did not say that it is ready: see below what its threads waited for (Config.DumpSignal has it tell more). If it is only slow, raise Config.ReadyTimeout."},
-		{whyFailed, "", "The output of go test has the message of the test; the log below has what its pods did until then."},
-		{whyLate, "", "It hangs: see below what the threads of its pods wait for, and in the output of go test where its goroutines stand."},
-		{whyEnded, "", "The output of go test has the panic or the last words. Where it has none, the test binary was killed, as when memory is short (dmesg) or a job is cancelled."},
+		{WhyFailed, "", "The output of go test has the message of the test; the log below has what its pods did until then."},
+		{WhyLate, "", "It hangs: see below what the threads of its pods wait for, and in the output of go test where its goroutines stand."},
+		{WhyEnded, "", "The output of go test has the panic or the last words. Where it has none, the test binary was killed, as when memory is short (dmesg) or a job is cancelled."},
 	} {
 		if failed.Verdict == a.verdict && (a.missing == "" || failed.Missing == a.missing) {
 			return a.text
@@ -138,7 +138,7 @@ func advice(failed *spawn.Error, why string) string {
 
 // writeReport writes what a person wants to see first, as a page that has a 16th of
 // the room.
-func (r *record) writeReport(w io.Writer) error {
+func (r *Record) writeReport(w io.Writer) error {
 	for most := 2048; ; most /= 2 {
 		var text bytes.Buffer
 		p, err := r.page(most)
@@ -151,7 +151,7 @@ func (r *record) writeReport(w io.Writer) error {
 
 // page returns the page with at most so many lines, as many events, and all else in
 // proportion.
-func (r *record) page(most int) (*page, error) {
+func (r *Record) page(most int) (*page, error) {
 	const perLine, perLife = 256, 8
 	some := *r
 	if half := most / perLife / 2; len(r.Lives) > 2*half {
@@ -175,7 +175,7 @@ func (r *record) page(most int) (*page, error) {
 			times = append(times, r.since(l.Stamps[i].At))
 		}
 	}
-	err := some.eachLine(int64(most*perLine), perLine, func(l *life, at time.Time, line string) error {
+	err := some.eachLine(int64(most*perLine), perLine, func(l *Life, at time.Time, line string) error {
 		if at.IsZero() {
 			at = l.Timeline.Start
 		}
@@ -191,7 +191,7 @@ func (r *record) page(most int) (*page, error) {
 }
 
 // processes returns the text of processes.txt.
-func (r *record) processes() ([]byte, error) {
+func (r *Record) processes() ([]byte, error) {
 	dir, err := safefile.OpenDir(r.dir)
 	if err != nil {
 		return nil, err
@@ -200,13 +200,13 @@ func (r *record) processes() ([]byte, error) {
 	return dir.ReadFile("processes.txt", 16<<20)
 }
 
-func (r *record) since(at time.Time) time.Duration { return at.Sub(r.start()) }
+func (r *Record) since(at time.Time) time.Duration { return at.Sub(r.start()) }
 
 func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
 
 // row returns the row of a life, with at most so many of its events.
-func (r *record) row(l *life, most int) *row {
-	row := &row{life: l, Message: l.message()}
+func (r *Record) row(l *Life, most int) *row {
+	row := &row{Life: l, Message: l.message()}
 	for _, file := range []string{l.fileName(), l.Name + ".dir", l.Name + ".txtar"} {
 		if _, err := os.Stat(filepath.Join(r.dir, file)); err == nil {
 			row.Files = append(row.Files, file)
@@ -239,7 +239,7 @@ func (r *record) row(l *life, most int) *row {
 		kind := "act"
 		if m.Last {
 			kind = "end"
-		} else if m.What == connected {
+		} else if m.What == Connected {
 			kind = "connect"
 		}
 		add(m.At, kind, m.What)

@@ -1,4 +1,4 @@
-package harness
+package evidence
 
 import (
 	"context"
@@ -20,13 +20,13 @@ import (
 
 // recordOf returns a record of so many lives, in which all that pods and users can
 // choose is this text, but for NUL and slashes in names. All but the last become ready.
-func recordOf(t *testing.T, lives int, text string) *record {
+func recordOf(t *testing.T, lives int, text string) *Record {
 	t.Helper()
 	start := time.Unix(1_700_000_000, 0)
-	r := &record{Test: text, Why: whyFailed, Until: start.Add(10 * time.Second), dir: t.TempDir(), most: 64 << 20}
-	name := (&evidence{names: map[string]int{}}).newName(text)
+	r := &Record{Test: text, Why: WhyFailed, Until: start.Add(10 * time.Second), dir: t.TempDir(), most: 64 << 20}
+	name := (&Collector{names: map[string]int{}}).newName(text)
 	for i := range lives {
-		l := &life{N: i, Name: fmt.Sprint(i, name), Pod: name, PID: 1000 + i, Log: filepath.Join(t.TempDir(), "log")}
+		l := &Life{N: i, Name: fmt.Sprint(i, name), Pod: name, PID: 1000 + i, Log: filepath.Join(t.TempDir(), "log")}
 		require.NoError(t, os.WriteFile(l.Log, []byte(strings.Repeat(text+"\n", 39)+strings.Repeat(text, 64<<10/len(text))+"\n"), 0o600))
 		var err error
 		l.file, err = os.Open(l.Log)
@@ -34,14 +34,14 @@ func recordOf(t *testing.T, lives int, text string) *record {
 		t.Cleanup(func() { l.file.Close() })
 		begin := start.Add(time.Duration(i) * 5 * time.Millisecond)
 		for k := range 40 {
-			l.Stamps = append(l.Stamps, stamp{At: begin.Add(time.Duration(4+k) * time.Millisecond), Size: int64((k + 1) * (len(text) + 1))})
+			l.Stamps = append(l.Stamps, Stamp{At: begin.Add(time.Duration(4+k) * time.Millisecond), Size: int64((k + 1) * (len(text) + 1))})
 		}
 		l.Timeline = spawn.Timeline{Start: begin, Launched: time.Millisecond, FirstLine: 5 * time.Millisecond}
 		if i < lives-1 {
 			l.Timeline.ReadyLine, l.Timeline.Connected = 6*time.Millisecond, 7*time.Millisecond
-			l.add(mark{"connect", begin.Add(50 * time.Millisecond), false})
-			l.add(mark{"SIGINT", begin.Add(10 * time.Second), false})
-			l.add(mark{text, begin.Add(10*time.Second + time.Millisecond), true})
+			l.add(Mark{"connect", begin.Add(50 * time.Millisecond), false})
+			l.add(Mark{"SIGINT", begin.Add(10 * time.Second), false})
+			l.add(Mark{text, begin.Add(10*time.Second + time.Millisecond), true})
 		} else {
 			l.Timeline.Ended = 9 * time.Second
 			l.Error = spawn.ErrTimeout.Error() + ": " + text + "\n\tlog: " + l.Log
@@ -60,9 +60,9 @@ var hostile = strings.Join([]string{
 	"\u2028", "\u202e", "\x00", "\x1b[2J", "\xff", "\t", "\r",
 }, " ")
 
-func reportOf(t *testing.T, r *record) string {
+func reportOf(t *testing.T, r *Record) string {
 	t.Helper()
-	r.write()
+	r.Write()
 	require.Empty(t, r.lost)
 	return readEvidence(t, r.dir, "report.html")
 }
@@ -133,26 +133,12 @@ func TestReportInABrowser(t *testing.T) {
 	}
 }
 
-func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
-	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
-	pod, err := TryStartPod(tb, Config{Name: "alpha"})
-	require.NoError(t, err)
-	assert.Panics(t, func() { pod.WaitLog("never <said>", time.Millisecond) })
-	tb.failed = true
-	tb.end()
-	page := readEvidence(t, tb.artifacts, "report.html")
-	message, rest, _ := strings.Cut(page, "</article>")
-	assert.Regexp(t, `<h3>alpha</h3>\n<pre>.*never &lt;said&gt;.*\n    pod: it still runs.*\n    log: alpha.log\n    last lines:\n        YOI-READY`, message)
-	assert.NotContains(t, rest, "<article")
-}
-
 func TestReportIsBounded(t *testing.T) {
 	t.Parallel()
 	r := recordOf(t, 60, hostile)
 	r.most = 1 << 20
 	for range 2 * maxMarks {
-		r.Lives[0].add(mark{"SIGHUP", r.Until, false})
+		r.Lives[0].add(Mark{"SIGHUP", r.Until, false})
 	}
 	page := reportOf(t, r)
 	assert.Less(t, len(page), 1<<20/16)

@@ -1,4 +1,4 @@
-package harness
+package evidence
 
 import (
 	"bufio"
@@ -31,8 +31,8 @@ type journal struct {
 // entry is a line: the record, of its lives those that have changed, and of their marks
 // and stamps those that are new.
 type entry struct {
-	record
-	Lives []*life
+	Record
+	Lives []*Life
 	All   bool // those that were there are, too
 }
 
@@ -48,7 +48,7 @@ func (j *journal) write(e entry) {
 }
 
 // keepLog keeps the log of a life.
-func (j *journal) keepLog(l *life, log *os.File) {
+func (j *journal) keepLog(l *Life, log *os.File) {
 	if dir, err := j.own(); err == nil {
 		_ = dir.LinkFile(log, strconv.Itoa(l.N))
 	}
@@ -76,21 +76,21 @@ const (
 
 // journaled is an entry as it is read: each life may be anything.
 type journaled struct {
-	record
+	Record
 	Lives []json.RawMessage
 	All   bool
 }
 
 // readJournal returns what the journal in an own directory has, with the logs open; nil =
 // nothing. Of the pods' files only those below box are opened.
-func readJournal(own *safefile.Dir, box string) *record {
+func readJournal(own *safefile.Dir, box string) *Record {
 	file, err := own.Open(journalFile)
 	if err != nil {
 		return nil
 	}
 	defer file.Close()
 	now := time.Now()
-	r := &record{}
+	r := &Record{}
 	lines := bufio.NewReaderSize(io.LimitReader(file, maxJournal), maxEntry)
 	for {
 		line, err := lines.ReadSlice('\n')
@@ -105,7 +105,7 @@ func readJournal(own *safefile.Dir, box string) *record {
 		}
 	}
 	r.box = box
-	var lives []*life
+	var lives []*Life
 	for _, l := range r.Lives {
 		if l.Name == "" {
 			continue // a number was passed over
@@ -126,7 +126,7 @@ func readJournal(own *safefile.Dir, box string) *record {
 }
 
 // take takes a line of a journal. What cannot be is left out.
-func (r *record) take(line []byte, now time.Time) {
+func (r *Record) take(line []byte, now time.Time) {
 	var e journaled
 	if json.Unmarshal(line, &e) != nil {
 		return
@@ -136,12 +136,12 @@ func (r *record) take(line []byte, now time.Time) {
 		r.Until = time.Time{}
 	}
 	for _, raw := range e.Lives[:min(len(e.Lives), maxLives)] {
-		l := new(life)
+		l := new(Life)
 		if json.Unmarshal(raw, l) != nil || !l.isPlausible(now) {
 			continue
 		}
 		for len(r.Lives) <= l.N {
-			r.Lives = append(r.Lives, &life{N: len(r.Lives)})
+			r.Lives = append(r.Lives, &Life{N: len(r.Lives)})
 		}
 		old := r.Lives[l.N]
 		if !e.All {
@@ -164,7 +164,7 @@ func isRecent(t, now time.Time) bool {
 }
 
 // isPlausible reports whether a life that was read can be one.
-func (l *life) isPlausible(now time.Time) bool {
+func (l *Life) isPlausible(now time.Time) bool {
 	ok := 0 <= l.N && l.N < maxLives && l.Name == nameOf(l.Name) && len(l.Name) > 0 && l.PID >= 0 && isRecent(l.Timeline.Start, now)
 	for _, d := range append(phases(l.Timeline), l.Timeout) {
 		ok = ok && 0 <= d && d < maxAge
@@ -182,7 +182,7 @@ func (l *life) isPlausible(now time.Time) bool {
 }
 
 // openDir opens the directory of a pod.
-func (r *record) openDir(l *life) (*safefile.Dir, error) {
+func (r *Record) openDir(l *Life) (*safefile.Dir, error) {
 	if r.box == "" {
 		return safefile.OpenDir(l.dir())
 	}
@@ -199,7 +199,7 @@ func (r *record) openDir(l *life) (*safefile.Dir, error) {
 }
 
 // openLog opens the log of a life in the directory of its pod; nil if that cannot be.
-func (r *record) openLog(l *life) *os.File {
+func (r *Record) openLog(l *Life) *os.File {
 	if l.Log == "" || !r.hasLatest(l) {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package harness
+package evidence
 
 import (
 	"bufio"
@@ -6,14 +6,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"example.com/podharness/fakepod/replay"
@@ -21,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// podLog is the captured log of one pod, which stays readable after it was
+// A Log is the captured log of one pod, which stays readable after it was
 // removed. The start reads it, and then follow.
-type podLog struct {
+type Log struct {
 	stream func(line string) // to the test; nil = nobody wants to know
 
 	mu      sync.Mutex
@@ -31,65 +28,42 @@ type podLog struct {
 	log     *podlog.Log // nil until the start has made it, and after the test
 	stamps  stamps
 	changed chan struct{} // closed when it grows; nil = nobody waits
-	window  stamp         // when what is not noted yet began to come, and where it ends
-	note    func(stamp)   // in the journal
+	window  Stamp         // when what is not noted yet began to come, and where it ends
+	note    func(Stamp)   // in the journal
 	said    int64         // what was there before the pod was asked to write what it does; 0 = it was not
 
 	stop      context.CancelFunc // of following
 	following sync.WaitGroup
 }
 
-// newPodLog returns the log of a pod that is about to be started. With go test
-// -v its lines are streamed to the test.
-func newPodLog(tb TB, pod string) *podLog {
-	l := &podLog{stop: func() {}, note: func(stamp) {}}
-	if !verbose(tb) {
-		return l
-	}
-	write := func(line string) { tb.Logf("%s", line) }
-	if t, ok := optional[interface{ Output() io.Writer }](tb); ok {
-		out := t.Output()
-		write = func(line string) { fmt.Fprintln(out, line) }
-	}
-	name := podlog.Printable(pod)
-	l.stream = func(line string) { write(name + ": " + podlog.Printable(line)) }
-	return l
+// NewLog returns the log of a pod that is about to be started, whose lines stream takes.
+func NewLog(stream func(line string)) *Log {
+	return &Log{stream: stream, stop: func() {}, note: func(Stamp) {}}
 }
 
-func verbose(tb TB) bool {
-	if t, ok := optional[interface{ Verbose() bool }](tb); ok {
-		return t.Verbose()
-	}
-	return testing.Testing() && flag.Parsed() && testing.Verbose() // which else panics
-}
+// Stream takes the lines as they come; nil = nobody does.
+func (l *Log) Stream() func(line string) { return l.stream }
 
-// attr notes where the evidence of a test is, for go test -json.
-func attr(tb TB, dir string) {
-	if t, ok := optional[interface{ Attr(key, value string) }](tb); ok {
-		t.Attr("evidence", dir)
-	}
-}
-
-// take takes over the log that a start has made, if it has.
-func (l *podLog) take(log *podlog.Log) {
+// Take takes over the log that a start has made, if it has.
+func (l *Log) Take(log *podlog.Log) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.log = log
 }
 
-// grown notes when the log had which size.
-func (l *podLog) grown(size int64) {
-	if window := l.add(stamp{At: time.Now(), Size: size}); window.Size > 0 {
+// Grown notes when the log had which size.
+func (l *Log) Grown(size int64) {
+	if window := l.add(Stamp{At: time.Now(), Size: size}); window.Size > 0 {
 		l.note(window)
 	}
 }
 
-// apartNoted is how fine the times in the journal are. When the last bytes came, the log
+// ApartNoted is how fine the times in the journal are. When the last bytes came, the log
 // itself tells.
-const apartNoted = 100 * time.Millisecond
+const ApartNoted = 100 * time.Millisecond
 
 // add returns what should be noted now; zero = nothing.
-func (l *podLog) add(s stamp) (window stamp) {
+func (l *Log) add(s Stamp) (window Stamp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stamps.add(s.At, s.Size)
@@ -97,32 +71,32 @@ func (l *podLog) add(s stamp) (window stamp) {
 		close(l.changed)
 		l.changed = nil
 	}
-	if l.window.Size > 0 && s.At.Sub(l.window.At) < apartNoted {
+	if l.window.Size > 0 && s.At.Sub(l.window.At) < ApartNoted {
 		l.window.Size = s.Size
-		return stamp{}
+		return Stamp{}
 	}
 	window, l.window = l.window, s
 	return window
 }
 
 // view returns the open log, nil if there is none, and when it grew.
-func (l *podLog) view() (*os.File, []stamp) {
-	file := l.file()
+func (l *Log) view() (*os.File, []Stamp) {
+	file := l.File()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return file, slices.Clone(l.stamps.at)
 }
 
-// keepTail has the tail end where the log ends now.
-func (l *podLog) keepTail() {
-	size := l.reader().Size()
+// KeepTail has the tail end where the log ends now.
+func (l *Log) KeepTail() {
+	size := l.Reader().Size()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said = size
 }
 
-// next returns a channel that is closed when the log has grown again.
-func (l *podLog) next() <-chan struct{} {
+// Next returns a channel that is closed when the log has grown again.
+func (l *Log) Next() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.changed == nil {
@@ -131,14 +105,14 @@ func (l *podLog) next() <-chan struct{} {
 	return l.changed
 }
 
-// capture takes a log that is there, and follows it.
-func (l *podLog) capture(file *os.File) {
-	l.take(podlog.Watch(file, l.grown))
-	l.follow()
+// Capture takes a log that is there, and follows it.
+func (l *Log) Capture(file *os.File) {
+	l.Take(podlog.Watch(file, l.Grown))
+	l.Follow()
 }
 
-// follow goes on where the start has stopped to read, until endFollowing.
-func (l *podLog) follow() {
+// Follow goes on where the start has stopped to read, until endFollowing.
+func (l *Log) Follow() {
 	if l.log == nil {
 		return
 	}
@@ -155,15 +129,16 @@ func (l *podLog) follow() {
 	}()
 }
 
-// endFollowing ends the stream and the record of the log's growth, after the
+// EndFollowing ends the stream and the record of the log's growth, after the
 // last byte that is there now.
-func (l *podLog) endFollowing() {
+func (l *Log) EndFollowing() {
 	l.stop()
 	l.following.Wait()
 }
 
-func (l *podLog) close() {
-	l.endFollowing()
+// Close ends the capture: the log is empty then.
+func (l *Log) Close() {
+	l.EndFollowing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.log != nil {
@@ -172,8 +147,8 @@ func (l *podLog) close() {
 	}
 }
 
-// file returns the open log; nil if there is none.
-func (l *podLog) file() *os.File {
+// File returns the open log; nil if there is none.
+func (l *Log) File() *os.File {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.log == nil {
@@ -182,16 +157,16 @@ func (l *podLog) file() *os.File {
 	return l.log.File()
 }
 
-// path returns where the log was made; "" if it was not.
-func (l *podLog) path() string {
-	if file := l.file(); file != nil {
+// Path returns where the log was made; "" if it was not.
+func (l *Log) Path() string {
+	if file := l.File(); file != nil {
 		return file.Name()
 	}
 	return ""
 }
 
 // is reports whether a file is this log.
-func (l *podLog) is(info os.FileInfo) bool {
+func (l *Log) is(info os.FileInfo) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.own == nil && l.log != nil {
@@ -200,14 +175,14 @@ func (l *podLog) is(info os.FileInfo) bool {
 	return l.own != nil && os.SameFile(l.own, info)
 }
 
-// text returns all of the log that is there now.
-func (l *podLog) text() string {
-	all, _ := io.ReadAll(l.reader())
+// Text returns all of the log that is there now.
+func (l *Log) Text() string {
+	all, _ := io.ReadAll(l.Reader())
 	return string(all)
 }
 
-// open returns the log opened once more: it outlives close.
-func (l *podLog) open() (*os.File, error) {
+// Open returns the log opened once more: it outlives close.
+func (l *Log) Open() (*os.File, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.log == nil {
@@ -218,11 +193,11 @@ func (l *podLog) open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), l.log.File().Name()), err
 }
 
-// reader returns the log from its start to where it ends now, however fast it
+// Reader returns the log from its start to where it ends now, however fast it
 // grows; nothing after close.
-func (l *podLog) reader() *io.SectionReader { return sectionOf(l.file()) }
+func (l *Log) Reader() *io.SectionReader { return SectionOf(l.File()) }
 
-func sectionOf(log *os.File) *io.SectionReader {
+func SectionOf(log *os.File) *io.SectionReader {
 	if log != nil {
 		if info, err := log.Stat(); err == nil {
 			return io.NewSectionReader(log, 0, info.Size())
@@ -231,9 +206,9 @@ func sectionOf(log *os.File) *io.SectionReader {
 	return io.NewSectionReader(strings.NewReader(""), 0, 0)
 }
 
-// end returns where the last whole line ends.
-func (l *podLog) end() int64 {
-	log := l.reader()
+// End returns where the last whole line ends.
+func (l *Log) End() int64 {
+	log := l.Reader()
 	buf := make([]byte, 4<<10)
 	for end := log.Size(); end > 0; {
 		begin := max(0, end-int64(len(buf)))
@@ -246,11 +221,11 @@ func (l *podLog) end() int64 {
 	return 0
 }
 
-// tail returns the last lines of the log for a message, an unfinished one
+// Tail returns the last lines of the log for a message, an unfinished one
 // included.
-func (l *podLog) tail() string {
+func (l *Log) Tail() string {
 	const most, size = 8, 8 << 10
-	log := l.reader()
+	log := l.Reader()
 	l.mu.Lock()
 	if l.said > 0 {
 		log = io.NewSectionReader(log, 0, min(l.said, log.Size()))
@@ -285,7 +260,7 @@ func newLineReader(log io.Reader) *lineReader {
 	return &lineReader{Reader: bufio.NewReaderSize(log, 64<<10)}
 }
 
-// next returns the next line as people see it, cut at 64 KiB. The last one may be
+// Next returns the next line as people see it, cut at 64 KiB. The last one may be
 // unfinished; then comes io.EOF.
 func (r *lineReader) next() (string, error) {
 	part, err := r.ReadSlice('\n')
@@ -306,11 +281,11 @@ func (r *lineReader) next() (string, error) {
 
 // stamps tells when a log grew: the bytes before size were there at that time.
 type stamps struct {
-	at    []stamp
+	at    []Stamp
 	apart time.Duration // what comes sooner after the last stamp shares it
 }
 
-type stamp = replay.Growth
+type Stamp = replay.Growth
 
 // maxStamps bounds the record of one log. Beyond it every other stamp is
 // dropped, and the times are half as fine.
@@ -331,12 +306,12 @@ func (s *stamps) add(now time.Time, size int64) {
 		s.at = s.at[:maxStamps/2]
 		s.apart = max(2*s.apart, time.Millisecond)
 	}
-	s.at = append(s.at, stamp{At: now, Size: size})
+	s.at = append(s.at, Stamp{At: now, Size: size})
 }
 
 // of returns when the byte before offset was there.
 func (s *stamps) of(offset int64) time.Time {
-	i, _ := slices.BinarySearchFunc(s.at, offset, func(at stamp, offset int64) int { return cmp.Compare(at.Size, offset) })
+	i, _ := slices.BinarySearchFunc(s.at, offset, func(at Stamp, offset int64) int { return cmp.Compare(at.Size, offset) })
 	if len(s.at) == 0 {
 		return time.Time{}
 	}

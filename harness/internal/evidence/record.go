@@ -1,10 +1,9 @@
-package harness
+package evidence
 
 import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,13 +28,13 @@ import (
 
 // A record is what the evidence of one test is made of. The test binary fills it, and
 // keeps a journal of it, so that the watchdog can write the same files.
-type record struct {
+type Record struct {
 	Test  string    // its name
 	Why   string    // it is written
 	Until time.Time // the snapshot was taken; zero = it was not
 
 	// The journal does not have these: a pod may have written in that.
-	Lives []*life `json:"-"`
+	Lives []*Life `json:"-"`
 	mark  string  // of its processes
 	box   string  // the sandbox; "" = it is not a journal that is read
 	base  string  // where a directory for the evidence is made
@@ -49,7 +48,7 @@ type record struct {
 
 // A life is what is known of one start of a pod and of what came of it, or of one
 // output of a client.
-type life struct {
+type Life struct {
 	N        int    // counts those of a test
 	Name     string // the pod's, with a number where that is taken, or the output's
 	Pod      string // its name; "" = this is an output of a client
@@ -65,29 +64,29 @@ type life struct {
 	Hung        string          // what lived when it did not
 	Timeout     time.Duration   // that the start had
 	Socket      []replay.Moment `json:",omitempty"` // what was found at the announced path
-	Marks       []mark          // what came after the start
-	Stamps      []stamp         // of the log, in the order of time
+	Marks       []Mark          // what came after the start
+	Stamps      []Stamp         // of the log, in the order of time
 
 	file *os.File // the log; nil = there is none, or it is lost
 }
 
 // A mark is something that happened to a pod or that was done to it.
-type mark struct {
+type Mark struct {
 	What string
 	At   time.Time
 	Last bool // it is the pod's end
 }
 
-// connected is the mark of a connection that the test has made.
-const connected = "connect"
+// Connected is the mark of a connection that the test has made.
+const Connected = "connect"
 
 // asks reports whether it may have brought the pod's end about.
-func (m mark) asks() bool { return !m.Last && m.What != connected }
+func (m Mark) asks() bool { return !m.Last && m.What != Connected }
 
 // maxMarks bounds the marks of one life: beyond it those in the middle are dropped.
 const maxMarks = 200
 
-func (l *life) add(m mark) {
+func (l *Life) add(m Mark) {
 	if len(l.Marks) == maxMarks {
 		l.Marks = slices.Delete(l.Marks, maxMarks/2, maxMarks/2+1)
 	}
@@ -95,7 +94,7 @@ func (l *life) add(m mark) {
 }
 
 // last returns the last mark; zero = there is none.
-func (l *life) last() (m mark) {
+func (l *Life) last() (m Mark) {
 	if n := len(l.Marks); n > 0 {
 		m = l.Marks[n-1]
 	}
@@ -103,25 +102,25 @@ func (l *life) last() (m mark) {
 }
 
 // end returns when the life was over, and how; "" = as far as is known it went on.
-func (l *life) end(until time.Time) (at time.Time, how string) {
+func (l *Life) end(until time.Time) (at time.Time, how string) {
 	if l.Timeline.Ended > 0 {
 		return l.Timeline.Start.Add(l.Timeline.Ended), "failed"
 	}
-	if i := slices.IndexFunc(l.Marks, func(m mark) bool { return m.Last }); i >= 0 {
+	if i := slices.IndexFunc(l.Marks, func(m Mark) bool { return m.Last }); i >= 0 {
 		return l.Marks[i].At, l.Marks[i].What
 	}
 	return until, ""
 }
 
 // dir is the pod directory; "" = none was made.
-func (l *life) dir() string {
+func (l *Life) dir() string {
 	// Not filepath.Dir, which would remove a .. behind a symbolic link.
 	return l.Log[:max(0, strings.LastIndexByte(l.Log, '/'))]
 }
 
 // message returns what has failed, with the name that the log has here; "" = nothing
 // that is known.
-func (l *life) message() string {
+func (l *Life) message() string {
 	text := cmp.Or(l.Error, l.Failure)
 	if l.Log == "" {
 		return text
@@ -129,7 +128,7 @@ func (l *life) message() string {
 	return strings.ReplaceAll(text, l.Log, l.fileName())
 }
 
-func (l *life) fileName() string {
+func (l *Life) fileName() string {
 	if l.Pod == "" {
 		return l.Name
 	}
@@ -138,13 +137,13 @@ func (l *life) fileName() string {
 
 // Why evidence is written.
 const (
-	whyFailed = "the test failed"
-	whyLate   = "it was still running shortly before its deadline"
-	whyEnded  = "the test binary ended while it ran"
+	WhyFailed = "the test failed"
+	WhyLate   = "it was still running shortly before its deadline"
+	WhyEnded  = "the test binary ended while it ran"
 )
 
-// maxEvidence is how many bytes the evidence of a test may have.
-func maxEvidence() (int64, error) {
+// MaxBytes is how many bytes the evidence of a test may have.
+func MaxBytes() (int64, error) {
 	const name, usual, most = "PODHARNESS_ARTIFACTS_MAX", 64, 1 << 20
 	text := os.Getenv(name)
 	if text == "" {
@@ -165,7 +164,7 @@ const keptDirs = 20
 const dirTime = "20060102T150405.000"
 
 // makeDir chooses where the evidence goes.
-func (r *record) makeDir() (err error) {
+func (r *Record) makeDir() (err error) {
 	if r.dir != "" {
 		return nil
 	}
@@ -176,7 +175,7 @@ func (r *record) makeDir() (err error) {
 	if err := os.MkdirAll(r.base, 0o777); err != nil {
 		return err
 	}
-	name := safeName(r.Test)
+	name := SafeName(r.Test)
 	name = "podharness-" + name[:min(len(name), longestName)] + "-" + time.Now().Format(dirTime)
 	for n := 1; ; n++ {
 		dir := filepath.Join(r.base, name)
@@ -243,7 +242,7 @@ func earlier(a, b time.Time) time.Time {
 var dirName = regexp.MustCompile(`^podharness-.+-(\d{8}T\d{6}\.\d{3})(?:-\d+)?$`)
 
 // removeOld removes all but the newest of what tests have left that failed before a time.
-func (r *record) removeOld(began time.Time) {
+func (r *Record) removeOld(began time.Time) {
 	if !r.few {
 		return
 	}
@@ -274,10 +273,10 @@ func (r *record) removeOld(began time.Time) {
 
 // freeze writes down what lives: the description of the processes is of now, or of a
 // moment ago.
-func (r *record) freeze(why, processes string, now time.Time) {
+func (r *Record) freeze(why, processes string, now time.Time) {
 	r.Why, r.Until = why, now
 	if err := r.makeDir(); err != nil {
-		r.lost = append(r.lost, printableErrors(err)...)
+		r.lost = append(r.lost, PrintableErrors(err)...)
 		return
 	}
 	var text strings.Builder
@@ -302,19 +301,19 @@ func (r *record) freeze(why, processes string, now time.Time) {
 }
 
 // hasLatest reports whether a life is the latest at the path of its log.
-func (r *record) hasLatest(l *life) bool {
-	return !slices.ContainsFunc(r.Lives[l.N+1:], func(later *life) bool { return later.Log == l.Log })
+func (r *Record) hasLatest(l *Life) bool {
+	return !slices.ContainsFunc(r.Lives[l.N+1:], func(later *Life) bool { return later.Log == l.Log })
 }
 
 // keepStatusFiles keeps the small files of a pod directory, but not the log.
-func (r *record) keepStatusFiles(l *life, room *int64) {
+func (r *Record) keepStatusFiles(l *Life, room *int64) {
 	const most, largest = 20, 64 << 10
 	dir, err := r.openDir(l)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	if err != nil {
-		r.lost = append(r.lost, printableErrors(err)...)
+		r.lost = append(r.lost, PrintableErrors(err)...)
 		return
 	}
 	defer dir.Close()
@@ -338,11 +337,11 @@ func (r *record) keepStatusFiles(l *life, room *int64) {
 		r.wrote = append(r.wrote, to)
 	}
 	if err != nil {
-		r.lost = append(r.lost, printableErrors(err)...)
+		r.lost = append(r.lost, PrintableErrors(err)...)
 	}
 }
 
-func (r *record) keep(dir, name string, text []byte) error {
+func (r *Record) keep(dir, name string, text []byte) error {
 	if err := os.MkdirAll(filepath.Join(r.dir, dir), 0o700); err != nil {
 		return err
 	}
@@ -353,9 +352,9 @@ func (r *record) keep(dir, name string, text []byte) error {
 	return errors.Join(second(file.Write(text)), file.Close())
 }
 
-// write writes all other files. Logs may have half of the room, and what is made of
+// Write writes all other files. Logs may have half of the room, and what is made of
 // them has the rest.
-func (r *record) write() {
+func (r *Record) Write() {
 	if r.dir == "" {
 		return
 	}
@@ -370,21 +369,20 @@ func (r *record) write() {
 	}
 	r.file("merged.log", r.writeMerged)
 	r.file("timelines.txt", r.writeTimelines)
-	r.file("trace.json", r.writeTrace)
 	r.file("report.html", r.writeReport)
 }
 
 func second[T any](_ T, err error) error { return err }
 
 // create makes one file. What had its name before is not written to: it may be a link.
-func (r *record) create(name string) (*os.File, error) {
+func (r *Record) create(name string) (*os.File, error) {
 	path := filepath.Join(r.dir, name)
 	_ = os.Remove(path)
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // file writes one file; what cannot be written is lost.
-func (r *record) file(name string, to func(io.Writer) error) {
+func (r *Record) file(name string, to func(io.Writer) error) {
 	file, err := r.create(name)
 	if err == nil {
 		r.wrote = append(r.wrote, name)
@@ -392,12 +390,12 @@ func (r *record) file(name string, to func(io.Writer) error) {
 		err = errors.Join(to(buffered), buffered.Flush(), file.Close())
 	}
 	if err != nil {
-		r.lost = append(r.lost, printableErrors(err)...)
+		r.lost = append(r.lost, PrintableErrors(err)...)
 	}
 }
 
 // discard removes what was written.
-func (r *record) discard() {
+func (r *Record) discard() {
 	for _, name := range r.wrote {
 		_ = os.RemoveAll(filepath.Join(r.dir, name))
 	}
@@ -416,11 +414,11 @@ type excerpt struct {
 // excerpts returns an excerpt of each log, so that all together cost at most so much:
 // their bytes, and something for each line. What the small ones do not need, the
 // large ones have.
-func (r *record) excerpts(most, perLine int64) []excerpt {
+func (r *Record) excerpts(most, perLine int64) []excerpt {
 	all := make([]excerpt, len(r.Lives))
 	costs := make([]int64, len(r.Lives))
 	for i, l := range r.Lives {
-		all[i] = excerptOf(sectionOf(l.file), most)
+		all[i] = excerptOf(SectionOf(l.file), most)
 		costs[i] = all[i].cost(perLine)
 	}
 	slices.Sort(costs)
@@ -432,7 +430,7 @@ func (r *record) excerpts(most, perLine int64) []excerpt {
 	for i, l := range r.Lives {
 		for cost := all[i].cost(perLine); cost > share; cost = all[i].cost(perLine) {
 			part := float64(share) / float64(cost)
-			all[i] = excerptOf(sectionOf(l.file), int64(part*float64(all[i].cost(0))))
+			all[i] = excerptOf(SectionOf(l.file), int64(part*float64(all[i].cost(0))))
 		}
 	}
 	return all
@@ -472,7 +470,7 @@ func (e excerpt) note() string {
 	return fmt.Sprintf("[podharness: %d bytes are left out here]", e.left)
 }
 
-func (e excerpt) copy(w io.Writer, l *life) error {
+func (e excerpt) copy(w io.Writer, l *Life) error {
 	if l.Log != "" && l.file == nil {
 		return second(io.WriteString(w, "[podharness: the log is lost]\n"))
 	}
@@ -485,13 +483,13 @@ func (e excerpt) copy(w io.Writer, l *life) error {
 }
 
 // writeRecording writes a scenario that acts the life out again.
-func (l *life) writeRecording(w io.Writer) error {
-	log := sectionOf(l.file)
+func (l *Life) writeRecording(w io.Writer) error {
+	log := SectionOf(l.file)
 	recording := replay.Recording{
 		Pod: l.Pod, Timeout: l.Timeout, Timeline: l.Timeline, Failed: l.StartFailed, Error: l.Error, Socket: l.Socket,
 		Log: log, Size: log.Size(), Growth: l.Stamps, Dir: l.dir(),
 	}
-	if n := len(l.Marks); l.Error == "" && n > 0 && l.Marks[n-1].Last && !slices.ContainsFunc(l.Marks, mark.asks) {
+	if n := len(l.Marks); l.Error == "" && n > 0 && l.Marks[n-1].Last && !slices.ContainsFunc(l.Marks, Mark.asks) {
 		recording.End, recording.Ended = l.Marks[n-1].What, l.Marks[n-1].At
 	}
 	scenario, err := recording.Scenario()
@@ -499,11 +497,11 @@ func (l *life) writeRecording(w io.Writer) error {
 }
 
 // start is when the first life began: the clock of the evidence begins there.
-func (r *record) start() time.Time { return r.Lives[0].Timeline.Start }
+func (r *Record) start() time.Time { return r.Lives[0].Timeline.Start }
 
 // mergedLog is one of the logs that are merged.
 type mergedLog struct {
-	*life
+	*Life
 	excerpt
 	lines *lineReader
 	line  string // the next one
@@ -526,10 +524,10 @@ func (m *mergedLog) advance() {
 
 // eachLine calls f with the lines of all logs, the beginning and the end of long
 // ones, in the order of time, until it returns an error.
-func (r *record) eachLine(most, perLine int64, f func(l *life, at time.Time, line string) error) error {
+func (r *Record) eachLine(most, perLine int64, f func(l *Life, at time.Time, line string) error) error {
 	var logs []*mergedLog
 	for i, e := range r.excerpts(most, perLine) {
-		m := &mergedLog{life: r.Lives[i], excerpt: e, lines: newLineReader(e.head)}
+		m := &mergedLog{Life: r.Lives[i], excerpt: e, lines: newLineReader(e.head)}
 		m.advance()
 		logs = append(logs, m)
 	}
@@ -545,7 +543,7 @@ func (r *record) eachLine(most, perLine int64, f func(l *life, at time.Time, lin
 		if first == nil {
 			return nil
 		}
-		if err := f(first.life, first.at, first.line); err != nil {
+		if err := f(first.Life, first.at, first.line); err != nil {
 			return err
 		}
 		first.advance()
@@ -553,9 +551,9 @@ func (r *record) eachLine(most, perLine int64, f func(l *life, at time.Time, lin
 }
 
 // writeMerged writes the logs on one clock.
-func (r *record) writeMerged(w io.Writer) error {
+func (r *Record) writeMerged(w io.Writer) error {
 	const perLine = 40 // the time and the name
-	return r.eachLine(r.most/8, perLine, func(l *life, at time.Time, line string) error {
+	return r.eachLine(r.most/8, perLine, func(l *Life, at time.Time, line string) error {
 		return second(fmt.Fprintf(w, "%+11.6f  %s  %s\n", at.Sub(r.start()).Seconds(), podlog.Printable(l.Name), line))
 	})
 }
@@ -569,7 +567,7 @@ func phases(t spawn.Timeline) []time.Duration {
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-func (r *record) writeTimelines(w io.Writer) error {
+func (r *Record) writeTimelines(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "begun\tlaunched\tfirst line\tready line\tconnected\tfailed\t  pod, and what came then\n")
 	for _, l := range r.Lives {
@@ -599,58 +597,14 @@ func (r *record) writeTimelines(w io.Writer) error {
 	return table.Flush()
 }
 
-// traceEvent is an event of the Trace Event Format, which Perfetto and
-// chrome://tracing read; times are in microseconds.
-type traceEvent struct {
-	Name     string         `json:"name"`
-	Phase    string         `json:"ph"`
-	Scope    string         `json:"s,omitempty"`
-	Time     float64        `json:"ts"`
-	Duration float64        `json:"dur,omitempty"`
-	Process  int            `json:"pid"`
-	Thread   int            `json:"tid"`
-	Args     map[string]any `json:"args,omitempty"`
-}
-
-// writeTrace writes the timelines as a trace: a row for each life, a span for each
-// step of its start and for the time after that, a mark for what came then.
-func (r *record) writeTrace(w io.Writer) error {
-	events := []traceEvent{{Name: "process_name", Phase: "M", Process: 1, Args: map[string]any{"name": r.Test}}}
-	for i, l := range r.Lives {
-		add := func(name, phase string, from, until time.Duration, args map[string]any) {
-			from += l.Timeline.Start.Sub(r.start())
-			until += l.Timeline.Start.Sub(r.start())
-			e := traceEvent{Name: name, Phase: phase, Time: 1000 * millis(from), Process: 1, Thread: i + 1, Args: args}
-			if phase == "X" {
-				e.Duration = 1000 * millis(until-from)
-			} else if phase == "i" {
-				e.Scope = "t"
-			}
-			events = append(events, e)
+// SafeName returns a name with what is unsafe in a path or a shell replaced.
+func SafeName(name string) string {
+	safe := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' {
+			return r
 		}
-		add("thread_name", "M", -l.Timeline.Start.Sub(r.start()), 0, map[string]any{"name": fmt.Sprintf("%s (process %d)", l.Name, l.PID)})
-		from := time.Duration(0)
-		for j, until := range phases(l.Timeline) {
-			if until == 0 {
-				continue
-			}
-			var args map[string]any
-			if phaseNames[j] == "failed" {
-				args = map[string]any{"error": l.message()}
-			}
-			if phaseNames[j] == "connect" && until > l.Timeout/2 && l.Timeout > 0 {
-				args = map[string]any{"close": fmt.Sprintf("more than half of the ready timeout of %v", l.Timeout)}
-			}
-			add(phaseNames[j], "X", from, until, args)
-			from = until
-		}
-		end, how := l.end(r.Until)
-		if until := end.Sub(l.Timeline.Start); from > 0 && until > from {
-			add("life", "X", from, until, map[string]any{"end": how})
-		}
-		for _, m := range l.Marks {
-			add(m.What, "i", m.At.Sub(l.Timeline.Start), 0, nil)
-		}
-	}
-	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events, "displayTimeUnit": "ms"})
+		return '-'
+	}, name)
+	// A name must not look like a flag, or be hidden.
+	return strings.TrimLeft(safe, "-.")
 }

@@ -1,4 +1,4 @@
-package harness
+package evidence
 
 import (
 	"errors"
@@ -9,9 +9,11 @@ import (
 // What a pod, a client or the name of a file brings into a message is escaped where it is
 // put there: it may have newlines, which those of the message itself could not be told from
 // later. Names go through podlog.Printable, errors of the system, which have paths, through
-// printableError.
+// PrintableError.
 
-// reworded is an error with another message.
+// Reworded returns an error with another message.
+func Reworded(text string, err error) error { return reworded{text, err} }
+
 type reworded struct {
 	text string
 	error
@@ -21,8 +23,8 @@ func (e reworded) Error() string { return e.text }
 
 func (e reworded) Unwrap() error { return e.error }
 
-// printableError returns an error whose message is one line that can be shown on a terminal.
-func printableError(err error) error {
+// PrintableError returns an error whose message is one line that can be shown on a terminal.
+func PrintableError(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -32,22 +34,13 @@ func printableError(err error) error {
 	return err
 }
 
-// printableErrors is printableError for each of the errors that were joined.
-func printableErrors(err error) (all []error) {
+// PrintableErrors is PrintableError for each of the errors that were joined.
+func PrintableErrors(err error) (all []error) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && err.Error() == errors.Join(joined.Unwrap()...).Error() {
 		for _, one := range joined.Unwrap() {
-			all = append(all, printableErrors(one)...)
+			all = append(all, PrintableErrors(one)...)
 		}
 		return all
 	}
-	return append(all, printableError(err))
+	return append(all, PrintableError(err))
 }
-
-// name is the pod's name in messages.
-func (p *Pod) name() string { return podlog.Printable(p.Name) }
-
-// name is the client's program in messages.
-func (c *Client) name() string { return podlog.Printable(c.cfg.Program) }
-
-// testName is the name of a test in messages.
-func testName(tb TB) string { return podlog.Printable(tb.Name()) }

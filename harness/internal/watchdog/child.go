@@ -1,19 +1,17 @@
-package harness
+package watchdog
 
 import (
 	"bufio"
-	"cmp"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
@@ -21,35 +19,45 @@ import (
 )
 
 // How long the watchdog takes at the most: to look at what lives, to kill what forks
-// faster than it is found, and to write evidence.
+// faster than it is found, and to write evidence; and how long it waits for what pods are
+// asked to write, and for the end of what it has killed.
 const (
 	lookTime     = 2 * time.Second
 	lastGrace    = 10 * time.Second
 	evidenceTime = time.Minute
+	dumpTime     = 500 * time.Millisecond
+	endTime      = 5 * time.Second
 )
 
-// runWatchdog is what the watchdog does. It waits for the end of the test binary, looks
+// run is what the watchdog does. It waits for the end of the test binary, looks
 // at what its pods have left, and ends that. Only then it reads what pods could have
 // written, to write the evidence of the tests that were cut short, and removes their
 // sandboxes.
-func runWatchdog(mark, root, base string) {
+func run(mark, root, base string) {
 	proc.CloseInherited()
 	debug.FreeOSMemory() // what the host's initialization used
 	w := newWatched()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		w.note(lines.Text())
 	}
-	seen, err := within(lookTime, func() lastLook { return w.look(mark) })
+	seen, err := within(lookTime, func() evidence.Seen { return w.look(mark) })
 	w.end(mark, root)
 	if err != nil {
-		seen = lastLook{at: time.Now(), unknown: err}
+		seen = evidence.Seen{At: time.Now(), Unknown: err}
 	}
-	evidence, err := within(evidenceTime, func() []*record { return w.cutShort(root, base, seen) })
-	told := sayWhere(evidence, err)
+	records, err := within(evidenceTime, func() []*evidence.Record {
+		own, err := safefile.OpenDir(filepath.Join(root, OwnDir))
+		if err != nil {
+			return nil
+		}
+		defer own.Close()
+		return evidence.CutShort(own, root, base, w.places, seen)
+	})
+	told := sayWhere(records, err)
 	deadline := time.Now().Add(evidenceTime)
-	for _, r := range evidence {
+	for _, r := range records {
 		// What cannot be written is missing there.
-		_, _ = within(time.Until(deadline), func() bool { r.write(); return true })
+		_, _ = within(time.Until(deadline), func() bool { r.Write(); return true })
 	}
 	told()
 	_ = safefile.RemoveAll(root)
@@ -85,14 +93,14 @@ func within[T any](d time.Duration, f func() T) (T, error) {
 // sayWhere names the evidence on the test binary's stderr, and lets go of that, for
 // the end of which go test waits: when the function that it returns is called, since
 // whoever goes on then may collect the evidence, but no later than in a second.
-func sayWhere(evidence []*record, lost error) (written func()) {
+func sayWhere(records []*evidence.Record, lost error) (written func()) {
 	var lines []string
-	for _, r := range evidence {
-		where := podlog.Printable(r.dir)
-		if r.dir == "" {
-			where = fmt.Sprintf("lost: %v", errors.Join(r.lost...))
+	for _, r := range records {
+		where, err := r.Where()
+		if err != nil || where == "" {
+			where = fmt.Sprintf("lost: %v", err)
 		}
-		lines = append(lines, fmt.Sprintf("harness: evidence of %s (%s): %s\n", podlog.Printable(r.Test), podlog.Printable(r.Why), where))
+		lines = append(lines, fmt.Sprintf("harness: evidence of %s (%s): %s\n", podlog.Printable(r.Test), podlog.Printable(r.Why), podlog.Printable(where)))
 	}
 	if lost != nil {
 		lines = append(lines, fmt.Sprintf("harness: the evidence of the tests that were cut short is lost: %v\n", lost))
@@ -102,7 +110,7 @@ func sayWhere(evidence []*record, lost error) (written func()) {
 	signal.Ignore(syscall.SIGPIPE) // nobody may read it any more
 	go func() {
 		defer close(said)
-		if len(evidence) > 0 {
+		if len(records) > 0 {
 			select {
 			case <-over:
 			case <-late:
@@ -128,7 +136,7 @@ type watched struct {
 	starts int            // whose process is not known yet
 	since  int64          // the begin of the first of those; 0 = there is none
 	places map[int]string // where the evidence of a sandbox is, or goes
-	shown  map[string]shownArgs
+	shown  map[string]evidence.Args
 }
 
 type heldPod struct {
@@ -137,7 +145,7 @@ type heldPod struct {
 }
 
 func newWatched() *watched {
-	return &watched{pods: map[proc.ID]heldPod{}, places: map[int]string{}, shown: map[string]shownArgs{}}
+	return &watched{pods: map[proc.ID]heldPod{}, places: map[int]string{}, shown: map[string]evidence.Args{}}
 }
 
 // note takes a line of the test binary.
@@ -155,9 +163,9 @@ func (w *watched) note(line string) {
 		return
 	}
 	if what == isShown {
-		var s shownArgs
+		var s evidence.Args
 		var mark string
-		if n, _ := fmt.Sscanf(text, "%t %q %q", &s.all, &s.nameFlag, &mark); n == 3 {
+		if n, _ := fmt.Sscanf(text, "%t %q %q", &s.All, &s.NameFlag, &mark); n == 3 {
 			w.shown[mark] = s
 		}
 		return
@@ -184,40 +192,28 @@ func (w *watched) note(line string) {
 	}
 }
 
-// lastLook is what lived when the test binary had ended.
-type lastLook struct {
-	at        time.Time
-	unknown   error             // why nothing else is known; nil = it is
-	processes map[string]string // descriptions, by the mark of the sandbox
-	ended     map[int]bool      // the pods that had ended, by process
-	before    map[int]stamp     // what the pods had written before they were asked to write what they do
-	asked     map[int]mark      // that they were
-}
-
 // look describes what lives, and has pods write what they do.
-func (w *watched) look(binary string) lastLook {
-	l := lastLook{at: time.Now(), processes: map[string]string{}, ended: map[int]bool{}, before: map[int]stamp{}, asked: map[int]mark{}}
+func (w *watched) look(binary string) evidence.Seen {
+	l := evidence.Seen{At: time.Now(), Processes: map[string]string{}, Ended: map[int]bool{}, Before: map[int]evidence.Stamp{}, Asked: map[int]evidence.Mark{}}
 	sandboxes := map[string][]proc.Process{}
 	for _, p := range proc.Find(proc.Match{Mark: binary}) {
 		number, _, _ := strings.Cut(strings.TrimPrefix(p.Mark, binary+"/"), "/")
 		sandboxes[number] = append(sandboxes[number], p)
 	}
 	for number, processes := range sandboxes {
-		var text strings.Builder
-		describe(&text, processes, func(p proc.Process) string { return w.shown[p.Mark].command(p.Args) })
-		l.processes[number] = text.String()
+		l.Processes[number] = evidence.Describe(processes, func(p proc.Process) string { return w.shown[p.Mark].Command(p.Args) })
 	}
 	var pids []int
 	for id, pod := range w.pods {
 		if stderr := proc.Stderr(id.PID); pod.dump != 0 && stderr != nil {
-			l.before[id.PID] = stamp{At: stderr.ModTime(), Size: stderr.Size()}
+			l.Before[id.PID] = evidence.Stamp{At: stderr.ModTime(), Size: stderr.Size()}
 		}
 		if pod.dump != 0 && pod.Signal(pod.dump) == nil {
-			l.asked[id.PID] = mark{What: unix.SignalName(pod.dump), At: time.Now()}
+			l.Asked[id.PID] = evidence.Mark{What: unix.SignalName(pod.dump), At: time.Now()}
 			pids = append(pids, id.PID)
 		}
 	}
-	awaitQuiet(pids, dumpGrace/4, func() (size int64) {
+	proc.AwaitQuiet(pids, dumpTime, func() (size int64) {
 		for _, pid := range pids {
 			if stderr := proc.Stderr(pid); stderr != nil {
 				size += stderr.Size()
@@ -227,7 +223,7 @@ func (w *watched) look(binary string) lastLook {
 	})
 	for id, pod := range w.pods {
 		// The handle tells only once the last thread has ended, too, which takes a moment longer.
-		l.ended[id.PID] = pod.Ended() || proc.Ended(id.PID)
+		l.Ended[id.PID] = pod.Ended() || proc.Ended(id.PID)
 	}
 	return l
 }
@@ -241,67 +237,5 @@ func (w *watched) end(mark, root string) {
 	}
 	logs, _ := filepath.EvalSymlinks(root) // as /proc has it
 	proc.Kill(proc.Match{Mark: mark, Logs: logs, OrphanSince: w.since}, time.Now().Add(lastGrace))
-	proc.AwaitEnds(handles, killGrace)
-}
-
-// cutShort returns the records of the tests that the end of the test binary has cut short,
-// as they were when it was seen what lives. All processes have ended.
-func (w *watched) cutShort(root, base string, seen lastLook) (evidence []*record) {
-	own, err := safefile.OpenDir(filepath.Join(root, ownDir))
-	if err != nil {
-		return nil
-	}
-	defer own.Close()
-	entries, _ := own.ReadDir(-1)
-	for _, entry := range entries {
-		sandbox, err := strconv.Atoi(entry.Name())
-		// What a TB of its own keeps below root goes with the sandboxes.
-		if err != nil || strings.HasPrefix(w.places[sandbox], root+"/") {
-			continue
-		}
-		dir, err := own.Dir(entry.Name())
-		if err != nil {
-			continue
-		}
-		r := readJournal(dir, filepath.Join(root, entry.Name()))
-		dir.Close()
-		if r != nil {
-			r.base, r.dir = base, w.places[sandbox]
-			evidence = append(evidence, r)
-		}
-	}
-	most, _ := maxEvidence()
-	for _, r := range evidence {
-		r.most = most / int64(len(evidence))
-		if r.Until.IsZero() || r.dir == "" {
-			processes := cmp.Or(seen.processes[filepath.Base(r.box)], "0 processes alive\n")
-			if seen.unknown != nil {
-				processes = fmt.Sprintf("which processes lived is not known: %v\n", seen.unknown)
-			}
-			r.freeze(whyEnded, processes, seen.at)
-		}
-		for _, l := range r.Lives {
-			l.complete(seen)
-		}
-	}
-	return evidence
-}
-
-// complete notes what the test binary did not come to.
-func (l *life) complete(seen lastLook) {
-	if before, ok := seen.before[l.PID]; ok && l.Pod != "" {
-		l.Stamps = append(l.Stamps, before)
-	}
-	if asked, ok := seen.asked[l.PID]; ok && l.Pod != "" {
-		l.add(asked)
-	}
-	if _, how := l.end(seen.at); how == "" && l.PID != 0 && seen.ended[l.PID] {
-		l.add(mark{"it has ended, how is not known", seen.at, true})
-	}
-	if l.file == nil {
-		return
-	}
-	if info, err := l.file.Stat(); err == nil { // when the last bytes came
-		l.Stamps = append(l.Stamps, stamp{At: info.ModTime(), Size: info.Size()})
-	}
+	proc.AwaitEnds(handles, endTime)
 }

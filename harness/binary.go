@@ -1,0 +1,65 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/internal/watchdog"
+	"github.com/google/uuid"
+)
+
+// binary is what the tests of this test binary have in common: made when the first sandbox
+// is.
+type binary struct {
+	*watchdog.Parent
+	base         string // where a directory for evidence is made
+	few          bool   // of those of earlier runs in base only the newest are kept
+	mostEvidence int64  // bytes for each failed test
+}
+
+var (
+	thisBinaryMu sync.Mutex
+	thisBinary   *binary // nil until the first sandbox is made
+)
+
+// artifacts is where the user wants evidence to go; "" = they do not say. A test may
+// change its directory later.
+var artifacts = func() string {
+	dir := os.Getenv("PODHARNESS_ARTIFACTS")
+	if abs, err := filepath.Abs(dir); dir != "" && err == nil {
+		return abs
+	}
+	return dir
+}()
+
+// stderr is that of the test binary: a test may put another one in its place.
+var stderr = os.Stderr
+
+func makeBinary() (*binary, error) {
+	thisBinaryMu.Lock()
+	defer thisBinaryMu.Unlock()
+	if thisBinary != nil {
+		return thisBinary, nil
+	}
+	most, err := evidence.MaxBytes()
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.MkdirTemp(shortTempDir(), "pod")
+	if err != nil {
+		return nil, err
+	}
+	b := &binary{base: artifacts, mostEvidence: most}
+	if b.base == "" {
+		b.base, b.few = artifactsBase()
+	}
+	if b.Parent, err = watchdog.Start(uuid.NewString(), root, b.base, stderr); err != nil {
+		_ = os.RemoveAll(root)
+		return nil, fmt.Errorf("start the watchdog that ends pods when this process dies: %w", evidence.PrintableError(err))
+	}
+	thisBinary = b
+	return b, nil
+}

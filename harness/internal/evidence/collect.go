@@ -1,0 +1,387 @@
+package evidence
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/podharness/fakepod/replay"
+	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/safefile"
+)
+
+// A Test is the test whose evidence is collected.
+type Test struct {
+	Name string
+	Mark string // of its processes
+	Own  func() (*safefile.Dir, error)
+	Base string // where a directory for the evidence is made
+	Few  bool   // of those of earlier runs in Base only the newest are kept
+	Most int64  // bytes that all of it may have
+
+	// Place returns a directory that is there for the evidence, "" = one is made, and makes
+	// it if mayMake.
+	Place     func(mayMake bool) string
+	Placed    func(dir string)                 // is told where the evidence goes
+	Processes func() string                    // describes what lives
+	Stream    func(name string) func(string)   // returns what takes the lines of a log; nil = nobody does
+	Log       func(format string, args ...any) // tells the test
+	Helper    func()
+}
+
+// A Collector collects what a failed test leaves. Its methods are safe for concurrent use.
+type Collector struct {
+	Test
+
+	// Of its two locks writing is taken first.
+	mu       sync.Mutex // guards what is known: all below, and the attempts
+	journal  journal
+	known    Record // without its lives
+	attempts []*Attempt
+	names    map[string]int // that are taken, and the largest number behind each
+	over     bool
+
+	writing sync.Mutex // held while the evidence is written
+	frozen  bool       // the snapshot of the failed test was taken
+}
+
+// An Attempt is one start of a pod and what came of it, or one output of a client.
+type Attempt struct {
+	e        *Collector
+	Captured *Log
+	Args     Args
+
+	// Guarded by the collector.
+	Life
+	told    podlog.Ready // in the ready line of a client's pod
+	toldErr error        // what is wrong with that line
+	Shown   bool         // a message of the failed test has the last lines
+}
+
+// New returns the collector of a test.
+func New(t Test) *Collector {
+	e := &Collector{Test: t, journal: journal{own: t.Own}, names: map[string]int{"merged": 1}}
+	e.known = Record{Test: t.Name, most: t.Most, place: t.Place(false)}
+	if e.known.place != "" {
+		t.Placed(e.known.place)
+	}
+	return e
+}
+
+// add takes one more, which has a name of its own in the evidence.
+func (e *Collector) add(name string, l Life) *Attempt {
+	a := &Attempt{e: e, Captured: NewLog(e.Stream(name)), Life: l}
+	a.Captured.note = func(grown Stamp) { a.Change(func() {}, grown) }
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a.N, a.Name = len(e.attempts), e.newName(name)
+	a.Timeline.Start = time.Now()
+	e.attempts = append(e.attempts, a)
+	return a
+}
+
+// longestName is how long a name in the evidence may be: a file's has 255 bytes, and
+// some are for the rest of it.
+const longestName = 200
+
+// nameOf returns a name for files.
+func nameOf(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if r == '/' || r < ' ' {
+			return '_' // a name that Start refused
+		}
+		return r
+	}, name)
+	return name[:min(len(name), longestName+4)]
+}
+
+// newName makes a name for the files of a life: the pod's, with a number where that
+// is taken.
+func (e *Collector) newName(name string) string {
+	name = nameOf(name)
+	name = name[:min(len(name), longestName)]
+	unique := name
+	for e.names[unique] > 0 {
+		e.names[name]++
+		unique = fmt.Sprintf("%s.%d", name, e.names[name])
+	}
+	e.names[unique] = 1
+	return unique
+}
+
+// Start records a start that is about to begin.
+func (e *Collector) Start(l Life, args Args) *Attempt {
+	a := e.add(l.Pod, l)
+	a.Args = args
+	return a
+}
+
+// Output records an output of a client.
+func (e *Collector) Output(name string) *Attempt { return e.add(name, Life{}) }
+
+// StartOfClient records a start that a client has begun, with its log.
+func (e *Collector) StartOfClient(pod string, log *os.File) *Attempt {
+	a := e.Start(Life{Pod: pod}, Args{})
+	stream := a.Captured.stream
+	a.Captured.stream = func(line string) {
+		a.see(line)
+		if stream != nil {
+			stream(line)
+		}
+	}
+	a.Captured.Capture(log)
+	a.Change(func() {})
+	return a
+}
+
+// see notes what a line of a client's pod tells of its start.
+func (a *Attempt) see(line string) {
+	if timeline, _, _ := a.Seen(); timeline.ReadyLine > 0 {
+		return
+	}
+	a.Change(func() {
+		since := max(1, time.Since(a.Timeline.Start))
+		if a.Timeline.FirstLine == 0 {
+			a.Timeline.FirstLine = since
+		}
+		if podlog.IsReady([]byte(line)) {
+			a.Timeline.ReadyLine = since
+			a.told, a.toldErr = podlog.ParseReady([]byte(line))
+		}
+	})
+}
+
+// Seen returns what a client's pod has told of its start so far.
+func (a *Attempt) Seen() (spawn.Timeline, podlog.Ready, error) {
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	return a.Timeline, a.told, a.toldErr
+}
+
+// Has reports whether a file is one of the logs.
+func (e *Collector) Has(log os.FileInfo) bool {
+	e.mu.Lock()
+	attempts := slices.Clone(e.attempts)
+	e.mu.Unlock()
+	return slices.ContainsFunc(attempts, func(a *Attempt) bool { return a.Captured.is(log) })
+}
+
+// NoteSocket notes what was found at the path that a pod has announced. It is in the journal
+// with the next change.
+func (a *Attempt) NoteSocket(what string) {
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	a.Socket = append(a.Socket, replay.Moment{At: time.Now(), What: what})
+}
+
+// Note notes what has happened to a pod, or was done to it.
+func (a *Attempt) Note(what string) {
+	a.Change(func() { a.add(Mark{What: what, At: time.Now()}) })
+}
+
+// Ended notes, once, how a life is over.
+func (a *Attempt) Ended(how string) {
+	a.Change(func() {
+		if _, known := a.end(time.Time{}); known == "" {
+			a.add(Mark{how, time.Now(), true})
+		}
+	})
+}
+
+// Change changes what is known, and notes it in the journal.
+func (a *Attempt) Change(what func(), grown ...Stamp) {
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	if path := a.Captured.Path(); path != "" && a.Log == "" {
+		a.Log = path
+		a.e.journal.keepLog(&a.Life, a.Captured.File())
+	}
+	last := a.last()
+	what()
+	l := a.Life
+	l.Marks, l.Stamps = nil, grown
+	if m := a.last(); m != last {
+		l.Marks = []Mark{m}
+		if len(a.Marks) == maxMarks && !m.Last {
+			return
+		}
+	}
+	a.e.note([]*Life{&l}, false)
+}
+
+// note notes lives in the journal. The lock is held.
+func (e *Collector) note(lives []*Life, all bool) {
+	if e.over {
+		return
+	}
+	e.journal.write(entry{e.known, lives, all})
+}
+
+// view returns the record as it is now. The lock is held.
+func (e *Collector) view() *Record {
+	r := e.known
+	for _, a := range e.attempts {
+		l := a.Life
+		l.Marks = slices.Clone(l.Marks)
+		l.file, l.Stamps = a.Captured.view()
+		r.Lives = append(r.Lives, &l)
+	}
+	return &r
+}
+
+// do has the record written as it is now. The writing lock is held.
+func (e *Collector) do(write func(r *Record)) *Record {
+	e.mu.Lock()
+	r := e.view()
+	e.mu.Unlock()
+	r.place, r.base, r.few = e.Place(true), e.Base, e.Few
+	write(r)
+	if r.dir != "" {
+		e.Placed(r.dir)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known = *r
+	e.known.Lives = nil
+	e.note(nil, false)
+	return r
+}
+
+// Snapshot writes down what of the test lives, once, while it lives: it has failed.
+func (e *Collector) Snapshot() {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if !e.frozen && e.isOpen() {
+		e.frozen = true
+		e.do(func(r *Record) { r.freeze(WhyFailed, e.Processes(), time.Now()) })
+	}
+}
+
+// isOpen reports whether there is something to write, and the test is not over.
+func (e *Collector) isOpen() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.over && len(e.attempts) > 0
+}
+
+// WriteLate writes the evidence of a test that still runs: go test is about to panic.
+func (e *Collector) WriteLate() {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if !e.isOpen() {
+		return
+	}
+	if !e.frozen {
+		e.do(func(r *Record) { r.freeze(WhyLate, e.Processes(), time.Now()) })
+	}
+	r := e.do((*Record).Write)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.note(r.Lives, true) // with the times as they are known here
+}
+
+// Dir returns where the evidence is, or why it is nowhere.
+func (e *Collector) Dir() (string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known.dir, cmp.Or(errors.Join(e.known.lost...), errors.New("no pod was started, or its test is over"))
+}
+
+// Report writes the evidence where it outlives the test, tells where, and returns that. It
+// is called once the test has failed and its pods are gone.
+func (e *Collector) Report() (dir string) {
+	e.Helper()
+	if !e.isOpen() {
+		return ""
+	}
+	e.Snapshot() // of a test in which no pod became ready
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	for _, a := range e.attempts {
+		a.Captured.EndFollowing()
+	}
+	r := e.do((*Record).Write)
+	for _, a := range e.attempts {
+		if a.Shown {
+			continue
+		}
+		who := a.Name
+		if a.Pod != "" {
+			who = "pod " + a.Pod
+		}
+		who = podlog.Printable(who)
+		if r.dir != "" {
+			who += "\n\twhole log: " + podlog.Printable(filepath.Join(r.dir, a.fileName()))
+		}
+		e.Test.Log("harness: %s\n\tlast lines:%s", who, a.Captured.Tail())
+	}
+	if r.dir == "" {
+		e.Test.Log("harness: the evidence is lost: %v", errors.Join(r.lost...))
+		return ""
+	}
+	e.Test.Log("harness: all evidence of this failure: %s", podlog.Printable(r.dir))
+	if err := errors.Join(r.lost...); err != nil {
+		e.Test.Log("harness: but some of it is lost: %v", err)
+	}
+	return r.dir
+}
+
+// Close closes the logs, after which they are empty, and leaves no evidence of a test
+// that has passed.
+func (e *Collector) Close(failed bool) {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if !failed {
+		e.known.discard()
+	}
+	for _, a := range e.attempts {
+		a.Captured.Close()
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.over = true
+	e.journal.remove()
+	e.Placed("")
+}
+
+// Message returns that of a failed test, in which its log has the name that
+// outlives the test.
+func (a *Attempt) Message(err error) string {
+	text, path := err.Error(), a.pathInMessage()
+	a.Change(func() { a.Failure = text })
+	if a.Captured.Path() == "" || !strings.Contains(text, path) {
+		return podlog.PrintableLines(text)
+	}
+	a.e.writing.Lock()
+	defer a.e.writing.Unlock()
+	r := a.e.do(func(r *Record) { err = r.makeDir() })
+	a.Shown = true // above the name of the log stand its last lines
+	where := filepath.Join(r.dir, a.fileName())
+	if err != nil {
+		where = fmt.Sprintf("lost with the test: %v", PrintableError(err))
+	}
+	return podlog.PrintableLines(strings.ReplaceAll(text, path, "\n\tlog: "+podlog.Printable(where)))
+}
+
+// pathInMessage is how errors name the log.
+func (a *Attempt) pathInMessage() string { return "\n\tlog: " + podlog.Printable(a.Captured.Path()) }
+
+// MessageOf is the message of the latest attempt that an error is about.
+func (e *Collector) MessageOf(err error) string {
+	e.mu.Lock()
+	attempts := slices.Clone(e.attempts)
+	e.mu.Unlock()
+	for _, a := range slices.Backward(attempts) {
+		if a.Captured.Path() != "" && strings.Contains(err.Error(), a.pathInMessage()) {
+			return a.Message(err)
+		}
+	}
+	return podlog.PrintableLines(err.Error())
+}

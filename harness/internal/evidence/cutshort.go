@@ -1,0 +1,90 @@
+package evidence
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/podharness/spawn/safefile"
+)
+
+// Seen is what lived when the test binary had ended.
+type Seen struct {
+	At        time.Time
+	Unknown   error             // why nothing else is known; nil = it is
+	Processes map[string]string // descriptions, by the number of the sandbox
+	Ended     map[int]bool      // the pods that had ended, by process
+	Before    map[int]Stamp     // what the pods had written before they were asked to write what they do
+	Asked     map[int]Mark      // that they were
+}
+
+// CutShort returns the records of the tests that the end of the test binary has cut short,
+// as they were when it was seen what lives. own is the directory of what is the harness's
+// own of all sandboxes below root; a directory for evidence is made in base where places, by
+// the number of a sandbox, has none. All processes have ended.
+func CutShort(own *safefile.Dir, root, base string, places map[int]string, seen Seen) (all []*Record) {
+	entries, _ := own.ReadDir(-1)
+	for _, entry := range entries {
+		sandbox, err := strconv.Atoi(entry.Name())
+		// What a TB of its own keeps below root goes with the sandboxes.
+		if err != nil || strings.HasPrefix(places[sandbox], root+"/") {
+			continue
+		}
+		dir, err := own.Dir(entry.Name())
+		if err != nil {
+			continue
+		}
+		r := readJournal(dir, filepath.Join(root, entry.Name()))
+		dir.Close()
+		if r != nil {
+			r.base, r.dir = base, places[sandbox]
+			all = append(all, r)
+		}
+	}
+	most, _ := MaxBytes()
+	for _, r := range all {
+		r.most = most / int64(len(all))
+		if r.Until.IsZero() || r.dir == "" {
+			processes := cmp.Or(seen.Processes[filepath.Base(r.box)], "0 processes alive\n")
+			if seen.Unknown != nil {
+				processes = fmt.Sprintf("which processes lived is not known: %v\n", seen.Unknown)
+			}
+			r.freeze(WhyEnded, processes, seen.At)
+		}
+		for _, l := range r.Lives {
+			l.complete(seen)
+		}
+	}
+	return all
+}
+
+// Where returns where the evidence is, or why it is nowhere.
+func (r *Record) Where() (dir string, err error) {
+	if r.dir == "" {
+		return "", errors.Join(r.lost...)
+	}
+	return r.dir, nil
+}
+
+// complete notes what the test binary did not come to.
+func (l *Life) complete(seen Seen) {
+	if before, ok := seen.Before[l.PID]; ok && l.Pod != "" {
+		l.Stamps = append(l.Stamps, before)
+	}
+	if asked, ok := seen.Asked[l.PID]; ok && l.Pod != "" {
+		l.add(asked)
+	}
+	if _, how := l.end(seen.At); how == "" && l.PID != 0 && seen.Ended[l.PID] {
+		l.add(Mark{"it has ended, how is not known", seen.At, true})
+	}
+	if l.file == nil {
+		return
+	}
+	if info, err := l.file.Stat(); err == nil { // when the last bytes came
+		l.Stamps = append(l.Stamps, Stamp{At: info.ModTime(), Size: info.Size()})
+	}
+}

@@ -1,0 +1,94 @@
+package evidence
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/safefile"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// journalOf makes an own directory with a journal.
+func journalOf(t testing.TB, lines ...string) (own *safefile.Dir, box string) {
+	t.Helper()
+	dir := t.TempDir()
+	box = filepath.Join(dir, "box")
+	for _, path := range []string{box + "/run/alpha", dir + "/own"} {
+		require.NoError(t, os.MkdirAll(path, 0o700))
+	}
+	require.NoError(t, os.WriteFile(dir+"/own/journal", []byte(strings.Join(lines, "\n")), 0o600))
+	own, err := safefile.OpenDir(dir + "/own")
+	require.NoError(t, err)
+	t.Cleanup(func() { own.Close() })
+	return own, box
+}
+
+func TestJournalOfAPodIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	victim := t.TempDir()
+	require.NoError(t, os.WriteFile(victim+"/secret", []byte("TOPSECRET"), 0o600))
+	for _, line := range []string{
+		"", "null", "[]", `{"Lives":null}`, `{"Lives":[null]}`, `{"Lives":[{"N":-1,"Name":"a"}]}`, `{"Lives":[{"N":2000000000,"Name":"a"}]}`,
+		`{"Lives":[{"N":0,"Name":"../a"}]}`, `{"Lives":[{"N":0,"Name":"a/b"}]}`, `{"Lives":[{"N":0,"Name":"a\u0000"}]}`,
+		`{"Lives":[{"N":0,"Name":"a","Timeout":-1}]}`, `{"Lives":[{"N":0,"Name":"a","Timeline":{"Start":"9999-01-01T00:00:00Z"}}]}`,
+		`{"Lives":[{"N":0,"Name":"a","Stamps":[{"Size":-1}]}]}`, `{"Lives":[{"N":0,"Name":"a","Marks":[{"At":"0001-01-01T00:00:01Z"}]}]}`,
+		`{"Lives":[` + strings.Repeat("{},", maxEntry) + `{}]}`,
+	} {
+		own, box := journalOf(t, line, "")
+		assert.Nil(t, readJournal(own, box), "%.100s", line)
+	}
+
+	own, box := journalOf(t, fmt.Sprintf(`{"Test":"X","Dir":%q,"Place":%[1]q,"Base":%[1]q,"Lives":[{"N":1,"Name":"b","Pod":"b","Timeline":%[4]s,"Log":%[2]q},{"N":0,"Name":"a","Pod":"a","Timeline":%[4]s,"Log":%[3]q}]}`,
+		victim, victim+"/secret", box0(t), begun()), "")
+	require.NoError(t, os.Symlink(victim+"/secret", own.Name()+"/0"))
+	require.NoError(t, syscall.Mkfifo(own.Name()+"/1", 0o600))
+	r := readJournal(own, box)
+	require.NotNil(t, r)
+	assert.Equal(t, "X", r.Test)
+	assert.Empty(t, r.dir+r.place+r.base, "where evidence goes is told in another way")
+	require.Len(t, r.Lives, 2)
+	for _, l := range r.Lives {
+		assert.Nil(t, l.file, "%s: a link, a FIFO, and a log elsewhere are not opened", l.Name)
+		_, err := r.openDir(l)
+		assert.Error(t, err)
+	}
+}
+
+// begun is a timeline in JSON.
+func begun() string { return fmt.Sprintf(`{"Start":%q}`, time.Now().Format(time.RFC3339)) }
+
+// box0 names a log outside of any sandbox, by a path with .. in it.
+func box0(t *testing.T) string { return filepath.Join(t.TempDir(), "box/../secret") }
+
+func FuzzReadJournal(f *testing.F) {
+	whole, err := json.Marshal(entry{Record: Record{Test: "X"}, Lives: []*Life{{N: 0, Name: "a", Pod: "a", PID: 7, Timeline: spawn.Timeline{Start: time.Now()}, Marks: []Mark{{What: "SIGINT", At: time.Now()}}, Stamps: []Stamp{{At: time.Now(), Size: 3}}}}})
+	require.NoError(f, err)
+	for _, text := range []string{string(whole) + "\n", "{}\n", `{"Lives":[null,{"N":3,"Name":"a"}],"All":true}` + "\n", "\n\n{"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		own, box := journalOf(t, text)
+		r := readJournal(own, box)
+		if r == nil {
+			return
+		}
+		base := t.TempDir()
+		r.base, r.most = base, 1<<20
+		r.freeze(WhyEnded, "", time.Now())
+		for _, l := range r.Lives {
+			l.complete(Seen{At: time.Now()})
+		}
+		r.Write()
+		entries, err := os.ReadDir(base)
+		require.NoError(t, err)
+		require.Len(t, entries, 1)
+	})
+}

@@ -1,0 +1,153 @@
+package harness
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"example.com/podharness/spawn/podlog"
+)
+
+// TB is what the harness needs of a test. *testing.T, *testing.B, *testing.F
+// and Ginkgo's GinkgoT() have it. Its dynamic type must be comparable, as
+// pointers are, and there must be one value of it for each test; only of GinkgoT(),
+// which returns another one at each call, all those of a spec are one.
+//
+// Methods of newer or other types are used where they are there: Deadline, Output,
+// Attr, Context and ArtifactDir, as *testing.T has them, and Verbose() bool for
+// whether the pods' logs are streamed (without it, flag.Parse must have been
+// called for that, as testing does). A TB that stands for another T has Unwrap()
+// any, which returns that one: what the TB itself has not is looked for there.
+type TB interface {
+	Cleanup(func())
+	Errorf(format string, args ...any)
+	Failed() bool
+	Fatalf(format string, args ...any)
+	Helper()
+	Logf(format string, args ...any)
+	Name() string
+}
+
+// beforeDeadline cuts a timeout so that it ends before the test's own deadline
+// and leaves time to tear down and report: go test panics at that deadline, and
+// the evidence would be lost. The note is for the message of one that was cut.
+func beforeDeadline(tb TB, what string, timeout time.Duration) (cut time.Duration, note string) {
+	t, hasDeadline := optional[interface{ Deadline() (time.Time, bool) }](tb)
+	if !hasDeadline {
+		return timeout, ""
+	}
+	deadline, ok := t.Deadline()
+	left := time.Until(deadline)
+	left = max((left - min(left/4, 5*time.Second)).Truncate(time.Millisecond), time.Millisecond)
+	if !ok || left >= timeout {
+		return timeout, ""
+	}
+	return left, fmt.Sprintf("\n\tnote: the %s of %v was cut to %v, to end before the test's deadline", what, timeout, left)
+}
+
+// optional returns what has the method that TB does not ask for: tb, or what it
+// stands for.
+func optional[M any](tb any) (m M, ok bool) {
+	for range 10 { // one may stand for itself
+		if m, ok = tb.(M); ok {
+			return m, true
+		}
+		t, wraps := tb.(interface{ Unwrap() any })
+		if !wraps {
+			break
+		}
+		tb = t.Unwrap()
+	}
+	return m, false
+}
+
+// testKey tells a test from others. Of a TB there is one for each test, but Ginkgo
+// makes one at each GinkgoT(), of a spec that runs alone in its process.
+func testKey(tb TB) any {
+	if _, ok := tb.(interface{ GinkgoRecover() }); ok {
+		return "Ginkgo: " + tb.Name()
+	}
+	return tb
+}
+
+// failed reports whether a test whose cleanups run has failed. Those of one that
+// panics run before testing has it as failed.
+func failed(tb TB) bool {
+	if tb.Failed() {
+		return true
+	}
+	callers := make([]uintptr, 100)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(0, callers)])
+	for more := true; more; {
+		var frame runtime.Frame
+		if frame, more = frames.Next(); frame.Function == "runtime.gopanic" {
+			return true
+		}
+	}
+	return false
+}
+
+func verbose(tb TB) bool {
+	if t, ok := optional[interface{ Verbose() bool }](tb); ok {
+		return t.Verbose()
+	}
+	return testing.Testing() && flag.Parsed() && testing.Verbose() // which else panics
+}
+
+// attr notes where the evidence of a test is, for go test -json.
+func attr(tb TB, dir string) {
+	if t, ok := optional[interface{ Attr(key, value string) }](tb); ok {
+		t.Attr("evidence", dir)
+	}
+}
+
+// artifactDir returns the artifact directory of a test; "" = it does not outlive the
+// test, as testing's own does only with go test -artifacts. Asking makes that one: it is
+// done only with mayMake.
+func artifactDir(tb any, mayMake bool) string {
+	t, ok := optional[interface{ ArtifactDir() string }](tb)
+	if !ok {
+		return ""
+	}
+	if _, ok := t.(testing.TB); ok && !(mayMake && keepsArtifacts()) {
+		return ""
+	}
+	return t.ArtifactDir()
+}
+
+func keepsArtifacts() bool {
+	kept := flag.Lookup("test.artifacts")
+	return kept != nil && kept.Value.String() == "true"
+}
+
+// artifactsBase returns where to make a directory for the evidence of a test that has
+// none, and whether only a few may be there.
+func artifactsBase() (dir string, few bool) {
+	if !keepsArtifacts() {
+		return tempDir, true
+	}
+	dir, err := filepath.Abs(filepath.Join(flag.Lookup("test.outputdir").Value.String(), "_artifacts"))
+	return dir, err != nil
+}
+
+// streamOf returns what writes lines of a name to the test as they come: nil unless it is
+// verbose (go test -v).
+func streamOf(tb TB, name string) func(line string) {
+	if !verbose(tb) {
+		return nil
+	}
+	write := func(line string) { tb.Logf("%s", line) }
+	if t, ok := optional[interface{ Output() io.Writer }](tb); ok {
+		out := t.Output()
+		write = func(line string) { fmt.Fprintln(out, line) }
+	}
+	name = podlog.Printable(name)
+	return func(line string) { write(name + ": " + podlog.Printable(line)) }
+}
+
+// testName is the name of a test in messages.
+func testName(tb TB) string { return podlog.Printable(tb.Name()) }

@@ -63,3 +63,13 @@ func makeBinary() (*binary, error) {
 	thisBinary = b
 	return b, nil
 }
+
+// TempDir makes a directory that the watchdog removes when this process ends,
+// in whatever way. It is there for the commands of package scripts.
+func TempDir() (string, error) {
+	b, err := makeBinary()
+	if err != nil {
+		return "", fmt.Errorf("make a temporary directory: %w", err)
+	}
+	return os.MkdirTemp(b.Root, "temp")
+}

@@ -1,15 +1,12 @@
 package harness
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,82 +16,9 @@ import (
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
-	"example.com/podharness/spawn/safefile"
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 )
-
-// ClientEnv returns the environment for a program that starts pods itself, a
-// client: built like a pod's, in the sandbox of the test. YOI_POD_RUNTIME_COMMAND
-// in it is an executable that starts pod with the arguments it is given; the zero
-// Command is a healthy fake pod. It also serves tests that call a client library in
-// their own process (t.Setenv).
-//
-// Whatever is started with it has the test's mark. The pods that make a directory
-// in the sandbox's runtime directory are captured, and stopped gracefully at the
-// end of the test; whatever else is left then is killed. It fails the test if the
-// sandbox cannot be made.
-func ClientEnv(tb TB, pod spawn.Command) []string {
-	tb.Helper()
-	box, err := sandboxOf(tb)
-	var env []string
-	if err == nil {
-		env, err = box.clientEnv(nil, pod, box.newMark())
-	}
-	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
-		return nil
-	}
-	return env
-}
-
-func (b *sandbox) clientEnv(extra []string, pod spawn.Command, mark string) ([]string, error) {
-	cfg, err := Config{Command: pod}.withDefaults()
-	if err != nil {
-		return nil, err
-	}
-	program, err := b.standIn(cfg.Command)
-	if err != nil {
-		return nil, fmt.Errorf("make a program that starts the pod: %w", err)
-	}
-	b.foreign.once.Do(func() { b.watchForeign() })
-	return append(b.environ(append([]string{spawn.RuntimeCommandEnv + "=" + program}, extra...)), proc.MarkEnv+"="+mark), nil
-}
-
-// standIn returns an executable that starts a command with the arguments that it is
-// given: the variable that names it is a path, never a command line.
-func (b *sandbox) standIn(command spawn.Command) (string, error) {
-	if strings.Contains(command.Program, "/") {
-		var err error
-		if command.Program, err = filepath.Abs(command.Program); err != nil {
-			return "", err
-		}
-	}
-	own, err := b.own()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp(own.Name(), "command")
-	if err != nil {
-		return "", err
-	}
-	var words []string
-	for _, word := range append([]string{command.Program}, command.PrefixArgs...) {
-		words = append(words, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
-	}
-	script := "#!/bin/sh\n# Starts the pod of this test with the arguments that a client gives.\n"
-	if slices.ContainsFunc(command.PrefixArgs, func(arg string) bool { return arg == "pod" || arg == "worker" }) {
-		// The prefix argument of a client's command is there already.
-		script += "[ \"$1\" = pod ] && shift\n"
-	}
-	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
-	// Renamed, not written in place: nobody has it open for writing then.
-	path := filepath.Join(dir, "pod")
-	if err := os.WriteFile(path+".tmp", []byte(script), 0o700); err != nil {
-		return "", err
-	}
-	return path, os.Rename(path+".tmp", path)
-}
 
 // A ClientConfig says which client to start, and how. Only Program must be there.
 type ClientConfig struct {
@@ -360,7 +284,7 @@ func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, e
 			}
 		}
 		if over {
-			return "", fmt.Errorf("no output of client %s matched %q within %v%s%s", c.name(), pattern, timeout, note, c.condition())
+			return "", c.failed(note, fmt.Errorf("no output of client %s matched %q within %v", c.name(), pattern, timeout))
 		}
 		select {
 		case <-changed:
@@ -428,7 +352,7 @@ func (c *Client) Wait(timeout time.Duration) *os.ProcessState {
 func (c *Client) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	timeout, note := beforeDeadline(c.tb, "timeout", timeout)
 	if !c.endsWithin(timeout) {
-		return nil, fmt.Errorf("client %s did not end within %v%s%s", c.name(), timeout, note, c.condition())
+		return nil, c.failed(note, fmt.Errorf("client %s did not end within %v", c.name(), timeout))
 	}
 	return c.State(), nil
 }
@@ -448,26 +372,11 @@ func (c *Client) endsWithin(d time.Duration) bool {
 func (c *Client) fail(err error) {
 	c.tb.Helper()
 	c.outputs[0].Change(func() { c.outputs[0].Failure = err.Error() })
+	var e *Error
 	for _, a := range c.outputs {
-		a.Shown = a.Shown || strings.Contains(err.Error(), outputsBegin)
+		a.Shown = a.Shown || errors.As(err, &e) && e.shown != ""
 	}
 	c.tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
-}
-
-// outputsBegin stands before the last lines of a client in a message.
-const outputsBegin = "\n\tstdout:"
-
-// condition is what every message about a client ends with.
-func (c *Client) condition() string {
-	life := fmt.Sprintf("it still runs (process %d)", c.PID)
-	if state := c.State(); state != nil {
-		life = fmt.Sprintf("it has ended (%v)", state)
-	}
-	text := "\n\tclient: " + life + outputsBegin + c.stdout.Tail()
-	if c.stderr != nil {
-		text += "\n\tstderr:" + c.stderr.Tail()
-	}
-	return text
 }
 
 // Stop stops the client, if it runs: it sends SIGINT to its process group, then
@@ -522,7 +431,7 @@ func (c *Client) Kill() error {
 	c.outputs[0].Note("SIGKILL")
 	grace, note := beforeDeadline(c.tb, "wait", killGrace)
 	if !c.endsWithin(grace) {
-		return fmt.Errorf("client %s: process %d is still there %v after SIGKILL%s", c.name(), c.PID, grace, note)
+		return cut(fmt.Errorf("client %s: process %d is still there %v after SIGKILL", c.name(), c.PID, grace), note)
 	}
 	return nil
 }
@@ -565,273 +474,5 @@ func (c *Client) cleanup() {
 	}
 	if c.terminal != nil {
 		c.terminal.Close()
-	}
-}
-
-// foreign are the pods of a sandbox that its clients have started.
-type foreign struct {
-	once   sync.Once
-	cancel context.CancelFunc // of watching
-	done   chan struct{}      // closed when that is over
-
-	mu       sync.Mutex
-	attempts map[string]*evidence.Attempt // the latest by name
-
-	adopting sync.Mutex // held during adopt
-	over     bool       // no more are adopted
-}
-
-// watchForeign captures each log that appears in the runtime directory and is not
-// that of a pod which the harness starts.
-func (b *sandbox) watchForeign() {
-	ctx, cancel := context.WithCancel(context.Background())
-	f := &b.foreign
-	f.cancel, f.done, f.attempts = cancel, make(chan struct{}), map[string]*evidence.Attempt{}
-	go func() {
-		defer close(f.done)
-		watched := map[string]bool{}
-		var dirs sync.WaitGroup
-		defer dirs.Wait()
-		podlog.WatchDir(ctx, b.dir("run"), func() {
-			for _, name := range b.captureAll() {
-				// A log that is not there yet is noticed in its own directory.
-				if info, err := os.Lstat(filepath.Join(b.dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
-					watched[inode(info)] = true
-					dirs.Add(1)
-					go func() {
-						defer dirs.Done()
-						podlog.WatchDir(ctx, filepath.Join(b.dir("run"), name), func() { b.captureForeign(name) })
-					}()
-				}
-			}
-		})
-	}()
-}
-
-// captureAll captures what there is now, and returns the names in the runtime
-// directory.
-func (b *sandbox) captureAll() (names []string) {
-	entries, _ := os.ReadDir(b.dir("run"))
-	for _, entry := range entries {
-		names = append(names, entry.Name())
-		b.captureForeign(entry.Name())
-	}
-	return names
-}
-
-func inode(info os.FileInfo) string {
-	return strconv.FormatUint(info.Sys().(*syscall.Stat_t).Ino, 10)
-}
-
-// captureForeign captures the log of a pod, if it has one that was not captured
-// yet, and returns what is known of it; nil = nothing.
-func (b *sandbox) captureForeign(name string) *evidence.Attempt {
-	f := &b.foreign
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	known := f.attempts[name]
-	log, err := b.openLog(name)
-	if err != nil {
-		return known
-	}
-	info, err := log.Stat()
-	if err != nil || b.isStarting(name) || b.evidence.Has(info) {
-		log.Close()
-		return known
-	}
-	f.attempts[name] = b.evidence.StartOfClient(name, log)
-	return f.attempts[name]
-}
-
-// openLog opens the log of a pod that a client has started.
-func (b *sandbox) openLog(name string) (*os.File, error) {
-	run, err := safefile.OpenDir(b.dir("run"))
-	if err != nil {
-		return nil, err
-	}
-	defer run.Close()
-	return run.Open(filepath.Join(name, "stderr.log"))
-}
-
-// isStarting reports whether the harness starts a pod of a name, whose log is its own.
-func (b *sandbox) isStarting(name string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.starting[name]
-}
-
-// Adopt returns the pod of a name in the test's runtime directory, whoever has
-// started it, once it is there: its ready line, and whoever listens on the socket
-// in that. It is then a Pod like any other, but for its exit status, which only its
-// parent is told: State stays nil. If whoever listens is not the pod, as when it has
-// ended and its child serves, the pod directory's file pid names the process. Adopt takes
-// a process only if it has the pod's log as its stderr, listens on a socket in the pod's
-// directory, or has the mark of the test. Adopt fails the test if there is none within
-// timeout.
-func Adopt(tb TB, name string, timeout time.Duration) *Pod {
-	tb.Helper()
-	p, err := TryAdopt(tb, name, timeout)
-	if err != nil {
-		tb.Fatalf("harness: %s", messageOf(tb, err))
-	}
-	return p
-}
-
-// TryAdopt is Adopt with an error in place of a failed test. It may be called from
-// any goroutine.
-func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
-	tb.Helper()
-	box, err := sandboxOf(tb)
-	if err != nil {
-		return nil, err
-	}
-	if p := box.running(name); p != nil {
-		return p, nil
-	}
-	box.foreign.once.Do(func() { box.watchForeign() })
-	timeout, note := beforeDeadline(tb, "timeout", timeout)
-	late := time.NewTimer(timeout)
-	defer late.Stop()
-	tick := time.NewTicker(5 * time.Millisecond) // nothing tells that a socket is listened on
-	defer tick.Stop()
-	for {
-		a := box.captureForeign(name)
-		p, err := box.adopt(name, a)
-		if err == nil || errors.Is(err, errTestEnded) {
-			return p, err
-		}
-		select {
-		case <-tick.C:
-		case <-late.C:
-			if a != nil {
-				note += "\n\tlog: " + podlog.Printable(a.Captured.Path()) + "\n\tlast lines:" + a.Captured.Tail()
-			}
-			return nil, fmt.Errorf("no pod %s to adopt within %v: %w%s", podlog.Printable(name), timeout, evidence.PrintableError(err), note)
-		}
-	}
-}
-
-// running returns the pod of a name that the test has and that runs; nil = none.
-func (b *sandbox) running(name string) *Pod {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.pods {
-		if _, ended := p.Ended(); p.Name == name && !ended {
-			return p
-		}
-	}
-	return nil
-}
-
-// adopt makes a Pod of what a client has started, if that is ready, or returns the one
-// that another goroutine has made.
-func (b *sandbox) adopt(name string, a *evidence.Attempt) (*Pod, error) {
-	b.foreign.adopting.Lock()
-	defer b.foreign.adopting.Unlock()
-	if p := b.running(name); p != nil {
-		return p, nil
-	}
-	if b.foreign.over {
-		return nil, errTestEnded
-	}
-	if a == nil {
-		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.dir("run"), name, "stderr.log")))
-	}
-	timeline, told, err := a.Seen()
-	socket := told.Socket
-	switch {
-	case timeline.ReadyLine == 0:
-		return nil, errors.New("it has written no ready line")
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", spawn.ErrMalformedReady, err)
-	case told.Name != name:
-		return nil, fmt.Errorf("%w: got %q, want %q", spawn.ErrNameMismatch, told.Name, name)
-	}
-	if !filepath.IsAbs(socket) {
-		socket = b.whereThePodIs(name, socket)
-	}
-	owner, err := b.ownerOf(name, socket)
-	if err != nil {
-		return nil, err
-	}
-	p := &Pod{spawn.Adopt(owner), b.tb, &common{box: b, log: a.Captured, attempt: a, adopted: true}}
-	p.cfg, _ = Config{Name: name}.withDefaults()
-	p.Name, p.SocketPath, p.LogPath, p.Timeline = name, socket, a.Captured.Path(), timeline
-	a.Change(func() { a.PID = p.PID })
-	b.add(p)
-	return p, nil
-}
-
-// whereThePodIs makes the relative path absolute that a client's pod has announced. What
-// has the log as its stderr is the pod, or a script around it; where the system does not
-// tell that, it is where clients are.
-func (b *sandbox) whereThePodIs(name, socket string) string {
-	for _, p := range proc.Find(proc.Match{Logs: filepath.Join(b.dir("run"), name)}) {
-		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID))
-		if path := filepath.Join(dir, socket); err == nil && isThere(path) {
-			return path
-		}
-	}
-	return filepath.Join(b.dir("workspace"), socket)
-}
-
-func isThere(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
-// ownerOf returns the process of a pod that a client has started.
-func (b *sandbox) ownerOf(name, socket string) (*proc.Handle, error) {
-	run, err := safefile.OpenDir(b.dir("run"))
-	if err != nil {
-		return nil, err
-	}
-	defer run.Close()
-	dir, err := run.Dir(name)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	owner := proc.OwnerOf(dir, socket, b.made, b.mark)
-	switch {
-	case owner.Err != nil:
-		return nil, fmt.Errorf("its socket %s: %w", podlog.Printable(socket), owner.Err)
-	case owner.Handle == nil && !proc.Proves:
-		return proc.Hold(proc.Of(owner.Named))
-	case owner.Handle == nil:
-		return nil, fmt.Errorf("whoever listens on its socket is not known to be the pod, and %w", owner.Unknown)
-	}
-	return owner.Handle, nil
-}
-
-// endForeign stops the pods that clients have left, as pods are, and lets go of
-// what captures them.
-func (b *sandbox) endForeign() {
-	f := &b.foreign
-	f.once.Do(func() {}) // nobody begins to watch from now on
-	if f.cancel == nil {
-		return
-	}
-	f.cancel()
-	<-f.done
-	b.captureAll() // what has come so late that it was not noticed
-	for name, a := range f.attempts {
-		if p, err := b.adopt(name, a); err == nil { // else there is none that could be stopped
-			p.expectEnd() // some end with others
-		}
-	}
-	f.adopting.Lock()
-	f.over = true
-	f.adopting.Unlock()
-	b.mu.Lock()
-	pods := slices.Clone(b.pods)
-	b.mu.Unlock()
-	for _, p := range pods {
-		if p.adopted {
-			p.cleanup()
-		}
-	}
-	for _, a := range f.attempts {
-		a.Captured.EndFollowing()
 	}
 }

@@ -268,6 +268,35 @@ type noSignal struct{}
 func (noSignal) Signal()        {}
 func (noSignal) String() string { return "no signal" }
 
+func isCut(err error) bool {
+	var e *harness.Error
+	return errors.As(err, &e) && e.Cut
+}
+
+func TestErrorHasItsFactsInFields(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("log 'note: the timeout of 5s was cut to 1s, to end before the test''s deadline'; bind; ready; serve")})
+	var e *harness.Error
+	_, err := pod.TryWait(time.Millisecond)
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, "alpha", e.Pod)
+	assert.Equal(t, pod.PID, e.PID)
+	assert.Equal(t, pod.LogPath, e.Log)
+	assert.Empty(t, e.Ended)
+	assert.False(t, e.Cut, "whatever the pod has logged")
+	assert.EqualError(t, e.Err, "pod alpha did not end within 1ms")
+	require.NoError(t, pod.Kill())
+	_, err = pod.TryWaitLog("nowhere", time.Second)
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, "signal: killed", e.Ended)
+	assert.Contains(t, err.Error(), "\n\tpod: it has ended (signal: killed)\n\tlog: "+pod.LogPath+"\n\tlast lines:\n\t\tnote: the timeout")
+
+	c := harness.StartClient(t, harness.ClientConfig{Program: "sh", Args: []string{"-c", "echo said; exit 3"}})
+	_, err = c.TryWaitOutput("nowhere", 10*time.Second)
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, []any{"", c.PID, "exit status 3", false}, []any{e.Pod, e.PID, e.Ended, e.Cut})
+}
+
 // TestWaitsEndBeforeTheTestsDeadline: go test would panic then, and the evidence
 // would be lost.
 func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
@@ -280,14 +309,17 @@ func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
 		"start": {"", func(tb *fakeTB, _ *harness.Pod) string {
 			_, err := harness.TryStartPod(tb, fake("never-ready"))
 			assert.ErrorIs(t, err, spawn.ErrTimeout)
+			assert.True(t, isCut(err))
 			return fmt.Sprint(err)
 		}, "the ready timeout of 20s was cut to"},
 		"TryWait": {"ready", func(_ *fakeTB, pod *harness.Pod) string {
 			_, err := pod.TryWait(time.Hour)
+			assert.True(t, isCut(err))
 			return fmt.Sprint(err)
 		}, "the timeout of 1h0m0s was cut to"},
 		"TryWaitLog": {"ready", func(_ *fakeTB, pod *harness.Pod) string {
 			_, err := pod.TryWaitLog("nowhere", time.Hour)
+			assert.True(t, isCut(err))
 			return fmt.Sprint(err)
 		}, "the timeout of 1h0m0s was cut to"},
 		"Stop": {"stubborn", func(tb *fakeTB, pod *harness.Pod) string {

@@ -82,7 +82,7 @@ func (p *Pod) leave() {
 	last := p.box.unuse(p.Name, p.tb)
 	p = p.latest().view(p.tb)
 	if err := p.died(); err != nil {
-		p.tb.Errorf("harness: %s", p.attempt.Message(p.tell(err)))
+		p.tb.Errorf("harness: %v", told(p.attempt, p.tell(err)))
 	}
 	if last && failed(p.tb) {
 		p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(p.box.tb), p.box.keepEvidence(p.tb))
@@ -101,7 +101,7 @@ func (p *Pod) Restart() *Pod {
 		if last := p.latest().view(p.tb); last.died() != nil {
 			_ = last.tell(err)
 		}
-		p.tb.Fatalf("harness: restart: %s", messageOf(p.box.tb, err))
+		p.tb.Fatalf("harness: restart: %v", toldOf(p.box.tb, err))
 	}
 	return pod
 }
@@ -166,7 +166,7 @@ func (p *Pod) Dial() net.Conn {
 	p.tb.Helper()
 	t := &Talk{pod: p, timeout: killGrace}
 	if err := t.dial(); err != nil {
-		p.fail(fmt.Errorf("%w%s", err, p.condition()))
+		p.fail(p.failed("", err))
 		return nil
 	}
 	p.tb.Cleanup(t.Close)
@@ -228,15 +228,16 @@ func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration)
 		return "", 0, fmt.Errorf("log of pod %s: bad pattern: %w", p.name(), evidence.PrintableError(err))
 	}
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
+	after := ""
 	found, err := p.search(max(0, from), re, timeout)
 	switch {
 	case err != nil:
 		return "", 0, fmt.Errorf("log of pod %s: %w", p.name(), evidence.PrintableError(err))
 	case found == nil && from > 0:
-		note = fmt.Sprintf(", after the first %d bytes%s", from, note)
+		after = fmt.Sprintf(", after the first %d bytes", from)
 		fallthrough
 	case found == nil:
-		return "", 0, fmt.Errorf("no line of the log of pod %s matched %q within %v%s%s", p.name(), pattern, timeout, note, p.condition())
+		return "", 0, p.failed(note, fmt.Errorf("no line of the log of pod %s matched %q within %v%s", p.name(), pattern, timeout, after))
 	}
 	return found.line, found.end, nil
 }
@@ -321,7 +322,7 @@ func (p *Pod) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	if !p.endsWithin(timeout) {
 		await(-1)
-		return nil, fmt.Errorf("pod %s did not end within %v%s%s", p.name(), timeout, note, p.condition())
+		return nil, p.failed(note, fmt.Errorf("pod %s did not end within %v", p.name(), timeout))
 	}
 	return p.State(), nil
 }
@@ -333,7 +334,7 @@ func (p *Pod) Suspend() {
 	p.mustSignal(syscall.SIGSTOP)
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
 	if !proc.StopsWithin(p.PID, grace) {
-		p.fail(fmt.Errorf("pod %s did not stop within %v of SIGSTOP%s%s", p.name(), grace, note, p.condition()))
+		p.fail(p.failed(note, fmt.Errorf("pod %s did not stop within %v of SIGSTOP", p.name(), grace)))
 	}
 }
 
@@ -346,14 +347,14 @@ func (p *Pod) Resume() {
 func (p *Pod) mustSignal(sig syscall.Signal) {
 	p.tb.Helper()
 	if err := p.Signal(sig); err != nil {
-		p.fail(fmt.Errorf("%v: %w%s", sig, err, p.condition()))
+		p.fail(p.failed("", fmt.Errorf("%v: %w", sig, err)))
 	}
 }
 
 // fail fails the test, and ends it.
 func (p *Pod) fail(err error) {
 	p.tb.Helper()
-	p.tb.Fatalf("harness: %s", p.attempt.Message(err))
+	p.tb.Fatalf("harness: %v", told(p.attempt, err))
 }
 
 // Signal is the embedded Pod's Signal; the evidence has when it was sent.
@@ -406,14 +407,4 @@ func (p *Pod) endsWithin(d time.Duration) bool {
 		_, ended := p.Ended()
 		return ended
 	}
-}
-
-// condition is what every message about a pod ends with: whether it lives, its
-// last lines and where the whole log is.
-func (p *Pod) condition() string {
-	life := fmt.Sprintf("it still runs (process %d)", p.PID)
-	if how, ended := p.Ended(); ended {
-		life = fmt.Sprintf("it has ended (%s)", how)
-	}
-	return fmt.Sprintf("\n\tpod: %s\n\tlog: %s\n\tlast lines:%s", life, podlog.Printable(p.LogPath), p.log.Tail())
 }

@@ -66,7 +66,7 @@ func TestHostileNameOfAPod(t *testing.T) {
 	} {
 		assertPrintable(t, try().Error(), "could not connect to pod "+shownName+" at /", "/"+shownName+"/sock: ")
 	}
-	tb.Errorf("%s", Message(tb, errors.New("other \x1b")))
+	tb.Errorf("%s", Told(tb, errors.New("other \x1b")))
 	tb.end()
 	assertPrintable(t, tb.log, "pod "+shownName, `other \x1b`)
 }

@@ -67,7 +67,7 @@ func (p *Pod) kill() error {
 	}
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
 	if !p.endsWithin(grace) {
-		return fmt.Errorf("pod %s: process %d is still there %v after SIGKILL%s", p.name(), p.PID, grace, note)
+		return cut(fmt.Errorf("pod %s: process %d is still there %v after SIGKILL", p.name(), p.PID, grace), note)
 	}
 	return nil
 }
@@ -127,27 +127,28 @@ func (p *Pod) stop() error {
 				p.tb.Logf("harness: pod %s was stopped by %s, not by %s", p.name(), step.name, steps[0].name)
 			}
 			if p.isEndedBy(p.stopSignal()) {
-				return p.ungraceful(endedBySignal, fmt.Sprintf("was ended by %s, which it should handle and end with a status", step.name))
+				return p.ungraceful(endedBySignal, fmt.Sprintf("was ended by %s, which it should handle and end with a status", step.name), "")
 			}
 			return nil
 		}
 	}
+	ignored := ""
 	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
-		note += "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
+		ignored = "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
 	}
-	err := p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed%s", grace, steps[len(steps)-1].name, note))
+	err := p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed", grace, steps[len(steps)-1].name)+ignored, note)
 	return errors.Join(err, p.kill())
 }
 
 // ungraceful tells that the pod did not stop by itself. It is an error where that is
 // one of the test.
-func (p *Pod) ungraceful(what hitch, how string) error {
+func (p *Pod) ungraceful(what hitch, how, note string) error {
 	p.tb.Helper()
 	what.happened(p.tb)
 	if p.cfg.MustStopGracefully {
-		return fmt.Errorf("pod %s %s%s", p.name(), how, p.condition())
+		return p.failed(note, fmt.Errorf("pod %s %s", p.name(), how))
 	}
-	p.tb.Logf("harness: pod %s %s", p.name(), how)
+	p.tb.Logf("harness: pod %s %s%s", p.name(), how, note)
 	return nil
 }
 
@@ -226,7 +227,7 @@ func (p *Pod) died() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if how, ended := p.Ended(); ended && !p.expected && p.waits == 0 && p.verdict == nil {
-		p.verdict = fmt.Errorf("pod %s ended by itself during the test (%s)%s", p.name(), how, p.condition())
+		p.verdict = p.failed("", fmt.Errorf("pod %s ended by itself during the test (%s)", p.name(), how))
 	}
 	return p.verdict
 }
@@ -288,7 +289,7 @@ func (p *Pod) cleanup() {
 	var errs []error
 	for ; p != nil; p = p.successor() {
 		if err := p.Stop(); err != nil {
-			errs = append(errs, errors.New(p.attempt.Message(err)))
+			errs = append(errs, told(p.attempt, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

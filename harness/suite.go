@@ -50,7 +50,7 @@ func Shared(tb TB, name string, cfg Config) *Pod {
 	if err != nil {
 		message := podlog.PrintableLines(err.Error())
 		if s := theSuite.Load(); s != nil {
-			message = messageOf(s, err)
+			message = toldOf(s, err).Error()
 		}
 		tb.Fatalf("harness: %s", message)
 		return nil

@@ -47,7 +47,7 @@ func (p *Pod) Talk(timeout time.Duration) *Talk {
 	p.tb.Helper()
 	t, err := p.TryTalk(timeout)
 	if err != nil {
-		p.fail(fmt.Errorf("%w%s", err, p.condition()))
+		p.fail(p.failed("", err))
 		return nil
 	}
 	return t
@@ -69,7 +69,7 @@ func (p *Pod) Send(line string, timeout time.Duration) string {
 	p.tb.Helper()
 	answer, err := p.TrySend(line, timeout)
 	if err != nil {
-		p.fail(fmt.Errorf("%w%s", err, p.condition()))
+		p.fail(p.failed("", err))
 	}
 	return answer
 }
@@ -141,7 +141,7 @@ func (t *Talk) Receive() string {
 
 func (t *Talk) fail(err error) {
 	t.pod.tb.Helper()
-	t.pod.fail(fmt.Errorf("%w%s", err, t.pod.condition()))
+	t.pod.fail(t.pod.failed("", err))
 }
 
 // TrySnapshot is Snapshot with an error in place of a failed test.
@@ -267,7 +267,7 @@ func (t *Talk) wait() {
 func (t *Talk) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("nothing within %v%s", t.within, t.note)
+		return cut(fmt.Errorf("nothing within %v", t.within), t.note)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):
 		return errors.New("it has closed the connection")
 	}

@@ -151,3 +151,10 @@ func streamOf(tb TB, name string) func(line string) {
 
 // testName is the name of a test in messages.
 func testName(tb TB) string { return podlog.Printable(tb.Name()) }
+
+// BeforeDeadline cuts a timeout so that it ends before the deadline of the test,
+// if it has one, and leaves time to tear down. It is there for package scripts.
+func BeforeDeadline(tb TB, timeout time.Duration) time.Duration {
+	timeout, _ = beforeDeadline(tb, "", timeout)
+	return timeout
+}

@@ -92,7 +92,8 @@ func (tb *scriptTB) Cleanup(f func()) {
 }
 
 func (tb *scriptTB) Errorf(format string, args ...any) {
-	tb.note(Failure{Err: errorOf(format, args)})
+	err := errorOf(format, args)
+	tb.note(Failure{Err: err, Cut: isCut(err)})
 	tb.mu.Lock()
 	tb.failed = true
 	tb.mu.Unlock()

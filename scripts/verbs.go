@@ -141,22 +141,28 @@ func (c *call) judge(err error) {
 	var fatal fatalError
 	switch isFatal := errors.As(err, &fatal); {
 	case isFatal:
-		message := harness.Message(c.tb, err)
-		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s: %w", c.name, err), Cut: fatal.cut})
+		message := harness.Told(c.tb, err).Error()
+		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s: %w", c.name, err), Cut: fatal.cut || isCut(err)})
 		c.fatal(c.name + ": " + message)
 	case err != nil && c.neg:
 		c.print(c.ts.Stderr(), err.Error()+"\n")
 	case err != nil:
-		message := harness.Message(c.tb, err) // the evidence has it, too
+		message := harness.Told(c.tb, err).Error() // the evidence has it, too
 		if c.options.Report == nil {
 			c.print(c.ts.Stderr(), message+"\n")
 		}
-		c.tb.note(Failure{Verb: c.name, Err: err})
+		c.tb.note(Failure{Verb: c.name, Err: err, Cut: isCut(err)})
 		c.fatal(c.line + " failed")
 	case c.neg:
 		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s did not fail", c.line)})
 		c.fatal(c.line + " did not fail")
 	}
+}
+
+// isCut reports whether the deadline of the script has cut the wait that an error is about.
+func isCut(err error) bool {
+	var e *harness.Error
+	return errors.As(err, &e) && e.Cut
 }
 
 func (c *call) fatal(message string) { c.ts.Fatalf("%s", visible(message)) }

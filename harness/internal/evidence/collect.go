@@ -318,7 +318,7 @@ func (e *Collector) Report() (dir string) {
 		}
 		who = podlog.Printable(who)
 		if r.dir != "" {
-			who += "\n\twhole log: " + podlog.Printable(filepath.Join(r.dir, a.fileName()))
+			who += "\n\twhole log: " + podlog.Printable(filepath.Join(r.dir, a.FileName()))
 		}
 		e.Test.Log("harness: %s\n\tlast lines:%s", who, a.Captured.Tail())
 	}
@@ -351,37 +351,29 @@ func (e *Collector) Close(failed bool) {
 	e.Placed("")
 }
 
-// Message returns that of a failed test, in which its log has the name that
-// outlives the test.
-func (a *Attempt) Message(err error) string {
-	text, path := err.Error(), a.pathInMessage()
-	a.Change(func() { a.Failure = text })
-	if a.Captured.Path() == "" || !strings.Contains(text, path) {
-		return podlog.PrintableLines(text)
-	}
+// Keep has the log named in a message of the failed test, above which stand its last lines.
+// It returns the name that outlives the test, or why there is none.
+func (a *Attempt) Keep() string {
 	a.e.writing.Lock()
 	defer a.e.writing.Unlock()
+	var err error
 	r := a.e.do(func(r *Record) { err = r.makeDir() })
-	a.Shown = true // above the name of the log stand its last lines
-	where := filepath.Join(r.dir, a.fileName())
+	a.Shown = true
 	if err != nil {
-		where = fmt.Sprintf("lost with the test: %v", PrintableError(err))
+		return fmt.Sprintf("lost with the test: %v", PrintableError(err))
 	}
-	return podlog.PrintableLines(strings.ReplaceAll(text, path, "\n\tlog: "+podlog.Printable(where)))
+	return filepath.Join(r.dir, a.FileName())
 }
 
-// pathInMessage is how errors name the log.
-func (a *Attempt) pathInMessage() string { return "\n\tlog: " + podlog.Printable(a.Captured.Path()) }
-
-// MessageOf is the message of the latest attempt that an error is about.
-func (e *Collector) MessageOf(err error) string {
+// ByLog returns the latest attempt whose log was made at a path; nil = none.
+func (e *Collector) ByLog(path string) *Attempt {
 	e.mu.Lock()
 	attempts := slices.Clone(e.attempts)
 	e.mu.Unlock()
 	for _, a := range slices.Backward(attempts) {
-		if a.Captured.Path() != "" && strings.Contains(err.Error(), a.pathInMessage()) {
-			return a.Message(err)
+		if path != "" && a.Captured.Path() == path {
+			return a
 		}
 	}
-	return podlog.PrintableLines(err.Error())
+	return nil
 }

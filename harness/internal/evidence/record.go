@@ -3,7 +3,6 @@ package evidence
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -118,17 +117,8 @@ func (l *Life) dir() string {
 	return l.Log[:max(0, strings.LastIndexByte(l.Log, '/'))]
 }
 
-// message returns what has failed, with the name that the log has here; "" = nothing
-// that is known.
-func (l *Life) message() string {
-	text := cmp.Or(l.Error, l.Failure)
-	if l.Log == "" {
-		return text
-	}
-	return strings.ReplaceAll(text, l.Log, l.fileName())
-}
-
-func (l *Life) fileName() string {
+// FileName is the name of the log here.
+func (l *Life) FileName() string {
 	if l.Pod == "" {
 		return l.Name
 	}
@@ -360,7 +350,7 @@ func (r *Record) Write() {
 	}
 	logs := r.excerpts(r.most/2, 0)
 	for i, l := range r.Lives {
-		r.file(l.fileName(), func(w io.Writer) error { return logs[i].copy(w, l) })
+		r.file(l.FileName(), func(w io.Writer) error { return logs[i].copy(w, l) })
 	}
 	for _, l := range r.Lives {
 		if l.Pod != "" && l.Timeline.Launched > 0 && l.file != nil {

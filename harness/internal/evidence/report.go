@@ -206,8 +206,8 @@ func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
 
 // row returns the row of a life, with at most so many of its events.
 func (r *Record) row(l *Life, most int) *row {
-	row := &row{Life: l, Message: l.message()}
-	for _, file := range []string{l.fileName(), l.Name + ".dir", l.Name + ".txtar"} {
+	row := &row{Life: l, Message: cmp.Or(l.Error, l.Failure)}
+	for _, file := range []string{l.FileName(), l.Name + ".dir", l.Name + ".txtar"} {
 		if _, err := os.Stat(filepath.Join(r.dir, file)); err == nil {
 			row.Files = append(row.Files, file)
 		}

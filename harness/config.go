@@ -1,0 +1,181 @@
+package harness
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/podharness/fakepod"
+	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
+	"github.com/google/uuid"
+)
+
+// DefaultStopGrace is how long each step of a teardown may take if
+// [Config.StopGrace] is zero.
+const DefaultStopGrace = 5 * time.Second
+
+// A Config says which pod to start, and how. Every field is optional.
+//
+// In Command.PrefixArgs, ExtraArgs and Env the words {workspace}, {home}, {runtime}
+// and {name} stand for the pod's own workspace, HOME, the runtime directory of the
+// sandbox, and its name (not in a program of FakePod, which has such words itself).
+type Config struct {
+	// Command launches the pod; an empty Program = a healthy fake pod.
+	Command spawn.Command
+	// Name is the pod's name; "" = made from the name of the test, and unique
+	// in it. A second pod of one name can be started once the first has ended.
+	Name string
+	// Profile selects a profile; "" = none.
+	Profile string
+	// TicketRole marks the process with a role; "" = none.
+	TicketRole string
+	// NameFlag is the flag by which the pod is told its name; "" = "--pod".
+	NameFlag string
+	// ExtraArgs follow the handshake arguments.
+	ExtraArgs []string
+	// Workspace is the pod's workspace; "" = a directory in the sandbox, which the
+	// pods of this name have for themselves.
+	Workspace string
+	// WorkspaceFrom is copied into that directory when it is made; nil = nothing.
+	// Workspace must be "" then.
+	WorkspaceFrom fs.FS
+	// HomeFrom is copied into HOME, which the pods of a test share, when the first
+	// pod of this name is started: files that are there already stay; nil =
+	// nothing.
+	HomeFrom fs.FS
+	// Dir is the pod's working directory; "" = the workspace.
+	Dir string
+	// ResumeFrom is the session to resume; nil = a new pod.
+	ResumeFrom *uuid.UUID
+	// Env is added to the pod's environment, the last of equal variables
+	// counts. An entry "NAME=value" sets a variable; an entry "NAME" passes on
+	// the test's own, if it has it.
+	Env []string
+	// ShowEnv names the variables of Env whose values the evidence of a failed
+	// test shows; nil = none: of the others it has the name and the length, since
+	// they may be secrets.
+	ShowEnv []string
+	// ShowArgs has evidence and messages show the command lines of the pod, and of what it
+	// starts, whole; false = of arguments beyond the handshake's they have the length only,
+	// since they may be secrets. The program, the words pod and worker, and the names of
+	// long flags, as in --flag, are shown in any case.
+	ShowArgs bool
+	// ReadyTimeout is how long the pod may take to become ready;
+	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
+	// test's own deadline (go test -timeout), where TB has one.
+	ReadyTimeout time.Duration
+	// Shutdown is what to write to the pod's socket as the first step of its
+	// teardown, such as {"method":"shutdown"} and a newline; nil = nothing.
+	Shutdown []byte
+	// StopSignal is the step after that, sent to the pod's process group;
+	// nil = SIGINT, which real pods take as a request to stop gracefully.
+	StopSignal os.Signal
+	// StopGrace is how long each step of the teardown may take;
+	// 0 = DefaultStopGrace.
+	StopGrace time.Duration
+	// MustStopGracefully fails the test if the pod is ended by StopSignal instead
+	// of handling it, or must be killed; false = the test's log tells.
+	MustStopGracefully bool
+	// DumpSignal has a pod that hangs write to its log what it does, such as SIGQUIT
+	// for a Go program; nil = none. It is sent to the pod's process, once, before that
+	// is ended: because it did not become ready in time, or runs when the test has
+	// failed or was cut short.
+	DumpSignal os.Signal
+	// AllowLeaks lets the test pass although the pod leaves processes behind;
+	// false = that fails the test. They are killed in any case.
+	AllowLeaks bool
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Command.Program == "" && len(c.Command.PrefixArgs) == 0 {
+		c.Command = FakePod("ready")
+	}
+	if c.StopSignal == nil {
+		c.StopSignal = syscall.SIGINT
+	}
+	c.StopGrace = cmp.Or(c.StopGrace, DefaultStopGrace)
+	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, spawn.DefaultReadyTimeout)
+	if err := c.check(); err != nil {
+		return c, &spawn.Error{Verdict: "invalid config", Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
+	}
+	return c, nil
+}
+
+// check finds what Start would not.
+func (c Config) check() error {
+	if c.Command.Program == "" {
+		return errors.New("Command.PrefixArgs without a Command.Program")
+	}
+	if _, ok := c.StopSignal.(syscall.Signal); !ok {
+		return fmt.Errorf("StopSignal %v is not a syscall.Signal", c.StopSignal)
+	}
+	if _, ok := c.DumpSignal.(syscall.Signal); !ok && c.DumpSignal != nil {
+		return fmt.Errorf("DumpSignal %v is not a syscall.Signal", c.DumpSignal)
+	}
+	if c.StopGrace < 0 {
+		return fmt.Errorf("StopGrace %v is negative", c.StopGrace)
+	}
+	if c.Workspace != "" && c.WorkspaceFrom != nil {
+		return fmt.Errorf("WorkspaceFrom is for a workspace in the sandbox, and Workspace is %s", c.Workspace)
+	}
+	// A test that expects a pod to die must not be content with a fake pod that
+	// refuses a misspelt mode.
+	if program, ok := fakeProgram(c.Command); ok {
+		return fakepod.Check(program)
+	}
+	return nil
+}
+
+// FakePod returns the command of a fake pod that behaves as a program of steps,
+// or a mode, says: see package fakepod.
+//
+//	harness.StartPod(t, harness.Config{Command: harness.FakePod("delayed-ready")})
+//
+// A start with a bad program fails with spawn.ErrInvalidConfig.
+func FakePod(program string) spawn.Command {
+	name, args := fakepod.Command(program)
+	return spawn.Command{Program: name, PrefixArgs: args}
+}
+
+// fakeProgram returns the program of a command that FakePod has made.
+func fakeProgram(command spawn.Command) (program string, ok bool) {
+	name, args := fakepod.Command("")
+	last := len(args) - 1
+	if command.Program != name || len(command.PrefixArgs) <= last || !slices.Equal(command.PrefixArgs[:last], args[:last]) {
+		return "", false
+	}
+	return command.PrefixArgs[last], true
+}
+
+// life returns what is known of a start that is about to begin.
+func (c Config) life(pod string) evidence.Life {
+	l := evidence.Life{Pod: pod, Env: c.shownEnv(), Timeout: c.ReadyTimeout}
+	if c.DumpSignal != nil {
+		l.Dump = c.DumpSignal.(syscall.Signal)
+	}
+	return l
+}
+
+// shownEnv returns what Config.Env adds to a pod's environment, as it may be shown.
+func (c Config) shownEnv() (shown []string) {
+	for _, entry := range c.Env {
+		name, value, ok := strings.Cut(entry, "=")
+		if !ok {
+			value = os.Getenv(name) // it was passed on
+		}
+		text := fmt.Sprintf("%s (%d bytes)", name, len(value))
+		if slices.Contains(c.ShowEnv, name) {
+			text = name + "=" + value
+		}
+		shown = append(shown, podlog.Printable(text))
+	}
+	return shown
+}

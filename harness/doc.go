@@ -1,0 +1,117 @@
+// Package harness starts pods in Go tests: isolated from the developer and from
+// each other, their logs captured, torn down when the test ends.
+//
+//	func TestAgentAnswers(t *testing.T) {
+//		pod := harness.StartPod(t, harness.Config{
+//			Command: spawn.Command{Program: "/usr/local/bin/agent", PrefixArgs: []string{"pod"}},
+//		})
+//		conn := pod.Dial()
+//		…
+//	}
+//
+// The zero [Config] starts a healthy fake pod. [TryStartPod] is for tests that
+// expect a start to fail.
+//
+// # Isolation
+//
+// The pods of one test share a sandbox, a private directory below the system's
+// temporary one with a path that is short enough for a socket address; pods of
+// different tests, subtests included, share nothing. It holds the runtime
+// directory, HOME, TMPDIR and the default workspace, and is removed at the end.
+//
+// A pod's environment is built, not inherited: PATH, LANG, LC_ALL, LC_CTYPE, TZ
+// and GOCOVERDIR as the test has them (LANG is C.UTF-8 where it has none), HOME,
+// TMPDIR, YOI_HOME, YOI_RUNTIME_DIR and XDG_RUNTIME_DIR inside the sandbox, and
+// last what [Config.Env] adds and PODHARNESS_MARK, see below. Nothing else of the
+// developer's environment reaches a pod.
+//
+// A pod runs with the rights of its tester, so it can read, change and kill whatever the
+// tester can. What the harness does for it stays in the sandbox: the harness follows no
+// link, crosses no mount and waits for no FIFO or device that stands where pods can write,
+// believes no number and no journal there, and signals only processes that are proven to
+// be a pod's.
+//
+// # Teardown
+//
+// When the test ends, each pod is stopped, the last one first: see [Pod.Stop].
+// A pod that ended by itself during the test fails it, unless the test called
+// Stop, Kill or Wait. So does a pod that leaves processes behind, in whatever
+// group or session ([Config.AllowLeaks], [Leaks]): they are killed and named.
+//
+// However the test binary ends, by a panic, os.Exit, its timeout or SIGKILL,
+// what its pods have started is gone a moment later, and so are the sandboxes:
+// a watchdog process, started with the first pod, waits for the end of the test
+// binary and kills the process group of each pod and whatever has that binary's
+// mark in its environment, the variable PODHARNESS_MARK. (A watchdog that was killed or
+// stopped is replaced.) This, and the finding of leaks, needs Linux. A process that
+// has left the pod's process group and hides or overwrites its environment, as a
+// daemon may that sets its own title or is not dumpable, is not found.
+//
+// # Suites
+//
+// [Pod.With] has a pod in a subtest, [Pod.Restart] starts it again. Pods that all
+// tests of a binary share need a TestMain, and are torn down after the last test:
+//
+//	func TestMain(m *testing.M) { harness.Main(m) }
+//
+//	func TestAnswers(t *testing.T) {
+//		pod := harness.Shared(t, "agent", harness.Config{})
+//		answer := pod.Send(`{"method":"ping"}`, time.Second)
+//		…
+//	}
+//
+// Main also tells, in one line at the end, which tests had pods that did not stop
+// gracefully, or came close to their ready timeout. To restart a shared pod interrupts
+// the tests beside that use it: one that does is better not parallel. [Pod.Talk] is for
+// more than one line, [Pod.WaitLogAfter] for the next line of a log.
+//
+// # Clients
+//
+// A client is a program that starts pods itself. [StartClient] runs one in the
+// test's sandbox, on a terminal if it wants one, and [Adopt] makes a Pod of what it
+// has started:
+//
+//	client := harness.StartClient(t, harness.ClientConfig{Program: "my-client", Args: []string{"start", "alpha"}})
+//	client.WaitOutput("alpha is ready", 10*time.Second)
+//	pod := harness.Adopt(t, "alpha", 10*time.Second)
+//
+// What its pods log is captured, adopted or not. At the end of the test the client
+// is stopped first, then its pods: living on without their client is what pods do.
+// [ClientEnv] is for clients that are started in another way.
+//
+// # Evidence
+//
+// When a test failed, the last lines of each pod's log are reported, and the evidence
+// is kept in a directory that one line names. It is named after the test and the time
+// in the directory PODHARNESS_ARTIFACTS, if that environment variable is set; else it is
+// the test's artifact directory (go test -artifacts), or a temporary one, of which the
+// newest 20 are kept beside those of this run of tests. (A TB that is not of package
+// testing and has ArtifactDir chooses itself.)
+//
+//	report.html     the verdict, a picture of all pods on one clock, their logs and
+//	                processes, and what to do: the page to open first
+//	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
+//	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
+//	                could see: podscript NAME.txtar; none of a pod that a client started
+//	client-N.stdout what a client wrote to its stdout, or stderr
+//	NAME.dir/       the small files of the pod's directory, such as status.json
+//	merged.log      all of these logs on one clock
+//	processes.txt   what lived when the test failed, or when a start did, before it was
+//	                ended: with open files, sockets, and what each thread waits for; and
+//	                the environment beyond the usual, values as [Config.ShowEnv] has it,
+//	                and the arguments, as [Config.ShowArgs] does
+//	timelines.txt   how long each step of each start took, and what came then, to the end
+//
+// All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
+// are too long the beginning and the end are kept.
+//
+// The same is written of each test that the end of the test binary cuts short, by a panic,
+// os.Exit or a signal: by the watchdog, which looks at what lives, kills it, and has one
+// line on the test binary's stderr say where the evidence is; it knows the times of lines
+// to 100 ms. A test that
+// still runs shortly before its deadline (go test -timeout) has its evidence written then.
+// Every wait of this package ends before that, where TB has Deadline.
+//
+// On success nothing is written. What a cleanup fails that was registered before the test
+// first used this package comes too late for all this: cleanups run last to first.
+package harness

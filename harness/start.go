@@ -1,0 +1,211 @@
+package harness
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/proc"
+	"golang.org/x/sys/unix"
+)
+
+// StartPod starts a pod and waits until it is ready. It fails the test, with
+// the evidence, if that cannot be; like FailNow it must then be called from the
+// test's goroutine. The pod is torn down when the test ends.
+func StartPod(tb TB, cfg Config) *Pod {
+	tb.Helper()
+	pod, err := start(tb, cfg)
+	if err != nil {
+		tb.Fatalf("harness: %v", toldOf(tb, err))
+	}
+	return pod
+}
+
+// TryStartPod is StartPod for tests that expect a failure: it returns the
+// [*spawn.Error], and says nothing itself. Another error tells that no start was
+// tried: there is no sandbox, the name is that of a pod that runs or is being
+// started, or the test has ended. It may be called from any goroutine; a start
+// that the end of the test overtakes is cancelled. (One that begins after the end
+// is noticed where TB has Context, as *testing.T since Go 1.24.)
+func TryStartPod(tb TB, cfg Config) (*Pod, error) {
+	tb.Helper()
+	return start(tb, cfg)
+}
+
+// RuntimeDir returns the runtime directory that the pods of a test share: the
+// directory of the pod NAME is RuntimeDir(tb)/NAME. It fails the test if the
+// sandbox cannot be made.
+func RuntimeDir(tb TB) string {
+	tb.Helper()
+	box, err := sandboxOf(tb)
+	if err != nil {
+		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
+		return ""
+	}
+	return box.dir("run")
+}
+
+func start(tb TB, cfg Config) (*Pod, error) {
+	tb.Helper()
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	box, err := sandboxOf(tb)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Name == "" {
+		cfg.Name = box.newName()
+	}
+	return box.start(cfg, func(pod *Pod) {
+		tb.Helper()
+		tb.Cleanup(pod.cleanup)
+	})
+}
+
+// start starts a pod whose config is complete; keep is called with one that is ready.
+func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
+	b.tb.Helper()
+	done, err := b.begin(cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	sc, err := b.spawnConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	mark := b.newMark()
+	args := evidence.Args{All: cfg.ShowArgs, NameFlag: cfg.NameFlag}
+	b.binary.Show(mark, args)
+	sc.Env = append(sc.Env, proc.MarkEnv+"="+mark)
+	var note string
+	sc.ReadyTimeout, note = beforeDeadline(b.tb, "ready timeout", cfg.ReadyTimeout)
+	a := b.evidence.Start(cfg.life(sc.PodName), args)
+	born := proc.Now()
+	var process proc.ID
+	launched := false
+	b.binary.Starting()
+	started, err := b.observe(a, sc, mark, func(pid int) {
+		launched = true
+		process = b.binary.Launched(pid, a.Dump)
+	})
+	if !launched {
+		b.binary.Launched(0, 0)
+	}
+	a.Captured.Follow()
+	if err != nil {
+		grace, _ := beforeDeadline(b.tb, "", killGrace)
+		proc.Kill(proc.Match{Mark: mark}, time.Now().Add(grace)) // what it left outside of its group
+		b.binary.LetGo(process)
+		a.Captured.EndFollowing()
+		if errors.Is(err, spawn.ErrTimeout) && note != "" {
+			err = cut(err, note)
+		}
+		return nil, err
+	}
+	born.First = started.PID
+	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.Captured, attempt: a, mark: mark, process: process, born: born}}
+	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
+		readyLate.happened(b.tb)
+		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
+	}
+	b.add(pod)
+	keep(pod)
+	return pod, nil
+}
+
+// Prepare returns what a start of the pod with a config would start, with what that
+// finds in place and an environment without a mark. It is there for package scripts,
+// in which clients start pods.
+func Prepare(tb TB, cfg Config) (spawn.Config, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return spawn.Config{}, err
+	}
+	box, err := sandboxOf(tb)
+	if err != nil {
+		return spawn.Config{}, err
+	}
+	return box.spawnConfig(cfg)
+}
+
+// observe starts a pod, and has its attempt know what comes of it; launched is called with
+// the pod's process.
+func (b *sandbox) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
+	o := &spawn.Observer{Fresh: true, Grown: a.Captured.Grown, Line: a.Captured.Stream()}
+	o.Launched = func(pid int) {
+		launched(pid)
+		a.Captured.Take(o.Log)
+		a.Change(func() { a.PID, a.Timeline.Launched = pid, time.Since(a.Timeline.Start) })
+	}
+	o.Socket = a.NoteSocket
+	o.Failing = func(verdict error) { b.failing(a, mark, verdict) }
+	pod, err := spawn.StartObserved(b.ctx, sc, o)
+	shownInError(a.Args, err, sc.Command)
+	a.Captured.Take(o.Log) // of one that was not launched, too
+	a.Change(func() {
+		var e *spawn.Error
+		switch {
+		case pod != nil:
+			a.Timeline = pod.Timeline
+		case errors.As(err, &e):
+			failed := *e
+			failed.Tail, failed.Unfinished = nil, "" // the log has them
+			a.Timeline, a.StartFailed = e.Timeline, &failed
+			a.Error = textOf(err, func(string) string { return a.FileName() })
+		}
+	})
+	return pod, err
+}
+
+// failing writes down what of a start lives that is about to be killed: it hangs.
+func (b *sandbox) failing(a *evidence.Attempt, mark string, verdict error) {
+	if errors.Is(verdict, spawn.ErrExited) {
+		return
+	}
+	text := evidence.Describe(proc.Find(proc.Match{Mark: mark}), b.binary.Commands(mark))
+	a.Change(func() { a.Hung = text })
+	if a.Dump != 0 && errors.Is(verdict, spawn.ErrTimeout) {
+		dump(b.tb, []*evidence.Attempt{a})
+	}
+}
+
+// dumpGrace is how long pods may take to write what they do.
+const dumpGrace = 2 * time.Second
+
+// dump sends Config.DumpSignal to pods that run, and waits for what they write then.
+func dump(tb TB, pods []*evidence.Attempt) {
+	var pids []int
+	var logs []*os.File
+	for _, a := range pods {
+		a.Captured.KeepTail()
+		if syscall.Kill(a.PID, a.Dump) == nil {
+			a.Note(unix.SignalName(a.Dump))
+			pids, logs = append(pids, a.PID), append(logs, a.Captured.File())
+		}
+	}
+	grace, _ := beforeDeadline(tb, "", dumpGrace)
+	proc.AwaitQuiet(pids, grace, func() (size int64) {
+		for _, log := range logs {
+			size += evidence.SectionOf(log).Size()
+		}
+		return size
+	})
+}
+
+// shownInError takes the arguments out of the error of a start, if they may not be shown.
+func shownInError(s evidence.Args, err error, c spawn.Command) {
+	var e *spawn.Error
+	if errors.As(err, &e) && e.Err != nil {
+		if text := e.Err.Error(); strings.Contains(text, c.String()) {
+			e.Err = evidence.Reworded(strings.ReplaceAll(text, c.String(), s.Words(c)), e.Err)
+		}
+	}
+}

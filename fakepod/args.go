@@ -11,8 +11,8 @@ import (
 	"text/tabwriter"
 )
 
-// ProgramEnv names the environment variable that holds the program where no
-// -program argument does: for clients that can only be told which pod to start.
+// ProgramEnv names the environment variable that holds the program if there is no
+// argument -program. It is for clients that take the path of a pod but no arguments for it.
 const ProgramEnv = "FAKEPOD_PROGRAM"
 
 const usage = `usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]
@@ -38,24 +38,24 @@ func init() {
 
 // Command returns the program and the prefix arguments that start a fake pod,
 // which behaves as program says: a program of steps or the name of a mode. The
-// handshake arguments follow them. The program is the running executable, so
-// that this works wherever the executable does, a compiled test binary too.
+// handshake arguments follow the prefix arguments. The name that Command returns is the
+// path of the running executable, so that no other binary is needed.
 //
-// A bad program is refused by the fake pod itself.
+// Command does not check program: the fake pod refuses a bad one when it is started.
 func Command(program string) (name string, args []string) {
 	return self(), []string{marker, "-program", program}
 }
 
-// Main is the fake pod. args are its arguments without the program's name. If it
-// returns, it returns the exit status. It is meant for the main function of a
-// process, whose signals and standard files it takes for its own.
+// Main is the fake pod. args are its arguments without the program's name. Main either
+// ends the process or returns the exit status. It is for the main function of a process:
+// it takes over the process's signals and standard files.
 //
-// The arguments are the word pod, which is optional, then -program PROGRAM, then
-// the handshake's (or, as in newer pods, worker and --worker NAME). Without
-// -program, the environment variable FAKEPOD_PROGRAM holds the program; without
-// that too, the pod is a healthy one. With -help alone, Main prints its usage. With
-// -trace FILE before -program, it appends a line to FILE as each step begins: the
-// index of the step, CLOCK_MONOTONIC in ns, and the process.
+// The arguments are the word pod, which is optional, then -program PROGRAM, then those of
+// the handshake. The newer words worker and --worker NAME stand for pod and --pod NAME.
+// Without -program, the environment variable FAKEPOD_PROGRAM holds the program. Without
+// both, the fake pod is a healthy one. With -help alone, Main prints its usage. With
+// -trace FILE before -program, Main appends a line to FILE when a step begins: the index
+// of the step, CLOCK_MONOTONIC in ns, and the process.
 func Main(args []string) int {
 	if len(args) == 1 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]) {
 		return fail(write(os.Stdout, help()))

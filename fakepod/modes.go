@@ -9,7 +9,7 @@ type Mode struct {
 	Doc     string // one line
 }
 
-// Modes returns all modes, in the order in which they are best read.
+// Modes returns all modes, in the order in which a person should read them.
 func Modes() []Mode { return slices.Clone(modes) }
 
 var modes = []Mode{

@@ -1,10 +1,12 @@
-// Package fakepod is a pod that misbehaves on command, to reproduce every
-// failure of a pod's start exactly.
+// Package fakepod is a pod that misbehaves on command. It reproduces every failure
+// of a pod's start exactly.
 //
-// [Command] makes any binary that imports this package the fake pod, in a test
-// without TestMain; the command fakepod is the same for other programs. How it
-// behaves is a one-line program of steps, acted out in order, or the name of a
-// mode, which is a program that has a name ([Modes], fakepod -list):
+// Any binary that imports this package can be started as the fake pod: [Command]
+// returns how. A test needs no TestMain for that. The command fakepod is the fake pod
+// for programs that do not import the package.
+//
+// A program of steps says how the fake pod behaves. It is one line, and the steps are
+// acted out in order. A mode is a program with a name ([Modes], fakepod -list):
 //
 //	bind; ready; serve                                  a healthy pod
 //	log loading; sleep 500ms; bind; ready; serve        a slow one
@@ -12,12 +14,12 @@
 //
 // # Steps
 //
-// A program is steps with semicolons between them; a step is a verb and its
+// A program is steps with semicolons between them. A step is a verb and its
 // arguments with spaces between them. An argument is a bare word, a text in
-// 'single quotes' (with a doubled one for a quote), or one in "double quotes"
-// with the escapes of Go. A lone word that names a mode is that mode; the
-// one-step program ready is written "ready;". In a TEXT, {name}, {socket}, {dir}
-// and {pid} stand for the pod's own, and {{ for a brace.
+// 'single quotes' (where two quotes stand for one), or a text in "double quotes" with
+// the escapes of Go. A program that is one word, the name of a mode, is that mode: the
+// step ready alone is written "ready;". In a TEXT, {name}, {socket}, {dir} and {pid}
+// stand for the pod's name, socket, directory and process, and {{ for a brace.
 //
 //	log TEXT             write a line to stderr
 //	out TEXT             write a line to stdout
@@ -48,26 +50,27 @@
 //	unlink WHAT          remove the sock, the log or the whole pod dir
 //	truncate             truncate the log
 //
-// The signal of kill does what it does to a C program: on Linux it kills even
-// where Go would write a stack trace or do nothing. One that stops the process
-// only stops it: the next step follows SIGCONT.
+// kill has the signal's default effect, as in a C program: on Linux a deadly signal
+// kills even where Go would write a stack trace or do nothing. A signal that stops the
+// process, such as SIGSTOP, does not end the program: the next step follows SIGCONT.
 //
-// A bad program is refused, with the column in bytes, before anything happens.
+// The fake pod refuses a bad program before it does anything. The error has the column,
+// in bytes.
 //
 // # Habits
 //
-// Apart from its program the fake pod does as real pods do. It refuses wrong
-// handshake arguments with exit status 2, finds the runtime directory by the
-// same four variables, keeps pid and status.json in the pod directory, removes a
-// stale socket before it binds. SIGINT stops it gracefully at any step: it
-// removes the whole pod directory and exits with status 0. SIGTERM kills it.
+// Apart from its program, the fake pod does what real pods do. It refuses wrong
+// handshake arguments with exit status 2. It finds the runtime directory by the same
+// four variables. It keeps the files pid and status.json in the pod directory. It removes
+// a stale socket before it binds. On SIGINT, at any step, it removes the whole pod
+// directory and exits with status 0. SIGTERM kills it.
 //
 // # Socket
 //
-// serve speaks JSON lines. The first one is {"event":"snapshot","data":{…}} with
-// the pod's name, pid, workspace, dir, state, and session, profile and
-// ticket_role where it has them. Each line {"method":…,"params":…} then gets one
-// answer:
+// serve speaks lines of JSON. The first line on each connection is
+// {"event":"snapshot","data":{…}}. Its data has the pod's name, pid, workspace, dir and
+// state; and session, profile and ticket_role if the pod was given them. Each line
+// {"method":…,"params":…} of a client then gets one answer:
 //
 //	ping      {"event":"pong","data":<params>}
 //	echo      {"event":"echo","data":<params>}
@@ -77,7 +80,7 @@
 //	run       {"event":"done"} once params {"program":"…"} was acted out
 //	shutdown  {"event":"shutdown"}, then a graceful stop
 //
-// Anything else is answered with {"event":"error","data":{"message":"…"}}.
+// Any other line is answered with {"event":"error","data":{"message":"…"}}.
 package fakepod
 
 import (

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Step is one step of a program, which was checked: its verb is known, and its
-// arguments are of the right number and kind.
+// A Step is one step of a checked program: its verb is known, and its arguments are of
+// the right number and kind.
 type Step struct {
 	Verb string
 	Args []string
@@ -43,14 +43,14 @@ func refuse(column int, format string, args ...any) error {
 	return fmt.Errorf("bad program: column %d: "+format, append([]any{column}, args...)...)
 }
 
-// Check returns the error with which the fake pod refuses a program; nil for one
-// that it takes.
+// Check returns the error with which the fake pod refuses a program, or nil if the
+// program is good.
 func Check(program string) error {
 	_, err := Parse(program)
 	return err
 }
 
-// Parse reads a program of steps, or the name of a mode. Its error is that of [Check].
+// Parse reads a program of steps, or the name of a mode. Its error is the one of [Check].
 func Parse(program string) ([]Step, error) {
 	for _, m := range modes {
 		if m.Name == strings.TrimSpace(program) {
@@ -269,7 +269,8 @@ func ParseSize(s string) (int64, error) {
 	return n * unit, nil
 }
 
-// ParseSignal reads the SIGNAL of a step, a name with or without SIG; 0 = there is none.
+// ParseSignal reads the SIGNAL of a step, a name with or without SIG. It returns 0 if no
+// signal has that name.
 func ParseSignal(s string) syscall.Signal {
 	return unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG"))
 }

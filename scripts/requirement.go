@@ -13,7 +13,7 @@ import (
 type Requirement struct {
 	ID      string // the name of the scenario's file without .txtar
 	Level   string // "must", "should" or "may"
-	Text    string // goes on with "a pod must", as Level is; "" = the header does not say
+	Text    string // what a pod must, should or may do, such as "stop on SIGINT"; "" = the header does not say
 	Section string // of the contract, spawn/HANDSHAKE.md; "" = none
 	Needs   string // the ID of the requirement that must be met first; "" = none
 	Fix     string // what to do about a pod that does not meet it; "" = it is not known
@@ -50,8 +50,8 @@ var order = []string{
 	"restart", "restart-after-stop", "session", "independent", "terminate",
 }
 
-// Requirements returns the requirements of the portable scenarios, each of which is in
-// the file ID.txtar. All others need the first one, starts.
+// Requirements returns the requirements of the portable scenarios. The scenario of a
+// requirement is the file ID.txtar. All requirements need the first one, starts.
 func Requirements() []Requirement {
 	all := make([]Requirement, len(order))
 	for i, id := range order {
@@ -66,15 +66,16 @@ func Requirements() []Requirement {
 	return all
 }
 
-// ReadRequirement reads the header of a scenario: the comments that it begins with,
+// ReadRequirement reads the header of a scenario: the comments at its beginning, such as
 //
 //	# must: stop on SIGINT with status 0
 //	# section: 5
 //	# needs: starts
 //	# fix: handle SIGINT before the ready line is written
 //
-// or should, or may, in this order; only the first one must be there. A scenario
-// without such a header is a must of its own. An error names file and line.
+// The first comment has the level, must, should or may. The others are optional, and
+// their order is fixed. A scenario without a header is a must without a text. An error
+// names file and line.
 func ReadRequirement(file string) (Requirement, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -65,12 +65,13 @@
 // without PATTERN and podwaitlog print lines of the log. Control characters are escaped
 // in all that verbs print of a pod. The default timeout is 10 seconds. Each wait ends
 // before the deadline of the script's T (go test -timeout, podscript -timeout). A wrong
-// use of a verb fails the script, with ! too; so does a wait that the deadline has cut.
+// use of a verb fails the script, and so does a wait that the deadline has cut. A ! does
+// not change that.
 //
-// A pod that ends by itself, or that leaves processes behind, fails the script at its
-// end, as it fails any test. A passing ! podstop does not change that. podwait before it
-// declares that the pod's end is expected, podstart -allow-leaks that the pod may leave
-// processes.
+// A script fails at its end, as any test does, if a pod has ended by itself or has left
+// processes behind. A passing ! podstop does not change that. podwait, before podstop,
+// declares that the pod's end is expected. podstart -allow-leaks declares that the pod may
+// leave processes.
 //
 // # Held pods
 //
@@ -89,30 +90,32 @@
 //
 // # Clients
 //
-// A client is a program that starts pods itself: any that the script runs by exec, and
-// the command podspawn. Its pods live in the script's sandbox. Their logs are captured,
-// and they are stopped at the end of the script. podadopt lets the other verbs use such a
-// pod. Its exit status is known only to its parent: podwait ends as with a status other
-// than 0, and says that the status is not known.
+// A client is a program that starts pods itself, such as the command podspawn. A script
+// runs podspawn by the verb podspawn, and any other client by exec. The client's pods live
+// in the script's sandbox. Their logs are captured, and the pods are stopped at the end of
+// the script. podadopt lets the other verbs use such a pod. Only the pod's parent learns
+// its exit status: podwait says that the status is not known, and fails as it does for a
+// status other than 0.
 //
 // # Requirements
 //
-// Each portable scenario, see [Scenarios], checks the one requirement that it is named
-// after. podscript -list prints them, with their levels and their sections of the
-// contract, spawn/HANDSHAKE.md. The first comments of a scenario may state its
+// Each portable scenario (see [Scenarios]) checks one requirement, and has its name.
+// podscript -list prints the requirements, with their levels and their sections of the
+// contract, spawn/HANDSHAKE.md. The first comments of any scenario may state its
 // requirement: see [ReadRequirement].
 //
 // # Environment
 //
-// The environment of a script is that of a client (harness.ClientEnv): a program that it
-// runs by exec has HOME, TMPDIR and the runtime directory in the sandbox, and starts the
-// pod under test, or what podcommand sets, by YOI_POD_RUNTIME_COMMAND. In addition,
-// RUNTIME_DIR is the runtime directory: that of the pod NAME is $RUNTIME_DIR/NAME. The
-// verb env does not reach the pods of podstart; podstart -env, podscript -env and
-// [Options] do. Whatever a script starts is killed (on Linux) when the script has ended.
+// The environment of a script is that of a client (harness.ClientEnv). A program that the
+// script runs by exec has HOME, TMPDIR and the runtime directory in the sandbox. Its
+// YOI_POD_RUNTIME_COMMAND starts the pod under test, or what podcommand sets. In addition,
+// RUNTIME_DIR is the runtime directory: the directory of the pod NAME is
+// $RUNTIME_DIR/NAME. The verb env does not change the environment of podstart's pods;
+// podstart -env, podscript -env and [Options] do. When the script has ended, whatever it
+// started is killed (on Linux).
 //
-// The condition [fakepod] is true if the pod under test is the built-in fake pod,
-// [session] if there is a session to resume: $SESSION.
+// The condition [fakepod] is true if the pod under test is the built-in fake pod. The
+// condition [session] is true if there is a session to resume: $SESSION.
 package scripts
 
 import (
@@ -134,7 +137,7 @@ type Options struct {
 	Command spawn.Command
 	// Env is added to the environment of every pod, as harness.Config.Env.
 	Env []string
-	// Pod has the defaults of podstart and podspawn, but for Name, Command and Env.
+	// Pod has the defaults of podstart and podspawn, except for Name, Command and Env.
 	Pod harness.Config
 	// Session is the session that $SESSION names; nil = none.
 	Session *uuid.UUID
@@ -144,8 +147,8 @@ type Options struct {
 }
 
 // Params returns the parameters with which testscript runs scripts that start
-// pods. More commands, conditions or another set-up can be added to them; a
-// Setup of your own must call the one that is there.
+// pods. You may add commands and conditions to them, and replace Setup by a function that
+// calls it.
 func Params(o Options) testscript.Params {
 	return testscript.Params{
 		Dir: o.Dir,

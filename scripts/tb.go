@@ -10,10 +10,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// A Failure is why a script failed, as values. The script's log has the words.
+// A Failure says why a script failed, as values. The script's log has the message.
 type Failure struct {
-	Verb      string            // of this package, such as podstart, that failed it; "" = none
-	Err       error             // what Verb found, or the harness; nil = a verb of testscript failed, as its line in the log says
+	Verb      string            // the verb of this package that failed the script, such as podstart; "" = none
+	Err       error             // what Verb or the harness found; nil = a verb of testscript failed, and its line in the log says why
 	Cut       bool              // the script's deadline cut the wait: Err says nothing about the pod
 	LastLines map[string]string // the last line of each pod's log that is no ready line, by the pod's name
 }

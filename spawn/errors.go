@@ -13,8 +13,8 @@ import (
 	"example.com/podharness/spawn/podlog"
 )
 
-// The verdicts other than ready. Every error of [Start] matches exactly one of
-// them with [errors.Is], or the error of a context that ended first.
+// The verdicts other than ready. Every error of [Start] matches exactly one of these with
+// [errors.Is], or matches the error of the context if that ended first.
 var (
 	// ErrInvalidConfig: a field of the Config is invalid. Nothing was touched.
 	ErrInvalidConfig = errors.New("invalid pod config")
@@ -34,13 +34,13 @@ var (
 	ErrSocket = errors.New("could not connect to pod socket")
 )
 
-// An Error is a start that did not end in a ready pod, with the evidence.
-// All errors of [Start] are of this type.
+// An Error says why a start did not end in a ready pod, and has the evidence. All errors
+// of [Start] are of this type.
 type Error struct {
-	// Verdict is the verdict in the words of the contract (and of podspawn -json):
+	// Verdict is the verdict in the words of the contract and of podspawn -json:
 	// invalid config, runtime directory unavailable, launch failed, exited early,
-	// malformed ready line, wrong name, timed out, socket error, cancelled; or
-	// failed, if it is none of these.
+	// malformed ready line, wrong name, timed out, socket error or cancelled. It is
+	// failed if the error is none of these.
 	Verdict string `json:"verdict"`
 	// Pod is the name that was asked for.
 	Pod string `json:"name"`

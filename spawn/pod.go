@@ -69,9 +69,9 @@ func Adopt(h *proc.Handle) *Pod {
 
 // Follow calls fn with every line of a pod's log, from the start of the log, and waits
 // for more at its end. It returns nil after fn returned false. When ctx ends, Follow
-// returns the context's error: if ctx was cancelled, after it has read everything that
-// the log holds then; if its deadline has passed, after one last read, however large the
-// log is.
+// returns the context's error. If ctx was cancelled, Follow first reads everything that
+// the log holds then. If the deadline of ctx has passed, Follow reads only once more,
+// however large the log is.
 //
 // fn gets whole lines only, as [Config.Progress] does. A truncated log is read from its
 // start. Follow calls fn from its own goroutine. It neither closes log nor moves its

@@ -1,6 +1,6 @@
-// Package spawn starts a pod: a long-running local agent process that says on
-// its stderr when and where it can be reached, and from then on is independent
-// of whoever started it.
+// Package spawn starts pods. A pod is a long-running local agent process. It says on its
+// stderr when and where it can be reached. From then on it is independent of the process
+// that started it.
 //
 // [Start] launches the process in its own process group with its stderr in a
 // log file, follows that file until the pod's ready line
@@ -8,8 +8,8 @@
 //	YOI-READY<TAB>name<TAB>socket path<NEWLINE>
 //
 // and connects to the socket once. It closes that connection immediately, which a pod
-// must tolerate. Every other outcome has its own verdict, an [*Error] with the evidence;
-// the process group is killed and the process reaped:
+// must tolerate. Every other outcome is an [*Error] with a verdict and the evidence.
+// Start has then killed the process group and reaped the process:
 //
 //	pod, err := spawn.Start(ctx, spawn.Config{
 //		Command:       spawn.Command{Program: "/usr/local/bin/agent", PrefixArgs: []string{"pod"}},
@@ -21,11 +21,11 @@
 //	case errors.Is(err, spawn.ErrTimeout): // err says what was missing
 //	}
 //
-// A pod that became ready lives on when this process ends. Package harness
-// starts pods for tests, which must not.
+// A pod that became ready lives on when this process ends. Pods of tests must not
+// live on: package harness starts those.
 //
-// Start is woken by events: by one inotify instance for the whole process, which is
-// kept open once it was needed, and by timers where there is no inotify.
+// Start is woken by events of inotify, and by timers where there is no inotify. All starts
+// of this process share one inotify instance, which stays open.
 package spawn
 
 import (

@@ -34,7 +34,7 @@ type foreign struct {
 
 // watchForeign captures each log that appears in the runtime directory and is not
 // that of a pod which the harness starts.
-func (b *sandbox) watchForeign() {
+func (b *oneTest) watchForeign() {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &b.foreign
 	f.cancel, f.done, f.attempts = cancel, make(chan struct{}), map[string]*evidence.Attempt{}
@@ -43,15 +43,15 @@ func (b *sandbox) watchForeign() {
 		watched := map[string]bool{}
 		var dirs sync.WaitGroup
 		defer dirs.Wait()
-		podlog.WatchDir(ctx, b.dir("run"), func() {
+		podlog.WatchDir(ctx, b.Dir("run"), func() {
 			for _, name := range b.captureAll() {
 				// A log that is not there yet is noticed in its own directory.
-				if info, err := os.Lstat(filepath.Join(b.dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
+				if info, err := os.Lstat(filepath.Join(b.Dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
 					watched[inode(info)] = true
 					dirs.Add(1)
 					go func() {
 						defer dirs.Done()
-						podlog.WatchDir(ctx, filepath.Join(b.dir("run"), name), func() { b.captureForeign(name) })
+						podlog.WatchDir(ctx, filepath.Join(b.Dir("run"), name), func() { b.captureForeign(name) })
 					}()
 				}
 			}
@@ -61,8 +61,8 @@ func (b *sandbox) watchForeign() {
 
 // captureAll captures what there is now, and returns the names in the runtime
 // directory.
-func (b *sandbox) captureAll() (names []string) {
-	entries, _ := os.ReadDir(b.dir("run"))
+func (b *oneTest) captureAll() (names []string) {
+	entries, _ := os.ReadDir(b.Dir("run"))
 	for _, entry := range entries {
 		names = append(names, entry.Name())
 		b.captureForeign(entry.Name())
@@ -76,7 +76,7 @@ func inode(info os.FileInfo) string {
 
 // captureForeign captures the log of a pod, if it has one that was not captured
 // yet, and returns what is known of it; nil = nothing.
-func (b *sandbox) captureForeign(name string) *evidence.Attempt {
+func (b *oneTest) captureForeign(name string) *evidence.Attempt {
 	f := &b.foreign
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -95,8 +95,8 @@ func (b *sandbox) captureForeign(name string) *evidence.Attempt {
 }
 
 // openLog opens the log of a pod that a client has started.
-func (b *sandbox) openLog(name string) (*os.File, error) {
-	run, err := safefile.OpenDir(b.dir("run"))
+func (b *oneTest) openLog(name string) (*os.File, error) {
+	run, err := safefile.OpenDir(b.Dir("run"))
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (b *sandbox) openLog(name string) (*os.File, error) {
 }
 
 // isStarting reports whether the harness starts a pod of a name, whose log is its own.
-func (b *sandbox) isStarting(name string) bool {
+func (b *oneTest) isStarting(name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.starting[name]
@@ -164,7 +164,7 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 }
 
 // running returns the pod of a name that the test has and that runs; nil = none.
-func (b *sandbox) running(name string) *Pod {
+func (b *oneTest) running(name string) *Pod {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, p := range b.pods {
@@ -177,7 +177,7 @@ func (b *sandbox) running(name string) *Pod {
 
 // adopt makes a Pod of what a client has started, if that is ready, or returns the one
 // that another goroutine has made.
-func (b *sandbox) adopt(name string, a *evidence.Attempt) (*Pod, error) {
+func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 	b.foreign.adopting.Lock()
 	defer b.foreign.adopting.Unlock()
 	if p := b.running(name); p != nil {
@@ -187,7 +187,7 @@ func (b *sandbox) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 		return nil, errTestEnded
 	}
 	if a == nil {
-		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.dir("run"), name, "stderr.log")))
+		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.Dir("run"), name, "stderr.log")))
 	}
 	timeline, told, err := a.Seen()
 	socket := told.Socket
@@ -217,14 +217,14 @@ func (b *sandbox) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 // whereThePodIs makes the relative path absolute that a client's pod has announced. What
 // has the log as its stderr is the pod, or a script around it; where the system does not
 // tell that, it is where clients are.
-func (b *sandbox) whereThePodIs(name, socket string) string {
-	for _, p := range proc.Find(proc.Match{Logs: filepath.Join(b.dir("run"), name)}) {
+func (b *oneTest) whereThePodIs(name, socket string) string {
+	for _, p := range proc.Find(proc.Match{Logs: filepath.Join(b.Dir("run"), name)}) {
 		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID))
 		if path := filepath.Join(dir, socket); err == nil && isThere(path) {
 			return path
 		}
 	}
-	return filepath.Join(b.dir("workspace"), socket)
+	return filepath.Join(b.Dir("workspace"), socket)
 }
 
 func isThere(path string) bool {
@@ -233,8 +233,8 @@ func isThere(path string) bool {
 }
 
 // ownerOf returns the process of a pod that a client has started.
-func (b *sandbox) ownerOf(name, socket string) (*proc.Handle, error) {
-	run, err := safefile.OpenDir(b.dir("run"))
+func (b *oneTest) ownerOf(name, socket string) (*proc.Handle, error) {
+	run, err := safefile.OpenDir(b.Dir("run"))
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +244,7 @@ func (b *sandbox) ownerOf(name, socket string) (*proc.Handle, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	owner := proc.OwnerOf(dir, socket, b.made, b.mark)
+	owner := proc.OwnerOf(dir, socket, b.Made, b.mark)
 	switch {
 	case owner.Err != nil:
 		return nil, fmt.Errorf("its socket %s: %w", podlog.Printable(socket), owner.Err)
@@ -258,7 +258,7 @@ func (b *sandbox) ownerOf(name, socket string) (*proc.Handle, error) {
 
 // endForeign stops the pods that clients have left, as pods are, and lets go of
 // what captures them.
-func (b *sandbox) endForeign() {
+func (b *oneTest) endForeign() {
 	f := &b.foreign
 	f.once.Do(func() {}) // nobody begins to watch from now on
 	if f.cancel == nil {

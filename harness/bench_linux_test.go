@@ -56,7 +56,7 @@ func BenchmarkStartAndStop(b *testing.B) {
 	StartPod(b, cfg) // the watchdog starts with the first one
 	box, err := sandboxOf(b)
 	require.NoError(b, err)
-	byHand := spawn.Config{Command: cfg.Command, WorkspaceRoot: b.TempDir(), Env: box.environ(nil)}
+	byHand := spawn.Config{Command: cfg.Command, WorkspaceRoot: b.TempDir(), Env: box.Environ(nil)}
 	var harnesses, spawns []time.Duration
 	for i := range b.N {
 		begin := time.Now()

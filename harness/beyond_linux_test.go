@@ -27,13 +27,13 @@ func TestMountOfAPodStays(t *testing.T) {
 		require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 		tb := &recordingTB{name: "x", artifacts: t.TempDir()}
 		pod := StartPod(tb, Config{})
-		mnt := filepath.Join(pod.box.dir("home"), "mnt")
+		mnt := filepath.Join(pod.box.Dir("home"), "mnt")
 		require.NoError(t, os.Mkdir(mnt, 0o700))
 		require.NoError(t, unix.Mount(victim, mnt, "", unix.MS_BIND, ""))
 		tb.end()
 		assert.True(t, tb.failed)
 		assert.Contains(t, tb.log, "harness: the sandbox was not removed: open "+mnt+": something is mounted there")
-		assert.NoDirExists(t, pod.box.dir("tmp"), "all else is")
+		assert.NoDirExists(t, pod.box.Dir("tmp"), "all else is")
 		assert.FileExists(t, filepath.Join(mnt, "secret"), "nor was it unmounted")
 		fmt.Println("tried")
 		return
@@ -62,7 +62,7 @@ func TestMountOfAPodStays(t *testing.T) {
 func TestWatchdogKillsWhateverTheJournalSays(t *testing.T) {
 	if victim := os.Getenv(endEnv); victim != "" {
 		pod := StartPod(t, Config{Name: "alpha"})
-		own, err := pod.box.own()
+		own, err := pod.box.Own()
 		require.NoError(t, err)
 		in := func(name string) string { return filepath.Join(own.Name(), name) }
 		forge := func(line string) {

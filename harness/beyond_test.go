@@ -34,16 +34,16 @@ func TestNothingIsCopiedThroughALink(t *testing.T) {
 	t.Parallel()
 	victim := outside(t)
 	pod := StartPod(t, Config{})
-	home := pod.box.dir("home")
+	home := pod.box.Dir("home")
 	from := fstest.MapFS{".agent/settings": {Data: []byte("x")}}
 	require.NoError(t, os.Symlink(victim, filepath.Join(home, ".agent")))
 	_, err := TryStartPod(t, Config{Name: "b", HomeFrom: from})
 	assert.ErrorContains(t, err, "copy HomeFrom: open "+home+"/.agent: is a symbolic link")
-	require.NoError(t, os.Symlink(victim, pod.box.dir("workspace3")))
+	require.NoError(t, os.Symlink(victim, pod.box.Dir("workspace3")))
 	_, err = TryStartPod(t, Config{Name: "c", WorkspaceFrom: from})
 	require.NoError(t, err, "a failed copy has its number again")
 	_, err = TryStartPod(t, Config{Name: "d", WorkspaceFrom: from})
-	assert.ErrorContains(t, err, "copy WorkspaceFrom: open "+pod.box.dir("workspace3")+": is a symbolic link")
+	assert.ErrorContains(t, err, "copy WorkspaceFrom: open "+pod.box.Dir("workspace3")+": is a symbolic link")
 	require.NoError(t, os.Remove(filepath.Join(home, ".agent")))
 	require.NoError(t, os.Mkdir(filepath.Join(home, ".agent"), 0o700))
 	require.NoError(t, os.Symlink(filepath.Join(victim, "settings"), filepath.Join(home, ".agent/settings")))
@@ -113,12 +113,12 @@ func TestOutputsOfClientsAreOutOfReach(t *testing.T) {
 	}
 	box, err := sandboxOf(t)
 	require.NoError(t, err)
-	own, err := box.own()
+	own, err := box.Own()
 	require.NoError(t, err)
 	info, err := os.Stat(own.Name())
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
-	for _, dir := range dirs {
-		assert.False(t, strings.HasPrefix(own.Name(), box.dir(dir)), dir)
+	for _, dir := range []string{"run", "workspace", "home", "tmp", "yoi", "xdg"} {
+		assert.False(t, strings.HasPrefix(own.Name(), box.Dir(dir)), dir)
 	}
 }

@@ -55,7 +55,7 @@ type Client struct {
 
 	tb      TB
 	cfg     ClientConfig
-	box     *sandbox
+	box     *oneTest
 	mark    string
 	cmd     *exec.Cmd
 	process proc.ID
@@ -126,7 +126,7 @@ func (c *Client) start() error {
 	c.cmd = exec.Command(program, c.cfg.Args...)
 	c.cmd.Env, c.cmd.Dir, c.cmd.Stdin = env, c.cfg.Dir, c.cfg.Stdin
 	if c.cmd.Dir == "" {
-		c.cmd.Dir = c.box.dir("workspace")
+		c.cmd.Dir = c.box.Dir("workspace")
 	}
 	stdout, err := c.capture("stdout")
 	if err != nil {
@@ -187,7 +187,7 @@ func (c *Client) launch(start func() error) error {
 // capture opens a file that one of the client's outputs goes to. It is no pipe:
 // what the client has started may hold it open.
 func (c *Client) capture(name string) (*os.File, error) {
-	own, err := c.box.own()
+	own, err := c.box.Own()
 	if err != nil {
 		return nil, err
 	}

@@ -2,10 +2,6 @@ package harness
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
@@ -36,50 +32,15 @@ func ClientEnv(tb TB, pod spawn.Command) []string {
 	return env
 }
 
-func (b *sandbox) clientEnv(extra []string, pod spawn.Command, mark string) ([]string, error) {
+func (b *oneTest) clientEnv(extra []string, pod spawn.Command, mark string) ([]string, error) {
 	cfg, err := Config{Command: pod}.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	program, err := b.standIn(cfg.Command)
+	program, err := b.StandIn(cfg.Command)
 	if err != nil {
 		return nil, fmt.Errorf("make a program that starts the pod: %w", err)
 	}
 	b.foreign.once.Do(func() { b.watchForeign() })
-	return append(b.environ(append([]string{spawn.RuntimeCommandEnv + "=" + program}, extra...)), proc.MarkEnv+"="+mark), nil
-}
-
-// standIn returns an executable that starts a command with the arguments that it is
-// given: the variable that names it is a path, never a command line.
-func (b *sandbox) standIn(command spawn.Command) (string, error) {
-	if strings.Contains(command.Program, "/") {
-		var err error
-		if command.Program, err = filepath.Abs(command.Program); err != nil {
-			return "", err
-		}
-	}
-	own, err := b.own()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp(own.Name(), "command")
-	if err != nil {
-		return "", err
-	}
-	var words []string
-	for _, word := range append([]string{command.Program}, command.PrefixArgs...) {
-		words = append(words, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
-	}
-	script := "#!/bin/sh\n# Starts the pod of this test with the arguments that a client gives.\n"
-	if slices.ContainsFunc(command.PrefixArgs, func(arg string) bool { return arg == "pod" || arg == "worker" }) {
-		// The prefix argument of a client's command is there already.
-		script += "[ \"$1\" = pod ] && shift\n"
-	}
-	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
-	// Renamed, not written in place: nobody has it open for writing then.
-	path := filepath.Join(dir, "pod")
-	if err := os.WriteFile(path+".tmp", []byte(script), 0o700); err != nil {
-		return "", err
-	}
-	return path, os.Rename(path+".tmp", path)
+	return append(b.Environ(append([]string{spawn.RuntimeCommandEnv + "=" + program}, extra...)), proc.MarkEnv+"="+mark), nil
 }

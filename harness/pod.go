@@ -33,7 +33,7 @@ type Pod struct {
 // common is what all who have a pod share.
 type common struct {
 	cfg     Config
-	box     *sandbox
+	box     *oneTest
 	log     *evidence.Log
 	attempt *evidence.Attempt
 	mark    string // of whatever it starts

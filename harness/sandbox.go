@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,23 +15,21 @@ import (
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/harness/internal/watchdog"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
-	"example.com/podharness/spawn/safefile"
 )
 
-// sandbox is what the pods of one test share: its private directory, its mark,
-// its names.
-type sandbox struct {
+// oneTest is what is known of one test: its sandbox, its mark, its pods and their evidence,
+// and the names that are taken.
+type oneTest struct {
+	*sandbox.Box
 	tb       TB
 	binary   *binary
 	number   int
-	made     time.Time
-	root     string                        // of its directories
-	mark     string                        // what the marks of its pods begin with
-	own      func() (*safefile.Dir, error) // the directory of what is not the pods', made when it is first needed
+	mark     string // what the marks of its pods begin with
 	evidence *evidence.Collector
 	late     *time.Timer // writes the evidence shortly before the test's deadline; nil = it has none
 	roster
@@ -41,24 +38,18 @@ type sandbox struct {
 	// Under the roster's lock.
 	named      int
 	marks      int
-	workspaces map[string]string // of the pods' own, by the pod's name
 	users      map[user]bool
 	userFailed bool
 }
 
-// dirs are the directories of a sandbox.
-var dirs = []string{"run", "workspace", "home", "tmp", "yoi", "xdg"}
-
-func (b *sandbox) dir(name string) string { return filepath.Join(b.root, name) }
-
 var (
 	sandboxesMu  sync.Mutex
-	sandboxes    = map[any]*sandbox{} // by testKey
+	sandboxes    = map[any]*oneTest{} // by testKey
 	sandboxCount int                  // of all that were made
 )
 
 // sandboxOf returns the sandbox of a test, made when it is first needed.
-func sandboxOf(tb TB) (*sandbox, error) {
+func sandboxOf(tb TB) (*oneTest, error) {
 	if !reflect.TypeOf(tb).Comparable() {
 		return nil, fmt.Errorf("a TB of type %T cannot be told from another one: pass a pointer", tb)
 	}
@@ -80,34 +71,19 @@ func sandboxOf(tb TB) (*sandbox, error) {
 	return box, nil
 }
 
-func makeSandbox(tb TB) (*sandbox, error) {
+func makeSandbox(tb TB) (*oneTest, error) {
 	b, err := makeBinary()
 	if err != nil {
 		return nil, err
 	}
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
-	box := &sandbox{tb: tb, binary: b, number: sandboxCount, made: time.Now(), root: filepath.Join(b.Root, n), mark: b.Mark + "/" + n + "/", roster: newRoster(), workspaces: map[string]string{}, users: map[user]bool{}}
-	// All, since what cleans a temporary directory up may remove an idle one.
-	if err := os.MkdirAll(box.root, 0o700); err != nil {
+	box := &oneTest{tb: tb, binary: b, number: sandboxCount, mark: b.Mark + "/" + n + "/", roster: newRoster(), users: map[user]bool{}}
+	if box.Box, err = sandbox.New(filepath.Join(b.Root, n), b.Root, filepath.Join(watchdog.OwnDir, n)); err != nil {
 		return nil, err
 	}
-	for _, dir := range dirs {
-		if err := os.Mkdir(box.dir(dir), 0o700); err != nil {
-			_ = os.RemoveAll(box.root)
-			return nil, err
-		}
-	}
-	box.own = sync.OnceValues(func() (*safefile.Dir, error) {
-		root, err := safefile.OpenDir(b.Root)
-		if err != nil {
-			return nil, err
-		}
-		defer root.Close()
-		return root.MkdirAll(filepath.Join(watchdog.OwnDir, n), 0o700)
-	})
 	box.evidence = evidence.New(evidence.Test{
-		Name: tb.Name(), Mark: box.mark, Own: box.own, Base: b.base, Few: b.few, Most: b.mostEvidence,
+		Name: tb.Name(), Mark: box.mark, Own: box.Own, Base: b.base, Few: b.few, Most: b.mostEvidence,
 		Place:  func(mayMake bool) string { return artifactDir(tb, mayMake && artifacts == "") },
 		Placed: func(dir string) { b.Place(box.number, dir) },
 		Processes: func() string {
@@ -122,7 +98,7 @@ func makeSandbox(tb TB) (*sandbox, error) {
 
 // writeLate has the evidence written of a test that still runs shortly before its deadline:
 // go test panics then. The waits of this package have ended by then.
-func (b *sandbox) writeLate() {
+func (b *oneTest) writeLate() {
 	if t, ok := optional[interface{ Deadline() (time.Time, bool) }](b.tb); ok {
 		if deadline, ok := t.Deadline(); ok {
 			left := time.Until(deadline)
@@ -265,7 +241,7 @@ func shortTempDir() string {
 }
 
 // newName makes a pod's name of the test's.
-func (b *sandbox) newName() string {
+func (b *oneTest) newName() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.named++
@@ -276,13 +252,13 @@ func (b *sandbox) newName() string {
 
 // spawnConfig returns what to start for a config whose defaults are filled in, with
 // what the pod finds in place.
-func (b *sandbox) spawnConfig(cfg Config) (sc spawn.Config, err error) {
-	workspace, err := b.furnish(cfg)
+func (b *oneTest) spawnConfig(cfg Config) (sc spawn.Config, err error) {
+	workspace, err := b.Furnish(cfg.Name, cfg.WorkspaceFrom, cfg.HomeFrom)
 	if err != nil {
 		return sc, err
 	}
 	workspace = cmp.Or(cfg.Workspace, workspace)
-	own := strings.NewReplacer("{workspace}", workspace, "{home}", b.dir("home"), "{runtime}", b.dir("run"), "{name}", cfg.Name)
+	own := strings.NewReplacer("{workspace}", workspace, "{home}", b.Dir("home"), "{runtime}", b.Dir("run"), "{name}", cfg.Name)
 	expand := func(words []string) (expanded []string) {
 		for _, word := range words {
 			expanded = append(expanded, own.Replace(word))
@@ -296,7 +272,7 @@ func (b *sandbox) spawnConfig(cfg Config) (sc spawn.Config, err error) {
 		Command:       cfg.Command,
 		PodName:       cfg.Name,
 		WorkspaceRoot: workspace,
-		Env:           b.environ(expand(cfg.Env)),
+		Env:           b.Environ(expand(cfg.Env)),
 		ReadyTimeout:  cfg.ReadyTimeout,
 	}
 	handshake.Of(cfg).To(&sc)
@@ -304,118 +280,16 @@ func (b *sandbox) spawnConfig(cfg Config) (sc spawn.Config, err error) {
 	return sc, nil
 }
 
-// furnish returns the workspace that the pods of a name have for themselves. When
-// there is none yet it is made, with what the config wants there and in HOME.
-func (b *sandbox) furnish(cfg Config) (workspace string, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if dir := b.workspaces[cfg.Name]; dir != "" {
-		return dir, nil
-	}
-	box, err := safefile.OpenDir(b.root)
-	if err != nil {
-		return "", err
-	}
-	defer box.Close()
-	name := fmt.Sprint("workspace", len(b.workspaces)+1) // a pod's name may be no path element
-	for _, tree := range []struct {
-		field, dir string
-		from       fs.FS
-	}{{"WorkspaceFrom", name, cfg.WorkspaceFrom}, {"HomeFrom", "home", cfg.HomeFrom}} {
-		// It may be there: a copy has failed before.
-		dir, err := box.MkdirAll(tree.dir, 0o700)
-		if err == nil {
-			err = errors.Join(copyFS(dir, tree.from), dir.Close())
-		}
-		if err != nil {
-			return "", fmt.Errorf("copy %s: %w", tree.field, evidence.PrintableError(err))
-		}
-	}
-	b.workspaces[cfg.Name] = b.dir(name)
-	return b.dir(name), nil
-}
-
-// copyFS is os.CopyFS, but files that are there already stay, of a link the file that it
-// leads to is copied, and no link that a pod has made is followed.
-func copyFS(dir *safefile.Dir, from fs.FS) error {
-	if from == nil {
-		return nil
-	}
-	return fs.WalkDir(from, ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := fs.Stat(from, path)
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			made, err := dir.MkdirAll(path, info.Mode().Perm()|0o700)
-			if err != nil {
-				return err
-			}
-			return made.Close()
-		}
-		if !info.Mode().IsRegular() {
-			return fmt.Errorf("%s is no regular file", path)
-		}
-		text, err := fs.ReadFile(from, path)
-		if err != nil {
-			return err
-		}
-		file, err := dir.Create(path, info.Mode().Perm())
-		if err != nil {
-			if errors.Is(err, fs.ErrExist) {
-				return nil
-			}
-			return err
-		}
-		_, err = file.Write(text)
-		return errors.Join(err, file.Close())
-	})
-}
-
 // newMark returns the mark of one more pod.
-func (b *sandbox) newMark() string {
+func (b *oneTest) newMark() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.marks++
 	return fmt.Sprintf("%s%d/", b.mark, b.marks)
 }
 
-// passedOn are the variables that a pod gets as the test has them.
-var passedOn = []string{"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "GOCOVERDIR"}
-
-// environ returns the environment of a pod.
-func (b *sandbox) environ(extra []string) []string {
-	env := []string{"LANG=C.UTF-8"}
-	pass := func(name string) {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
-	}
-	for _, name := range passedOn {
-		pass(name)
-	}
-	env = append(env,
-		"HOME="+b.dir("home"),
-		"TMPDIR="+b.dir("tmp"),
-		"YOI_HOME="+b.dir("yoi"),
-		"XDG_RUNTIME_DIR="+b.dir("xdg"),
-		"YOI_RUNTIME_DIR="+b.dir("run"),
-	)
-	for _, entry := range extra {
-		if strings.Contains(entry, "=") {
-			env = append(env, entry)
-		} else {
-			pass(entry)
-		}
-	}
-	return env
-}
-
 // cleanup runs after the cleanups of all pods of the test that are ready by then.
-func (b *sandbox) cleanup() {
+func (b *oneTest) cleanup() {
 	b.tb.Helper()
 	sandboxesMu.Lock()
 	delete(sandboxes, testKey(b.tb))
@@ -435,11 +309,7 @@ func (b *sandbox) cleanup() {
 		b.late.Stop()
 	}
 	b.evidence.Close(b.failed())
-	err := safefile.RemoveAll(b.root)
-	if own, ownErr := b.own(); ownErr == nil {
-		err = errors.Join(err, safefile.RemoveAll(own.Name()), own.Close())
-	}
-	if err != nil {
+	if err := b.Remove(); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %s", podlog.Printable(err.Error()))
 	}
 }

@@ -47,7 +47,7 @@ func RuntimeDir(tb TB) string {
 		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
 		return ""
 	}
-	return box.dir("run")
+	return box.Dir("run")
 }
 
 func start(tb TB, cfg Config) (*Pod, error) {
@@ -70,7 +70,7 @@ func start(tb TB, cfg Config) (*Pod, error) {
 }
 
 // start starts a pod whose config is complete; keep is called with one that is ready.
-func (b *sandbox) start(cfg Config, keep func(*Pod)) (*Pod, error) {
+func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	b.tb.Helper()
 	done, err := b.begin(cfg.Name)
 	if err != nil {
@@ -138,7 +138,7 @@ func Prepare(tb TB, cfg Config) (spawn.Config, error) {
 
 // observe starts a pod, and has its attempt know what comes of it; launched is called with
 // the pod's process.
-func (b *sandbox) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
+func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
 	o := &spawn.Observer{Fresh: true, Grown: a.Captured.Grown, Line: a.Captured.Stream()}
 	o.Launched = func(pid int) {
 		launched(pid)
@@ -166,7 +166,7 @@ func (b *sandbox) observe(a *evidence.Attempt, sc spawn.Config, mark string, lau
 }
 
 // failing writes down what of a start lives that is about to be killed: it hangs.
-func (b *sandbox) failing(a *evidence.Attempt, mark string, verdict error) {
+func (b *oneTest) failing(a *evidence.Attempt, mark string, verdict error) {
 	if errors.Is(verdict, spawn.ErrExited) {
 		return
 	}

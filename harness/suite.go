@@ -283,7 +283,7 @@ type user struct {
 }
 
 // use notes that a test uses a pod, and reports whether that is new.
-func (b *sandbox) use(pod string, tb TB) bool {
+func (b *oneTest) use(pod string, tb TB) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	u := user{pod, testKey(tb)}
@@ -295,7 +295,7 @@ func (b *sandbox) use(pod string, tb TB) bool {
 }
 
 // unuse ends a use, and reports whether it was the last one of that test.
-func (b *sandbox) unuse(pod string, tb TB) (last bool) {
+func (b *oneTest) unuse(pod string, tb TB) (last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.users, user{pod, testKey(tb)})
@@ -308,14 +308,14 @@ func (b *sandbox) unuse(pod string, tb TB) (last bool) {
 }
 
 // failed reports whether a test has failed that owns or uses pods.
-func (b *sandbox) failed() bool {
+func (b *oneTest) failed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.userFailed || failed(b.tb)
 }
 
 // keepEvidence keeps the evidence for a test that uses pods, and returns where.
-func (b *sandbox) keepEvidence(tb TB) string {
+func (b *oneTest) keepEvidence(tb TB) string {
 	b.mu.Lock()
 	b.userFailed = true
 	b.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn/podlog"
 )
 
@@ -30,39 +31,6 @@ type TB interface {
 	Helper()
 	Logf(format string, args ...any)
 	Name() string
-}
-
-// beforeDeadline cuts a timeout so that it ends before the test's own deadline
-// and leaves time to tear down and report: go test panics at that deadline, and
-// the evidence would be lost. The note is for the message of one that was cut.
-func beforeDeadline(tb TB, what string, timeout time.Duration) (cut time.Duration, note string) {
-	t, hasDeadline := optional[interface{ Deadline() (time.Time, bool) }](tb)
-	if !hasDeadline {
-		return timeout, ""
-	}
-	deadline, ok := t.Deadline()
-	left := time.Until(deadline)
-	left = max((left - min(left/4, 5*time.Second)).Truncate(time.Millisecond), time.Millisecond)
-	if !ok || left >= timeout {
-		return timeout, ""
-	}
-	return left, fmt.Sprintf("\n\tnote: the %s of %v was cut to %v, to end before the test's deadline", what, timeout, left)
-}
-
-// optional returns what has the method that TB does not ask for: tb, or what it
-// stands for.
-func optional[M any](tb any) (m M, ok bool) {
-	for range 10 { // one may stand for itself
-		if m, ok = tb.(M); ok {
-			return m, true
-		}
-		t, wraps := tb.(interface{ Unwrap() any })
-		if !wraps {
-			break
-		}
-		tb = t.Unwrap()
-	}
-	return m, false
 }
 
 // testKey tells a test from others. Of a TB there is one for each test, but Ginkgo
@@ -152,9 +120,10 @@ func streamOf(tb TB, name string) func(line string) {
 // testName is the name of a test in messages.
 func testName(tb TB) string { return podlog.Printable(tb.Name()) }
 
-// BeforeDeadline cuts a timeout so that it ends before the deadline of the test,
-// if it has one, and leaves time to tear down. It is there for package scripts.
-func BeforeDeadline(tb TB, timeout time.Duration) time.Duration {
-	timeout, _ = beforeDeadline(tb, "", timeout)
-	return timeout
+// optional returns what has the method that TB does not ask for: tb, or what it stands for.
+func optional[M any](tb any) (M, bool) { return sandbox.Optional[M](tb) }
+
+// beforeDeadline cuts a timeout so that it ends before the test's own deadline.
+func beforeDeadline(tb TB, what string, timeout time.Duration) (cut time.Duration, note string) {
+	return sandbox.BeforeDeadline(tb, what, timeout)
 }

@@ -19,6 +19,7 @@ import (
 	"unicode"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
@@ -125,7 +126,8 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 // script: the wait was cut to end before its deadline.
 func (c *call) do() error {
 	const coarse = 5 * time.Millisecond // timeouts are cut to whole milliseconds
-	end := time.Now().Add(harness.BeforeDeadline(c.tb, math.MaxInt64) - coarse)
+	left, _ := sandbox.BeforeDeadline(c.tb, "", math.MaxInt64)
+	end := time.Now().Add(left - coarse)
 	if err := c.parse(); err != nil {
 		return err
 	}

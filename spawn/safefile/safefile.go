@@ -16,7 +16,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -302,11 +301,14 @@ func RemoveAll(path string) error {
 		return err
 	}
 	defer dir.Close()
-	return dir.RemoveAll(filepath.Base(path))
+	return dir.RemoveAll(path[strings.LastIndexByte(path, '/')+1:])
 }
 
 // RemoveAll is the function RemoveAll for one element of d.
 func (d *Dir) RemoveAll(name string) error {
+	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+		return &fs.PathError{Op: "remove", Path: d.path(name), Err: unix.EINVAL}
+	}
 	err := d.unlink(name, 0)
 	if err == nil {
 		return nil

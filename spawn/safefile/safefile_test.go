@@ -163,5 +163,8 @@ func TestRemoveAll(t *testing.T) {
 	assert.FileExists(t, filepath.Join(dir, "out/victim"))
 	assert.NoError(t, safefile.RemoveAll(filepath.Join(dir, "in")))
 	assert.NoError(t, safefile.RemoveAll(filepath.Join(dir, "none/in")))
+	for _, path := range []string{"", ".", "..", dir + "/.", dir + "/out/..", dir + "/out/"} {
+		assert.Error(t, safefile.RemoveAll(path), "%q names no element", path)
+	}
 	assert.NoError(t, safefile.RemoveAll(filepath.Join(dir, "out/victim")), "a file")
 }

@@ -25,10 +25,10 @@ type foreign struct {
 	cancel context.CancelFunc // of watching
 	done   chan struct{}      // closed when that is over
 
-	mu       sync.Mutex
+	mu       sync.Mutex                   // guards attempts
 	attempts map[string]*evidence.Attempt // the latest by name
 
-	adopting sync.Mutex // held during adopt
+	adopting sync.Mutex // held during adopt, before the roster's; it guards over
 	over     bool       // no more are adopted
 }
 

@@ -21,8 +21,8 @@ type binary struct {
 }
 
 var (
-	thisBinaryMu sync.Mutex
-	thisBinary   *binary // nil until the first sandbox is made
+	thisBinaryMu sync.Mutex // guards thisBinary
+	thisBinary   *binary    // nil until the first sandbox is made
 )
 
 // artifacts is where the user wants evidence to go; "" = they do not say. A test may

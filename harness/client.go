@@ -66,10 +66,10 @@ type Client struct {
 	stdout, stderr *evidence.Log // with TTY stderr is nil
 	outputs        []*evidence.Attempt
 
-	mu      sync.Mutex
-	stopped bool // by the test
+	mu      sync.Mutex // guards stopped
+	stopped bool       // by the test
 
-	stopMu     sync.Mutex // held during Stop
+	stopMu     sync.Mutex // held during Stop; it guards its result
 	stopCalled bool
 	stopErr    error
 }

@@ -86,6 +86,19 @@ func textOf(err error, rename func(log string) string) string {
 	return err.Error()
 }
 
+// brief is what has happened, in one line.
+func brief(err error) string {
+	var e *Error
+	var start *spawn.Error
+	switch {
+	case errors.As(err, &e):
+		return brief(e.Err)
+	case errors.As(err, &start):
+		return (&spawn.Error{Err: start.Err, Tail: start.Tail, Unfinished: start.Unfinished}).Error()
+	}
+	return err.Error()
+}
+
 // logOf returns the path of the log that an error shows; "" = none.
 func logOf(err error) string {
 	var e *Error

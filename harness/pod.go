@@ -41,18 +41,20 @@ type common struct {
 	born    proc.Range // before it was started
 	adopted bool       // a client has started it
 
-	mu       sync.Mutex
-	expected bool   // the test asked for the pod's end
-	waits    int    // that expect it: calls of Wait, without those in vain
-	killed   bool   // by the test: it could not clean up
-	verdict  error  // that it had ended by itself, and was found so
-	told     string // the test that was told the verdict
-	next     *Pod   // what it was restarted as
-	broken   error  // that it could not be started again
+	// Of its locks, stopMu and restarting are taken before mu, and mu before those of the
+	// evidence and of the watchdog.
+	mu       sync.Mutex // guards all up to broken
+	expected bool       // the test asked for the pod's end
+	waits    int        // that expect it: calls of Wait, without those in vain
+	killed   bool       // by the test: it could not clean up
+	verdict  error      // that it had ended by itself, and was found so
+	told     string     // the test that was told the verdict
+	next     *Pod       // what it was restarted as
+	broken   error      // that it could not be started again
 
 	restarting sync.Mutex // held during Restart
 
-	stopMu  sync.Mutex // held during Stop
+	stopMu  sync.Mutex // held during Stop; it guards its result
 	stopped bool
 	stopErr error
 }
@@ -135,7 +137,7 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	if err != nil {
 		old.mu.Lock()
 		defer old.mu.Unlock()
-		old.broken = inBrief(fmt.Errorf("it could not be started again: %w", err), p.tb.Name())
+		old.broken = fmt.Errorf("it could not be started again: %w", inBrief(err, p.tb.Name()))
 		return nil, err
 	}
 	return pod.view(p.tb), nil

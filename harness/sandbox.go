@@ -43,7 +43,7 @@ type oneTest struct {
 }
 
 var (
-	sandboxesMu  sync.Mutex
+	sandboxesMu  sync.Mutex           // guards both; it is taken before thisBinaryMu
 	sandboxes    = map[any]*oneTest{} // by testKey
 	sandboxCount int                  // of all that were made
 )
@@ -116,7 +116,7 @@ type roster struct {
 	cancel context.CancelFunc
 	starts sync.WaitGroup // that are under way
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards all up to pods, and what is said below
 	closed   bool
 	starting map[string]bool
 	pods     []*Pod

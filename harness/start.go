@@ -3,7 +3,6 @@ package harness
 import (
 	"errors"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -139,7 +138,7 @@ func Prepare(tb TB, cfg Config) (spawn.Config, error) {
 // observe starts a pod, and has its attempt know what comes of it; launched is called with
 // the pod's process.
 func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
-	o := &spawn.Observer{Fresh: true, Grown: a.Captured.Grown, Line: a.Captured.Stream()}
+	o := &spawn.Observer{Command: a.Args.Words(sc.Command), Fresh: true, Grown: a.Captured.Grown, Line: a.Captured.Stream()}
 	o.Launched = func(pid int) {
 		launched(pid)
 		a.Captured.Take(o.Log)
@@ -148,7 +147,6 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, lau
 	o.Socket = a.NoteSocket
 	o.Failing = func(verdict error) { b.failing(a, mark, verdict) }
 	pod, err := spawn.StartObserved(b.ctx, sc, o)
-	shownInError(a.Args, err, sc.Command)
 	a.Captured.Take(o.Log) // of one that was not launched, too
 	a.Change(func() {
 		var e *spawn.Error
@@ -198,14 +196,4 @@ func dump(tb TB, pods []*evidence.Attempt) {
 		}
 		return size
 	})
-}
-
-// shownInError takes the arguments out of the error of a start, if they may not be shown.
-func shownInError(s evidence.Args, err error, c spawn.Command) {
-	var e *spawn.Error
-	if errors.As(err, &e) && e.Err != nil {
-		if text := e.Err.Error(); strings.Contains(text, c.String()) {
-			e.Err = evidence.Reworded(strings.ReplaceAll(text, c.String(), s.Words(c)), e.Err)
-		}
-	}
 }

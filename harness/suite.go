@@ -65,7 +65,7 @@ var theSuite atomic.Pointer[suite]
 type suite struct {
 	begun time.Time
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards all below
 	pods     map[string]*shared
 	cleanups []func()
 	failed   bool
@@ -128,11 +128,11 @@ func (s *shared) fault(tb TB) error {
 		}
 		return nil
 	}
-	err := fmt.Errorf("shared pod %s: %w", podlog.Printable(s.cfg.Name), s.err)
+	name := podlog.Printable(s.cfg.Name)
 	if tb.Name() != s.first {
-		err = inBrief(err, s.first)
+		return fmt.Errorf("shared pod %s: %w", name, inBrief(s.err, s.first))
 	}
-	return err
+	return fmt.Errorf("shared pod %s: %w", name, s.err)
 }
 
 func (s *suite) sharedPod(name string, cfg Config, test string) *shared {
@@ -165,10 +165,9 @@ func difference(a, b Config) string {
 	return ""
 }
 
-// inBrief returns the first line of an error that another test tells in full.
+// inBrief returns what has happened, of an error that another test tells in full.
 func inBrief(err error, teller string) error {
-	verdict, _, _ := strings.Cut(err.Error(), "\n")
-	return fmt.Errorf("%s (%s tells more)", verdict, podlog.Printable(teller))
+	return fmt.Errorf("%s (%s tells more)", brief(err), podlog.Printable(teller))
 }
 
 // end tears the shared pods down, and returns the status of the binary.
@@ -246,7 +245,7 @@ const (
 	readyLate
 )
 
-var hitchMu sync.Mutex
+var hitchMu sync.Mutex // guards hitchTests
 
 // hitchTests has the tests of the pods to which each hitch happened.
 var hitchTests [3][]string

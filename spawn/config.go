@@ -110,7 +110,7 @@ type plan struct {
 }
 
 // plan works out what Start will do; it touches nothing.
-func (c Config) plan() (plan, error) {
+func (c Config) plan(shown string) (plan, error) {
 	if err := c.check(); err != nil {
 		return plan{}, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
 	}
@@ -123,7 +123,7 @@ func (c Config) plan() (plan, error) {
 	for _, path := range []*string{&c.WorkspaceRoot, &c.Dir} {
 		var err error
 		if *path, err = handshake.Absolute(*path); err != nil {
-			return plan{}, c.launchError(err)
+			return plan{}, launchError(shown, err)
 		}
 	}
 	// As os/exec has it: the last of equal variables counts, and PWD is right
@@ -142,7 +142,7 @@ func (c Config) plan() (plan, error) {
 		err = checkDir(c.Dir)
 	}
 	if err != nil {
-		err = c.launchError(err)
+		err = launchError(shown, err)
 	}
 	return p, err
 }
@@ -161,8 +161,9 @@ func checkDir(dir string) error {
 	return nil
 }
 
-func (c Config) launchError(err error) error {
-	return fmt.Errorf("%w `%s`: %w", ErrLaunch, c.Command, err)
+// launchError names the command as it may be shown.
+func launchError(command string, err error) error {
+	return fmt.Errorf("%w `%s`: %w", ErrLaunch, command, err)
 }
 
 // RuntimeDir returns the runtime directory of a pod with the environment env, whose

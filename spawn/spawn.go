@@ -29,6 +29,7 @@
 package spawn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,8 @@ type Observer struct {
 	// known to be valid, before anything is touched. If it returns an error, the start
 	// fails with that.
 	Planned func(podDir string) error
+	// Command is how messages show the command; "" = as it is.
+	Command string
 	// Fresh replaces an older log instead of truncating it, so that its readers keep it.
 	Fresh bool
 	// Launched is called with the number of the pod's process as soon as it runs.
@@ -132,13 +135,16 @@ type start struct {
 	more          bool   // there is more of the log to read
 }
 
+// shown returns the command as messages show it.
+func (s *start) shown() string { return cmp.Or(s.observer.Command, s.Command.String()) }
+
 func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 	s.Config = cfg // for the messages, until there is a plan
 	s.timeline.Start = time.Now()
 	if err := ctx.Err(); err != nil {
 		return nil, s.failed(fmt.Errorf("start of the pod was cancelled before anything was done: %w", err))
 	}
-	plan, err := cfg.plan()
+	plan, err := cfg.plan(s.shown())
 	if err != nil {
 		return nil, s.failed(err)
 	}
@@ -207,12 +213,12 @@ func (s *start) failed(err error) error {
 func (s *start) launch(ctx context.Context) error {
 	stderr, err := s.openLog()
 	if err != nil {
-		return s.launchError(err)
+		return launchError(s.shown(), err)
 	}
 	defer stderr.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return s.launchError(err)
+		return launchError(s.shown(), err)
 	}
 	defer null.Close()
 
@@ -236,7 +242,7 @@ func (s *start) launch(ctx context.Context) error {
 			return fmt.Errorf("start of the pod was cancelled while its program was being written: %w", ctx.Err())
 		}
 		if !busy || time.Since(s.timeline.Start) > min(busyGrace, s.ReadyTimeout) {
-			return s.launchError(explainExec(s.program, err))
+			return launchError(s.shown(), explainExec(s.program, err))
 		}
 		select {
 		case <-pace.Next(false):

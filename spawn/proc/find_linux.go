@@ -44,9 +44,9 @@ func search(m Match, list list) []Process {
 	looked := map[int]bool{}
 	found := map[int]Process{}
 	passed := map[string]Process{} // the last match that has gone, by its mark
-	left := unseen
+	left, execs := unseen, 50
 	for range rounds {
-		again, gone := false, false
+		again, gone, starting := false, false, false
 		pids, quiet := list()
 		for _, pid := range slices.Backward(pids) { // the youngest may end soon
 			if looked[pid] {
@@ -58,10 +58,17 @@ func search(m Match, list list) []Process {
 			}
 			looked[pid] = what == isMatch || what == isOther
 			again = again || what != isGone
+			starting = starting || what == isStarting
 			gone = gone || what == isGone
 		}
 		for pid, p := range found {
-			if now, _ := m.look(pid); now != isMatch {
+			switch now, _ := m.look(pid); now {
+			case isMatch:
+			case isStarting:
+				delete(found, pid)
+				looked[pid] = false
+				again, starting = true, true
+			default:
 				delete(found, pid)
 				p.Restless = true
 				if len(p.Args) == 0 {
@@ -70,6 +77,10 @@ func search(m Match, list list) []Process {
 				passed[p.Mark] = p
 				again, left = true, unseen
 			}
+		}
+		if starting && execs > 0 { // nothing tells when it has begun
+			execs--
+			<-time.After(time.Millisecond)
 		}
 		if !again && quiet(gone) {
 			clear(passed)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -17,7 +18,13 @@ import (
 // refuses it, no descriptor is left) the start time is compared before each signal.
 type Handle struct {
 	ID
-	fd int // a pidfd; -1 = there is none
+	fd atomic.Int32 // a pidfd; -1 = there is none
+}
+
+func newHandle(id ID, fd int) *Handle {
+	h := &Handle{ID: id}
+	h.fd.Store(int32(fd))
+	return h
 }
 
 // Hold returns a handle of a process, which the caller closes. The error is
@@ -30,7 +37,7 @@ func Hold(id ID) (*Handle, error) {
 	if err != nil {
 		fd = -1
 	}
-	h := &Handle{id, fd}
+	h := newHandle(id, fd)
 	if !h.isThere() { // in this order: who has the number now is held
 		h.Close()
 		return nil, os.ErrProcessDone
@@ -41,18 +48,18 @@ func Hold(id ID) (*Handle, error) {
 // isThere reports whether the number is still the process's own.
 func (h *Handle) isThere() bool { return Of(h.PID) == h.ID }
 
-// Close lets go of the process.
+// Close lets go of the process. It may be called again.
 func (h *Handle) Close() {
-	if h.fd >= 0 {
-		_ = unix.Close(h.fd)
+	if fd := h.fd.Swap(-1); fd >= 0 {
+		_ = unix.Close(int(fd))
 	}
 }
 
 // Signal sends a signal to the process. The error is os.ErrProcessDone if it has ended.
 func (h *Handle) Signal(sig unix.Signal) error {
 	err := error(unix.ENOSYS)
-	if h.fd >= 0 {
-		err = unix.PidfdSendSignal(h.fd, sig, nil, 0)
+	if fd := int(h.fd.Load()); fd >= 0 {
+		err = unix.PidfdSendSignal(fd, sig, nil, 0)
 	}
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // seccomp may say so
 		if !h.isThere() {
@@ -70,7 +77,7 @@ func (h *Handle) Signal(sig unix.Signal) error {
 // the process alone if it never did. The error is os.ErrProcessDone if nobody is left.
 func (h *Handle) SignalGroup(sig unix.Signal) error {
 	const processGroup = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, since Linux 6.9
-	if h.fd >= 0 && unix.PidfdSendSignal(h.fd, sig, nil, processGroup) == nil {
+	if fd := int(h.fd.Load()); fd >= 0 && unix.PidfdSendSignal(fd, sig, nil, processGroup) == nil {
 		return nil
 	}
 	return h.signalLedGroup(sig)
@@ -93,8 +100,8 @@ func (h *Handle) KillGroup() {
 
 // Ended reports whether the process has ended.
 func (h *Handle) Ended() bool {
-	if h.fd >= 0 {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}, 0)
+	if fd := h.fd.Load(); fd >= 0 {
+		n, err := unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, 0)
 		if err == nil {
 			return n > 0
 		}
@@ -110,20 +117,21 @@ func (h *Handle) EndsWithin(d time.Duration) bool {
 		if left <= 0 {
 			return false
 		}
-		if h.fd < 0 { // nothing tells
+		fd := h.fd.Load()
+		if fd < 0 { // nothing tells
 			<-time.After(min(left, time.Millisecond))
 			continue
 		}
 		wait := min(left, time.Hour)
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}, int((wait+time.Millisecond-1)/time.Millisecond))
+		_, _ = unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, int((wait+time.Millisecond-1)/time.Millisecond))
 	}
 	return true
 }
 
 // reap reaps an orphan that this process has inherited.
 func (h *Handle) reap() {
-	if h.fd >= 0 {
-		_ = unix.Waitid(unix.P_PIDFD, h.fd, nil, unix.WEXITED|unix.WNOHANG, nil)
+	if fd := int(h.fd.Load()); fd >= 0 {
+		_ = unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil)
 	} else if h.isThere() {
 		_ = unix.Waitid(unix.P_PID, h.PID, nil, unix.WEXITED|unix.WNOHANG, nil)
 	}

@@ -192,7 +192,7 @@ func handles(t *testing.T, pid int) map[string]*Handle {
 	h, err := Hold(Of(pid))
 	require.NoError(t, err)
 	t.Cleanup(h.Close)
-	return map[string]*Handle{"pidfd": h, "number": {h.ID, -1}}
+	return map[string]*Handle{"pidfd": h, "number": newHandle(h.ID, -1)}
 }
 
 func TestHeldProcessIsHit(t *testing.T) {
@@ -231,7 +231,7 @@ func TestLaterProcessIsNotHit(t *testing.T) {
 	id.Start-- // as an earlier one of the number
 	_, err := Hold(id)
 	assert.ErrorIs(t, err, os.ErrProcessDone)
-	h := &Handle{id, -1}
+	h := newHandle(id, -1)
 	assert.ErrorIs(t, h.Signal(unix.SIGKILL), os.ErrProcessDone)
 	h.KillGroup()
 	assert.True(t, h.Ended())

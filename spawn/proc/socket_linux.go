@@ -89,7 +89,7 @@ func holdListener(path string) (h *Handle, name string, err error) {
 		}
 		return h, name, nil
 	}
-	h = &Handle{Of(pid), pidfd}
+	h = newHandle(Of(pid), pidfd)
 	// In this order: while it has not ended, the number is its own.
 	if h.Ended() || h.PID == 0 {
 		h.Close()

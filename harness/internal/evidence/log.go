@@ -23,7 +23,7 @@ import (
 type Log struct {
 	stream func(line string) // to the test; nil = nobody wants to know
 
-	mu      sync.Mutex
+	mu      sync.Mutex  // guards all up to said; it is taken after the collector's
 	own     os.FileInfo // of the log; nil until it is asked for
 	log     *podlog.Log // nil until the start has made it, and after the test
 	stamps  stamps

@@ -8,10 +8,12 @@ import (
 	"strings"
 	"syscall"
 
-	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
 	"golang.org/x/sys/unix"
 )
+
+// LogName is the name of a pod's log in its directory.
+const LogName = "stderr.log"
 
 // Create makes the pod directory and the log, and opens it twice: for the
 // pod, which appends to it, and for a reader. fresh has an older log replaced,
@@ -21,7 +23,7 @@ func Create(podDir string, fresh bool) (stderr, reader *os.File, err error) {
 	if err := createPodDir(podDir); err != nil {
 		return nil, nil, err
 	}
-	path := podDir + "/" + proc.LogName
+	path := podDir + "/" + LogName
 	if fresh {
 		_ = os.Remove(path)
 	}

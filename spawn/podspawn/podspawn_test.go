@@ -268,6 +268,7 @@ func TestRecording(t *testing.T) {
 }
 
 func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
+	needProcesses(t)
 	dir := runtimeDir(t)
 	_, _, status := runFake(t, "log first; bind; ready; serve", "alpha")
 	require.Zero(t, status)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -34,13 +35,14 @@ type resident struct {
 
 	answers bool
 	owner   *proc.Handle // of the process PID; nil = it is not known for certain
+	pod     *spawn.Pod   // that owns owner; nil = nobody waits for the process
 	unknown error        // why
 }
 
 // look returns who lives in a pod directory. It never waits for the pod. The caller
 // closes it.
 func look(podDir string, late time.Time) resident {
-	r := resident{Name: filepath.Base(podDir), Socket: podDir + "/sock", Log: podDir + "/" + proc.LogName, State: "stale"}
+	r := resident{Name: filepath.Base(podDir), Socket: podDir + "/sock", Log: podDir + "/" + podlog.LogName, State: "stale"}
 	dir, err := safefile.OpenDir(podDir)
 	if err != nil {
 		r.unknown = err
@@ -80,16 +82,23 @@ func look(podDir string, late time.Time) resident {
 	return r
 }
 
-func (r resident) close() {
-	if r.owner != nil {
+// adopt returns the pod of a process that is known. The handle is the pod's from then on.
+func (r *resident) adopt() *spawn.Pod {
+	r.pod = spawn.Adopt(r.owner)
+	return r.pod
+}
+
+func (r *resident) close() {
+	if r.owner != nil && r.pod == nil {
 		r.owner.Close()
 	}
+	runtime.KeepAlive(r.pod) // with it, its handle is closed
 }
 
 // announcedSocket returns the path in the ready line of a pod's log; "" if that has none,
 // or another pod's.
 func announcedSocket(dir *safefile.Dir, name string, late time.Time) (socket string) {
-	file, err := dir.Open(proc.LogName)
+	file, err := dir.Open(podlog.LogName)
 	if err != nil {
 		return ""
 	}
@@ -210,13 +219,12 @@ func (p *podspawn) stop(ctx context.Context) error {
 // killGrace is how long a killed pod may take to be gone.
 const killGrace = 5 * time.Second
 
-func (r resident) killPod() error {
-	pod := spawn.Adopt(r.owner)
-	if err := pod.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+func (r *resident) killPod() error {
+	if err := r.pod.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {
-	case <-pod.Done():
+	case <-r.pod.Done():
 		return nil
 	case <-time.After(killGrace):
 		return fmt.Errorf("process %d is still there %v after SIGKILL", r.PID, killGrace)
@@ -224,14 +232,14 @@ func (r resident) killPod() error {
 }
 
 // interrupt has the pod stop, and returns a channel that is closed when it has ended.
-func (r resident) interrupt() (end <-chan struct{}, err error) {
+func (r *resident) interrupt() (end <-chan struct{}, err error) {
 	switch {
 	case r.PID == 0 && r.answers:
 		return r.request()
 	case r.PID == 0:
 		return nil, fmt.Errorf("its socket does not answer, and %w", r.unknown)
 	}
-	end = spawn.Adopt(r.owner).Done()
+	end = r.adopt().Done()
 	if err := r.owner.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, fmt.Errorf("send SIGINT to process %d: %w", r.PID, err)
 	}
@@ -275,7 +283,7 @@ func (p *podspawn) follow(ctx context.Context) error {
 	defer cancel()
 	switch {
 	case r.PID != 0:
-		end := spawn.Adopt(r.owner).Done()
+		end := r.adopt().Done()
 		go func() {
 			<-end
 			cancel()

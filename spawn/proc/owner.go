@@ -8,11 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/safefile"
 )
-
-// LogName is the name of a pod's log in its directory.
-const LogName = "stderr.log"
 
 // An Owner is what is known of the process behind a pod directory.
 type Owner struct {
@@ -44,7 +42,7 @@ func OwnerOf(dir *safefile.Dir, socket string, launch time.Time, mark string) (o
 	}
 	path, below := strings.CutPrefix(socket, dir.Name()+"/")
 	o.Within = below && dir.IsSocket(path)
-	log, logErr := dir.Open(LogName)
+	log, logErr := dir.Open(podlog.LogName)
 	if logErr == nil {
 		defer log.Close()
 	}
@@ -100,7 +98,7 @@ func OwnerOf(dir *safefile.Dir, socket string, launch time.Time, mark string) (o
 		o.Unknown = fmt.Errorf("process %d, which its file pid names, has ended", pid)
 	case !take(named, false):
 		named.Close()
-		o.Unknown = fmt.Errorf("process %d, which its file pid names, is not known to be the pod: its stderr is not the log %s, or it is older than the pod", pid, LogName)
+		o.Unknown = fmt.Errorf("process %d, which its file pid names, is not known to be the pod: its stderr is not the log %s, or it is older than the pod", pid, podlog.LogName)
 	}
 	return o
 }

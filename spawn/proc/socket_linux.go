@@ -101,9 +101,9 @@ func holdListener(path string) (h *Handle, name string, err error) {
 // holdsListener reports whether a process has a Unix socket that listens.
 func holdsListener(pid int) bool {
 	sockets := socketPaths()
-	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	entries, _ := os.ReadDir(file(pid, "fd"))
 	return slices.ContainsFunc(entries, func(entry os.DirEntry) bool {
-		target, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, entry.Name()))
+		target, _ := os.Readlink(file(pid, "fd/"+entry.Name()))
 		return sockets[target].listens
 	})
 }

@@ -1,5 +1,3 @@
-//go:build !portable
-
 package proc
 
 import (
@@ -8,7 +6,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +30,7 @@ func Hold(id ID) (*Handle, error) {
 	if id.PID <= 0 {
 		return nil, os.ErrProcessDone
 	}
-	fd, err := unix.PidfdOpen(id.PID, 0)
+	fd, err := openPidfd(id.PID)
 	if err != nil {
 		fd = -1
 	}
@@ -59,7 +56,7 @@ func (h *Handle) Close() {
 func (h *Handle) Signal(sig unix.Signal) error {
 	err := error(unix.ENOSYS)
 	if fd := int(h.fd.Load()); fd >= 0 {
-		err = unix.PidfdSendSignal(fd, sig, nil, 0)
+		err = signalPidfd(fd, sig, 0)
 	}
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // seccomp may say so
 		if !h.isThere() {
@@ -67,6 +64,10 @@ func (h *Handle) Signal(sig unix.Signal) error {
 		}
 		err = unix.Kill(h.PID, sig)
 	}
+	return done(err)
+}
+
+func done(err error) error {
 	if errors.Is(err, unix.ESRCH) {
 		return os.ErrProcessDone
 	}
@@ -77,7 +78,7 @@ func (h *Handle) Signal(sig unix.Signal) error {
 // the process alone if it never did. The error is os.ErrProcessDone if nobody is left.
 func (h *Handle) SignalGroup(sig unix.Signal) error {
 	const processGroup = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, since Linux 6.9
-	if fd := int(h.fd.Load()); fd >= 0 && unix.PidfdSendSignal(fd, sig, nil, processGroup) == nil {
+	if fd := int(h.fd.Load()); fd >= 0 && signalPidfd(fd, sig, processGroup) == nil {
 		return nil
 	}
 	return h.signalLedGroup(sig)
@@ -86,8 +87,9 @@ func (h *Handle) SignalGroup(sig unix.Signal) error {
 // signalLedGroup goes by the number of the group, which is the leader's while that is
 // there.
 func (h *Handle) signalLedGroup(sig unix.Signal) error {
-	if s, ok := Lookup(h.PID); ok && s.Start == h.Start && s.Group == h.PID && s.State != 'Z' {
-		return unix.Kill(-h.PID, sig)
+	s, ok := Lookup(h.PID)
+	if ok && s.Start == h.Start && s.Group == h.PID && s.State != 'Z' || !ok && !Proves {
+		return done(unix.Kill(-h.PID, sig))
 	}
 	return h.Signal(sig)
 }
@@ -128,15 +130,6 @@ func (h *Handle) EndsWithin(d time.Duration) bool {
 	return true
 }
 
-// reap reaps an orphan that this process has inherited.
-func (h *Handle) reap() {
-	if fd := int(h.fd.Load()); fd >= 0 {
-		_ = unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil)
-	} else if h.isThere() {
-		_ = unix.Waitid(unix.P_PID, h.PID, nil, unix.WEXITED|unix.WNOHANG, nil)
-	}
-}
-
 // Kill kills the matches until there are none, or the deadline has passed. It returns
 // those that are left.
 func Kill(m Match, deadline time.Time) (left []Process) {
@@ -174,13 +167,13 @@ func (m Match) chase(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		last := lastPID()
 		for pid := last; pid > last-4; pid-- {
-			fd, err := unix.PidfdOpen(pid, 0)
+			fd, err := openPidfd(pid)
 			if err != nil {
 				continue
 			}
 			// In this order: what has the mark now, or had it, is held.
 			if env, _ := environ(pid); m.hasMark(env) {
-				_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+				_ = signalPidfd(fd, unix.SIGKILL, 0)
 			}
 			_ = unix.Close(fd)
 		}
@@ -229,17 +222,9 @@ func AwaitEnds(handles []*Handle, d time.Duration) {
 	inherits := inheritsOrphans()
 	for _, h := range handles {
 		h.EndsWithin(time.Until(deadline))
-		if inherits {
-			h.reap()
+		if inherits && h.isThere() {
+			reap(h.PID, int(h.fd.Load()))
 		}
 		h.Close()
 	}
-}
-
-// inheritsOrphans reports whether this process is the parent of what pods leave behind.
-// One that is not waits for none of them: they are somebody else's.
-func inheritsOrphans() bool {
-	var subreaper int32
-	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&subreaper)), 0, 0, 0)
-	return os.Getpid() == 1 || err == nil && subreaper != 0
 }

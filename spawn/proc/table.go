@@ -1,5 +1,3 @@
-//go:build !portable
-
 package proc
 
 import (
@@ -16,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Proves tells whether OwnerOf can prove whose a process is.
-const Proves = true
+// file returns the path of what /proc has of a process.
+func file(pid int, name string) string { return fmt.Sprintf("%s/%d/%s", root, pid, name) }
 
 // Stat is what /proc/PID/stat tells of a process (proc(5)).
 type Stat struct {
@@ -25,29 +23,6 @@ type Stat struct {
 	Parent, Group, Session int
 	Exiting                bool // it is about to end, or has: its descriptors may be closed already
 	Start                  int64
-}
-
-// Lookup returns what the system tells of a process; ok is false if there is none, or
-// it is not shown.
-func Lookup(pid int) (s Stat, ok bool) {
-	text, err := read(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return Stat{}, false
-	}
-	// The command's name, field 2, may hold spaces and parentheses.
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 20 {
-		return Stat{}, false
-	}
-	number := func(field int) int {
-		n, _ := strconv.Atoi(fields[field-3])
-		return n
-	}
-	const exiting = 0x4 // PF_EXITING in the kernel's sched.h
-	return Stat{
-		State: fields[0][0], Parent: number(4), Group: number(5), Session: number(6),
-		Exiting: number(9)&exiting != 0, Start: int64(number(22)),
-	}, true
 }
 
 // Of returns the ID of the process that has a number now; the zero ID if there is none.
@@ -84,19 +59,12 @@ func Stopped(pid int) bool {
 	return ok && s.State == 'T'
 }
 
-// ChildEnded reports whether a child that was not reaped has ended.
-func ChildEnded(pid int) bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	return err == nil && info.Signo != 0
-}
-
 // StopsWithin waits until a process was stopped by a signal, or has ended, for at most d,
 // and reports whether that came: a signal is sent before it takes effect. Nothing tells of
 // a process that is not a child.
 func StopsWithin(pid int, d time.Duration) bool {
 	for end := time.Now().Add(d); ; <-time.After(time.Millisecond) {
-		if Stopped(pid) || Ended(pid) {
+		if Stopped(pid) || Ended(pid) || !Proves {
 			return true
 		}
 		if time.Now().After(end) {
@@ -107,7 +75,7 @@ func StopsWithin(pid int, d time.Duration) bool {
 
 // Status returns a field of /proc/PID/status (proc(5)); "" if there is none.
 func Status(pid int, field string) string {
-	text, _ := read(fmt.Sprintf("/proc/%d/status", pid))
+	text, _ := read(file(pid, "status"))
 	_, value, _ := strings.Cut(string(text), "\n"+field+":\t")
 	value, _, _ = strings.Cut(value, "\n")
 	return value
@@ -128,7 +96,7 @@ func Takes(pid int, sig unix.Signal) bool {
 // WorkingDir returns the directory that a process is in: started, if it is still
 // in that one, or that cannot be known.
 func WorkingDir(pid int, started string) string {
-	link := fmt.Sprintf("/proc/%d/cwd", pid)
+	link := file(pid, "cwd")
 	dir, err := os.Readlink(link)
 	if err != nil {
 		return started
@@ -150,15 +118,6 @@ func isAt(dir fs.FileInfo, path string) bool {
 // tick is the unit of the times in /proc (proc(5)).
 const tick = time.Second / 100
 
-// Ticks returns the time now on the clock of ID.Start.
-func Ticks() int64 {
-	var now unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
-		return 0
-	}
-	return int64(time.Duration(now.Nano()) / tick)
-}
-
 // age returns how long a process has run that started at a time.
 func age(start int64) time.Duration { return max(0, time.Duration(Ticks()-start)*tick) }
 
@@ -168,11 +127,11 @@ func startedSince(id ID, t time.Time) bool {
 	return time.Now().Add(-age(id.Start)).After(t.Add(-3 * tick))
 }
 
-func environ(pid int) ([]byte, error) { return read(fmt.Sprintf("/proc/%d/environ", pid)) }
+func environ(pid int) ([]byte, error) { return read(file(pid, "environ")) }
 
 // CommandLine returns the words of a process's command line; nil if it has none.
 func CommandLine(pid int) []string {
-	line, _ := read(fmt.Sprintf("/proc/%d/cmdline", pid))
+	line, _ := read(file(pid, "cmdline"))
 	if line = bytes.TrimRight(line, "\x00"); len(line) == 0 {
 		return nil
 	}
@@ -183,7 +142,7 @@ func CommandLine(pid int) []string {
 // as the system shows them.
 func Ancestors() (above []Process) {
 	const most = 64 // they may change meanwhile
-	for pid := os.Getppid(); pid > 0 && len(above) < most; {
+	for pid := os.Getppid(); Proves && pid > 0 && len(above) < most; {
 		s, ok := Lookup(pid)
 		if !ok {
 			break
@@ -196,7 +155,7 @@ func Ancestors() (above []Process) {
 
 // Stderr describes the file that is the stderr of a process; nil if that is not known.
 func Stderr(pid int) fs.FileInfo {
-	info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/2", pid))
+	info, err := os.Stat(file(pid, "fd/2"))
 	if err != nil {
 		return nil
 	}
@@ -204,14 +163,14 @@ func Stderr(pid int) fs.FileInfo {
 }
 
 // hasFile reports whether a descriptor of a process is open on a file.
-func hasFile(pid, fd int, file fs.FileInfo) bool {
-	open, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
-	return err == nil && os.SameFile(open, file)
+func hasFile(pid, fd int, info fs.FileInfo) bool {
+	open, err := os.Stat(file(pid, fmt.Sprint("fd/", fd)))
+	return err == nil && os.SameFile(open, info)
 }
 
 // All returns the numbers of all processes that the system shows.
 func All() (pids []int) {
-	dir, err := os.Open("/proc")
+	dir, err := os.Open(root)
 	if err != nil {
 		return nil
 	}
@@ -227,7 +186,7 @@ func All() (pids []int) {
 
 // lastPID returns the number that was given last to a process or a thread.
 func lastPID() (pid int) {
-	load, _ := read("/proc/loadavg")
+	load, _ := read(root + "/loadavg")
 	_, _ = fmt.Sscan(string(load[bytes.LastIndexByte(load, ' ')+1:]), &pid)
 	return pid
 }

@@ -1,5 +1,3 @@
-//go:build !portable
-
 package proc
 
 import (
@@ -130,7 +128,7 @@ func (m Match) look(pid int) (look, Process) {
 	}
 	// Threads of the kernel and processes that have ended have no program and no
 	// command line either (proc(5)).
-	_, err = os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	_, err = os.Readlink(file(pid, "exe"))
 	if err == nil && CommandLine(pid) == nil {
 		return isStarting, Process{}
 	}
@@ -177,7 +175,7 @@ func (m Match) hasLog(pid int) bool {
 	if m.Logs == "" {
 		return false
 	}
-	stderr, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", pid))
+	stderr, _ := os.Readlink(file(pid, "fd/2"))
 	return strings.HasPrefix(stderr, m.Logs+"/")
 }
 
@@ -200,7 +198,7 @@ type Range struct {
 
 // Now returns a Range that begins now. Its First is for the caller to set.
 func Now() (r Range) {
-	text, _ := read("/proc/stat") // its line "processes" (proc(5))
+	text, _ := read(root + "/stat") // its line "processes" (proc(5))
 	_, forks, _ := strings.Cut(string(text), "\nprocesses ")
 	_, _ = fmt.Sscan(forks, &r.forks)
 	return r

@@ -5,18 +5,16 @@
 //
 // It runs the benchmarks of spawn and harness, from the top of the repository; that
 // takes about a quarter of an hour on two cores. With -write it puts the figures into
-// README.md and draws harness/growth.svg anew.
+// README.md.
 package main
 
 import (
 	"bufio"
 	"bytes"
 	_ "embed"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"regexp"
@@ -30,7 +28,7 @@ import (
 func main() {
 	short := flag.Bool("short", false, "a quick look: one run with fewer pods and smaller logs")
 	runs := flag.Int("runs", 5, "how often each benchmark is run; the medians count")
-	write := flag.Bool("write", false, "write README.md and harness/growth.svg")
+	write := flag.Bool("write", false, "write README.md")
 	flag.Parse()
 	if flag.NArg() > 0 || *runs < 1 || *short && *write {
 		fmt.Fprintln(os.Stderr, "podbench: want no arguments, -runs of at least 1, and not -short with -write")
@@ -59,15 +57,6 @@ func run(short bool, runs int, write bool) error {
 	if !write {
 		return nil
 	}
-	return r.write(page)
-}
-
-// write puts the figures into the README and draws the curve.
-func (r *results) write(page string) error {
-	curve, err := r.curve()
-	if err != nil {
-		return err
-	}
 	readme, err := os.ReadFile("README.md")
 	if err == nil {
 		readme, err = replacePage(readme, page)
@@ -75,7 +64,7 @@ func (r *results) write(page string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile("harness/growth.svg", []byte(curve), 0o644), os.WriteFile("README.md", readme, 0o644))
+	return os.WriteFile("README.md", readme, 0o644)
 }
 
 func (r *results) measureAll(short bool, runs int) error {
@@ -85,7 +74,7 @@ func (r *results) measureAll(short bool, runs int) error {
 	}
 	// Large logs come last: a disk is busy with them for a while.
 	const large = "Follow|Flood"
-	if err := r.measure(slices.Concat(args, []string{"-bench", ".", "-skip", large + "|Suite", "./spawn", "./harness"})); err != nil {
+	if err := r.measure(slices.Concat(args, []string{"-bench", ".", "-skip", large + "|Suite|LivePods", "./spawn", "./harness"})); err != nil {
 		return err
 	}
 	// Its runs are many tests each.
@@ -167,12 +156,8 @@ func (r *results) read(from io.Reader) error {
 	return lines.Err()
 }
 
-var (
-	//go:embed page.md.tmpl
-	pageText string
-	//go:embed curve.svg.tmpl
-	curveText string
-)
+//go:embed page.md.tmpl
+var pageText string
 
 // page returns the README's text.
 func (r *results) page(short bool) (string, error) {
@@ -180,100 +165,18 @@ func (r *results) page(short bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.fill(pageText, map[string]any{
-		"CPU": r.cpu, "CPUs": runtime.NumCPU(), "System": strings.TrimSpace(string(kernel)), "Go": runtime.Version(), "Short": short,
-	})
-}
-
-func (r *results) fill(text string, data any) (string, error) {
 	t, err := template.New("").Funcs(template.FuncMap{
-		"mul":  func(a, b int) int { return a * b },
-		"half": func(a int) int { return a / 2 },
 		"n": func(format, name, unit string) (string, error) {
 			value, err := r.median(name, unit)
 			return fmt.Sprintf(format, value), err
 		},
-	}).Parse(text)
+	}).Parse(pageText)
 	if err != nil {
 		return "", err
 	}
 	var out strings.Builder
-	err = t.Execute(&out, data)
+	err = t.Execute(&out, map[string]any{
+		"CPU": r.cpu, "CPUs": runtime.NumCPU(), "System": strings.TrimSpace(string(kernel)), "Go": runtime.Version(), "Short": short,
+	})
 	return out.String(), err
-}
-
-// live returns the numbers of live pods that were measured.
-func (r *results) live() (counts []int) {
-	for key := range r.values {
-		var n int
-		if _, err := fmt.Sscanf(key[0], "LivePods/%d", &n); err == nil && key[1] == "start-ms" {
-			counts = append(counts, n)
-		}
-	}
-	slices.Sort(counts)
-	return counts
-}
-
-// A panel is one diagram of the curve: its lines over the number of live pods.
-type panel struct {
-	X, Top int // of its left lower corner, and of the highest value
-	Title  string
-	Lines  []line
-}
-
-type line struct {
-	unit                 string
-	Name, Colour, Points string
-	LabelY               int
-}
-
-// curve draws how the cost of a pod grows with the number of those that live.
-// The axis of the pods is logarithmic, and each diagram begins at zero, so that
-// what is flat looks flat.
-func (r *results) curve() (string, error) {
-	const width, height, apart = 150, 140, 220
-	live := r.live()
-	if len(live) < 2 {
-		return "", fmt.Errorf("a curve needs more than %d points", len(live))
-	}
-	panels := []panel{
-		{Title: "start, ms", Lines: []line{{unit: "start-ms"}, {unit: "floor-ms"}}},
-		{Title: "stop, ms", Lines: []line{{unit: "stop-ms"}}},
-		{Title: "parent's KiB for each", Lines: []line{{unit: "KiB/pod"}}},
-		{Title: "parent's µs/s for each", Lines: []line{{unit: "cpu-µs/s/pod"}}},
-	}
-	for i := range panels {
-		panels[i].X = 50 + i*apart
-		if err := r.draw(&panels[i], live, width, height); err != nil {
-			return "", err
-		}
-	}
-	return r.fill(curveText, map[string]any{"Panels": panels, "Live": live, "Width": width, "Step": width / (len(live) - 1)})
-}
-
-// draw scales the lines of a panel to its highest value.
-func (r *results) draw(d *panel, live []int, width, height int) error {
-	values, top := make([][]float64, len(d.Lines)), 0.0
-	for j, l := range d.Lines {
-		for _, n := range live {
-			v, err := r.median(fmt.Sprintf("LivePods/%d", n), l.unit)
-			if err != nil {
-				return err
-			}
-			values[j] = append(values[j], v)
-			top = max(top, v)
-		}
-	}
-	d.Top = int(top) + 1
-	for j := range d.Lines {
-		l, y := &d.Lines[j], 0
-		for k, v := range values[j] {
-			y = height + 40 - int(math.Round(max(0, v)/float64(d.Top)*float64(height)))
-			l.Points += fmt.Sprintf(" %d,%d", d.X+k*width/(len(live)-1), y)
-		}
-		l.Points = l.Points[1:]
-		l.Name, _, _ = strings.Cut(l.unit, "-")
-		l.Colour, l.LabelY = []string{"#0b6e99", "#999"}[j], y+[]int{-5, 15}[j]
-	}
-	return nil
 }

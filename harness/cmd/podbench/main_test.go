@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/xml"
-	"io"
 	"strings"
 	"testing"
 
@@ -10,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// output is what go test prints, for what the curve needs.
+// output is what go test prints of a benchmark that runs several times.
 const output = `goos: linux
 cpu: Some CPU @ 2.00GHz
 BenchmarkLivePods/1-2     	       1	   9.0 KiB/pod	  80.0 cpu-µs/s/pod	  1.7 floor-ms	 2.0 start-ms	 1.1 stop-ms
@@ -33,7 +31,6 @@ func TestMediansOfSeveralRuns(t *testing.T) {
 	t.Parallel()
 	r := read(t, output)
 	assert.Equal(t, "Some CPU @ 2.00GHz", r.cpu)
-	assert.Equal(t, []int{1, 10}, r.live())
 	start, err := r.median("LivePods/10", "start-ms")
 	require.NoError(t, err)
 	assert.Equal(t, 2.4, start)
@@ -41,28 +38,6 @@ func TestMediansOfSeveralRuns(t *testing.T) {
 	assert.EqualError(t, err, "benchmark SilentPod has no cpu-ms (was it skipped?)")
 	_, err = r.page(true)
 	assert.ErrorContains(t, err, "SequentialStarts/ready-at-once has no spawn/floor")
-}
-
-func TestCurve(t *testing.T) {
-	t.Parallel()
-	curve, err := read(t, output).curve()
-	require.NoError(t, err)
-	for _, want := range []string{
-		`points="50,87 200,68" stroke="#0b6e99"`, // 2.0 and 2.4 of 3 ms
-		`points="50,101 200,96" stroke="#999"`,
-		">floor</text>", ">parent's KiB for each</text>",
-	} {
-		assert.Contains(t, curve, want)
-	}
-	for d := xml.NewDecoder(strings.NewReader(curve)); ; {
-		_, err := d.Token()
-		if err == io.EOF {
-			break
-		}
-		require.NoError(t, err, "%s", curve)
-	}
-	_, err = read(t, "BenchmarkLivePods/1 1 2.0 start-ms\n").curve()
-	assert.ErrorContains(t, err, "more than 1 points")
 }
 
 func TestPageIsReplaced(t *testing.T) {

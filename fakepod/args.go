@@ -1,6 +1,7 @@
 package fakepod
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -54,8 +55,9 @@ func Command(program string) (name string, args []string) {
 // the handshake. The newer words worker and --worker NAME stand for pod and --pod NAME.
 // Without -program, the environment variable FAKEPOD_PROGRAM holds the program. Without
 // both, the fake pod is a healthy one. With -help alone, Main prints its usage. With
-// -trace FILE before -program, Main appends a line to FILE when a step begins: the index
-// of the step, CLOCK_MONOTONIC in ns, and the process.
+// -trace FILE before -program, Main appends the other arguments to FILE as a line of JSON,
+// and then a line when a step begins: the index of the step, CLOCK_MONOTONIC in ns, and the
+// process.
 func Main(args []string) int {
 	if len(args) == 1 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]) {
 		return fail(write(os.Stdout, help()))
@@ -79,6 +81,11 @@ func Main(args []string) int {
 			return fail(err)
 		}
 		args = args[2:]
+		given := args
+		if len(given) > 1 && given[0] == "-program" {
+			given = given[2:]
+		}
+		_ = json.NewEncoder(trace).Encode(given)
 	}
 	steps, told, err := parseArgs(args)
 	if err != nil {

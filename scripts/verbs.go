@@ -18,6 +18,7 @@ import (
 	"time"
 	"unicode"
 
+	"example.com/podharness/fakepod"
 	"example.com/podharness/harness"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
@@ -25,7 +26,6 @@ import (
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/podspawn"
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 )
 
 // verb is a command of the scripts; the package documentation is made of them.
@@ -618,13 +618,10 @@ func end(p *harness.Pod) string {
 }
 
 // parseSignal reads the name of a signal, with or without SIG.
-func parseSignal(s string) (syscall.Signal, error) {
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
+func parseSignal(name string) (syscall.Signal, error) {
+	sig := fakepod.ParseSignal(name)
+	if sig == 0 {
+		return 0, fmt.Errorf("unknown signal %q", name)
 	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	return 0, fmt.Errorf("unknown signal %q", s)
+	return sig, nil
 }

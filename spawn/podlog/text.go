@@ -1,15 +1,20 @@
 package podlog
 
 import (
+	"io"
+	"os"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // Printable returns s with everything escaped that could move a terminal's cursor or
 // hide text, such as control characters. Nothing that a pod wrote should reach a
-// terminal in any other form.
+// terminal in any other form. What is not UTF-8 becomes U+FFFD.
 func Printable(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
 	hidden := func(r rune) bool { return !unicode.IsPrint(r) }
 	if strings.IndexFunc(s, hidden) < 0 {
 		return s
@@ -23,6 +28,16 @@ func Printable(s string) string {
 		b.WriteString(text)
 	}
 	return b.String()
+}
+
+// IsTerminal reports whether lines written to w can be overwritten there.
+func IsTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	_, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	return err == nil
 }
 
 // ShellWord quotes a word that a shell would not take as it stands.

@@ -1,10 +1,12 @@
 package podlog_test
 
 import (
+	"os"
 	"testing"
 
 	"example.com/podharness/spawn/podlog"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestPrintableLines(t *testing.T) {
@@ -14,4 +16,12 @@ func TestPrintableLines(t *testing.T) {
 	} {
 		assert.Equal(t, want, podlog.PrintableLines(text))
 	}
+}
+
+func TestDevNullIsNoTerminal(t *testing.T) {
+	t.Parallel()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer null.Close()
+	assert.False(t, podlog.IsTerminal(null))
 }

@@ -25,7 +25,6 @@ import (
 	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
-	"golang.org/x/sys/unix"
 )
 
 const podspawnUsage = `usage: podspawn [flags] NAME
@@ -337,12 +336,9 @@ type progress struct {
 }
 
 func (p *podspawn) newProgress() *progress {
-	shown := &progress{name: podlog.Printable(p.cfg.PodName), start: time.Now(), out: bufio.NewWriterSize(p.stderr, 64<<10)}
-	if file, ok := p.stderr.(*os.File); ok && os.Getenv("TERM") != "dumb" {
-		_, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
-		shown.terminal = err == nil
+	return &progress{
+		name: podlog.Printable(p.cfg.PodName), start: time.Now(), out: bufio.NewWriterSize(p.stderr, 64<<10), terminal: podlog.IsTerminal(p.stderr),
 	}
-	return shown
 }
 
 func (p *progress) line(line string) {

@@ -52,7 +52,7 @@ func (s *sweepCase) judge() []conformance.Check {
 		dir = filepath.Join(s.root(), s.dir, s.pod)
 	}
 	want := s.want.For(s.pod, dir)
-	events := s.events()
+	events := s.readTrace()
 	if len(events) > 0 {
 		s.pid = events[0].pid
 	}
@@ -324,14 +324,12 @@ func inherited(pid int) (stray []string) {
 
 // arguments looks at what the pod was told on its command line.
 func (s *sweepCase) arguments() *finding {
-	line, err := os.ReadFile(s.trace + argsSuffix)
-	if err != nil || len(line) == 0 {
+	given := s.given
+	if given == nil {
 		return nil // it was not started, or has not come to tell
 	}
-	given := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
-	s.given = given
 	shown := strings.Join(given, " ")
-	if given[0] != "pod" {
+	if len(given) == 0 || given[0] != "pod" {
 		return s.found("1", "the pod was given: %s; the prefix argument pod must come first, since YOI_POD_RUNTIME_COMMAND replaces the program only", shown)
 	}
 	workspace, name := value(given, "--workspace"), value(given, "--pod")

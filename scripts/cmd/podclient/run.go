@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -116,16 +117,12 @@ type sweepCase struct {
 	ended   int64         // when the client had, in ns of CLOCK_MONOTONIC
 	took    time.Duration // the client
 	output  string        // all that the client has said
-	given   []string      // the arguments of the pod; nil = it was not started
+	given   []string      // the arguments of the pod, also of one that refuses them; nil = it was not started
 	pid     int           // of the pod; 0 = it has not begun
 }
 
 // root returns the directory of the sandbox.
 func (s *sweepCase) root() string { return filepath.Dir(s.runtime) }
-
-// argsSuffix names the file, beside the trace, of the arguments that the pod was
-// given, also of those that it refuses.
-const argsSuffix = ".args"
 
 func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 	dir, err := harness.TempDir()
@@ -161,18 +158,11 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 		return nil, err
 	}
 	defer stdin.Close()
+	program, args := fakepod.Command(c.program)
+	pod := spawn.Command{Program: program, PrefixArgs: slices.Insert(args, 1, "-trace", s.trace)}
 	s.begun = time.Now()
-	s.client, err = harness.TryStartClient(tb, harness.ClientConfig{Program: words[0], Args: words[1:], Dir: cwd, Env: env, Stdin: stdin, Pod: s.command()})
+	s.client, err = harness.TryStartClient(tb, harness.ClientConfig{Program: words[0], Args: words[1:], Dir: cwd, Env: env, Stdin: stdin, Pod: pod})
 	return s, err
-}
-
-// command returns what starts the fake pod, and notes its arguments.
-func (s *sweepCase) command() spawn.Command {
-	program, args := fakepod.Command(s.program)
-	words := append([]string{program, args[0], "-trace", s.trace}, args[1:]...)
-	// Its own words are arguments of the shell, too, so that none need be quoted.
-	script := fmt.Sprintf(`(shift %d; printf '%%s\0' "$@") >"$0"; exec "$@"`, len(words))
-	return spawn.Command{Program: "/bin/sh", PrefixArgs: append([]string{"-c", script, s.trace + argsSuffix}, words...)}
 }
 
 // onLaunch calls idle once the pod has begun, or never will.
@@ -213,11 +203,14 @@ type event struct {
 	pid  int
 }
 
-// events reads what the pod has told of itself.
-func (s *sweepCase) events() (events []event) {
+// readTrace reads what the pod has told of itself: its arguments, and its steps.
+func (s *sweepCase) readTrace() (events []event) {
 	text, _ := os.ReadFile(s.trace)
 	for _, line := range strings.Split(string(text), "\n") {
 		var e event
+		if strings.HasPrefix(line, "[") {
+			_ = json.Unmarshal([]byte(line), &s.given)
+		}
 		if n, _ := fmt.Sscanf(line, "%d %d %d", &e.step, &e.at, &e.pid); n == 3 {
 			events = append(events, e)
 		}

@@ -33,6 +33,7 @@ import (
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
 )
 
@@ -68,7 +69,7 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	cases, mine := s.shard.of(cases)
 	if s.List {
 		for _, c := range mine {
-			fmt.Fprintln(stdout, conformance.Printable(fmt.Sprintf("%-20s %-7s %-8s %s", c.ID, c.Level, c.Section, c.Text)))
+			fmt.Fprintln(stdout, podlog.PrintableLines(fmt.Sprintf("%-20s %-7s %-8s %s", c.ID, c.Level, c.Section, c.Text)))
 		}
 		return true, nil
 	}

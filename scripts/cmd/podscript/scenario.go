@@ -154,7 +154,7 @@ func (s *scenario) ownFinding() (message string, lines []string) {
 // whole returns all that was logged.
 func (s *scenario) whole() string { return spaced(s.clean(strings.Join(s.log, "\n"))) }
 
-// spaced keeps tabs from being escaped.
+// spaced replaces tabs, which stand at different places in a line that is indented.
 func spaced(text string) string { return strings.ReplaceAll(text, "\t", "  ") }
 
 // clean leaves out what will be gone when somebody reads it.

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/podharness/spawn/podlog"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,16 +94,7 @@ func buildVersion() string {
 	if !ok {
 		return "of unknown version"
 	}
-	text := cmp.Or(info.Main.Version, "(devel)")
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			text += " " + s.Value
-		case s.Key == "vcs.modified" && s.Value == "true":
-			text += " modified"
-		}
-	}
-	return fmt.Sprintf("%s %s %s/%s", text, info.GoVersion, runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("%s %s %s/%s", cmp.Or(info.Main.Version, "(devel)"), info.GoVersion, runtime.GOOS, runtime.GOARCH)
 }
 
 // Chosen reports whether -run and -skip choose a case.
@@ -151,7 +143,7 @@ func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Repor
 		}
 	}
 	r := &Report{Flags: *f, Name: name, Out: stdout, begun: time.Now(), total: cases, told: map[string]string{}}
-	if isTerminal(stderr) {
+	if podlog.IsTerminal(stderr) {
 		r.progress = stderr
 	}
 	for path, write := range map[string]func(io.Writer, Summary) error{f.json: r.writeJSON, f.junit: r.writeJUnit} {
@@ -178,26 +170,13 @@ func writable(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	probe, err := os.MkdirTemp(dir, ".podharness")
-	if err == nil {
-		err = os.Remove(probe)
-	}
-	return err
-}
-
-func isTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	_, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
-	return err == nil
+	return unix.Access(dir, unix.W_OK)
 }
 
 // Status prints the error of a command, if there is one, and returns its exit status.
 func Status(name string, ok bool, err error, stderr io.Writer) int {
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stderr, "%s: %s\n", name, Printable(err.Error()))
+		fmt.Fprintf(stderr, "%s: %s\n", name, podlog.PrintableLines(err.Error()))
 	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -47,9 +47,9 @@ func (r *Report) clearProgress() {
 // print prints a case. Finish finds out whether Out takes it.
 func (r *Report) print(name string, took time.Duration, checks []Check) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %-28s %6.3fs", strings.ToUpper(worst(checks)), Printable(name), took.Seconds())
+	fmt.Fprintf(&b, "%s  %-28s %6.3fs", strings.ToUpper(worst(checks)), podlog.PrintableLines(name), took.Seconds())
 	if len(checks) == 1 && checks[0].Result == Skip && !r.Verbose { // they may be many
-		fmt.Fprintf(&b, "  %s", Printable(strings.ReplaceAll(checks[0].Why, "\n", "; ")))
+		fmt.Fprintf(&b, "  %s", podlog.PrintableLines(strings.ReplaceAll(checks[0].Why, "\n", "; ")))
 		checks = nil
 	}
 	b.WriteString("\n")
@@ -103,20 +103,10 @@ func indented(lines []string) string {
 	var b strings.Builder
 	indent := "      "
 	for _, line := range lines {
-		b.WriteString(indent + Printable(line) + "\n")
+		b.WriteString(indent + podlog.PrintableLines(line) + "\n")
 		indent = "        "
 	}
 	return b.String()
-}
-
-// Printable returns text of several lines as podlog.Printable returns one, without what
-// is not UTF-8.
-func Printable(text string) string {
-	all := strings.Split(strings.ToValidUTF8(text, "\uFFFD"), "\n")
-	for i, line := range all {
-		all[i] = podlog.Printable(line)
-	}
-	return strings.Join(all, "\n")
 }
 
 // summary counts the cases so far by their worst check.
@@ -148,7 +138,7 @@ func (r *Report) Finish(ended error) (ok bool, err error) {
 	defer r.mu.Unlock()
 	summary := r.summary(time.Since(r.begun))
 	summary.OK = summary.OK && ended == nil
-	text := Printable(summary.String())
+	text := podlog.PrintableLines(summary.String())
 	if r.Strict && summary.Warned > 0 {
 		text += "; with -strict a warning is a failure"
 	}
@@ -191,7 +181,7 @@ func (r *Report) writeJUnit(w io.Writer, s Summary) error {
 			name += "/" + c.Requirement
 		}
 		test := junit.Testcase{Name: name, Classname: r.Name, Time: fmt.Sprintf("%.3f", c.Seconds)}
-		why := Printable(strings.ReplaceAll(c.Why, "\n", " "))
+		why := podlog.PrintableLines(strings.ReplaceAll(c.Why, "\n", " "))
 		switch {
 		case c.Result == Skip:
 			test.Skipped = &junit.Result{Message: why}

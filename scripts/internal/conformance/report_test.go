@@ -3,7 +3,6 @@ package conformance
 import (
 	"bytes"
 	"encoding/json"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -170,12 +169,4 @@ func TestReportNamesTheContractWhereAFindingHasASection(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, strings.Contains(r.Out.(*bytes.Buffer).String(), "(N) is a section of the contract"))
 	}
-}
-
-func TestDevNullIsNoTerminal(t *testing.T) {
-	t.Parallel()
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	require.NoError(t, err)
-	defer null.Close()
-	assert.False(t, isTerminal(null))
 }

@@ -681,10 +681,10 @@ func TestLogIsReadToItsEndBeforeTheVerdict(t *testing.T) {
 // TestLogTooLongToBeReadInTime has a hole of 4 TiB.
 func TestLogTooLongToBeReadInTime(t *testing.T) {
 	t.Parallel()
-	for name, timeout := range map[string]time.Duration{"the deadline": 4 * time.Second, "a context": time.Hour} {
+	for name, timeout := range map[string]time.Duration{"the deadline": 2 * time.Second, "a context": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := shell(t, "echo first >&2; until [ -e go ]; do :; done; echo >&2; echo last >&2; exit 7")
+			cfg := shell(t, "echo first >&2; until [ -e go ]; do sleep 0.01; done; echo >&2; echo last >&2; exit 7")
 			cfg.ReadyTimeout = timeout
 			cfg.Progress = func(line string) {
 				if line == "first" {
@@ -692,7 +692,7 @@ func TestLogTooLongToBeReadInTime(t *testing.T) {
 					assert.NoError(t, os.WriteFile(cfg.WorkspaceRoot+"/go", nil, 0o600))
 				}
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 6*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 			defer cancel()
 			e := mustFail(t, ctx, cfg)
 			assert.ErrorIs(t, e, spawn.ErrExited)
@@ -706,8 +706,8 @@ func TestLogTooLongToBeReadInTime(t *testing.T) {
 
 func TestOneDeadlineCoversTheReadyLineAndTheSocket(t *testing.T) {
 	t.Parallel()
-	cfg := fake(t, "sleep 2s; ready; hang")
-	cfg.ReadyTimeout = 8 * time.Second
+	cfg := fake(t, "sleep 1s; ready; hang")
+	cfg.ReadyTimeout = 3 * time.Second
 	e := mustFail(t, context.Background(), cfg)
 	assert.ErrorIs(t, e, spawn.ErrTimeout)
 	assert.Contains(t, e.Error(), "waiting for its socket")

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -46,6 +47,10 @@ func TestMain(m *testing.M) {
 		os.Exit(command.Main(os.Args[2:], os.Stdout, os.Stderr))
 	}
 	os.Setenv("PODCLIENT_TEST", "passed on")
+	flag.Parse()
+	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
+		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
+	}
 	os.Exit(m.Run())
 }
 

@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -237,16 +235,8 @@ func TestTruncatedLogIsNamedWhereTheReadyLineIsMissing(t *testing.T) {
 }
 
 // zombies returns how many children of this process nobody has reaped.
-func zombies() (n int) {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range stats {
-		stat, _ := os.ReadFile(path)
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		if len(fields) > 1 && fields[0] == "Z" && fields[1] == strconv.Itoa(os.Getpid()) {
-			n++
-		}
-	}
-	return n
+func zombies() int {
+	return len(processes(func(state string, parent, _ int) bool { return state == "Z" && parent == os.Getpid() }))
 }
 
 // TestSubreaperReapsWhatItKills runs where orphans become children of the process

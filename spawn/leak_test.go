@@ -40,16 +40,7 @@ func held() holdings {
 		info, _ := os.ReadFile("/proc/self/fdinfo/" + fd.Name())
 		h.watches += strings.Count(string(info), "inotify wd:")
 	}
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range stats {
-		stat, _ := os.ReadFile(path)
-		if i := strings.LastIndexByte(string(stat), ')'); i > 0 {
-			fields := strings.Fields(string(stat[i+1:]))
-			if fields[0] == "Z" && fields[1] == strconv.Itoa(os.Getpid()) {
-				h.zombies++
-			}
-		}
-	}
+	h.zombies = zombies()
 	return h
 }
 

@@ -317,11 +317,11 @@ func TestFindingOfAClient(t *testing.T) {
 	t.Parallel()
 	dir := scenarioDir(t, map[string]string{
 		"spawn.txtar": "podcommand -fake early-exit\npodspawn alpha",
-		"adopt.txtar": "podcommand -fake early-exit\nmkdir $RUNTIME_DIR/alpha\nexec sh -c '\"$YOI_POD_RUNTIME_COMMAND\" pod --workspace . --pod alpha 2>$RUNTIME_DIR/alpha/stderr.log; true'\npodadopt -timeout 100ms alpha",
+		"adopt.txtar": "podcommand -fake early-exit\nmkdir $RUNTIME_DIR/alpha\nexec sh -c '\"$YOI_POD_RUNTIME_COMMAND\" pod --workspace . --pod alpha 2>$RUNTIME_DIR/alpha/stderr.log; true'\npodadopt -timeout 500ms alpha",
 	})
 	all, _, out, _ := checks(t, dir)
 	assert.Equal(t, "podspawn: pod exited before becoming ready (exit status 7): cannot open session store", all["spawn"].Why)
-	assert.Equal(t, "no pod alpha to adopt within 100ms: it has written no ready line", all["adopt"].Why)
+	assert.Equal(t, "no pod alpha to adopt within 500ms: it has written no ready line", all["adopt"].Why)
 	assert.Contains(t, all["adopt"].Log, "\n    cannot open session store", out)
 }
 

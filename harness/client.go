@@ -261,9 +261,9 @@ func (c *Client) WaitOutput(pattern string, timeout time.Duration) string {
 // TryWaitOutput is WaitOutput with an error in place of a failed test. It may be
 // called from any goroutine.
 func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, error) {
-	var scans []*scan
+	var scans []*evidence.Scan
 	for _, a := range c.outputs {
-		s, err := newScan(a.Captured, pattern)
+		s, err := evidence.NewScan(a.Captured, pattern)
 		if err != nil {
 			return "", fmt.Errorf("output of client %s: bad pattern: %w", c.name(), evidence.PrintableError(err))
 		}
@@ -275,7 +275,7 @@ func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, e
 	for over := false; ; {
 		changed := c.changed()
 		for _, s := range scans {
-			match, err := s.find()
+			match, err := s.Find()
 			if err != nil {
 				return "", fmt.Errorf("output of client %s: %w", c.name(), evidence.PrintableError(err))
 			}
@@ -444,19 +444,11 @@ func (c *Client) clear() error {
 	if stopped || c.State().Success() {
 		return nil
 	}
-	grace, _ := beforeDeadline(c.tb, "", leakGrace)
-	leaks := leaksOf(proc.Lasting(proc.Match{Mark: c.mark}, proc.Range{}, grace), c.box.binary.Commands(c.mark))
-	if len(leaks) == 0 {
+	left := c.box.clear(proc.Match{Mark: c.mark}, proc.Range{}, c.box.evidence.Snapshot)
+	if left == "" {
 		return nil
 	}
-	c.box.evidence.Snapshot()
-	grace, _ = beforeDeadline(c.tb, "", killGrace)
-	left := proc.Kill(proc.Match{Mark: c.mark}, time.Now().Add(grace))
-	names := make([]string, len(leaks))
-	for i, leak := range leaks {
-		names[i] = leak.String()
-	}
-	return fmt.Errorf("client %s failed (%v) and left processes behind, %s:\n\t\t%s", c.name(), c.State(), fate(left, c.box.binary.Commands(c.mark)), strings.Join(names, "\n\t\t"))
+	return fmt.Errorf("client %s failed (%v) and %s", c.name(), c.State(), left)
 }
 
 // cleanup ends the client at the end of the test.

@@ -30,6 +30,31 @@ func (l Leak) String() string {
 	return fmt.Sprintf("process %d (%s, %s)", l.PID, podlog.Printable(l.Command), age)
 }
 
+// leakGrace is how long the children of a pod or client may take to end after it.
+const leakGrace = 500 * time.Millisecond
+
+// clear kills what matches, of processes made since a Range began, and tells in words what
+// was left; "" = nothing. found is called before it is killed.
+func (b *oneTest) clear(m proc.Match, since proc.Range, found func()) string {
+	command := b.binary.Commands(m.Mark)
+	grace, _ := beforeDeadline(b.tb, "", leakGrace)
+	leaks := leaksOf(proc.Lasting(m, since, grace), command)
+	if len(leaks) == 0 {
+		return ""
+	}
+	found()
+	grace, _ = beforeDeadline(b.tb, "", killGrace)
+	text := "left processes behind, which were killed:"
+	if left := leaksOf(proc.Kill(m, time.Now().Add(grace)), command); len(left) > 0 {
+		text = fmt.Sprintf("left processes behind, of which %d could not be killed:", len(left))
+		leaks = left
+	}
+	for _, leak := range leaks {
+		text += "\n\t\t" + leak.String()
+	}
+	return text
+}
+
 func leaksOf(processes []proc.Process, command func(proc.Process) string) (leaks []Leak) {
 	for _, p := range processes {
 		leaks = append(leaks, Leak{p.PID, command(p), p.Age, p.Restless})

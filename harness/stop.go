@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -161,9 +160,6 @@ func (p *Pod) isEndedBy(sig syscall.Signal) bool {
 	return sig != syscall.SIGKILL && status.Signaled() && status.Signal() == sig
 }
 
-// leakGrace is how long a pod's children may take to end after it.
-const leakGrace = 500 * time.Millisecond
-
 // clear kills what the pod has left behind, and names it.
 func (p *Pod) clear() error {
 	p.tb.Helper()
@@ -171,47 +167,26 @@ func (p *Pod) clear() error {
 	if !errors.Is(p.Pod.Signal(syscall.Signal(0)), os.ErrProcessDone) {
 		mine.Group = p.PID // somebody is left in it
 	}
-	grace, _ := beforeDeadline(p.tb, "", leakGrace)
-	leaks := leaksOf(proc.Lasting(mine, p.born, grace), p.box.binary.Commands(p.mark))
 	p.mu.Lock()
 	forgiven := p.cfg.AllowLeaks || p.killed
 	p.mu.Unlock()
-	if len(leaks) > 0 && !forgiven {
-		p.box.evidence.Snapshot()
-	}
+	left := p.box.clear(mine, p.born, func() {
+		if !forgiven {
+			p.box.evidence.Snapshot()
+		}
+	})
 	// There are systems that do not tell what is left.
 	if err := p.Pod.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	if len(leaks) == 0 {
-		return nil
-	}
-	grace, _ = beforeDeadline(p.tb, "", killGrace)
-	left := proc.Kill(mine, time.Now().Add(grace))
-	names := make([]string, len(leaks))
-	for i, leak := range leaks {
-		names[i] = leak.String()
-	}
-	message := fmt.Sprintf("pod %s left processes behind, %s:\n\t\t%s", p.name(), fate(left, p.box.binary.Commands(p.mark)), strings.Join(names, "\n\t\t"))
-	if !forgiven {
-		return fmt.Errorf("%s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", message)
-	}
-	if !p.cfg.AllowLeaks {
-		p.tb.Logf("harness: %s", message)
+	switch {
+	case left == "":
+	case !forgiven:
+		return fmt.Errorf("pod %s %s\n\tnote: Config.AllowLeaks, or podstart -allow-leaks, is for pods that may", p.name(), left)
+	case !p.cfg.AllowLeaks:
+		p.tb.Logf("harness: pod %s %s", p.name(), left)
 	}
 	return nil
-}
-
-// fate tells what has come of processes that were killed, given those that are left.
-func fate(left []proc.Process, command func(proc.Process) string) string {
-	if len(left) == 0 {
-		return "which were killed"
-	}
-	var names []string
-	for _, leak := range leaksOf(left, command) {
-		names = append(names, leak.String())
-	}
-	return "and these could not be killed: " + strings.Join(names, ", ") + "; it had left"
 }
 
 // judge returns the error that the pod has ended without the test's asking, as it

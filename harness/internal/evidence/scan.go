@@ -1,4 +1,4 @@
-package harness
+package evidence
 
 import (
 	"errors"
@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"unicode/utf8"
-
-	"example.com/podharness/harness/internal/evidence"
 )
 
 const (
@@ -18,10 +16,10 @@ const (
 	scanStep = 2 << 20
 )
 
-// A scan looks for a pattern in an output that grows. It reads each byte once. Of what it
+// A Scan looks for a pattern in an output that grows. It reads each byte once. Of what it
 // has read it keeps the last bytes, with which a match may begin.
-type scan struct {
-	log    *evidence.Log
+type Scan struct {
+	log    *Log
 	first  *regexp.Regexp // finds the first match
 	behind *regexp.Regexp // finds the first one behind the first character, as its group 1
 	window []byte         // what was read last
@@ -29,17 +27,18 @@ type scan struct {
 	end    int64          // of the window, in the output
 }
 
-func newScan(log *evidence.Log, pattern string) (*scan, error) {
+// NewScan returns a scan of a log from its start. The error is that of a bad pattern.
+func NewScan(log *Log, pattern string) (*Scan, error) {
 	first, err := regexp.Compile("(?m)" + pattern)
 	if err != nil {
 		return nil, err
 	}
 	behind, err := regexp.Compile(`\A(?s:..*?)((?m)` + pattern + ")")
-	return &scan{log: log, first: first, behind: behind}, err
+	return &Scan{log: log, first: first, behind: behind}, err
 }
 
-// find returns the first match in what is there now; "" = there is none.
-func (s *scan) find() (string, error) {
+// Find returns the first match in what is there now; "" = there is none.
+func (s *Scan) Find() (string, error) {
 	log := s.log.Reader()
 	if log.Size() < s.end { // it was truncated
 		s.window, s.cut, s.end = s.window[:0], false, 0
@@ -70,7 +69,7 @@ func (s *scan) find() (string, error) {
 }
 
 // match returns where the first match in the window is; an empty one is none.
-func (s *scan) match() (from, to int) {
+func (s *Scan) match() (from, to int) {
 	loc := s.first.FindIndex(s.window)
 	if loc != nil && loc[0] == 0 && s.cut {
 		// The first character is there for what ^ and \b mean behind it: no match begins
@@ -86,7 +85,7 @@ func (s *scan) match() (from, to int) {
 }
 
 // forget drops what is before an offset of the window, but for one character.
-func (s *scan) forget(before int) {
+func (s *Scan) forget(before int) {
 	for back := 0; back < utf8.UTFMax-1 && before > 0 && !utf8.RuneStart(s.window[before]); back++ {
 		before--
 	}

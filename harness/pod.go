@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -13,7 +12,6 @@ import (
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -231,7 +229,7 @@ func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration)
 	}
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	after := ""
-	found, err := p.search(max(0, from), re, timeout)
+	found, err := p.log.Search(max(0, from), re, timeout, p.Done())
 	switch {
 	case err != nil:
 		return "", 0, fmt.Errorf("log of pod %s: %w", p.name(), evidence.PrintableError(err))
@@ -241,63 +239,7 @@ func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration)
 	case found == nil:
 		return "", 0, p.failed(note, fmt.Errorf("no line of the log of pod %s matched %q within %v%s", p.name(), pattern, timeout, after))
 	}
-	return found.line, found.end, nil
-}
-
-// match is a line of a log, and where it ends.
-type match struct {
-	line string
-	end  int64
-}
-
-// search reads the log until a line matches or the time is up, and to its end
-// if the pod has ended.
-func (p *Pod) search(from int64, re *regexp.Regexp, timeout time.Duration) (found *match, err error) {
-	file, err := p.log.Open()
-	if err != nil {
-		return nil, err
-	}
-	log := podlog.NewAt(file, from)
-	abandoned, abandon := context.WithCancel(context.Background())
-	defer abandon()
-	ctx, toEnd := context.WithCancel(context.Background())
-	var late <-chan time.Time // never, for one look at all that is there
-	if timeout > 0 {
-		ctx, toEnd = context.WithTimeout(context.Background(), timeout)
-		late = time.After(timeout)
-	} else {
-		toEnd()
-	}
-	defer toEnd()
-	matched, read := make(chan *match, 1), make(chan error, 1)
-	go func() {
-		defer log.Close()
-		read <- log.Follow(ctx, func(line string) bool {
-			if re.MatchString(line) {
-				matched <- &match{line, log.LineEnd()}
-				return false
-			}
-			return abandoned.Err() == nil
-		})
-	}()
-	select {
-	case err = <-read:
-	case <-p.Done():
-		toEnd()
-		select { // the end of a large log may be far
-		case err = <-read:
-		case <-late:
-		}
-	}
-	if ctx.Err() != nil {
-		err = nil
-	}
-	select {
-	case found = <-matched:
-		return found, nil
-	default:
-		return nil, err
-	}
+	return found.Line, found.End, nil
 }
 
 // Wait tells that the test expects the pod to end by itself, waits until it

@@ -1,12 +1,16 @@
 package evidence
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
 	"slices"
+	"time"
 	"unicode/utf8"
+
+	"example.com/podharness/spawn/podlog"
 )
 
 const (
@@ -96,5 +100,61 @@ func (s *Scan) forget(before int) {
 	if before -= size; before > 0 {
 		s.window = append(s.window[:0], s.window[before:]...)
 		s.cut = true
+	}
+}
+
+// A Match is a line of a log, and where it ends.
+type Match struct {
+	Line string
+	End  int64
+}
+
+// Search reads the log from an offset until a line matches or the time is up, and to its
+// end once done is closed. It returns nil if none does.
+func (l *Log) Search(from int64, re *regexp.Regexp, timeout time.Duration, done <-chan struct{}) (found *Match, err error) {
+	file, err := l.Open()
+	if err != nil {
+		return nil, err
+	}
+	log := podlog.NewAt(file, from)
+	abandoned, abandon := context.WithCancel(context.Background())
+	defer abandon()
+	ctx, toEnd := context.WithCancel(context.Background())
+	var late <-chan time.Time // never, for one look at all that is there
+	if timeout > 0 {
+		ctx, toEnd = context.WithTimeout(context.Background(), timeout)
+		late = time.After(timeout)
+	} else {
+		toEnd()
+	}
+	defer toEnd()
+	matched, read := make(chan *Match, 1), make(chan error, 1)
+	go func() {
+		defer log.Close()
+		read <- log.Follow(ctx, func(line string) bool {
+			if re.MatchString(line) {
+				matched <- &Match{line, log.LineEnd()}
+				return false
+			}
+			return abandoned.Err() == nil
+		})
+	}()
+	select {
+	case err = <-read:
+	case <-done:
+		toEnd()
+		select { // the end of a large log may be far
+		case err = <-read:
+		case <-late:
+		}
+	}
+	if ctx.Err() != nil {
+		err = nil
+	}
+	select {
+	case found = <-matched:
+		return found, nil
+	default:
+		return nil, err
 	}
 }

@@ -491,6 +491,9 @@ func (e *expectation) daemonize(fakepod.Step) {
 		daemon.rest = e.rest[i+1:]
 		daemon.take(s)
 	}
+	if daemon.unclear != nil { // as by a daemon of its own
+		e.unclear = daemon.unclear
+	}
 	t := daemon.told
 	if daemon.pending != e.pending || !slices.Equal(daemon.tail, e.tail) || t != nil && (t.malformed || t.name != "{name}") {
 		e.unclear = errors.New("a client may or may not read what the daemon writes when the pod has just ended")

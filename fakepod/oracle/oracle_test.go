@@ -85,6 +85,7 @@ func TestExpectSaysWhyThereIsNoSingleOutcome(t *testing.T) {
 		"ready '{name}' /run/x; hang":             `it depends on what is at "/run/x"`,
 		"child 'bind; ready; serve'; hang":        "bind is done by a child at the same time",
 		"daemonize; log x; hang":                  "may or may not read what the daemon writes",
+		"daemonize; daemonize; log x; hang":       "may or may not read what the daemon writes",
 		"kill TSTP; hang":                         "whether SIGTSTP stops a process depends on its session",
 		"log x; sleep 1s; truncate; log yy; hang": "looks as if it had only grown",
 	} {

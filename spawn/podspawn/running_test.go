@@ -307,10 +307,14 @@ func TestPodIsKnownByItsSocket(t *testing.T) {
 func startedUnknown(t *testing.T, dir, program, name string) (pid int) {
 	t.Helper()
 	pid = started(t, program, name)
+	ready := time.Now()
 	at, old := dir+"/"+name, dir+"/."+name
 	require.NoError(t, os.Rename(at, old))
 	t.Cleanup(func() { _ = os.RemoveAll(old) })
 	require.Eventually(t, func() bool {
+		if time.Since(ready) < 100*time.Millisecond {
+			return false // the clocks of processes and of files are coarse: it must be older at each look
+		}
 		require.NoError(t, os.Mkdir(at, 0o700))
 		require.NoError(t, os.Rename(old+"/sock", at+"/sock"))
 		stdout, _, _ := run("-list")

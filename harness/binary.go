@@ -64,8 +64,8 @@ func makeBinary() (*binary, error) {
 	return b, nil
 }
 
-// TempDir makes a directory that the watchdog removes when this process ends,
-// in whatever way. It is there for the commands of package scripts.
+// TempDir makes a directory. The watchdog removes it when this process has ended, in
+// whatever way. TempDir is for the commands of package scripts.
 func TempDir() (string, error) {
 	b, err := makeBinary()
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"example.com/podharness/spawn/proc"
 )
 
-// ClientEnv returns the environment for a program that starts pods itself, a
-// client: built like a pod's, in the sandbox of the test. YOI_POD_RUNTIME_COMMAND
-// in it is an executable that starts pod with the arguments it is given; the zero
-// Command is a healthy fake pod. It also serves tests that call a client library in
-// their own process (t.Setenv).
+// ClientEnv returns the environment for a client, a program that starts pods itself. It is
+// built as a pod's is, in the sandbox of the test. YOI_POD_RUNTIME_COMMAND names an
+// executable that starts pod with the arguments it is given; the zero Command is a healthy
+// fake pod. A test that calls a client library in its own process can set the variables with
+// t.Setenv.
 //
 // Whatever is started with it has the test's mark. The pods that make a directory
 // in the sandbox's runtime directory are captured, and stopped gracefully at the

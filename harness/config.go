@@ -84,10 +84,10 @@ type Config struct {
 	// MustStopGracefully fails the test if the pod is ended by StopSignal instead
 	// of handling it, or must be killed; false = the test's log tells.
 	MustStopGracefully bool
-	// DumpSignal has a pod that hangs write to its log what it does, such as SIGQUIT
-	// for a Go program; nil = none. It is sent to the pod's process, once, before that
-	// is ended: because it did not become ready in time, or runs when the test has
-	// failed or was cut short.
+	// DumpSignal is a signal on which the pod writes to its log what it does, such as
+	// SIGQUIT for a Go program; nil = none. The harness sends it to the pod's process
+	// once, before it ends a pod that did not become ready in time, or that still runs
+	// when the test has failed or was cut short.
 	DumpSignal os.Signal
 	// AllowLeaks lets the test pass although the pod leaves processes behind;
 	// false = that fails the test. They are killed in any case.

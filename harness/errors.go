@@ -10,8 +10,9 @@ import (
 	"example.com/podharness/spawn/podlog"
 )
 
-// An Error is what a pod, or a client, has not done as the test wants it: an answer that did
-// not come, a stop in vain, an end of its own. A start that fails is a [*spawn.Error].
+// An Error is something that a pod or a client has not done as the test wants it: an answer
+// that did not come, a stop in vain, an end of its own. A start that fails is a
+// [*spawn.Error]; if the test's deadline has cut its wait, an Error with Cut wraps that.
 type Error struct {
 	// Pod is the pod's name; "" = the error is about a client.
 	Pod string
@@ -173,8 +174,8 @@ func toldOf(tb TB, err error) error {
 	return evidence.Reworded(podlog.PrintableLines(err.Error()), err)
 }
 
-// Told returns an error as a failed test tells it: the log that it names is the one in the
-// evidence. It is there for package scripts.
+// Told returns the error with the message of a failed test, which names the log in the
+// evidence. Told is for package scripts.
 func Told(tb TB, err error) error { return toldOf(tb, err) }
 
 // name is the pod's name in messages.

@@ -57,10 +57,10 @@ type common struct {
 	stopErr error
 }
 
-// With returns the pod for a subtest, or another test, of tb: as it is now, after a
-// Restart the new one. Failures and logs go to that test, which fails if the pod has
-// ended by itself, and whose own failure has the evidence kept. What tears the pod
-// down is still the end of the test that it was started in, after which With fails.
+// With returns the pod for another test, such as a subtest: tb. After a Restart it returns
+// the new pod. Failures and logs go to tb. tb fails if the pod has ended by itself, and the
+// evidence is kept if tb fails. The pod is still torn down when the test that started it
+// ends. With fails after that.
 func (p *Pod) With(tb TB) *Pod {
 	tb.Helper()
 	if p.box.isClosed() {
@@ -89,11 +89,11 @@ func (p *Pod) leave() {
 	}
 }
 
-// Restart starts the pod again, with the same name, config and directories, once it
-// has ended: where it runs it is stopped first, as by Stop. The Pod that it returns
-// takes over: With and Shared have it from then on, and it is torn down when this
-// one would have been. This one, and what With made of it before, stay those of a
-// pod that has ended. Restart fails the test if the stop or the start fails.
+// Restart starts the pod again with the same name, config and directories. It stops a pod
+// that still runs first, as Stop does. From then on With and Shared return the new Pod, which
+// is torn down when the old one would have been. The old Pod, and what With has returned for
+// it, stay those of a pod that has ended. Restart fails the test if the stop or the start
+// fails.
 func (p *Pod) Restart() *Pod {
 	p.tb.Helper()
 	pod, err := p.TryRestart()

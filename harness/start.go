@@ -120,9 +120,9 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	return pod, nil
 }
 
-// Prepare returns what a start of the pod with a config would start, with what that
-// finds in place and an environment without a mark. It is there for package scripts,
-// in which clients start pods.
+// Prepare makes what a pod with this config finds when it starts, such as its workspace, and
+// returns the config of that start. Its environment has no mark. Prepare is for package
+// scripts, in which clients start pods.
 func Prepare(tb TB, cfg Config) (spawn.Config, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

@@ -13,16 +13,16 @@ import (
 	"example.com/podharness/spawn/podlog"
 )
 
-// TB is what the harness needs of a test. *testing.T, *testing.B, *testing.F
-// and Ginkgo's GinkgoT() have it. Its dynamic type must be comparable, as
-// pointers are, and there must be one value of it for each test; only of GinkgoT(),
-// which returns another one at each call, all those of a spec are one.
+// TB is what the harness needs of a test. *testing.T, *testing.B, *testing.F and Ginkgo's
+// GinkgoT() implement it. The dynamic type of a TB must be comparable, as pointers are. Each
+// test must have one TB. (GinkgoT() returns a new value at each call: the harness takes all
+// values of one spec for one test.)
 //
-// Methods of newer or other types are used where they are there: Deadline, Output,
-// Attr, Context and ArtifactDir, as *testing.T has them, and Verbose() bool for
-// whether the pods' logs are streamed (without it, flag.Parse must have been
-// called for that, as testing does). A TB that stands for another T has Unwrap()
-// any, which returns that one: what the TB itself has not is looked for there.
+// The harness also uses these methods if a TB has them: Deadline, Output, Attr, Context and
+// ArtifactDir, as *testing.T has them, and Verbose() bool, which tells whether to stream the
+// logs of pods. Without Verbose the flag -test.v decides, once flag.Parse was called. A TB
+// that wraps another one has Unwrap() any, which returns the inner one: the harness looks
+// there for methods that the outer one does not have.
 type TB interface {
 	Cleanup(func())
 	Errorf(format string, args ...any)

@@ -515,20 +515,6 @@ func TestKilledWatchdogIsReplaced(t *testing.T) {
 	})
 }
 
-// hasEnded waits for the end of a child of the test, and reports whether it came.
-func hasEnded(t *testing.T, cmd *exec.Cmd, within time.Duration) bool {
-	t.Helper()
-	for begin := time.Now(); ; <-time.After(time.Millisecond) {
-		if proc.Ended(cmd.Process.Pid) {
-			_ = cmd.Wait()
-			return true
-		}
-		if time.Since(begin) > within {
-			return false
-		}
-	}
-}
-
 func TestPodIsLetGoAfterItsTeardown(t *testing.T) {
 	t.Parallel()
 	pod := StartPod(t, Config{})

@@ -34,7 +34,6 @@ type Record struct {
 
 	// The journal does not have these: a pod may have written in that.
 	Lives []*Life `json:"-"`
-	mark  string  // of its processes
 	box   string  // the sandbox; "" = it is not a journal that is read
 	base  string  // where a directory for the evidence is made
 	few   bool    // of those of earlier runs in base only the newest are kept

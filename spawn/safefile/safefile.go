@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"syscall"
@@ -167,6 +168,14 @@ func (d *Dir) MkdirAll(path string, perm fs.FileMode) (*Dir, error) {
 	})
 }
 
+// Mkdir makes a directory in d, where there must be nothing of that name.
+func (d *Dir) Mkdir(name string, perm fs.FileMode) error {
+	if err := unix.Mkdirat(int(d.file.Fd()), name, uint32(perm.Perm())); err != nil {
+		return &fs.PathError{Op: "mkdir", Path: d.path(name), Err: err}
+	}
+	return nil
+}
+
 func (d *Dir) walk(path string, before func(at *Dir, name string) error) (*Dir, error) {
 	file, err := d.openat(".", unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -305,7 +314,35 @@ func RemoveAll(path string) error {
 }
 
 // RemoveAll is the function RemoveAll for one element of d.
-func (d *Dir) RemoveAll(name string) error {
+func (d *Dir) RemoveAll(name string) error { return d.remove(name, &removal{}) }
+
+// A removal removes a tree, however deep that is.
+type removal struct {
+	top   *Dir // of the tree; nil = not yet known
+	depth int  // of the directory that is removed now
+	moved bool // something was moved to the top, and is to be removed there
+}
+
+// maxDepth is how many directories a removal holds open. What is deeper is moved to the top
+// of the tree: a pod may make so many that neither the descriptors nor the memory for their
+// paths suffice.
+const maxDepth = 100
+
+// moveUp moves a directory to the top of the tree.
+func (r *removal) moveUp(from *Dir, name string) error {
+	to := fmt.Sprintf(".deep-%x", rand.Uint64())
+	err := unix.Renameat(int(from.file.Fd()), name, int(r.top.file.Fd()), to)
+	if errors.Is(err, unix.EACCES) && from.makeWritable(name) == nil { // its entry .. changes
+		err = unix.Renameat(int(from.file.Fd()), name, int(r.top.file.Fd()), to)
+	}
+	if err != nil {
+		return from.removeError(name, err)
+	}
+	r.moved = true
+	return nil
+}
+
+func (d *Dir) remove(name string, r *removal) error {
 	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
 		return &fs.PathError{Op: "remove", Path: d.path(name), Err: unix.EINVAL}
 	}
@@ -317,7 +354,10 @@ func (d *Dir) RemoveAll(name string) error {
 	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
 		return d.removeError(name, err)
 	}
-	if err := d.removeBelow(name); err != nil {
+	if r.depth == maxDepth && d.kind(name) == unix.S_IFDIR {
+		return r.moveUp(d, name)
+	}
+	if err := d.removeBelow(name, r); err != nil {
 		return err
 	}
 	if err := d.unlink(name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOTDIR) {
@@ -351,7 +391,7 @@ func (d *Dir) removeError(name string, err error) error {
 const mostErrors = 10
 
 // removeBelow removes what is in the directory of a name.
-func (d *Dir) removeBelow(name string) error {
+func (d *Dir) removeBelow(name string, r *removal) error {
 	file, err := d.openat(name, unix.O_DIRECTORY, 0)
 	if errors.Is(err, fs.ErrPermission) && d.makeWritable(name) == nil {
 		file, err = d.openat(name, unix.O_DIRECTORY, 0)
@@ -364,20 +404,26 @@ func (d *Dir) removeBelow(name string) error {
 	}
 	dir := &Dir{file, file.Name(), d.place}
 	defer dir.Close()
+	isTop := r.top == nil
+	if isTop {
+		r.top = dir
+	}
+	r.depth++
+	defer func() { r.depth-- }()
 	var errs []error
 	for more, writable := true, false; more; {
-		errs, more = nil, false
+		errs, more, r.moved = nil, false, r.moved && !isTop
 		for {
 			names, err := file.Readdirnames(1024)
 			for _, name := range names {
-				err := dir.RemoveAll(name)
+				err := dir.remove(name, r)
 				if errors.Is(err, fs.ErrPermission) && !writable {
 					writable = true
 					if unix.Fchmod(int(file.Fd()), 0o700) == nil {
-						err = dir.RemoveAll(name)
+						err = dir.remove(name, r)
 					}
 				}
-				more = more || err == nil
+				more = more || err == nil || isTop && r.moved
 				if err != nil && len(errs) < mostErrors {
 					errs = append(errs, err)
 				}

@@ -5,6 +5,7 @@ package safefile_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"example.com/podharness/spawn/safefile"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // tree makes files and directories (those that end in a slash), and links (name -> target).
@@ -167,4 +169,31 @@ func TestRemoveAll(t *testing.T) {
 		assert.Error(t, safefile.RemoveAll(path), "%q names no element", path)
 	}
 	assert.NoError(t, safefile.RemoveAll(filepath.Join(dir, "out/victim")), "a file")
+}
+
+// TestRemoveAllOfADeepTree removes more directories in one another than may be open at once,
+// whose paths would need gigabytes.
+func TestRemoveAllOfADeepTree(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	top := open(t, dir)
+	name := strings.Repeat("d", 200)
+	at, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	for range 5000 {
+		require.NoError(t, unix.Mkdirat(at, name, 0o700))
+		below, err := unix.Openat(at, name, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		require.NoError(t, err)
+		require.NoError(t, unix.Close(at))
+		at = below
+	}
+	require.NoError(t, unix.Close(at))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	require.NoError(t, top.RemoveAll(name))
+	runtime.ReadMemStats(&after)
+	assert.Less(t, (after.TotalAlloc-before.TotalAlloc)>>20, uint64(500), "MiB; the paths from the top have 2500")
+	entries, err := top.ReadDir(10)
+	require.NoError(t, err)
+	assert.Empty(t, entries)
 }

@@ -16,7 +16,6 @@ import (
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
-	"example.com/podharness/spawn/safefile"
 )
 
 // foreign are the pods of a sandbox that its clients have started.
@@ -96,7 +95,7 @@ func (b *oneTest) captureForeign(name string) *evidence.Attempt {
 
 // openLog opens the log of a pod that a client has started.
 func (b *oneTest) openLog(name string) (*os.File, error) {
-	run, err := safefile.OpenDir(b.Dir("run"))
+	run, err := b.Open("run")
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +233,7 @@ func isThere(path string) bool {
 
 // ownerOf returns the process of a pod that a client has started.
 func (b *oneTest) ownerOf(name, socket string) (*proc.Handle, error) {
-	run, err := safefile.OpenDir(b.Dir("run"))
+	run, err := b.Open("run")
 	if err != nil {
 		return nil, err
 	}

@@ -79,11 +79,11 @@ func makeSandbox(tb TB) (*oneTest, error) {
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
 	box := &oneTest{tb: tb, binary: b, number: sandboxCount, mark: b.Mark + "/" + n + "/", roster: newRoster(), users: map[user]bool{}}
-	if box.Box, err = sandbox.New(filepath.Join(b.Root, n), b.Root, filepath.Join(watchdog.OwnDir, n)); err != nil {
+	if box.Box, err = sandbox.New(b.Root, n, filepath.Join(watchdog.OwnDir, n)); err != nil {
 		return nil, err
 	}
 	box.evidence = evidence.New(evidence.Test{
-		Name: tb.Name(), Mark: box.mark, Own: box.Own, Base: b.base, Few: b.few, Most: b.mostEvidence,
+		Name: tb.Name(), Mark: box.mark, Box: filepath.Join(b.Root, n), Own: box.Own, Base: b.base, Few: b.few, Most: b.mostEvidence,
 		Place:  func(mayMake bool) string { return artifactDir(tb, mayMake && artifacts == "") },
 		Placed: func(dir string) { b.Place(box.number, dir) },
 		Processes: func() string {

@@ -2,7 +2,9 @@ package harness
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -139,6 +141,7 @@ func Prepare(tb TB, cfg Config) (spawn.Config, error) {
 // the pod's process.
 func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
 	o := &spawn.Observer{Command: a.Args.Words(sc.Command), Fresh: true, Grown: a.Captured.Grown, Line: a.Captured.Stream()}
+	o.Planned = b.checkPodDir
 	o.Launched = func(pid int) {
 		launched(pid)
 		a.Captured.Take(o.Log)
@@ -161,6 +164,22 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, lau
 		}
 	})
 	return pod, err
+}
+
+// checkPodDir returns an error if a pod has put a link in the place of the runtime directory,
+// or of one that it is in: the log would be made, and an older one removed, elsewhere.
+func (b *oneTest) checkPodDir(podDir string) error {
+	if filepath.Dir(podDir) != b.Dir("run") {
+		return nil // the test has chosen another one
+	}
+	run, err := b.Open("run")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it is made again
+	}
+	if err != nil {
+		return evidence.PrintableError(err)
+	}
+	return run.Close()
 }
 
 // failing writes down what of a start lives that is about to be killed: it hangs.

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,24 +26,36 @@ var dirs = []string{"run", "workspace", "home", "tmp", "yoi", "xdg"}
 // A Box is the directories of one test. Its methods are safe for concurrent use.
 type Box struct {
 	Made time.Time
-	root string
+	base string // a directory of the harness; a pod may put a link there, too
+	name string // of the root of all that is the pods', below base
+	mine string // what is not theirs, below base
 	own  func() (*safefile.Dir, error)
 
 	mu         sync.Mutex        // guards workspaces
 	workspaces map[string]string // of the pods' own, by the pod's name
 }
 
-// New makes the directories of a box below root. What is not the pods' is at own, below
-// base, which is there.
-func New(root, base, own string) (*Box, error) {
-	b := &Box{Made: time.Now(), root: root, workspaces: map[string]string{}}
+// New makes the directories of a box at name, below base. What is not the pods' is at own,
+// below base, too.
+func New(base, name, own string) (*Box, error) {
+	b := &Box{Made: time.Now(), base: base, name: name, mine: own, workspaces: map[string]string{}}
 	// All, since what cleans a temporary directory up may remove an idle one.
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := os.MkdirAll(base, 0o700); err != nil {
 		return nil, err
 	}
-	for _, dir := range dirs {
-		if err := os.Mkdir(b.Dir(dir), 0o700); err != nil {
-			_ = os.RemoveAll(root)
+	dir, err := safefile.OpenDir(base)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	root, err := dir.MkdirAll(name, 0o700)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	for _, name := range dirs {
+		if err := root.Mkdir(name, 0o700); err != nil {
+			_ = dir.RemoveAll(b.name)
 			return nil, err
 		}
 	}
@@ -56,20 +70,51 @@ func New(root, base, own string) (*Box, error) {
 	return b, nil
 }
 
+// root is the path of all that is the pods'.
+func (b *Box) root() string { return filepath.Join(b.base, b.name) }
+
 // Dir returns one of the directories: run, which is the runtime directory, workspace, home,
 // tmp, yoi or xdg.
-func (b *Box) Dir(name string) string { return filepath.Join(b.root, name) }
+func (b *Box) Dir(name string) string { return filepath.Join(b.root(), name) }
+
+// Open opens the directory at a path below all that is the pods'. It is an error if a link is
+// on the way. The caller closes it.
+func (b *Box) Open(path string) (*safefile.Dir, error) {
+	base, err := safefile.OpenDir(b.base)
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	return base.Dir(b.name + "/" + path)
+}
 
 // Own returns the directory of what is not the pods', made when it is first needed.
 func (b *Box) Own() (*safefile.Dir, error) { return b.own() }
 
 // Remove removes all of it but what is mounted there, which the error names.
 func (b *Box) Remove() error {
-	err := safefile.RemoveAll(b.root)
-	if own, ownErr := b.own(); ownErr == nil {
-		err = errors.Join(err, safefile.RemoveAll(own.Name()), own.Close())
+	if own, err := b.own(); err == nil {
+		defer own.Close()
 	}
-	return err
+	base, err := safefile.OpenDir(b.base)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer base.Close()
+	err = base.RemoveAll(b.name)
+	// Not by the path of own: a pod may have put a link on the way.
+	mine, ownErr := base.Dir(path.Dir(b.mine))
+	switch {
+	case errors.Is(ownErr, fs.ErrNotExist):
+		return err
+	case ownErr != nil:
+		return errors.Join(err, ownErr)
+	}
+	defer mine.Close()
+	return errors.Join(err, mine.RemoveAll(path.Base(b.mine)))
 }
 
 // Furnish returns the workspace that the pods of a name have for themselves. When
@@ -80,7 +125,7 @@ func (b *Box) Furnish(name string, workspace, home fs.FS) (path string, err erro
 	if dir := b.workspaces[name]; dir != "" {
 		return dir, nil
 	}
-	box, err := safefile.OpenDir(b.root)
+	box, err := b.Open(".")
 	if err != nil {
 		return "", err
 	}
@@ -188,10 +233,6 @@ func (b *Box) StandIn(command spawn.Command) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := os.MkdirTemp(own.Name(), "command")
-	if err != nil {
-		return "", err
-	}
 	var words []string
 	for _, word := range append([]string{command.Program}, command.PrefixArgs...) {
 		words = append(words, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
@@ -202,10 +243,18 @@ func (b *Box) StandIn(command spawn.Command) (string, error) {
 		script += "[ \"$1\" = pod ] && shift\n"
 	}
 	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
-	// Renamed, not written in place: nobody has it open for writing then.
-	path := filepath.Join(dir, "pod")
-	if err := os.WriteFile(path+".tmp", []byte(script), 0o700); err != nil {
+	dir := fmt.Sprintf("command%x", rand.Uint64())
+	if err := own.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
-	return path, os.Rename(path+".tmp", path)
+	file, err := own.Create(dir+"/pod.tmp", 0o700)
+	if err != nil {
+		return "", err
+	}
+	_, err = file.WriteString(script)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return "", err
+	}
+	// Renamed, not written in place: nobody has it open for writing then.
+	return filepath.Join(own.Name(), dir, "pod"), own.Rename(dir, "pod.tmp", "pod")
 }

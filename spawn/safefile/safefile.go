@@ -268,6 +268,19 @@ func (d *Dir) ReadFile(path string, most int64) ([]byte, error) {
 	return text, err
 }
 
+// Rename gives what is at a name, in the directory at a path below d, another one.
+func (d *Dir) Rename(path, from, to string) error {
+	dir, err := d.Dir(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Renameat(int(dir.file.Fd()), from, int(dir.file.Fd()), to); err != nil {
+		return &os.LinkError{Op: "rename", Old: dir.path(from), New: dir.path(to), Err: err}
+	}
+	return nil
+}
+
 // LinkFile gives an open file one more name, in d.
 func (d *Dir) LinkFile(file *os.File, name string) error {
 	if err := linkat(file, int(d.file.Fd()), name); err != nil {

@@ -21,6 +21,7 @@ import (
 type Test struct {
 	Name string
 	Mark string // of its processes
+	Box  string // its sandbox
 	Own  func() (*safefile.Dir, error)
 	Base string // where a directory for the evidence is made
 	Few  bool   // of those of earlier runs in Base only the newest are kept
@@ -68,7 +69,7 @@ type Attempt struct {
 // New returns the collector of a test.
 func New(t Test) *Collector {
 	e := &Collector{Test: t, journal: journal{own: t.Own}, names: map[string]int{"merged": 1}}
-	e.known = Record{Test: t.Name, most: t.Most, place: t.Place(false)}
+	e.known = Record{Test: t.Name, box: t.Box, most: t.Most, place: t.Place(false)}
 	if e.known.place != "" {
 		t.Placed(e.known.place)
 	}

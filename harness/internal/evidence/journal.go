@@ -104,7 +104,7 @@ func readJournal(own *safefile.Dir, box string) *Record {
 			break // the last line may be torn
 		}
 	}
-	r.box = box
+	r.box, r.read = box, true
 	var lives []*Life
 	for _, l := range r.Lives {
 		if l.Name == "" {
@@ -181,21 +181,22 @@ func (l *Life) isPlausible(now time.Time) bool {
 	return ok
 }
 
-// openDir opens the directory of a pod.
+// openDir opens the directory of a pod. Of one in the sandbox no part of the path may be a link
+// that a pod has made.
 func (r *Record) openDir(l *Life) (*safefile.Dir, error) {
-	if r.box == "" {
+	path, inBox := strings.CutPrefix(l.dir(), r.box+"/")
+	if !inBox && !r.read { // the test has chosen another runtime directory
 		return safefile.OpenDir(l.dir())
 	}
-	path, ok := strings.CutPrefix(l.dir(), r.box+"/")
-	if !ok {
+	if !inBox {
 		return nil, fmt.Errorf("%s is not in the sandbox %s", l.dir(), r.box)
 	}
-	box, err := safefile.OpenDir(r.box)
+	base, err := safefile.OpenDir(filepath.Dir(r.box))
 	if err != nil {
 		return nil, err
 	}
-	defer box.Close()
-	return box.Dir(path)
+	defer base.Close()
+	return base.Dir(filepath.Base(r.box) + "/" + path)
 }
 
 // openLog opens the log of a life in the directory of its pod; nil if that cannot be.

@@ -34,7 +34,8 @@ type Record struct {
 
 	// The journal does not have these: a pod may have written in that.
 	Lives []*Life `json:"-"`
-	box   string  // the sandbox; "" = it is not a journal that is read
+	box   string  // the sandbox
+	read  bool    // of a journal: nothing is read outside of the sandbox
 	base  string  // where a directory for the evidence is made
 	few   bool    // of those of earlier runs in base only the newest are kept
 	place string  // a directory that is there for the evidence; "" = one is made

@@ -46,7 +46,12 @@ func run(mark, root, base string) {
 		seen = evidence.Seen{At: time.Now(), Unknown: err}
 	}
 	records, err := within(evidenceTime, func() []*evidence.Record {
-		own, err := safefile.OpenDir(filepath.Join(root, OwnDir))
+		dir, err := safefile.OpenDir(root)
+		if err != nil {
+			return nil
+		}
+		defer dir.Close()
+		own, err := dir.Dir(OwnDir)
 		if err != nil {
 			return nil
 		}

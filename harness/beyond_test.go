@@ -146,3 +146,28 @@ func TestNoLogIsMadeThroughALinkToTheRuntimeDirectory(t *testing.T) {
 	_, err = TryAdopt(t, "alpha", 10*time.Millisecond)
 	assert.Error(t, err)
 }
+
+// TestEvidenceIsWrittenThroughNoLink has a pod find the directory of the evidence, and put
+// links in it, and then in its place.
+func TestEvidenceIsWrittenThroughNoLink(t *testing.T) {
+	t.Parallel()
+	victim := outside(t)
+	tb := &recordingTB{name: t.Name(), artifacts: filepath.Join(t.TempDir(), "evidence")}
+	require.NoError(t, os.Mkdir(tb.artifacts, 0o700))
+	StartPod(tb, Config{Name: "alpha"})
+	StartPod(tb, Config{Name: "beta"})
+	require.NoError(t, os.Symlink(victim, filepath.Join(tb.artifacts, "alpha.dir")))
+	require.NoError(t, os.Symlink(victim+"/secret", filepath.Join(tb.artifacts, "processes.txt")))
+	tb.Errorf("it fails")
+	box, err := sandboxOf(tb)
+	require.NoError(t, err)
+	box.evidence.Snapshot()
+	moved := tb.artifacts + ".old"
+	require.NoError(t, os.Rename(tb.artifacts, moved))
+	require.NoError(t, os.Symlink(victim, tb.artifacts))
+	tb.end()
+	assert.Contains(t, tb.log, "some of it is lost: open "+tb.artifacts+"/alpha.dir: is a symbolic link")
+	for _, name := range []string{"processes.txt", "alpha.log", "beta.dir/status.json", "report.html"} {
+		assert.FileExists(t, filepath.Join(moved, name))
+	}
+}

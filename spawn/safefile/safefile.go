@@ -82,6 +82,9 @@ func (d *Dir) Is(path, below string) bool {
 	return err == nil && otherErr == nil && os.SameFile(info, other)
 }
 
+// Has reports whether there is something of a name in d.
+func (d *Dir) Has(name string) bool { return d.kind(name) != 0 }
+
 // IsSocket reports whether a socket is at a path below d.
 func (d *Dir) IsSocket(path string) bool {
 	dir, name, err := d.parent(path)

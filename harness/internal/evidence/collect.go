@@ -342,6 +342,10 @@ func (e *Collector) Close(failed bool) {
 	if !failed {
 		e.known.discard()
 	}
+	if e.known.at != nil {
+		e.known.at.Close()
+		e.known.at = nil
+	}
 	for _, a := range e.attempts {
 		a.Captured.Close()
 	}

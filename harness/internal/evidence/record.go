@@ -33,14 +33,15 @@ type Record struct {
 	Until time.Time // the snapshot was taken; zero = it was not
 
 	// The journal does not have these: a pod may have written in that.
-	Lives []*Life `json:"-"`
-	box   string  // the sandbox
-	read  bool    // of a journal: nothing is read outside of the sandbox
-	base  string  // where a directory for the evidence is made
-	few   bool    // of those of earlier runs in base only the newest are kept
-	place string  // a directory that is there for the evidence; "" = one is made
-	dir   string  // where the evidence is; "" = nowhere yet
-	most  int64   // bytes that all of it may have
+	Lives []*Life       `json:"-"`
+	box   string        // the sandbox
+	read  bool          // of a journal: nothing is read outside of the sandbox
+	base  string        // where a directory for the evidence is made
+	few   bool          // of those of earlier runs in base only the newest are kept
+	place string        // a directory that is there for the evidence; "" = one is made
+	dir   string        // where the evidence is; "" = nowhere yet
+	at    *safefile.Dir // that, open; nil = not yet
+	most  int64         // bytes that all of it may have
 	wrote []string
 	lost  []error
 }
@@ -153,8 +154,19 @@ const keptDirs = 20
 // dirTime is how the name of a directory of evidence has the time.
 const dirTime = "20060102T150405.000"
 
-// makeDir chooses where the evidence goes.
+// makeDir chooses where the evidence goes, and opens that: a pod may put a link there later.
 func (r *Record) makeDir() (err error) {
+	if r.at != nil {
+		return nil
+	}
+	if err := r.chooseDir(); err != nil {
+		return err
+	}
+	r.at, err = safefile.OpenDir(r.dir)
+	return err
+}
+
+func (r *Record) chooseDir() error {
 	if r.dir != "" {
 		return nil
 	}
@@ -332,10 +344,12 @@ func (r *Record) keepStatusFiles(l *Life, room *int64) {
 }
 
 func (r *Record) keep(dir, name string, text []byte) error {
-	if err := os.MkdirAll(filepath.Join(r.dir, dir), 0o700); err != nil {
+	to, err := r.at.MkdirAll(dir, 0o700)
+	if err != nil {
 		return err
 	}
-	file, err := r.create(filepath.Join(dir, name))
+	defer to.Close()
+	file, err := create(to, name)
 	if err != nil {
 		return err
 	}
@@ -346,6 +360,10 @@ func (r *Record) keep(dir, name string, text []byte) error {
 // them has the rest.
 func (r *Record) Write() {
 	if r.dir == "" {
+		return
+	}
+	if err := r.makeDir(); err != nil {
+		r.lost = append(r.lost, PrintableErrors(err)...)
 		return
 	}
 	logs := r.excerpts(r.most/2, 0)
@@ -364,16 +382,17 @@ func (r *Record) Write() {
 
 func second[T any](_ T, err error) error { return err }
 
-// create makes one file. What had its name before is not written to: it may be a link.
-func (r *Record) create(name string) (*os.File, error) {
-	path := filepath.Join(r.dir, name)
-	_ = os.Remove(path)
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// create makes one file. What had its name before is not written to: it may be a pod's.
+func create(dir *safefile.Dir, name string) (*os.File, error) {
+	if err := dir.RemoveAll(name); err != nil {
+		return nil, err
+	}
+	return dir.Create(name, 0o600)
 }
 
 // file writes one file; what cannot be written is lost.
 func (r *Record) file(name string, to func(io.Writer) error) {
-	file, err := r.create(name)
+	file, err := create(r.at, name)
 	if err == nil {
 		r.wrote = append(r.wrote, name)
 		buffered := bufio.NewWriter(file)
@@ -387,7 +406,7 @@ func (r *Record) file(name string, to func(io.Writer) error) {
 // discard removes what was written.
 func (r *Record) discard() {
 	for _, name := range r.wrote {
-		_ = os.RemoveAll(filepath.Join(r.dir, name))
+		_ = r.at.RemoveAll(name)
 	}
 	if r.dir != "" && r.place == "" {
 		_ = os.Remove(r.dir)

@@ -10,8 +10,6 @@ import (
 	"io"
 	"math"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +17,6 @@ import (
 
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
-	"example.com/podharness/spawn/safefile"
 	"github.com/google/uuid"
 )
 
@@ -192,12 +189,7 @@ func (r *Record) page(most int) (*page, error) {
 
 // processes returns the text of processes.txt.
 func (r *Record) processes() ([]byte, error) {
-	dir, err := safefile.OpenDir(r.dir)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	return dir.ReadFile("processes.txt", 16<<20)
+	return r.at.ReadFile("processes.txt", 16<<20)
 }
 
 func (r *Record) since(at time.Time) time.Duration { return at.Sub(r.start()) }
@@ -208,7 +200,7 @@ func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
 func (r *Record) row(l *Life, most int) *row {
 	row := &row{Life: l, Message: cmp.Or(l.Error, l.Failure)}
 	for _, file := range []string{l.FileName(), l.Name + ".dir", l.Name + ".txtar"} {
-		if _, err := os.Stat(filepath.Join(r.dir, file)); err == nil {
+		if r.at.Has(file) {
 			row.Files = append(row.Files, file)
 		}
 	}

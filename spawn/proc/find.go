@@ -176,7 +176,11 @@ func (m Match) hasLog(pid int) bool {
 		return false
 	}
 	stderr, _ := os.Readlink(file(pid, "fd/2"))
-	return strings.HasPrefix(stderr, m.Logs+"/")
+	if !strings.HasPrefix(stderr, m.Logs+"/") {
+		return false
+	}
+	s, ok := Lookup(pid)
+	return ok && s.Start >= m.LogsSince
 }
 
 // isOrphan: whoever has inherited this process has inherited the other one, too.

@@ -53,11 +53,7 @@ func OwnerOf(dir *safefile.Dir, socket string, launch time.Time, mark string) (o
 		if listens && o.Within || hasMark(id.PID, mark) {
 			return true
 		}
-		if logErr != nil {
-			return false
-		}
-		info, err := log.Stat()
-		return err == nil && hasFile(id.PID, 2, info)
+		return logErr == nil && hasFile(id.PID, 2, log)
 	}
 	take := func(h *Handle, listens bool) bool {
 		if h == nil || !isPod(h.ID, listens) || h.Ended() {

@@ -50,6 +50,9 @@ type Match struct {
 	Mark  string // a mark that begins so; "" = none
 	Group int    // the process group that this process has led; 0 = none
 	Logs  string // stderr is a file below this directory; "" = none
+	// LogsSince is when the processes that Logs means have started, or later, on the clock
+	// of ID.Start: the log of an older one was moved there. 0 = at any time.
+	LogsSince int64
 	// OrphanSince means a child of this process's own parent that leads a process
 	// group but no session and started then or later, if its environment cannot be
 	// read: a pod whose parent has died before it could say so. 0 = none.

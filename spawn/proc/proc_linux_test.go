@@ -160,6 +160,8 @@ func TestProcessWithALogAsStderrMatches(t *testing.T) {
 	require.Len(t, found, 1)
 	assert.Equal(t, cmd.Process.Pid, found[0].PID)
 	assert.Empty(t, Find(Match{Logs: dir[:len(dir)-1]}), "its directory is another one")
+	assert.Len(t, Find(Match{Logs: dir, LogsSince: found[0].Start}), 1)
+	assert.Empty(t, Find(Match{Logs: dir, LogsSince: found[0].Start + 1}), "the log of an older process was moved there")
 }
 
 // TestOrphan runs itself as a brother of the processes that it looks at.
@@ -317,6 +319,30 @@ func TestOwnerByItsStderr(t *testing.T) {
 	assert.Zero(t, pid)
 	assert.ErrorContains(t, o.Unknown, fmt.Sprintf("process %d, which its file pid names, is not known to be the pod", stranger.Process.Pid))
 	assert.Equal(t, stranger.Process.Pid, o.Named)
+}
+
+func TestLogOfAnotherPodProvesNothing(t *testing.T) {
+	t.Parallel()
+	path, _ := podDir(t)
+	log, err := os.OpenFile(path+"/stderr.log", os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer log.Close()
+	pod := exec.Command("sleep", "1000")
+	pod.Stderr = log
+	start(t, pod, nil)
+	other, dir := podDir(t)
+	require.NoError(t, os.WriteFile(other+"/pid", fmt.Append(nil, pod.Process.Pid), 0o600))
+	require.NoError(t, os.Remove(other+"/stderr.log"))
+	require.NoError(t, os.Link(path+"/stderr.log", other+"/stderr.log"))
+	pid, _ := own(t, dir, time.Now().Add(-time.Hour), "")
+	assert.Zero(t, pid, "it has the log open by another name")
+
+	require.NoError(t, os.WriteFile(path+"/pid", fmt.Append(nil, pod.Process.Pid), 0o600))
+	dir, err = safefile.OpenDir(path)
+	require.NoError(t, err)
+	defer dir.Close()
+	pid, _ = own(t, dir, time.Now().Add(-time.Hour), "")
+	assert.Equal(t, pod.Process.Pid, pid, "its own directory has its own name")
 }
 
 func TestOwnerByItsMark(t *testing.T) {

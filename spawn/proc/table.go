@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -162,10 +163,21 @@ func Stderr(pid int) fs.FileInfo {
 	return info
 }
 
-// hasFile reports whether a descriptor of a process is open on a file.
-func hasFile(pid, fd int, info fs.FileInfo) bool {
-	open, err := os.Stat(file(pid, fmt.Sprint("fd/", fd)))
-	return err == nil && os.SameFile(open, info)
+// hasFile reports whether a descriptor of a process is open on a file, and by the name that
+// the file was opened by here: a log with several names may be another process's.
+func hasFile(pid, fd int, log *os.File) bool {
+	theirs := file(pid, fmt.Sprint("fd/", fd))
+	open, err := os.Stat(theirs)
+	info, ownErr := log.Stat()
+	if err != nil || ownErr != nil || !os.SameFile(open, info) {
+		return false
+	}
+	if info.Sys().(*syscall.Stat_t).Nlink == 1 {
+		return true // in whatever mount namespace it has another path
+	}
+	name, err := os.Readlink(theirs)
+	own, ownErr := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", log.Fd()))
+	return err == nil && ownErr == nil && name == own
 }
 
 // All returns the numbers of all processes that the system shows.

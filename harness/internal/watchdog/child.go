@@ -37,6 +37,8 @@ func run(mark, root, base string) {
 	proc.CloseInherited()
 	debug.FreeOSMemory() // what the host's initialization used
 	w := newWatched()
+	// Whatever is older is nobody's pod, wherever its log is now.
+	w.binary = proc.Of(os.Getppid()).Start
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		w.note(lines.Text())
 	}
@@ -138,6 +140,7 @@ func sayWhere(records []*evidence.Record, lost error) (written func()) {
 // watched is what the watchdog knows: what the test binary, and nobody else, has told it.
 type watched struct {
 	pods   map[proc.ID]heldPod
+	binary int64          // when the test binary has started; 0 = not known
 	starts int            // whose process is not known yet
 	since  int64          // the begin of the first of those; 0 = there is none
 	places map[int]string // where the evidence of a sandbox is, or goes
@@ -241,6 +244,6 @@ func (w *watched) end(mark, root string) {
 		handles = append(handles, pod.Handle)
 	}
 	logs, _ := filepath.EvalSymlinks(root) // as /proc has it
-	proc.Kill(proc.Match{Mark: mark, Logs: logs, OrphanSince: w.since}, time.Now().Add(lastGrace))
+	proc.Kill(proc.Match{Mark: mark, Logs: logs, LogsSince: w.binary, OrphanSince: w.since}, time.Now().Add(lastGrace))
 	proc.AwaitEnds(handles, endTime)
 }

@@ -25,6 +25,7 @@ import (
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/podspawn"
+	"example.com/podharness/spawn/safefile"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -383,7 +384,7 @@ func (c *call) holding(command spawn.Command) (spawn.Command, error) {
 	if err != nil {
 		return command, err
 	}
-	c.tb.Cleanup(func() { os.RemoveAll(dir) })
+	c.tb.Cleanup(func() { safefile.RemoveAll(dir) })
 	c.starting.held = filepath.Join(dir, "held")
 	self, err := os.Executable()
 	return spawn.Command{Program: self, PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, err

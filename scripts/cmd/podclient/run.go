@@ -17,6 +17,7 @@ import (
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/safefile"
 	"golang.org/x/sys/unix"
 )
 
@@ -129,7 +130,7 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	tb.Cleanup(func() { os.RemoveAll(dir) })
+	tb.Cleanup(func() { safefile.RemoveAll(dir) })
 	tb.scrap = dir
 	s := &sweepCase{testCase: c, tb: tb, runtime: harness.RuntimeDir(tb), timeout: r.timeout, longest: r.timeout + 5*time.Second, trace: filepath.Join(dir, "trace")}
 	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {

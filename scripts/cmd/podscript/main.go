@@ -34,6 +34,7 @@ import (
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/safefile"
 	"github.com/google/uuid"
 )
 
@@ -61,7 +62,7 @@ func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer os.RemoveAll(dir)
+	defer safefile.RemoveAll(dir)
 	cases, err := s.cases(dir)
 	if err != nil {
 		return false, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/safefile"
 )
 
 // testCase is one scenario.
@@ -138,13 +138,13 @@ func (r *runner) try(c *testCase, run int) (conformance.Check, error) {
 		check.Fix, check.Evidence = c.Fix, s.evidence
 	} else {
 		check.Log = ""
-		_ = os.RemoveAll(s.evidence) // of what the harness found fault with, and the scenario did not
+		_ = safefile.RemoveAll(s.evidence) // of what the harness found fault with, and the scenario did not
 	}
 	if r.Verbose {
 		check.Log = s.whole()
 	}
 	if !r.keep {
-		_ = os.RemoveAll(s.work)
+		_ = safefile.RemoveAll(s.work)
 	}
 	return check, s.failure.Err
 }

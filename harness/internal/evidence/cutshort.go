@@ -28,6 +28,7 @@ type Seen struct {
 // the number of a sandbox, has none. All processes have ended.
 func CutShort(own *safefile.Dir, root, base string, places map[int]string, seen Seen) (all []*Record) {
 	entries, _ := own.ReadDir(-1)
+	may := newAllowance()
 	for _, entry := range entries {
 		sandbox, err := strconv.Atoi(entry.Name())
 		// What a TB of its own keeps below root goes with the sandboxes.
@@ -38,7 +39,7 @@ func CutShort(own *safefile.Dir, root, base string, places map[int]string, seen 
 		if err != nil {
 			continue
 		}
-		r := readJournal(dir, filepath.Join(root, entry.Name()))
+		r := readJournal(dir, filepath.Join(root, entry.Name()), may)
 		dir.Close()
 		if r != nil {
 			r.base, r.dir = base, places[sandbox]

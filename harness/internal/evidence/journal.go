@@ -68,10 +68,14 @@ func (j *journal) remove() {
 
 // What is read of a journal is bounded: a pod may have written in it.
 const (
-	maxEntry   = 8 << 20 // bytes of a line
-	maxJournal = 1 << 30 // bytes
-	maxLives   = 10_000
-	maxAge     = 10 * 365 * 24 * time.Hour // of what it tells
+	maxEntry    = 8 << 20   // bytes of a line
+	maxJournals = 512 << 20 // bytes of the journals of all sandboxes
+	maxKept     = 128 << 20 // bytes of what is kept of them
+	maxLives    = 10_000
+	maxWords    = 1000                      // of each list of words of a life
+	maxWhat     = 1000                      // bytes of a mark
+	maxName     = 64 << 10                  // bytes of the name of a test
+	maxAge      = 10 * 365 * 24 * time.Hour // of what it tells
 )
 
 // journaled is an entry as it is read: each life may be anything.
@@ -81,9 +85,28 @@ type journaled struct {
 	All   bool
 }
 
+// An allowance is what may still be read of journals.
+type allowance struct{ read, kept int64 }
+
+func newAllowance() *allowance { return &allowance{maxJournals, maxKept} }
+
+// keep reports whether so many bytes more may be kept, and counts them then.
+func (a *allowance) keep(bytes int64) bool {
+	if bytes > a.kept {
+		return false
+	}
+	a.kept -= bytes
+	return true
+}
+
+// sizeOf is about what a life takes that was read from so many bytes.
+func (l *Life) sizeOf(text int) int64 {
+	return int64(1000 + text + 32*len(l.Stamps) + 100*len(l.Marks))
+}
+
 // readJournal returns what the journal in an own directory has, with the logs open; nil =
 // nothing. Of the pods' files only those below box are opened.
-func readJournal(own *safefile.Dir, box string) *Record {
+func readJournal(own *safefile.Dir, box string, may *allowance) *Record {
 	file, err := own.Open(journalFile)
 	if err != nil {
 		return nil
@@ -91,11 +114,12 @@ func readJournal(own *safefile.Dir, box string) *Record {
 	defer file.Close()
 	now := time.Now()
 	r := &Record{}
-	lines := bufio.NewReaderSize(io.LimitReader(file, maxJournal), maxEntry)
+	limited := &io.LimitedReader{R: file, N: may.read}
+	lines := bufio.NewReaderSize(limited, maxEntry)
 	for {
 		line, err := lines.ReadSlice('\n')
 		if err == nil {
-			r.take(line, now)
+			r.take(line, now, may)
 		}
 		for errors.Is(err, bufio.ErrBufferFull) { // too long: it is passed over
 			_, err = lines.ReadSlice('\n')
@@ -104,6 +128,7 @@ func readJournal(own *safefile.Dir, box string) *Record {
 			break // the last line may be torn
 		}
 	}
+	may.read = limited.N
 	r.box, r.read = box, true
 	var lives []*Life
 	for _, l := range r.Lives {
@@ -126,9 +151,12 @@ func readJournal(own *safefile.Dir, box string) *Record {
 }
 
 // take takes a line of a journal. What cannot be is left out.
-func (r *Record) take(line []byte, now time.Time) {
+func (r *Record) take(line []byte, now time.Time, may *allowance) {
 	var e journaled
 	if json.Unmarshal(line, &e) != nil {
+		return
+	}
+	if len(e.Test) > maxName || len(e.Why) > maxWhat {
 		return
 	}
 	r.Test, r.Why, r.Until = e.Test, e.Why, e.Until
@@ -140,8 +168,11 @@ func (r *Record) take(line []byte, now time.Time) {
 		if json.Unmarshal(raw, l) != nil || !l.isPlausible(now) {
 			continue
 		}
-		for len(r.Lives) <= l.N {
+		for len(r.Lives) <= l.N && may.keep(new(Life).sizeOf(0)) {
 			r.Lives = append(r.Lives, &Life{N: len(r.Lives)})
+		}
+		if len(r.Lives) <= l.N {
+			continue
 		}
 		old := r.Lives[l.N]
 		if !e.All {
@@ -154,7 +185,9 @@ func (r *Record) take(line []byte, now time.Time) {
 		}
 		l.Stamps = l.Stamps[max(0, len(l.Stamps)-maxStamps):]
 		l.Marks = l.Marks[max(0, len(l.Marks)-maxMarks):]
-		r.Lives[l.N] = l
+		if l.size = l.sizeOf(len(raw)); may.keep(l.size - old.size) {
+			r.Lives[l.N] = l
+		}
 	}
 }
 
@@ -170,7 +203,12 @@ func (l *Life) isPlausible(now time.Time) bool {
 		ok = ok && 0 <= d && d < maxAge
 	}
 	for _, m := range l.Marks {
-		ok = ok && isRecent(m.At, now)
+		ok = ok && isRecent(m.At, now) && len(m.What) <= maxWhat
+	}
+	// A word of two bytes takes sixteen more.
+	ok = ok && len(l.Env) <= maxWords && len(l.Socket) <= maxWords
+	if f := l.StartFailed; f != nil {
+		ok = ok && len(f.Tail) <= maxWords
 	}
 	for _, s := range l.Stamps {
 		ok = ok && isRecent(s.At, now) && s.Size >= 0

@@ -43,14 +43,14 @@ func TestJournalOfAPodIsNotBelieved(t *testing.T) {
 		`{"Lives":[` + strings.Repeat("{},", maxEntry) + `{}]}`,
 	} {
 		own, box := journalOf(t, line, "")
-		assert.Nil(t, readJournal(own, box), "%.100s", line)
+		assert.Nil(t, readJournal(own, box, newAllowance()), "%.100s", line)
 	}
 
 	own, box := journalOf(t, fmt.Sprintf(`{"Test":"X","Dir":%q,"Place":%[1]q,"Base":%[1]q,"Lives":[{"N":1,"Name":"b","Pod":"b","Timeline":%[4]s,"Log":%[2]q},{"N":0,"Name":"a","Pod":"a","Timeline":%[4]s,"Log":%[3]q}]}`,
 		victim, victim+"/secret", box0(t), begun()), "")
 	require.NoError(t, os.Symlink(victim+"/secret", own.Name()+"/0"))
 	require.NoError(t, syscall.Mkfifo(own.Name()+"/1", 0o600))
-	r := readJournal(own, box)
+	r := readJournal(own, box, newAllowance())
 	require.NotNil(t, r)
 	assert.Equal(t, "X", r.Test)
 	assert.Empty(t, r.dir+r.place+r.base, "where evidence goes is told in another way")
@@ -60,6 +60,26 @@ func TestJournalOfAPodIsNotBelieved(t *testing.T) {
 		_, err := r.openDir(l)
 		assert.Error(t, err)
 	}
+}
+
+func TestLittleOfAJournalIsKept(t *testing.T) {
+	t.Parallel()
+	life := func(n int, more string) string {
+		return fmt.Sprintf(`{"Lives":[{"N":%d,"Name":"a","Timeline":%s,%s}]}`, n, begun(), more)
+	}
+	many := "[" + strings.Repeat(`"",`, maxEntry/4) + `""]`
+	own, box := journalOf(t, life(0, `"Env":`+many), life(1, `"StartFailed":{"tail":`+many+`}`), life(2, `"Marks":[{"What":"`+strings.Repeat("x", maxWhat+1)+`","At":"`+time.Now().Format(time.RFC3339)+`"}]`), "")
+	assert.Nil(t, readJournal(own, box, newAllowance()), "many words take more than they have bytes")
+
+	text := `"Error":"` + strings.Repeat("x", 1<<20) + `"`
+	own, box = journalOf(t, life(0, text), life(0, text), life(1, text), life(2, text), "")
+	may := &allowance{read: 10 << 20, kept: 5 << 19}
+	r := readJournal(own, box, may)
+	require.NotNil(t, r)
+	assert.Len(t, r.Lives, 2, "what is replaced is not kept")
+	assert.Less(t, may.read, int64(7<<20))
+	assert.Nil(t, readJournal(own, box, may), "it is for all journals")
+	assert.Nil(t, readJournal(own, box, &allowance{read: 1 << 20, kept: 1 << 30}))
 }
 
 // begun is a timeline in JSON.
@@ -76,7 +96,7 @@ func FuzzReadJournal(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		own, box := journalOf(t, text)
-		r := readJournal(own, box)
+		r := readJournal(own, box, newAllowance())
 		if r == nil {
 			return
 		}

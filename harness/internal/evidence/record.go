@@ -68,6 +68,7 @@ type Life struct {
 	Stamps      []Stamp         // of the log, in the order of time
 
 	file *os.File // the log; nil = there is none, or it is lost
+	size int64    // that is counted for it where it was read of a journal
 }
 
 // A mark is something that happened to a pod or that was done to it.

@@ -329,6 +329,15 @@ func RemoveAll(path string) error {
 	return dir.RemoveAll(path[strings.LastIndexByte(path, '/')+1:])
 }
 
+// Remove removes the file, or whatever else is no directory, that is one element of d. It is
+// no error if nothing is there.
+func (d *Dir) Remove(name string) error {
+	if err := d.unlink(name, 0); err != nil {
+		return d.removeError(name, err)
+	}
+	return nil
+}
+
 // RemoveAll is the function RemoveAll for one element of d.
 func (d *Dir) RemoveAll(name string) error { return d.remove(name, &removal{}) }
 

@@ -385,7 +385,7 @@ func second[T any](_ T, err error) error { return err }
 
 // create makes one file. What had its name before is not written to: it may be a pod's.
 func create(dir *safefile.Dir, name string) (*os.File, error) {
-	if err := dir.RemoveAll(name); err != nil {
+	if err := dir.Remove(name); err != nil {
 		return nil, err
 	}
 	return dir.Create(name, 0o600)

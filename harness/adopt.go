@@ -218,17 +218,13 @@ func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 // tell that, it is where clients are.
 func (b *oneTest) whereThePodIs(name, socket string) string {
 	for _, p := range proc.Find(proc.Match{Logs: filepath.Join(b.Dir("run"), name)}) {
-		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID))
-		if path := filepath.Join(dir, socket); err == nil && isThere(path) {
+		dir := proc.WorkingDir(p.PID, "")
+		path := filepath.Join(dir, socket)
+		if _, err := os.Lstat(path); err == nil && dir != "" {
 			return path
 		}
 	}
 	return filepath.Join(b.Dir("workspace"), socket)
-}
-
-func isThere(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // ownerOf returns the process of a pod that a client has started.

@@ -1,5 +1,6 @@
 // Package handshake is the inside of spawn, harness and scripts: no promise is made
-// about it. It has the options of the handshake, which the configs of all three have.
+// about it. It has the options of the handshake, which the configs of all three have, and
+// makes arguments and flags of them.
 package handshake
 
 import (

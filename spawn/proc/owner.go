@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ type Owner struct {
 // listens on its socket and the one that its file pid names. A number alone may be
 // anybody's. A process is the pod only if it has started after launch, and if it has the
 // directory's log, a regular file, open as its stderr, listens on a socket in the
-// directory, or has the mark, if there is one. A launch that is zero is when the directory
+// directory, or has the mark, if there is one; this process never is. A launch that is zero is when the directory
 // was made, as far as the file system tells. The caller closes the handle. OwnerOf connects
 // to the socket once, and never waits.
 func OwnerOf(dir *safefile.Dir, socket string, launch time.Time, mark string) (o Owner) {
@@ -47,7 +48,7 @@ func OwnerOf(dir *safefile.Dir, socket string, launch time.Time, mark string) (o
 		defer log.Close()
 	}
 	isPod := func(id ID, listens bool) bool {
-		if id.PID == 0 || !startedSince(id, launch) {
+		if id.PID == 0 || id.PID == os.Getpid() || !startedSince(id, launch) {
 			return false
 		}
 		if listens && o.Within || hasMark(id.PID, mark) {

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"net"
@@ -361,20 +362,35 @@ func TestOwnerByItsMark(t *testing.T) {
 	assert.Zero(t, pid)
 }
 
+// TestOwnerByItsSocket runs itself as a process that listens.
 func TestOwnerByItsSocket(t *testing.T) {
+	if path := os.Getenv("PROC_TEST_SOCKET"); path != "" {
+		_, err := net.Listen("unix", path)
+		fmt.Println("listens", err)
+		<-time.After(time.Minute)
+		return
+	}
 	t.Parallel()
 	path, dir := podDir(t)
-	listener, err := net.Listen("unix", path+"/sock")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "PROC_TEST_SOCKET="+path+"/sock")
+	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
-	defer listener.Close()
+	start(t, cmd, nil)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "listens <nil>\n", line)
 	pid, o := own(t, dir, time.Now().Add(-time.Hour), "")
 	assert.True(t, o.Listens)
 	assert.NoError(t, o.Err)
-	began := time.Now().Add(-age(Of(os.Getpid()).Start))
-	if began.Before(time.Now().Add(-time.Hour)) {
-		t.Skip("this test has run for an hour")
-	}
-	assert.Equal(t, os.Getpid(), pid)
+	assert.Equal(t, cmd.Process.Pid, pid)
+
+	self, selfDir := podDir(t)
+	listener, err := net.Listen("unix", self+"/sock")
+	require.NoError(t, err)
+	defer listener.Close()
+	pid, _ = own(t, selfDir, time.Now().Add(-time.Hour), "")
+	assert.Zero(t, pid, "this process is nobody's pod")
 
 	other, dir := podDir(t)
 	for name, at := range map[string]func() error{

@@ -1,3 +1,10 @@
+// Package evidence is the inside of harness: it collects what is known of a test's pods and
+// clients, keeps a journal of that, and writes it down when the test fails. It starts no
+// process and ends none.
+//
+// A [Collector] has an [Attempt] for each start of a pod and each output of a client. A
+// [Record] is what is written: collect.go fills it, journal.go keeps it on disk, cutshort.go
+// reads that back, dirs.go chooses where it goes, record.go and report.go write the files.
 package evidence
 
 import (

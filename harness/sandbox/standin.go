@@ -1,0 +1,51 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"example.com/podharness/spawn"
+)
+
+// StandIn returns an executable that starts a command with the arguments that it is
+// given: the variable that names it is a path, never a command line.
+func (b *Box) StandIn(command spawn.Command) (string, error) {
+	if strings.Contains(command.Program, "/") {
+		var err error
+		if command.Program, err = filepath.Abs(command.Program); err != nil {
+			return "", err
+		}
+	}
+	own, err := b.Own()
+	if err != nil {
+		return "", err
+	}
+	var words []string
+	for _, word := range append([]string{command.Program}, command.PrefixArgs...) {
+		words = append(words, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
+	}
+	script := "#!/bin/sh\n# Starts the pod of this test with the arguments that a client gives.\n"
+	if slices.ContainsFunc(command.PrefixArgs, func(arg string) bool { return arg == "pod" || arg == "worker" }) {
+		// The prefix argument of a client's command is there already.
+		script += "[ \"$1\" = pod ] && shift\n"
+	}
+	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
+	dir := fmt.Sprintf("command%x", rand.Uint64())
+	if err := own.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	file, err := own.Create(dir+"/pod.tmp", 0o700)
+	if err != nil {
+		return "", err
+	}
+	_, err = file.WriteString(script)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return "", err
+	}
+	// Renamed, not written in place: nobody has it open for writing then.
+	return filepath.Join(own.Name(), dir, "pod"), own.Rename(dir, "pod.tmp", "pod")
+}

@@ -16,6 +16,7 @@ import (
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
+	"example.com/podharness/spawn/safefile"
 )
 
 // foreign are the pods of a sandbox that its clients have started.
@@ -85,7 +86,7 @@ func (b *oneTest) captureForeign(name string) *evidence.Attempt {
 		return known
 	}
 	info, err := log.Stat()
-	if err != nil || b.isStarting(name) || b.evidence.Has(info) {
+	if err != nil || b.isStarting(name) || b.evidence.Has(info) || !safefile.HasOneName(log) {
 		log.Close()
 		return known
 	}

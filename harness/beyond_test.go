@@ -65,13 +65,14 @@ func TestWhatLeadsOutOfThePodDirectoryIsNoEvidence(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(outer, "alpha"), 0o700); err != nil {
 				return err
 			}
-			if err := os.Link(filepath.Join(victim, "secret"), filepath.Join(outer, "alpha", "secret")); err != nil {
+			if err := os.WriteFile(filepath.Join(outer, "alpha", "secret"), []byte("TOPSECRET"), 0o600); err != nil {
 				return err
 			}
 			return os.Symlink(outer, run)
 		},
-		"a file is a link": func(dir, victim string) error { return os.Symlink(victim+"/secret", dir+"/status.json") },
-		"a file is a FIFO": func(dir, _ string) error { return syscall.Mkfifo(dir+"/status.json", 0o600) },
+		"a file is a link":      func(dir, victim string) error { return os.Symlink(victim+"/secret", dir+"/status.json") },
+		"a file is a hard link": func(dir, victim string) error { return os.Link(victim+"/secret", dir+"/status.json") },
+		"a file is a FIFO":      func(dir, _ string) error { return syscall.Mkfifo(dir+"/status.json", 0o600) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -105,6 +106,22 @@ func TestWhatLeadsOutOfThePodDirectoryIsNoEvidence(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestLogThatIsAHardLinkIsNoEvidence(t *testing.T) {
+	t.Parallel()
+	victim := outside(t)
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	StartPod(tb, Config{Name: "alpha"})
+	dir := filepath.Join(RuntimeDir(tb), "beta")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.NoError(t, os.Link(victim+"/secret", dir+"/stderr.log"))
+	_, err := TryAdopt(tb, "beta", 10*time.Millisecond)
+	assert.ErrorContains(t, err, "nobody has made "+dir+"/stderr.log")
+	tb.Errorf("it fails")
+	tb.end()
+	assert.FileExists(t, filepath.Join(tb.artifacts, "alpha.log"))
+	assert.NoFileExists(t, filepath.Join(tb.artifacts, "beta.log"))
 }
 
 func TestOutputsOfClientsAreOutOfReach(t *testing.T) {

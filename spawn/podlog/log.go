@@ -26,6 +26,9 @@ type Log struct {
 	// Grown, if not nil, is called with the size of the log in bytes, by whoever
 	// reads the log and finds that it has changed.
 	Grown func(size int64)
+	// Rest is how long Follow, once it is cancelled, may take to read to where the log ends:
+	// then it reads the end alone. 0 = as long as that takes.
+	Rest time.Duration
 	// Splitter has the line that is unfinished.
 	Splitter
 
@@ -187,7 +190,8 @@ func (l *Log) Follow(ctx context.Context, fn func(line string) bool) error {
 		case fn == nil:
 			err = l.look()
 		case errors.Is(over, context.Canceled):
-			err = l.Drain(emit, func() bool { return false })
+			began := time.Now()
+			err = l.Drain(emit, func() bool { return l.Rest > 0 && time.Since(began) > l.Rest })
 		default:
 			more, err = l.Read(emit)
 		}

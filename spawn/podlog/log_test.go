@@ -305,6 +305,30 @@ func TestPace(t *testing.T) {
 	assert.Equal(t, firstSlowLook, p.slow)
 }
 
+// TestRestOfAHugeLogIsNotRead has a log be larger than can be read in a minute.
+func TestRestOfAHugeLogIsNotRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Skipf("the file system has no such files: %v", err)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	_, err = file.WriteString("\nlast words\n")
+	require.NoError(t, errors.Join(err, file.Close()))
+	log, err := Open(path, nil)
+	require.NoError(t, err)
+	defer log.Close()
+	log.Rest = 10 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	begin, last := time.Now(), ""
+	assert.ErrorIs(t, log.Follow(ctx, func(line string) bool { last = line; return true }), context.Canceled)
+	assert.Less(t, time.Since(begin), 20*time.Second)
+	assert.Equal(t, "last words", last)
+}
+
 func TestFollowKeepsADeadline(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")

@@ -153,6 +153,7 @@ var (
 	errMounted    = errors.New("something is mounted there")
 	errLink       = errors.New("is a symbolic link")
 	errNotRegular = errors.New("is no regular file")
+	errSecondName = errors.New("has a name elsewhere, too")
 )
 
 // Dir opens the directory at a path below d. The caller closes it.
@@ -246,6 +247,13 @@ func (d *Dir) Open(path string) (*os.File, error) {
 	return file, nil
 }
 
+// HasOneName reports whether there is no other name of an open file. If there is, the file may
+// be one from elsewhere, to which a pod has made a hard link.
+func HasOneName(file *os.File) bool {
+	info, err := file.Stat()
+	return err == nil && info.Sys().(*syscall.Stat_t).Nlink <= 1
+}
+
 // Create makes the file at a path below d, which must not be there, for appending.
 func (d *Dir) Create(path string, perm fs.FileMode) (*os.File, error) {
 	dir, name, err := d.parent(path)
@@ -257,13 +265,16 @@ func (d *Dir) Create(path string, perm fs.FileMode) (*os.File, error) {
 }
 
 // ReadFile returns what the regular file at a path below d holds. It is an error if that
-// is more than most bytes.
+// is more than most bytes, or if the file has another name.
 func (d *Dir) ReadFile(path string, most int64) ([]byte, error) {
 	file, err := d.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
+	if !HasOneName(file) {
+		return nil, &fs.PathError{Op: "read", Path: file.Name(), Err: errSecondName}
+	}
 	text, err := io.ReadAll(io.LimitReader(file, most+1))
 	if err == nil && int64(len(text)) > most {
 		return nil, &fs.PathError{Op: "read", Path: file.Name(), Err: fmt.Errorf("%w than %d bytes", ErrTooLarge, most)}

@@ -88,7 +88,10 @@ func TestReadFile(t *testing.T) {
 			assert.ErrorContains(t, err, want, path)
 		})
 	}
-	_, err := in.ReadFile("file", 3)
+	require.NoError(t, os.Link(filepath.Join(dir, "out/secret"), filepath.Join(dir, "in/hard")))
+	_, err := in.ReadFile("hard", 100)
+	assert.ErrorContains(t, err, "in/hard: has a name elsewhere, too")
+	_, err = in.ReadFile("file", 3)
 	assert.ErrorContains(t, err, "is larger than 3 bytes")
 	_, err = safefile.OpenDir(filepath.Join(dir, "in/dir"))
 	assert.ErrorContains(t, err, "is a symbolic link")
@@ -137,12 +140,12 @@ func TestLinkFile(t *testing.T) {
 	defer file.Close()
 	require.NoError(t, own.LinkFile(file, "1"))
 	assert.ErrorIs(t, own.LinkFile(file, "1"), os.ErrExist)
-	text, err := own.ReadFile("1", 100)
+	text, err := os.ReadFile(filepath.Join(dir, "own/1"))
 	assert.NoError(t, err)
 	assert.Equal(t, "in/file", string(text))
 	require.NoError(t, os.Rename(filepath.Join(dir, "in/other"), filepath.Join(dir, "in/file")))
 	if own.LinkFile(file, "2") == nil { // elsewhere than on Linux it is lost
-		text, err = own.ReadFile("2", 100)
+		text, err = os.ReadFile(filepath.Join(dir, "own/2"))
 		assert.NoError(t, err)
 		assert.Equal(t, "in/file", string(text), "and not what has its name now")
 	}

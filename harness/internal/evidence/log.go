@@ -120,6 +120,7 @@ func (l *Log) Follow() {
 	if l.stream != nil {
 		stream = func(line string) bool { l.stream(line); return true }
 	}
+	l.log.Rest = restTime
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
 	l.following.Add(1)
@@ -129,8 +130,13 @@ func (l *Log) Follow() {
 	}()
 }
 
+// restTime is how long the end of a test waits for the lines of a log that come last. A pod
+// can make its log as large as it likes in no time.
+const restTime = 2 * time.Second
+
 // EndFollowing ends the stream and the record of the log's growth, after the
-// last byte that is there now.
+// last byte that is there now. Of a log that takes too long to read only the end is
+// streamed then.
 func (l *Log) EndFollowing() {
 	l.stop()
 	l.following.Wait()

@@ -159,7 +159,7 @@ func TestSocketsThatNoEventTellsOf(t *testing.T) {
 			}))
 			late := time.Duration(returned - bound)
 			t.Log("noticed after", late)
-			assert.Less(t, late, 500*time.Millisecond, "on an idle machine it is below 20 ms")
+			assert.Less(t, late, 900*time.Millisecond, "on an idle machine it is below 20 ms")
 		})
 	}
 }

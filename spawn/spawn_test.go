@@ -342,7 +342,7 @@ func TestVerdicts(t *testing.T) {
 // TestFailuresTellWhatTheyKnow looks at the fields that programs go by.
 func TestFailuresTellWhatTheyKnow(t *testing.T) {
 	t.Parallel()
-	const soon = 500 * time.Millisecond
+	const soon = 3 * time.Second
 	for program, want := range map[string]spawn.Error{
 		"log 'waiting for its socket'; hang": {Verdict: "timed out", Missing: "ready line"},
 		"never-binds":                        {Verdict: "timed out", Missing: "socket", Why: "missing"},

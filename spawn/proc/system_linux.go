@@ -3,10 +3,7 @@
 package proc
 
 import (
-	"bytes"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -21,26 +18,7 @@ const Proves = true
 
 // Lookup returns what the system tells of a process; ok is false if there is none, or
 // it is not shown.
-func Lookup(pid int) (s Stat, ok bool) {
-	text, err := read(file(pid, "stat"))
-	if err != nil {
-		return Stat{}, false
-	}
-	// The command's name, field 2, may hold spaces and parentheses.
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 20 {
-		return Stat{}, false
-	}
-	number := func(field int) int {
-		n, _ := strconv.Atoi(fields[field-3])
-		return n
-	}
-	const exiting = 0x4 // PF_EXITING in the kernel's sched.h
-	return Stat{
-		State: fields[0][0], Parent: number(4), Group: number(5), Session: number(6),
-		Exiting: number(9)&exiting != 0, Start: int64(number(22)),
-	}, true
-}
+func Lookup(pid int) (s Stat, ok bool) { return readStat(file(pid, "stat")) }
 
 // ChildEnded reports whether a child that was not reaped has ended.
 func ChildEnded(pid int) bool {

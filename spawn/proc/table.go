@@ -26,6 +26,27 @@ type Stat struct {
 	Start                  int64
 }
 
+func readStat(path string) (s Stat, ok bool) {
+	text, err := read(path)
+	if err != nil {
+		return Stat{}, false
+	}
+	// The command's name, field 2, may hold spaces and parentheses.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 20 {
+		return Stat{}, false
+	}
+	number := func(field int) int {
+		n, _ := strconv.Atoi(fields[field-3])
+		return n
+	}
+	const exiting = 0x4 // PF_EXITING in the kernel's sched.h
+	return Stat{
+		State: fields[0][0], Parent: number(4), Group: number(5), Session: number(6),
+		Exiting: number(9)&exiting != 0, Start: int64(number(22)),
+	}, true
+}
+
 // Of returns the ID of the process that has a number now; the zero ID if there is none.
 func Of(pid int) ID {
 	if s, ok := Lookup(pid); ok {
@@ -54,10 +75,17 @@ func Ending(pid int) bool {
 	return !ok || s.Exiting
 }
 
-// Stopped reports whether a process was stopped by a signal.
+// Stopped reports whether a process was stopped by a signal: each of its threads, of
+// which one may still run for a moment on another core.
 func Stopped(pid int) bool {
-	s, ok := Lookup(pid)
-	return ok && s.State == 'T'
+	if s, ok := Lookup(pid); !ok || s.State != 'T' {
+		return false
+	}
+	threads, _ := os.ReadDir(file(pid, "task"))
+	return !slices.ContainsFunc(threads, func(thread os.DirEntry) bool {
+		s, ok := readStat(file(pid, "task/"+thread.Name()+"/stat"))
+		return ok && !strings.ContainsRune("TZX", rune(s.State))
+	})
 }
 
 // StopsWithin waits until a process was stopped by a signal, or has ended, for at most d,

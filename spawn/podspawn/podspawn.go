@@ -11,14 +11,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -45,8 +42,9 @@ are left out: name, verdict, pid, socket, log, error; ready_ms; timeline (start,
 from then on launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms); status
 (how a process ended that exited early); missing (what the start waited for: ready line
 or socket), why (missing, not a socket, refused or deaf), stopped; tail (the last lines
-of the log, 8 at most), unfinished (what came after the last newline). -list prints one
-line for each pod: name, state, pid, age_s, socket, log.
+of the log, 8 at most), unfinished (what came after the last newline), log_trouble (why
+lines of the log may be missing). -list prints one line for each pod: name, state, pid,
+age_s, socket, log.
 
 Exit status, and verdict:
 `
@@ -213,7 +211,7 @@ func (p *podspawn) start(ctx context.Context) error {
 	pod, err := p.startPod(ctx)
 	switch {
 	case p.json:
-		lost := json.NewEncoder(p.stdout).Encode(report(p.cfg.PodName, pod, err))
+		lost := json.NewEncoder(p.stdout).Encode(reportOf(p.cfg.PodName, pod, err))
 		return cmp.Or(err, lost)
 	case err != nil:
 		return err
@@ -234,12 +232,10 @@ func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 		}
 		return running
 	}}
-	shown := p.newProgress()
-	defer shown.end()
-	if shown.terminal {
-		go shown.tell(ctx)
-	}
-	p.cfg.Progress, o.Idle = shown.line, shown.show
+	lines, name := bufio.NewWriterSize(p.stderr, 64<<10), podlog.Printable(p.cfg.PodName) // a write for each line of a flood would hold up the start
+	defer lines.Flush()
+	p.cfg.Progress = func(line string) { fmt.Fprintf(lines, "%s: %s\n", name, podlog.Printable(line)) }
+	o.Idle = func(func() string) { _ = lines.Flush() }
 	start := spawn.StartObserved
 	if p.record != "" {
 		start = p.startRecorded
@@ -293,107 +289,35 @@ func (p *podspawn) startRecorded(ctx context.Context, cfg spawn.Config, o *spawn
 	return pod, err
 }
 
-// report returns a start as -json has it.
-func report(name string, pod *spawn.Pod, err error) map[string]any {
-	e, message := &spawn.Error{Verdict: verdictFor(err).name}, ""
+// report is a start as -json has it.
+type report struct {
+	*spawn.Error
+	ReadyMS  float64  `json:"ready_ms,omitempty"`
+	Message  string   `json:"error,omitempty"`
+	Timeline timeline `json:"timeline,omitzero"`
+}
+
+type timeline struct {
+	Start     time.Time `json:"start,omitzero"`
+	Launched  float64   `json:"launched_ms,omitempty"`
+	FirstLine float64   `json:"first_line_ms,omitempty"`
+	ReadyLine float64   `json:"ready_line_ms,omitempty"`
+	Connected float64   `json:"connected_ms,omitempty"`
+	Ended     float64   `json:"ended_ms,omitempty"`
+}
+
+func reportOf(name string, pod *spawn.Pod, err error) report {
+	e := &spawn.Error{Verdict: verdictFor(err).name, Pod: name}
+	r := report{Error: e}
 	if err == nil {
-		e = &spawn.Error{Verdict: e.Verdict, PID: pod.PID, SocketPath: pod.SocketPath, LogPath: pod.LogPath, Timeline: pod.Timeline}
+		e.PID, e.SocketPath, e.LogPath, e.Timeline = pod.PID, pod.SocketPath, pod.LogPath, pod.Timeline
 	} else {
-		message = err.Error()
-		errors.As(err, &e)
+		r.Message = err.Error()
+		errors.As(err, &r.Error)
 	}
 	milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-	t := e.Timeline
-	return known(map[string]any{
-		"name": name, "verdict": e.Verdict, "pid": e.PID, "socket": e.SocketPath, "log": e.LogPath,
-		"missing": e.Missing, "why": e.Why, "stopped": e.Stopped, "ready_ms": milliseconds(t.Connected), "status": e.Status, "tail": e.Tail, "unfinished": e.Unfinished, "error": message,
-		"timeline": known(map[string]any{
-			"start": t.Start, "launched_ms": milliseconds(t.Launched), "first_line_ms": milliseconds(t.FirstLine),
-			"ready_line_ms": milliseconds(t.ReadyLine), "connected_ms": milliseconds(t.Connected), "ended_ms": milliseconds(t.Ended),
-		}),
-	})
-}
-
-// known returns fields without those that are zero, or empty.
-func known(fields map[string]any) map[string]any {
-	maps.DeleteFunc(fields, func(_ string, value any) bool {
-		v := reflect.ValueOf(value)
-		return v.IsZero() || v.Kind() == reflect.Map && v.Len() == 0
-	})
-	return fields
-}
-
-// progress shows a start: each line of the pod and, on a terminal, a status line below.
-type progress struct {
-	name     string
-	terminal bool
-	start    time.Time
-
-	mu      sync.Mutex
-	out     *bufio.Writer // a write for each line of a flood would hold up the start
-	missing string
-	status  string // what is on the terminal
-}
-
-func (p *podspawn) newProgress() *progress {
-	return &progress{
-		name: podlog.Printable(p.cfg.PodName), start: time.Now(), out: bufio.NewWriterSize(p.stderr, 64<<10), terminal: podlog.IsTerminal(p.stderr),
-	}
-}
-
-func (p *progress) line(line string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.erase()
-	fmt.Fprintf(p.out, "%s: %s\n", p.name, podlog.Printable(line))
-}
-
-// statusTick is how often the status line changes.
-const statusTick = 100 * time.Millisecond
-
-// tell updates the time in the status line.
-func (p *progress) tell(ctx context.Context) {
-	tick := time.NewTicker(statusTick)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		select {
-		case <-tick.C:
-			p.show(nil)
-		case <-ctx.Done():
-		}
-	}
-}
-
-// show flushes the lines and updates the status line. missing, if it is not nil,
-// returns what the start waits for now.
-func (p *progress) show(missing func() string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.terminal && missing != nil {
-		p.missing = podlog.Printable(missing())
-	}
-	elapsed := time.Since(p.start)
-	status := fmt.Sprintf("%s: %.1fs, waiting for %s", p.name, elapsed.Seconds(), p.missing)
-	if p.missing != "" && elapsed >= statusTick && status != p.status {
-		p.erase()
-		// The terminal must not wrap it: of two rows, one would stay.
-		fmt.Fprintf(p.out, "\x1b[?7l%s\x1b[?7h", status)
-		p.status = status
-	}
-	_ = p.out.Flush()
-}
-
-func (p *progress) erase() {
-	if p.status != "" {
-		fmt.Fprint(p.out, "\r\x1b[K")
-		p.status = ""
-	}
-}
-
-func (p *progress) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.erase()
-	p.missing = ""
-	_ = p.out.Flush()
+	t := r.Error.Timeline
+	r.ReadyMS = milliseconds(t.Connected)
+	r.Timeline = timeline{t.Start, milliseconds(t.Launched), milliseconds(t.FirstLine), milliseconds(t.ReadyLine), milliseconds(t.Connected), milliseconds(t.Ended)}
+	return r
 }

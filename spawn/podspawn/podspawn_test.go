@@ -23,7 +23,6 @@ import (
 	"example.com/podharness/fakepod"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podspawn"
-	"github.com/creack/pty"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -277,7 +276,7 @@ func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
 	assert.Equal(t, 1, status)
 	message, err := json.Marshal(strings.TrimPrefix(strings.TrimSuffix(stderr, "\n"), "podspawn: "))
 	require.NoError(t, err)
-	assert.Equal(t, `{"error":`+string(message)+`,"name":"alpha","verdict":"failed"}`+"\n", stdout)
+	assert.JSONEq(t, `{"error":`+string(message)+`,"name":"alpha","verdict":"failed"}`, stdout)
 	assert.Equal(t, fmt.Sprintf("podspawn: pod alpha already runs: process %d, socket %s/alpha/sock; podspawn -stop alpha stops it, -replace starts another one all the same\n", first[0], dir), stderr)
 	log, err := os.ReadFile(dir + "/alpha/stderr.log")
 	require.NoError(t, err)
@@ -287,66 +286,6 @@ func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
 	assert.Zero(t, status, stderr)
 	assert.NotEqual(t, first, pids(dir))
 	assert.NoError(t, syscall.Kill(-first[0], syscall.SIGKILL), "the first one lives on")
-}
-
-// onTerminal runs podspawn with a terminal for its stdout and stderr, and returns
-// all that it has written there.
-func onTerminal(t *testing.T, env string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asPodspawn+"=1", env)
-	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 40})
-	require.NoError(t, err)
-	defer terminal.Close()
-	all, _ := io.ReadAll(terminal) // its end is an error
-	_ = cmd.Wait()
-	require.NoError(t, ctx.Err())
-	return string(all)
-}
-
-// screen returns the lines that a terminal shows after text: it knows no more than
-// podspawn uses.
-func screen(text string) []string {
-	text = regexp.MustCompile("\x1b\\[\\?7[lh]").ReplaceAllString(text, "")
-	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
-	for i, line := range lines {
-		lines[i] = line[strings.LastIndex(line, "\r\x1b[K")+1:]
-		lines[i] = strings.TrimPrefix(lines[i], "\x1b[K")
-	}
-	return lines
-}
-
-func TestElapsedTimeOnATerminal(t *testing.T) {
-	dir := runtimeDir(t)
-	long := strings.Repeat("long ", 100)
-	all := onTerminal(t, "TERM=xterm", append(fake("sleep 250ms; log one; log '"+long+"'; sleep 250ms; ready; sleep 250ms; bind; serve"), "alpha")...)
-	assert.Regexp(t, "^\x1b\\[\\?7lalpha: 0.[12]s, waiting for the ready line\x1b\\[\\?7h\r\x1b\\[K", all)
-	assert.Contains(t, all, "waiting for its socket "+dir+"/alpha/sock (it does not exist)\x1b[?7h\r\x1b[K")
-	times := slices.Compact(regexp.MustCompile(`alpha: \d\.\ds`).FindAllString(all, -1))
-	assert.Greater(t, len(times), 3, "it is redrawn")
-	assert.True(t, slices.IsSorted(times), times)
-	lines := screen(all)
-	require.Len(t, lines, 7, all)
-	assert.Equal(t, []string{"alpha: one", "alpha: " + long}, lines[:2])
-	assert.Contains(t, lines[2], "pod alpha is ready after")
-	assert.Empty(t, lines[6])
-
-	all = onTerminal(t, "TERM=xterm", append(fake("log one; hang"), "-timeout", "300ms", "beta")...)
-	assert.Contains(t, all, "beta: 0.")
-	lines = screen(all)
-	assert.Equal(t, []string{"beta: one", "podspawn: pod did not become ready within 300ms, waiting for the ready line; last lines: one"}, lines[:2])
-	assert.Contains(t, lines[3], "\tlog: "+dir+"/beta/stderr.log")
-}
-
-func TestNoStatusLineElsewhere(t *testing.T) {
-	runtimeDir(t)
-	late := append(fake("sleep 250ms; log one; bind; ready; serve"), "alpha")
-	assert.Regexp(t, "^alpha: one\r\npod alpha is ready", onTerminal(t, "TERM=dumb", late...))
-	_, stderr, status := runFake(t, "sleep 250ms; log one; bind; ready; serve", "beta")
-	assert.Zero(t, status)
-	assert.Equal(t, "beta: one\n", stderr)
 }
 
 // begun starts podspawn as a process of its own, and waits until its pod logs a

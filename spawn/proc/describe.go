@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.com/podharness/spawn/podlog"
 )
 
 // Bounds of a snapshot.
@@ -22,9 +24,8 @@ const (
 )
 
 // Describe writes the tree of processes, each with its state, its open files and its
-// threads. command returns the command line of a process as it may be shown, printable
-// another text.
-func Describe(w *strings.Builder, processes []Process, command func(Process) string, printable func(string) string) {
+// threads. command returns the command line of a process as it may be shown.
+func Describe(w *strings.Builder, processes []Process, command func(Process) string) {
 	if !Proves {
 		fmt.Fprintln(w, "this system does not tell which processes are alive")
 		return
@@ -50,11 +51,11 @@ func Describe(w *strings.Builder, processes []Process, command func(Process) str
 			if s, ok := Lookup(p.PID); ok {
 				state = fmt.Sprintf("%s, group %d, session %d", Status(p.PID, "State"), s.Group, s.Session)
 			}
-			fmt.Fprintf(w, "%s%d  %s, %v old: %s\n", indent, p.PID, state, p.Age, command(p))
+			fmt.Fprintf(w, "%s%d  %s, %v old: %s\n", indent, p.PID, state, p.Age, podlog.Printable(command(p)))
 			for _, file := range openFiles(p.PID, sockets) {
-				fmt.Fprintf(w, "%s    %s\n", indent, printable(file))
+				fmt.Fprintf(w, "%s    %s\n", indent, podlog.Printable(file))
 			}
-			describeThreads(w, p.PID, indent+"    ", printable)
+			describeThreads(w, p.PID, indent+"    ")
 			describe(p.PID, indent+"  ")
 		}
 	}
@@ -63,7 +64,7 @@ func Describe(w *strings.Builder, processes []Process, command func(Process) str
 
 // describeThreads writes what each thread of a process does: its state, where in the
 // kernel it waits, and for which system call (proc(5)).
-func describeThreads(w io.Writer, pid int, indent string, printable func(string) string) {
+func describeThreads(w io.Writer, pid int, indent string) {
 	dir, err := os.Open(file(pid, "task"))
 	if err != nil {
 		return // it has ended
@@ -87,7 +88,7 @@ func describeThreads(w io.Writer, pid int, indent string, printable func(string)
 		if call := tell("syscall"); call != "running" && !strings.HasPrefix(call, "-1 ") {
 			line += ", system call " + call
 		}
-		fmt.Fprintf(w, "%s%s\n", indent, printable(line))
+		fmt.Fprintf(w, "%s%s\n", indent, podlog.Printable(line))
 		if stack := tell("stack"); !strings.HasPrefix(stack, "unknown: ") { // who is not root may not read it
 			stack = strings.ReplaceAll(strings.TrimPrefix(stack, "[<0>] "), "\n[<0>]", " <")
 			fmt.Fprintf(w, "%s    kernel stack: %s\n", indent, stack)

@@ -58,6 +58,6 @@ func (s Args) Words(c spawn.Command) string {
 // Describe returns what processes do, with the command lines that command returns.
 func Describe(processes []proc.Process, command func(proc.Process) string) string {
 	var text strings.Builder
-	proc.Describe(&text, processes, func(p proc.Process) string { return podlog.Printable(command(p)) }, podlog.Printable)
+	proc.Describe(&text, processes, command)
 	return text.String()
 }

@@ -19,22 +19,15 @@ import (
 // Find returns the processes that match, those that end while it looks left out. A mark
 // is inherited by whatever a pod starts, in whatever group or session, and outlives its
 // parents.
-func Find(m Match) []Process { return search(m, listAll) }
+func Find(m Match) []Process { return search(m, Range{}) }
 
-func listAll() ([]int, func(bool) bool) { return All(), func(gone bool) bool { return !gone } }
-
-// A list returns the numbers of processes. quiet reports, once these were looked at, whether
-// there can be no process that was started meanwhile by one that has gone; gone tells that
-// some on the list have.
-type list func() (pids []int, quiet func(gone bool) bool)
-
-// search returns the matches among the processes of a list.
+// search returns the matches among the processes that were made since a Range began.
 //
 // While /proc is read a process can start another one and end, and a number may be
 // given whose process is not there yet. So all are looked at again until there is
 // nothing new, and none has ended meanwhile: it may have left a child. A match that goes on
 // so to the last round is restless.
-func search(m Match, list list) []Process {
+func search(m Match, since Range) []Process {
 	const (
 		rounds = 100 // where processes come and go all the time
 		unseen = 10  // of those in a row in which only others have come and gone
@@ -45,8 +38,8 @@ func search(m Match, list list) []Process {
 	left, execs := unseen, 50
 	for range rounds {
 		again, gone, starting := false, false, false
-		pids, quiet := list()
-		for _, pid := range slices.Backward(pids) { // the youngest may end soon
+		last := lastPID()
+		for _, pid := range slices.Backward(since.numbers(last)) { // the youngest may end soon
 			if looked[pid] {
 				continue
 			}
@@ -80,7 +73,7 @@ func search(m Match, list list) []Process {
 			execs--
 			<-time.After(time.Millisecond)
 		}
-		if !again && quiet(gone) {
+		if !again && (!gone || lastPID() == last) { // none was made since
 			clear(passed)
 			break
 		}
@@ -193,7 +186,7 @@ func (m Match) isOrphan(pid int) bool {
 }
 
 // A Range is a moment in the numbering of processes and threads, which goes up and at
-// the largest number begins anew (pid_namespaces(7)).
+// the largest number begins anew (pid_namespaces(7)). The zero Range is before all.
 type Range struct {
 	forks int // how many numbers were given since boot, at least; 0 = not known
 	// First is the number of a process that was made just after that moment.
@@ -208,44 +201,34 @@ func Now() (r Range) {
 	return r
 }
 
-// list returns a function that lists the processes that there may be of those made since:
-// a few numbers, if few were given, and else all processes.
-func (r Range) list() list {
+// numbers returns those that processes made since may have, the last number given being
+// last: a few, if few were given, and else those of all processes.
+func (r Range) numbers(last int) (pids []int) {
 	const few = 200
-	var last int // the number given last
-	var pids []int
-	sameLast := func(bool) bool { return lastPID() == last }
-	return func() ([]int, func(bool) bool) {
-		before := last
-		last = lastPID()
-		if last == before && pids != nil {
-			return pids, sameLast // none was given since
-		}
-		// Numbers between which the process is not are those of another system, as a
-		// container may be shown them, or have begun anew.
-		if r.forks == 0 || Now().forks-r.forks > few || last < r.First || last-r.First > few {
-			pids = nil
-			return listAll()
-		}
-		for pid := max(r.First, before+1); pid <= last; pid++ {
-			pids = append(pids, pid)
-		}
-		return pids, sameLast
+	// Numbers between which the process is not are those of another system, as a
+	// container may be shown them, or have begun anew.
+	if r.forks == 0 || Now().forks-r.forks > few || last < r.First || last-r.First > few {
+		return All()
 	}
+	for pid := r.First; pid <= last; pid++ {
+		pids = append(pids, pid)
+	}
+	return pids
 }
 
 // Lasting returns which matches, all of them made since a Range began, are still there
 // after at most d.
 func Lasting(m Match, since Range, d time.Duration) []Process {
 	begin := time.Now()
-	found := search(m, since.list())
+	found := search(m, since)
 	if len(found) == 0 {
 		return nil
 	}
 	AwaitEnds(m.holdAll(found), d)
-	left := search(m, since.list())
-	for len(left) > 0 && time.Since(begin) < d && !slices.ContainsFunc(left, func(p Process) bool { return !p.Restless }) {
-		left = search(m, since.list()) // it may come to rest
+	isAtRest := func(p Process) bool { return !p.Restless }
+	left := search(m, since)
+	for len(left) > 0 && time.Since(begin) < d && !slices.ContainsFunc(left, isAtRest) {
+		left = search(m, since)
 	}
 	return left
 }

@@ -92,17 +92,14 @@ func TestAge(t *testing.T) {
 	assert.GreaterOrEqual(t, time.Since(begin), old-2*tick)
 }
 
-func TestList(t *testing.T) {
+func TestNumbers(t *testing.T) {
 	t.Parallel()
 	now := Now()
 	if now.forks == 0 {
 		t.Skip("/proc does not tell how many processes were made")
 	}
 	now.First = sleeper(t, 0).Process.Pid
-	listed := func(r Range) []int {
-		pids, _ := r.list()()
-		return pids
-	}
+	listed := func(r Range) []int { return r.numbers(lastPID()) }
 	assert.Contains(t, listed(now), now.First)
 	if os.Getpid() != 1 {
 		assert.NotContains(t, listed(now), 1)

@@ -161,20 +161,24 @@ func (d *Dir) Dir(path string) (*Dir, error) {
 	return d.walk(path, func(*Dir, string) error { return nil })
 }
 
-// MkdirAll is Dir, and makes what is missing.
+// MkdirAll is Dir, and makes what is missing, as Mkdir does.
 func (d *Dir) MkdirAll(path string, perm fs.FileMode) (*Dir, error) {
 	return d.walk(path, func(at *Dir, name string) error {
-		err := unix.Mkdirat(int(at.file.Fd()), name, uint32(perm.Perm()))
-		if err == nil || errors.Is(err, unix.EEXIST) {
-			return nil
+		if err := at.Mkdir(name, perm); !errors.Is(err, fs.ErrExist) {
+			return err
 		}
-		return &fs.PathError{Op: "mkdir", Path: at.path(name), Err: err}
+		return nil
 	})
 }
 
-// Mkdir makes a directory in d, where there must be nothing of that name.
+// Mkdir makes a directory in d, where there must be nothing of that name. The umask does not
+// change perm.
 func (d *Dir) Mkdir(name string, perm fs.FileMode) error {
-	if err := unix.Mkdirat(int(d.file.Fd()), name, uint32(perm.Perm())); err != nil {
+	err := unix.Mkdirat(int(d.file.Fd()), name, uint32(perm.Perm()))
+	if err == nil {
+		err = d.chmodDir(name, perm) // the umask may forbid to open it
+	}
+	if err != nil {
 		return &fs.PathError{Op: "mkdir", Path: d.path(name), Err: err}
 	}
 	return nil
@@ -254,14 +258,23 @@ func HasOneName(file *os.File) bool {
 	return err == nil && info.Sys().(*syscall.Stat_t).Nlink <= 1
 }
 
-// Create makes the file at a path below d, which must not be there, for appending.
+// Create makes the file at a path below d, which must not be there, for appending. The umask
+// does not change perm.
 func (d *Dir) Create(path string, perm fs.FileMode) (*os.File, error) {
 	dir, name, err := d.parent(path)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	return dir.openat(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, uint32(perm.Perm()))
+	file, err := dir.openat(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, uint32(perm.Perm()))
+	if err == nil {
+		err = file.Chmod(perm.Perm())
+	}
+	if err != nil && file != nil {
+		file.Close()
+		file = nil
+	}
+	return file, err
 }
 
 // ReadFile returns what the regular file at a path below d holds. It is an error if that
@@ -368,7 +381,7 @@ const maxDepth = 100
 func (r *removal) moveUp(from *Dir, name string) error {
 	to := fmt.Sprintf(".deep-%x", rand.Uint64())
 	err := unix.Renameat(int(from.file.Fd()), name, int(r.top.file.Fd()), to)
-	if errors.Is(err, unix.EACCES) && from.makeWritable(name) == nil { // its entry .. changes
+	if errors.Is(err, unix.EACCES) && from.chmodDir(name, 0o700) == nil { // its entry .. changes
 		err = unix.Renameat(int(from.file.Fd()), name, int(r.top.file.Fd()), to)
 	}
 	if err != nil {
@@ -429,7 +442,7 @@ const mostErrors = 10
 // removeBelow removes what is in the directory of a name.
 func (d *Dir) removeBelow(name string, r *removal) error {
 	file, err := d.openat(name, unix.O_DIRECTORY, 0)
-	if errors.Is(err, fs.ErrPermission) && d.makeWritable(name) == nil {
+	if errors.Is(err, fs.ErrPermission) && d.chmodDir(name, 0o700) == nil {
 		file, err = d.openat(name, unix.O_DIRECTORY, 0)
 	}
 	switch {

@@ -3,6 +3,7 @@
 package safefile_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -199,4 +200,24 @@ func TestRemoveAllOfADeepTree(t *testing.T) {
 	entries, err := top.ReadDir(10)
 	require.NoError(t, err)
 	assert.Empty(t, entries)
+}
+
+// TestModesDoNotDependOnTheUmask runs alone: the umask is the process's.
+func TestModesDoNotDependOnTheUmask(t *testing.T) {
+	for _, umask := range []int{0, 0o022, 0o177, 0o777} {
+		in := open(t, t.TempDir())
+		old := unix.Umask(umask)
+		made, err := in.MkdirAll("a/b", 0o750)
+		file, fileErr := in.Create("a/b/file", 0o640)
+		mkErr := in.Mkdir("c", 0o777)
+		unix.Umask(old)
+		require.NoError(t, errors.Join(err, fileErr, mkErr), "%#o", umask)
+		made.Close()
+		file.Close()
+		for name, want := range map[string]os.FileMode{"a": 0o750, "a/b": 0o750, "a/b/file": 0o640, "c": 0o777} {
+			info, err := os.Stat(filepath.Join(in.Name(), name))
+			require.NoError(t, err)
+			assert.Equal(t, want, info.Mode().Perm(), "%s with umask %#o", name, umask)
+		}
+	}
 }

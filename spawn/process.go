@@ -36,7 +36,7 @@ type process struct {
 // startProcess starts a process in its own group and reaps it when it ends.
 func startProcess(program string, argv []string, attr *syscall.ProcAttr) (*process, error) {
 	attr.Sys = &syscall.SysProcAttr{Setpgid: true}
-	pid, err := forkExec(program, argv, attr)
+	pid, err := proc.Fork(func() (int, error) { return forkExec(program, argv, attr) })
 	if err != nil {
 		return nil, &fs.PathError{Op: "fork/exec", Path: program, Err: err}
 	}
@@ -95,6 +95,7 @@ func (p *process) reapLeader(ended func()) (killed bool) {
 		state = p.wait()
 	}
 	p.state, p.reaped = state, true
+	proc.Reaped(p.pid)
 	p.reapGroup()
 	return p.killed
 }

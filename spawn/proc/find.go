@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,39 +17,51 @@ import (
 // Find returns the processes that match, those that end while it looks left out. A mark
 // is inherited by whatever a pod starts, in whatever group or session, and outlives its
 // parents.
-func Find(m Match) []Process { return search(m, Range{}) }
+func Find(m Match) []Process { return search(m.withRun()) }
 
-// search returns the matches among the processes that were made since a Range began.
+func (m Match) withRun() Match {
+	if m.Run == nil {
+		m.Run = &Run{}
+	}
+	return m
+}
+
+// search returns the matches.
 //
 // While /proc is read a process can start another one and end, and a number may be
 // given whose process is not there yet. So all are looked at again until there is
 // nothing new, and none has ended meanwhile: it may have left a child. A match that goes on
 // so to the last round is restless.
-func search(m Match, since Range) []Process {
+func search(m Match) []Process {
 	const (
 		rounds = 100 // where processes come and go all the time
 		unseen = 10  // of those in a row in which only others have come and gone
 	)
 	looked := map[int]bool{}
-	found := map[int]Process{}
+	found, unread := map[int]Process{}, map[int]Process{}
 	passed := map[string]Process{} // the last match that has gone, by its mark
 	left, execs := unseen, 50
 	for range rounds {
 		again, gone, starting := false, false, false
 		last := lastPID()
-		for _, pid := range slices.Backward(since.numbers(last)) { // the youngest may end soon
+		pids, all := m.Run.numbers(last)
+		for _, pid := range slices.Backward(pids) { // the youngest may end soon
 			if looked[pid] {
 				continue
 			}
 			what, p := m.look(pid)
-			if what == isMatch {
+			switch what {
+			case isMatch:
 				found[pid] = p
+			case isUnread:
+				unread[pid] = p
 			}
-			looked[pid] = what == isMatch || what == isOther
+			looked[pid] = what != isGone && what != isStarting
 			again = again || what != isGone
 			starting = starting || what == isStarting
 			gone = gone || what == isGone
 		}
+		again = m.prove(found, unread) || again
 		for pid, p := range found {
 			switch now, _ := m.look(pid); now {
 			case isMatch:
@@ -73,7 +83,7 @@ func search(m Match, since Range) []Process {
 			execs--
 			<-time.After(time.Millisecond)
 		}
-		if !again && (!gone || lastPID() == last) { // none was made since
+		if !again && (all && !gone || lastPID() == last) { // none was made since
 			clear(passed)
 			break
 		}
@@ -83,6 +93,7 @@ func search(m Match, since Range) []Process {
 			}
 		}
 	}
+	m.settle(found, unread)
 	for _, p := range passed {
 		if _, ok := found[p.PID]; !ok && p.group != 0 {
 			found[p.PID] = p
@@ -98,25 +109,41 @@ const (
 	isGone look = iota
 	isOther
 	isMatch
+	isUnread // it cannot be read, and is no match for another reason
 	// isStarting: between two programs a process has neither environment nor
 	// command line.
 	isStarting
 )
 
-// look also describes a match.
+// look also describes a process that is a match, or cannot be read.
 func (m Match) look(pid int) (look, Process) {
 	env, err := environ(pid)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH):
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return isGone, Process{}
+	}
+	what := isOther
+	switch {
 	case m.hasMark(env) || m.isMember(pid) || m.hasLog(pid) || err != nil && m.isOrphan(pid):
-		// A thread that is not the first one has files in /proc, too.
-		if leader := Status(pid, "Tgid"); leader != "" && leader != strconv.Itoa(pid) {
-			return isOther, Process{}
+		what = isMatch
+	case err != nil:
+		what = isUnread
+	}
+	if what != isOther {
+		s, ok := Lookup(pid)
+		p := Process{ID{pid, s.Start}, CommandLine(pid), markIn(env), age(s.Start), false, s.Parent, s.Group, s.Session}
+		switch {
+		case !ok:
+			return isGone, p
+		case err != nil && (s.State == 'Z' || s.State == 'X'): // only root may read that it has no environment
+			return isOther, p
+		case what == isMatch || m.Run.knows(p.ID):
+			return isMatch, p
+		case p.Start < m.Run.start:
+			return isOther, p
 		}
-		s, _ := Lookup(pid)
-		return isMatch, Process{ID: ID{pid, s.Start}, Args: CommandLine(pid), Mark: markIn(env), Age: age(s.Start), group: s.Group}
-	case err != nil || len(env) > 0:
+		return isUnread, p
+	}
+	if len(env) > 0 {
 		return isOther, Process{}
 	}
 	// Threads of the kernel and processes that have ended have no program and no
@@ -185,50 +212,19 @@ func (m Match) isOrphan(pid int) bool {
 	return ok && s.Group == pid && s.Session != pid && s.Parent == os.Getppid() && s.Start >= m.OrphanSince
 }
 
-// A Range is a moment in the numbering of processes and threads, which goes up and at
-// the largest number begins anew (pid_namespaces(7)). The zero Range is before all.
-type Range struct {
-	forks int // how many numbers were given since boot, at least; 0 = not known
-	// First is the number of a process that was made just after that moment.
-	First int
-}
-
-// Now returns a Range that begins now. Its First is for the caller to set.
-func Now() (r Range) {
-	text, _ := read(root + "/stat") // its line "processes" (proc(5))
-	_, forks, _ := strings.Cut(string(text), "\nprocesses ")
-	_, _ = fmt.Sscan(forks, &r.forks)
-	return r
-}
-
-// numbers returns those that processes made since may have, the last number given being
-// last: a few, if few were given, and else those of all processes.
-func (r Range) numbers(last int) (pids []int) {
-	const few = 200
-	// Numbers between which the process is not are those of another system, as a
-	// container may be shown them, or have begun anew.
-	if r.forks == 0 || Now().forks-r.forks > few || last < r.First || last-r.First > few {
-		return All()
-	}
-	for pid := r.First; pid <= last; pid++ {
-		pids = append(pids, pid)
-	}
-	return pids
-}
-
-// Lasting returns which matches, all of them made since a Range began, are still there
-// after at most d.
-func Lasting(m Match, since Range, d time.Duration) []Process {
+// Lasting returns which matches are still there after at most d.
+func Lasting(m Match, d time.Duration) []Process {
+	m = m.withRun()
 	begin := time.Now()
-	found := search(m, since)
+	found := search(m)
 	if len(found) == 0 {
 		return nil
 	}
 	AwaitEnds(m.holdAll(found), d)
 	isAtRest := func(p Process) bool { return !p.Restless }
-	left := search(m, since)
+	left := search(m)
 	for len(left) > 0 && time.Since(begin) < d && !slices.ContainsFunc(left, isAtRest) {
-		left = search(m, since)
+		left = search(m)
 	}
 	return left
 }

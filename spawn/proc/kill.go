@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,8 +22,14 @@ type Handle struct {
 func newHandle(id ID, fd int) *Handle {
 	h := &Handle{ID: id}
 	h.fd.Store(int32(fd))
+	if fd >= 0 {
+		heldFDs.Store(fd, true)
+	}
 	return h
 }
+
+// heldFDs has the descriptors of all handles.
+var heldFDs sync.Map
 
 // Hold returns a handle of a process, which the caller closes. The error is
 // os.ErrProcessDone if the process has ended and was reaped.
@@ -48,6 +55,7 @@ func (h *Handle) isThere() bool { return Of(h.PID) == h.ID }
 // Close lets go of the process. It may be called again.
 func (h *Handle) Close() {
 	if fd := h.fd.Swap(-1); fd >= 0 {
+		heldFDs.Delete(int(fd)) // first: the number is given away then
 		_ = unix.Close(int(fd))
 	}
 }
@@ -58,7 +66,7 @@ func (h *Handle) Signal(sig unix.Signal) error {
 	if fd := int(h.fd.Load()); fd >= 0 {
 		err = signalPidfd(fd, sig, 0)
 	}
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // seccomp may say so
+	if err != nil && !errors.Is(err, unix.ESRCH) { // seccomp may say anything
 		if !h.isThere() {
 			return os.ErrProcessDone
 		}
@@ -101,38 +109,44 @@ func (h *Handle) KillGroup() {
 }
 
 // Ended reports whether the process has ended.
-func (h *Handle) Ended() bool {
-	if fd := h.fd.Load(); fd >= 0 {
-		n, err := unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, 0)
-		if err == nil {
-			return n > 0
-		}
-	}
-	return !h.isThere() || Ended(h.PID)
-}
+func (h *Handle) Ended() bool { return h.EndsWithin(0) }
 
 // EndsWithin waits until the process has ended, for at most d, and reports whether that
 // came.
 func (h *Handle) EndsWithin(d time.Duration) bool {
-	for deadline := time.Now().Add(d); !h.Ended(); {
+	if fd := h.fd.Load(); fd >= 0 {
+		return isReadable(int(fd), d)
+	}
+	pause := time.Millisecond // nothing tells
+	for deadline := time.Now().Add(d); h.isThere() && !Ended(h.PID); pause = min(2*pause, 10*time.Millisecond) {
 		left := time.Until(deadline)
 		if left <= 0 {
 			return false
 		}
-		fd := h.fd.Load()
-		if fd < 0 { // nothing tells
-			<-time.After(min(left, time.Millisecond))
-			continue
-		}
-		wait := min(left, time.Hour)
-		_, _ = unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, int((wait+time.Millisecond-1)/time.Millisecond))
+		<-time.After(min(left, pause))
 	}
 	return true
+}
+
+// isReadable waits until something can be read from a descriptor, for at most d, and reports
+// whether that came.
+func isReadable(fd int, d time.Duration) bool {
+	for deadline := time.Now().Add(d); ; {
+		wait := min(max(0, time.Until(deadline)), time.Hour)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int((wait+time.Millisecond-1)/time.Millisecond))
+		if n > 0 {
+			return true
+		}
+		if wait == 0 && !errors.Is(err, unix.EINTR) {
+			return false
+		}
+	}
 }
 
 // Kill kills the matches until there are none, or the deadline has passed. It returns
 // those that are left.
 func Kill(m Match, deadline time.Time) (left []Process) {
+	m = m.withRun()
 	for {
 		left = Find(m)
 		if len(left) == 0 || !time.Now().Before(deadline) {
@@ -167,15 +181,15 @@ func (m Match) chase(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		last := lastPID()
 		for pid := last; pid > last-4; pid-- {
-			fd, err := openPidfd(pid)
+			h, err := Hold(Of(pid))
 			if err != nil {
 				continue
 			}
 			// In this order: what has the mark now, or had it, is held.
 			if env, _ := environ(pid); m.hasMark(env) {
-				_ = signalPidfd(fd, unix.SIGKILL, 0)
+				_ = h.Signal(unix.SIGKILL)
 			}
-			_ = unix.Close(fd)
+			h.Close()
 		}
 	}
 }
@@ -219,12 +233,9 @@ func (m Match) holdAll(found []Process) (handles []*Handle) {
 // this process has inherited, and closes the handles.
 func AwaitEnds(handles []*Handle, d time.Duration) {
 	deadline := time.Now().Add(d)
-	inherits := inheritsOrphans()
 	for _, h := range handles {
 		h.EndsWithin(time.Until(deadline))
-		if inherits && h.isThere() {
-			reap(h.PID, int(h.fd.Load()))
-		}
+		h.reap()
 		h.Close()
 	}
 }

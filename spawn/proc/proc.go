@@ -1,6 +1,6 @@
 // Package proc is the inside of spawn, harness and scripts: no promise is made
 // about it. It is their one reader of the process table: what a process is
-// ([Lookup]), which processes belong to a pod ([Find]), who listens on a socket
+// ([Lookup]), which processes belong to a pod ([Find], [Run]), who listens on a socket
 // ([Listener]), and how a process is ended without hitting another one that has
 // got its number ([Hold], [Kill]).
 //
@@ -41,7 +41,7 @@ type Process struct {
 	// never seen twice: the ID was its own a moment ago.
 	Restless bool
 
-	group int // its process group
+	parent, group, session int
 }
 
 // A Match says which processes are meant: those to which any of its fields applies.
@@ -53,6 +53,14 @@ type Match struct {
 	// LogsSince is when the processes that Logs means have started, or later, on the clock
 	// of ID.Start: the log of an older one was moved there. 0 = at any time.
 	LogsSince int64
+	// Sockets means a process that cannot be read and listens on a socket below this
+	// directory; "" = none. SocketsBefore is when those have started, or earlier, on the
+	// clock of ID.Start; 0 = at any time.
+	Sockets       string
+	SocketsBefore int64
+	// Run is that of the pod whose processes are meant: none has started before it, and those
+	// that it proves to be the pod's are meant, too; nil = nothing is known of it.
+	Run *Run
 	// OrphanSince means a child of this process's own parent that leads a process
 	// group but no session and started then or later, if its environment cannot be
 	// read: a pod whose parent has died before it could say so. 0 = none.

@@ -94,21 +94,24 @@ func TestAge(t *testing.T) {
 
 func TestNumbers(t *testing.T) {
 	t.Parallel()
-	now := Now()
-	if now.forks == 0 {
+	if forks() == 0 {
 		t.Skip("/proc does not tell how many processes were made")
 	}
-	now.First = sleeper(t, 0).Process.Pid
-	listed := func(r Range) []int { return r.numbers(lastPID()) }
-	assert.Contains(t, listed(now), now.First)
-	if os.Getpid() != 1 {
-		assert.NotContains(t, listed(now), 1)
+	now, pod := forks(), sleeper(t, 0).Process.Pid
+	run := func(forks, pid int) *Run { return &Run{forks: forks, Pod: ID{PID: pid}} }
+	listed := func(r *Run) []int {
+		pids, _ := r.numbers(lastPID())
+		return pids
 	}
-	for name, r := range map[string]Range{
+	assert.Contains(t, listed(run(now, pod)), pod)
+	if os.Getpid() != 1 {
+		assert.NotContains(t, listed(run(now, pod)), 1)
+	}
+	for name, r := range map[string]*Run{
 		"none":                 {},
-		"too many":             {forks: now.forks - 1000, First: now.First},
-		"the numbers go round": {forks: now.forks, First: now.First + 10000},
-		"numbers of another":   {forks: now.forks, First: now.First - 1000},
+		"too many":             run(now-1000, pod),
+		"the numbers go round": run(now, pod+10000),
+		"numbers of another":   run(now, pod-1000),
 	} {
 		assert.Contains(t, listed(r), os.Getpid(), "%s: then all are listed", name)
 	}
@@ -260,7 +263,7 @@ func TestRestlessProcess(t *testing.T) {
 			require.NoError(t, cmd.Start())
 			require.NoError(t, cmd.Wait())
 			var found []Process
-			require.Eventually(t, func() bool { found = Lasting(m, Range{}, never); return len(found) > 0 }, soon, time.Millisecond)
+			require.Eventually(t, func() bool { found = Lasting(m, never); return len(found) > 0 }, soon, time.Millisecond)
 			assert.Equal(t, mark, found[0].Mark)
 			assert.Empty(t, Kill(m, time.Now().Add(2*soon)))
 			assert.Empty(t, Find(m))
@@ -351,6 +354,7 @@ func TestOwnerByItsMark(t *testing.T) {
 	pod.Env = append(os.Environ(), MarkEnv+"="+mark+"/1/")
 	start(t, pod, nil)
 	require.NoError(t, os.WriteFile(path+"/pid", fmt.Append(nil, pod.Process.Pid), 0o600))
+	require.Eventually(t, func() bool { return hasMark(pod.Process.Pid, mark) }, soon, time.Millisecond, "its program has begun")
 	pid, _ := own(t, dir, time.Time{}, mark)
 	assert.Equal(t, pod.Process.Pid, pid)
 	pid, _ = own(t, dir, time.Time{}, "another")

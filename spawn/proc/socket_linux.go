@@ -4,8 +4,12 @@ package proc
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
-	"slices"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,18 +32,19 @@ func SocketAddress(path string) (address string, release func(), err error) {
 }
 
 // Listener connects to a socket, closes the connection, and returns the process that
-// listens there, or did when it began to. It never waits. Package net would do the same
-// with three times the system calls.
+// listens there, or did when it began to; 0 = it is not known. It never waits. Package net
+// would do the same with three times the system calls.
 func Listener(path string) (pid int, err error) {
-	fd, err := connect(path)
+	fd, err := connect(path, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	return peer(fd)
+	return peer(fd), nil
 }
 
-func connect(path string) (fd int, err error) {
+// connect returns a connection for which an option of the socket is set; 0 = none.
+func connect(path string, option int) (fd int, err error) {
 	address, release, err := SocketAddress(path)
 	if err != nil {
 		return -1, err
@@ -49,6 +54,9 @@ func connect(path string) (fd int, err error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
+	if option != 0 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1)
+	}
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: address}); err != nil {
 		_ = unix.Close(fd)
 		return -1, os.NewSyscallError("connect", err)
@@ -56,54 +64,126 @@ func connect(path string) (fd int, err error) {
 	return fd, nil
 }
 
-func peer(fd int) (pid int, err error) {
+func peer(fd int) (pid int) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return 0, os.NewSyscallError("getsockopt", err)
+		return 0 // seccomp may refuse it
 	}
-	return int(cred.Pid), nil
+	return int(cred.Pid)
+}
+
+// boundTo returns the name that the socket of the peer was bound to.
+func boundTo(fd int) string {
+	if address, err := unix.Getpeername(fd); err == nil {
+		return address.(*unix.SockaddrUnix).Name
+	}
+	return ""
 }
 
 // holdListener holds the process that listens on a socket; nil if that has ended, and
 // another one, such as its child, serves there. It also returns the name that the socket
 // was bound to.
 func holdListener(path string) (h *Handle, name string, err error) {
-	fd, err := connect(path)
+	fd, err := connect(path, 0)
 	if err != nil {
 		return nil, "", err
 	}
 	defer unix.Close(fd)
-	if address, err := unix.Getpeername(fd); err == nil {
-		name = address.(*unix.SockaddrUnix).Name
-	}
-	pid, err := peer(fd)
-	if err != nil || pid == 0 {
-		return nil, name, err
-	}
-	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD) // since Linux 6.5
-	if err != nil {
-		h, err := Hold(Of(pid))
-		if err == nil && !holdsListener(pid) { // the number may be somebody else's
-			h.Close()
-			h = nil
-		}
-		return h, name, nil
-	}
-	h = newHandle(Of(pid), pidfd)
-	// In this order: while it has not ended, the number is its own.
-	if h.Ended() || h.PID == 0 {
-		h.Close()
-		h = nil
-	}
-	return h, name, nil
+	return holdPeer(fd, path), boundTo(fd), nil
 }
 
-// holdsListener reports whether a process has a Unix socket that listens.
-func holdsListener(pid int) bool {
-	sockets := socketPaths()
-	entries, _ := os.ReadDir(file(pid, "fd"))
-	return slices.ContainsFunc(entries, func(entry os.DirEntry) bool {
-		target, _ := os.Readlink(file(pid, "fd/"+entry.Name()))
-		return sockets[target].listens
-	})
+func holdPeer(fd int, path string) *Handle {
+	id := Of(peer(fd))
+	if id.PID == 0 {
+		return nil
+	}
+	var h *Handle
+	if pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD); err == nil { // since Linux 6.5
+		h = newHandle(id, pidfd)
+	} else if info, err := os.Stat(path); err == nil && !startedSince(id, changed(info).Add(time.Second)) {
+		h, _ = Hold(id) // who has started after the socket was made has only got the number
+	}
+	// In this order: while it has not ended, the number is its own.
+	if h != nil && h.Ended() {
+		h.Close()
+		return nil
+	}
+	return h
+}
+
+// changed returns when the inode of a file was changed: unlike the time of its content,
+// nobody can set that.
+func changed(info fs.FileInfo) time.Time {
+	return time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix())
+}
+
+// How long one who serves may take to send something, and all together.
+const (
+	askTime  = 200 * time.Millisecond
+	askTimes = time.Second
+)
+
+// listeners returns the processes that serve on sockets below a directory, as far as the
+// kernel tells: of the one that began to listen, and, once that has ended, of one that sends
+// on a connection.
+func (r *Run) listeners(dir string) map[int]bool {
+	pids := map[int]bool{}
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		real = dir
+	}
+	late := time.Now().Add(askTimes)
+	for _, s := range socketPaths() {
+		if !s.listens || !strings.HasPrefix(s.path, dir+"/") && !strings.HasPrefix(s.path, real+"/") || !r.mayAsk(s.path) {
+			continue
+		}
+		fd, err := connect(s.path, unix.SO_PASSCRED)
+		if err != nil {
+			continue
+		}
+		if boundTo(fd) == s.path { // there may be a link to a socket elsewhere by now
+			h := holdPeer(fd, s.path)
+			if h != nil {
+				pids[h.PID] = true
+				h.Close()
+			} else if pid := sender(fd, late); pid != 0 {
+				pids[pid] = true
+			}
+		}
+		_ = unix.Close(fd)
+	}
+	return pids
+}
+
+// mayAsk reports whether a socket was not asked before.
+func (r *Run) mayAsk(path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked == nil {
+		r.asked = map[string]bool{}
+	}
+	asked := r.asked[path]
+	r.asked[path] = true
+	return !asked
+}
+
+// sender returns the process that sends something on a connection; 0 = none does in time.
+// Agents that hold keys do so, and fork once they listen: that of GnuPG greets, and that of
+// OpenSSH answers a request for its keys, as ssh-add -l sends it.
+func sender(fd int, late time.Time) (pid int) {
+	for _, request := range []string{"", "\x00\x00\x00\x01\x0b"} {
+		_, _ = unix.Write(fd, []byte(request))
+		if !isReadable(fd, min(askTime, time.Until(late))) {
+			continue
+		}
+		control := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+		_, n, _, _, _ := unix.Recvmsg(fd, make([]byte, 1), control, 0)
+		messages, _ := unix.ParseSocketControlMessage(control[:max(0, n)])
+		for _, message := range messages {
+			if cred, err := unix.ParseUnixCredentials(&message); err == nil {
+				return int(cred.Pid)
+			}
+		}
+	}
+	return 0
 }

@@ -3,9 +3,11 @@
 package proc
 
 import (
+	"fmt"
 	"os"
+	"runtime"
+	"strings"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,22 +38,35 @@ func Ticks() int64 {
 	return int64(time.Duration(now.Nano()) / tick)
 }
 
-// inheritsOrphans reports whether this process is the parent of what pods leave behind.
-// One that is not waits for none of them: they are somebody else's.
-func inheritsOrphans() bool {
-	var subreaper int32
-	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&subreaper)), 0, 0, 0)
-	return os.Getpid() == 1 || err == nil && subreaper != 0
+// withDescriptor calls f where a descriptor is free: in a copy of the descriptor table, that of
+// a thread which ends then. It has all descriptors but one: the runtime may use its own there.
+func withDescriptor(f func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // a goroutine that ends locked ends its thread
+		if unix.Gettid() == unix.Getpid() {
+			err = withDescriptor(f) // the main thread alone does not end: while it is locked, f is called elsewhere
+			runtime.UnlockOSThread()
+			return
+		}
+		fd := uint(3)
+		for ; ; fd++ {
+			if link, err := os.Readlink(fmt.Sprint("/proc/self/fd/", fd)); err != nil || !strings.HasPrefix(link, "anon_inode:") {
+				break
+			}
+		}
+		if err = unix.CloseRange(fd, fd, unix.CLOSE_RANGE_UNSHARE); err == nil {
+			err = f()
+		}
+	}()
+	<-done
+	return err
 }
 
-// reap reaps an orphan that this process has inherited.
-func reap(pid, pidfd int) {
-	if pidfd >= 0 {
-		_ = unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WNOHANG, nil)
-	} else {
-		_ = unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG, nil)
-	}
-}
+// isProcess reports whether a number is that of a process, and not only of a thread, which has
+// files in /proc, too.
+func isProcess(pid int) bool { return unix.Tgkill(pid, pid, 0) != unix.ESRCH }
 
 func openPidfd(pid int) (int, error) { return unix.PidfdOpen(pid, 0) }
 

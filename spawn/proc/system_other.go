@@ -30,10 +30,28 @@ func ChildEnded(int) bool { return false }
 // Ticks has no clock here.
 func Ticks() int64 { return 0 }
 
-func inheritsOrphans() bool { return false }
+func withDescriptor(func() error) error { return unix.EMFILE }
 
-func reap(pid, pidfd int) {}
+func isProcess(int) bool { return false }
 
 func openPidfd(int) (int, error) { return -1, unix.ENOSYS }
 
 func signalPidfd(int, unix.Signal, int) error { return unix.ENOSYS }
+
+func inheritOrphans() (release func()) { return func() {} }
+
+func (h *Handle) reap() {}
+
+// Fork calls start.
+func Fork(start func() (pid int, err error)) (pid int, err error) { return start() }
+
+// Reaped does nothing here.
+func Reaped(int) {}
+
+func isOrphan(int, Stat) bool { return false }
+
+func isInherited(Process) bool { return false }
+
+func ownSession() int { return -1 }
+
+func (r *Run) listeners(string) map[int]bool { return nil }

@@ -81,9 +81,8 @@ func Stopped(pid int) bool {
 	if s, ok := Lookup(pid); !ok || s.State != 'T' {
 		return false
 	}
-	threads, _ := os.ReadDir(file(pid, "task"))
-	return !slices.ContainsFunc(threads, func(thread os.DirEntry) bool {
-		s, ok := readStat(file(pid, "task/"+thread.Name()+"/stat"))
+	return !slices.ContainsFunc(names(file(pid, "task")), func(thread string) bool {
+		s, ok := readStat(file(pid, "task/"+thread+"/stat"))
 		return ok && !strings.ContainsRune("TZX", rune(s.State))
 	})
 }
@@ -210,13 +209,7 @@ func hasFile(pid, fd int, log *os.File) bool {
 
 // All returns the numbers of all processes that the system shows.
 func All() (pids []int) {
-	dir, err := os.Open(root)
-	if err != nil {
-		return nil
-	}
-	defer dir.Close()
-	names, _ := dir.Readdirnames(-1)
-	for _, name := range names {
+	for _, name := range names(root) {
 		if pid, err := strconv.Atoi(name); err == nil {
 			pids = append(pids, pid)
 		}
@@ -233,20 +226,51 @@ func lastPID() (pid int) {
 
 // read is os.ReadFile for what is in /proc: to look first whether it could be waited
 // for costs as much again.
-func read(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	text := make([]byte, 0, 4096)
-	for {
-		n, err := unix.Read(fd, text[len(text):cap(text)])
-		switch {
-		case n > 0:
-			text = slices.Grow(text[:len(text)+n], 1)
-		case !errors.Is(err, unix.EINTR):
-			return text, err
+func read(path string) (text []byte, err error) {
+	err = open(path, 0, func(fd int) error {
+		text = make([]byte, 0, 4096)
+		for {
+			n, err := unix.Read(fd, text[len(text):cap(text)])
+			switch {
+			case n > 0:
+				text = slices.Grow(text[:len(text)+n], 1)
+			case !errors.Is(err, unix.EINTR):
+				return err
+			}
 		}
+	})
+	return text, err
+}
+
+// names returns what is in a directory of /proc.
+func names(dir string) (names []string) {
+	_ = open(dir, unix.O_DIRECTORY, func(fd int) error {
+		block := make([]byte, 8192)
+		for {
+			n, err := unix.ReadDirent(fd, block)
+			if n <= 0 {
+				return err
+			}
+			_, _, names = unix.ParseDirent(block[:n], -1, names)
+		}
+	})
+	return names
+}
+
+// open calls f with a descriptor of a file. What ends processes must not depend on whether
+// one is left.
+func open(path string, flags int, f func(fd int) error) error {
+	attempt := func() error {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return f(fd)
 	}
+	err := attempt()
+	if errors.Is(err, unix.EMFILE) {
+		err = withDescriptor(attempt)
+	}
+	return err
 }

@@ -206,7 +206,7 @@ func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pod{spawn.Adopt(owner), b.tb, &common{box: b, log: a.Captured, attempt: a, adopted: true}}
+	p := &Pod{spawn.Adopt(owner), b.tb, &common{box: b, log: a.Captured, attempt: a, run: proc.RunOf(owner.ID), adopted: true}}
 	p.cfg, _ = Config{Name: name}.withDefaults()
 	p.Name, p.SocketPath, p.LogPath, p.Timeline = name, socket, a.Captured.Path(), timeline
 	a.Change(func() { a.PID = p.PID })

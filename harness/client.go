@@ -444,7 +444,7 @@ func (c *Client) clear() error {
 	if stopped || c.State().Success() {
 		return nil
 	}
-	left := c.box.clear(proc.Match{Mark: c.mark}, proc.Range{}, c.box.evidence.Snapshot)
+	left := c.box.clear(proc.Match{Mark: c.mark}, c.box.evidence.Snapshot)
 	if left == "" {
 		return nil
 	}

@@ -44,8 +44,15 @@
 // binary and kills the process group of each pod and whatever has that binary's
 // mark in its environment, the variable PODHARNESS_MARK. (A watchdog that was killed or
 // stopped is replaced.) This, and the finding of leaks, needs Linux. A process that
-// has left the pod's process group and hides or overwrites its environment, as a
-// daemon may that sets its own title or is not dumpable, is not found.
+// has left the pod's process group and removes or overwrites its environment, as a
+// daemon may that sets its own title, is not found.
+//
+// Only root can read the environment of a process that is not dumpable, such as ssh-agent.
+// Such a process is known to be a pod's by its parents while they live, by its process group
+// or session, or by a socket in the sandbox that it serves. If nothing tells whose it is, it is
+// not killed, and the test's log names it ([Pod.Unreadable]). To see all, the test binary is a
+// subreaper (see prctl(2)) while pods run: it is then the parent of what its descendants leave
+// behind, and reaps that. It does not reap its own children: those that package os has started.
 //
 // # Suites
 //

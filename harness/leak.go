@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"example.com/podharness/spawn/podlog"
@@ -33,12 +34,12 @@ func (l Leak) String() string {
 // leakGrace is how long the children of a pod or client may take to end after it.
 const leakGrace = 500 * time.Millisecond
 
-// clear kills what matches, of processes made since a Range began, and tells in words what
-// was left; "" = nothing. found is called before it is killed.
-func (b *oneTest) clear(m proc.Match, since proc.Range, found func()) string {
+// clear kills what matches, and tells in words what was left; "" = nothing. found is called
+// before it is killed.
+func (b *oneTest) clear(m proc.Match, found func()) string {
 	command := b.binary.Commands(m.Mark)
 	grace, _ := beforeDeadline(b.tb, "", leakGrace)
-	leaks := leaksOf(proc.Lasting(m, since, grace), command)
+	leaks := leaksOf(proc.Lasting(m, grace), command)
 	if len(leaks) == 0 {
 		return ""
 	}
@@ -54,6 +55,57 @@ func (b *oneTest) clear(m proc.Match, since proc.Range, found func()) string {
 	}
 	return text
 }
+
+// clearFailed kills what a pod has left that did not become ready. Its process group is gone.
+func (b *oneTest) clearFailed(name string, m proc.Match) {
+	grace, _ := beforeDeadline(b.tb, "", killGrace)
+	proc.Kill(b.withSockets(m, nil), time.Now().Add(grace))
+	b.endRun(b.tb, name, m)
+}
+
+// withSockets has a match of one pod mean what listens in the sandbox, too, unless that may be
+// another pod's: other reports whether one is another pod.
+func (b *oneTest) withSockets(m proc.Match, other func(*Pod) bool) proc.Match {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.starting) > 1 || len(b.starting) == 1 && other != nil { // the one may be this
+		return m
+	}
+	m.Sockets = filepath.Dir(b.Dir("run"))
+	for _, p := range b.pods { // to which a younger process may belong
+		if _, ended := p.Ended(); !ended && (other == nil || other(p)) && (m.SocketsBefore == 0 || p.run.Pod.Start < m.SocketsBefore) {
+			m.SocketsBefore = max(1, p.run.Pod.Start)
+		}
+	}
+	return m
+}
+
+// match means what the pod has started.
+func (p *Pod) match() proc.Match {
+	m := proc.Match{Mark: p.mark, Run: p.run}
+	p.box.foreign.mu.Lock()
+	unknown := len(p.box.foreign.attempts) > 0 // pods of which little is known yet
+	p.box.foreign.mu.Unlock()
+	if unknown && !p.adopted {
+		return m
+	}
+	return p.box.withSockets(m, func(other *Pod) bool { return other.common != p.common })
+}
+
+// endRun tells what the pod of a name may have left.
+func (b *oneTest) endRun(tb TB, name string, m proc.Match) {
+	tb.Helper()
+	for _, left := range leaksOf(m.Run.Unproven(), b.binary.Commands(m.Mark)) {
+		tb.Logf("harness: %s began while pod %s ran, and cannot be looked into: the pod may have left it behind, and so it lives on", left, podlog.Printable(name))
+	}
+	m.Run.End()
+}
+
+// Unreadable returns processes that may be the pod's, as they were when it was stopped. Each has
+// begun while the pod ran, its parent has ended, it cannot be looked into, since it is not
+// dumpable or is another user's, and nothing else tells whose it is. It was not killed, and the
+// test's log names it.
+func (p *Pod) Unreadable() []Leak { return leaksOf(p.run.Unproven(), p.box.binary.Commands(p.mark)) }
 
 func leaksOf(processes []proc.Process, command func(proc.Process) string) (leaks []Leak) {
 	for _, p := range processes {
@@ -73,5 +125,5 @@ func Leaks() []Leak {
 	if b == nil {
 		return nil
 	}
-	return leaksOf(proc.Find(proc.Match{Mark: b.Mark}), b.Commands(""))
+	return leaksOf(proc.Find(proc.Match{Mark: b.Mark, Sockets: b.Root}), b.Commands(""))
 }

@@ -298,7 +298,7 @@ func (b *oneTest) cleanup() {
 	b.end()
 	if b.foreign.cancel != nil { // what is in nobody's pod
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
-		proc.Kill(proc.Match{Mark: b.mark}, time.Now().Add(grace))
+		proc.Kill(proc.Match{Mark: b.mark, Sockets: filepath.Dir(b.Dir("run"))}, time.Now().Add(grace))
 	}
 	if b.failed() {
 		if dir := b.evidence.Report(); dir != "" {

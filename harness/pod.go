@@ -36,8 +36,8 @@ type common struct {
 	attempt *evidence.Attempt
 	mark    string // of whatever it starts
 	process proc.ID
-	born    proc.Range // before it was started
-	adopted bool       // a client has started it
+	run     *proc.Run
+	adopted bool // a client has started it
 
 	// Of its locks, stopMu and restarting are taken before mu, and mu before those of the
 	// evidence and of the watchdog.
@@ -303,6 +303,7 @@ func (p *Pod) fail(err error) {
 
 // Signal is the embedded Pod's Signal; the evidence has when it was sent.
 func (p *Pod) Signal(sig os.Signal) error {
+	proc.Match{Mark: p.mark, Run: p.run}.Look()
 	err := p.Pod.Signal(sig)
 	if number, ok := sig.(syscall.Signal); ok && err == nil {
 		p.attempt.Note(unix.SignalName(number))

@@ -89,21 +89,21 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	var note string
 	sc.ReadyTimeout, note = beforeDeadline(b.tb, "ready timeout", cfg.ReadyTimeout)
 	a := b.evidence.Start(cfg.life(sc.PodName), args)
-	born := proc.Now()
+	run := proc.BeginRun()
 	var process proc.ID
 	launched := false
 	b.binary.Starting()
-	started, err := b.observe(a, sc, mark, func(pid int) {
+	started, err := b.observe(a, sc, proc.Match{Mark: mark, Run: run}, func(pid int) {
 		launched = true
 		process = b.binary.Launched(pid, a.Dump)
+		run.Pod = proc.ID{PID: pid, Start: process.Start}
 	})
 	if !launched {
 		b.binary.Launched(0, 0)
 	}
 	a.Captured.Follow()
 	if err != nil {
-		grace, _ := beforeDeadline(b.tb, "", killGrace)
-		proc.Kill(proc.Match{Mark: mark}, time.Now().Add(grace)) // what it left outside of its group
+		b.clearFailed(cfg.Name, proc.Match{Mark: mark, Run: run})
 		b.binary.LetGo(process)
 		a.Captured.EndFollowing()
 		if errors.Is(err, spawn.ErrTimeout) && note != "" {
@@ -111,8 +111,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		}
 		return nil, err
 	}
-	born.First = started.PID
-	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.Captured, attempt: a, mark: mark, process: process, born: born}}
+	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.Captured, attempt: a, mark: mark, process: process, run: run}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
 		readyLate.happened(b.tb)
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
@@ -139,7 +138,7 @@ func Prepare(tb TB, cfg Config) (spawn.Config, error) {
 
 // observe starts a pod, and has its attempt know what comes of it; launched is called with
 // the pod's process.
-func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
+func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, launched func(pid int)) (*spawn.Pod, error) {
 	o := &spawn.Observer{Command: a.Args.Words(sc.Command), Fresh: true, Grown: a.Captured.Grown, Line: a.Captured.Stream()}
 	o.Planned = b.checkPodDir
 	o.Launched = func(pid int) {
@@ -148,7 +147,7 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, lau
 		a.Change(func() { a.PID, a.Timeline.Launched = pid, time.Since(a.Timeline.Start) })
 	}
 	o.Socket = a.NoteSocket
-	o.Failing = func(verdict error) { b.failing(a, mark, verdict) }
+	o.Failing = func(verdict error) { b.failing(a, m, verdict) }
 	pod, err := spawn.StartObserved(b.ctx, sc, o)
 	a.Captured.Take(o.Log) // of one that was not launched, too
 	a.Change(func() {
@@ -183,11 +182,12 @@ func (b *oneTest) checkPodDir(podDir string) error {
 }
 
 // failing writes down what of a start lives that is about to be killed: it hangs.
-func (b *oneTest) failing(a *evidence.Attempt, mark string, verdict error) {
+func (b *oneTest) failing(a *evidence.Attempt, m proc.Match, verdict error) {
+	m.Look()
 	if errors.Is(verdict, spawn.ErrExited) {
 		return
 	}
-	text := evidence.Describe(proc.Find(proc.Match{Mark: mark}), b.binary.Commands(mark))
+	text := evidence.Describe(proc.Find(m), b.binary.Commands(m.Mark))
 	a.Change(func() { a.Hung = text })
 	if a.Dump != 0 && errors.Is(verdict, spawn.ErrTimeout) {
 		dump(b.tb, []*evidence.Attempt{a})

@@ -38,6 +38,7 @@ func (p *Pod) Stop() error {
 	}
 	p.stopped = true
 	p.stopErr = errors.Join(p.stop(), p.clear())
+	p.box.endRun(p.tb, p.Name, proc.Match{Mark: p.mark, Run: p.run})
 	p.log.EndFollowing()
 	if _, ended := p.Ended(); ended {
 		p.noteEnd()
@@ -163,14 +164,14 @@ func (p *Pod) isEndedBy(sig syscall.Signal) bool {
 // clear kills what the pod has left behind, and names it.
 func (p *Pod) clear() error {
 	p.tb.Helper()
-	mine := proc.Match{Mark: p.mark}
+	mine := p.match()
 	if !errors.Is(p.Pod.Signal(syscall.Signal(0)), os.ErrProcessDone) {
 		mine.Group = p.PID // somebody is left in it
 	}
 	p.mu.Lock()
 	forgiven := p.cfg.AllowLeaks || p.killed
 	p.mu.Unlock()
-	left := p.box.clear(mine, p.born, func() {
+	left := p.box.clear(mine, func() {
 		if !forgiven {
 			p.box.evidence.Snapshot()
 		}
@@ -232,6 +233,7 @@ func (p *Pod) asTold(verdict error) error {
 // stays open until the pod has ended, or should have been killed: a pod may take its
 // end for a change of mind, or wait for it.
 func (p *Pod) requestShutdown(grace time.Duration) error {
+	proc.Match{Mark: p.mark, Run: p.run}.Look()
 	p.attempt.Note("shutdown request")
 	_ = p.Pod.Signal(syscall.SIGCONT) // as above
 	ctx, cancel := context.WithTimeout(context.Background(), grace)

@@ -238,12 +238,14 @@ func (w *watched) look(binary string) evidence.Seen {
 
 // end kills what the pods have left.
 func (w *watched) end(mark, root string) {
+	logs, _ := filepath.EvalSymlinks(root) // as /proc has it
+	m := proc.Match{Mark: mark, Logs: logs, LogsSince: w.binary, Sockets: root, OrphanSince: w.since, Run: &proc.Run{}}
+	m.Look() // while parents live
 	var handles []*proc.Handle
 	for _, pod := range w.pods {
 		pod.KillGroup()
 		handles = append(handles, pod.Handle)
 	}
-	logs, _ := filepath.EvalSymlinks(root) // as /proc has it
-	proc.Kill(proc.Match{Mark: mark, Logs: logs, LogsSince: w.binary, OrphanSince: w.since}, time.Now().Add(lastGrace))
+	proc.Kill(m, time.Now().Add(lastGrace))
 	proc.AwaitEnds(handles, endTime)
 }

@@ -84,7 +84,7 @@ func BenchmarkFollow(b *testing.B) {
 		file, err := os.Open(path)
 		require.NoError(b, err)
 		s := watcher(nil)
-		s.log = podlog.New(file)
+		s.log = podlog.Watch(file, nil)
 		s.log.OnlyTail = true
 		begin = time.Now()
 		for more := true; more; {

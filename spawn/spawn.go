@@ -257,8 +257,7 @@ func (s *start) openLog() (stderr *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.log = podlog.New(reader)
-	s.log.Grown = s.observer.Grown
+	s.log = podlog.Watch(reader, s.observer.Grown)
 	if s.Progress == nil && s.observer.Line == nil {
 		s.log.OnlyTail = true
 	}

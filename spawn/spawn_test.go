@@ -497,7 +497,7 @@ func TestLaunchFailures(t *testing.T) {
 			c.Command = spawn.Command{Program: write(t, c.WorkspaceRoot, "pod", "echo\n", 0o700)}
 		}, "a script needs a first line such as #!/bin/sh", syscall.ENOEXEC},
 		{"missing working directory", func(t *testing.T, c *spawn.Config) { c.Dir = "/nowhere/dir" },
-			"working directory: stat /nowhere/dir: no such file or directory", fs.ErrNotExist},
+			"working directory: chdir /nowhere/dir: no such file or directory", fs.ErrNotExist},
 		{"working directory is a file", func(t *testing.T, c *spawn.Config) { c.Dir = write(t, c.WorkspaceRoot, "file", "", 0o600) },
 			"/file: not a directory", syscall.ENOTDIR},
 		{"working directory that is closed", func(t *testing.T, c *spawn.Config) {

@@ -82,8 +82,8 @@ type Error struct {
 	// was lost (see Pod.State). Unless the verdict is ErrExited, it usually shows the
 	// SIGKILL of Start itself.
 	State *os.ProcessState `json:"-"`
-	// LogTrouble says why lines may be missing in the log, such as a full disk, or
-	// that it was truncated; "" if there is no such reason.
+	// LogTrouble says why lines may be missing in the log, such as a full disk, or that
+	// it was truncated or replaced; "" if there is no such reason.
 	LogTrouble string `json:"log_trouble,omitempty"`
 	// Timeline tells how far the start came.
 	Timeline Timeline `json:"timeline"`

@@ -151,7 +151,7 @@ func (e *Error) Error() string {
 			fmt.Fprintf(&b, " (process %d)", e.PID)
 		}
 	}
-	if e.LogPath != "" {
+	if e.LogPath != "" && e.PID != 0 { // else it is empty
 		b.WriteString("\n\tlog: " + podlog.PathText(e.LogPath))
 	}
 	if why := podlog.NearMiss([]byte(e.NearMiss)); why != "" {

@@ -518,6 +518,8 @@ func TestLaunchFailures(t *testing.T) {
 			c.Command = spawn.Command{Program: "/nowhere/pod", PrefixArgs: []string{"a b"}}
 		},
 			"failed to launch pod runtime command `/nowhere/pod 'a b'`: exec: \"/nowhere/pod\": stat /nowhere/pod: no such file or directory", fs.ErrNotExist},
+		{"missing relative program", func(t *testing.T, c *spawn.Config) { c.Command = spawn.Command{Program: "./nowhere/pod"} },
+			"no such file or directory (looked up from the working directory of this process, " + workingDir(t) + ")", fs.ErrNotExist},
 		{"not in PATH", func(t *testing.T, c *spawn.Config) { c.Command = spawn.Command{Program: "no-such-pod-anywhere"} },
 			"failed to launch pod runtime command `no-such-pod-anywhere`: exec: \"no-such-pod-anywhere\": executable file not found in $PATH", exec.ErrNotFound},
 		{"not executable", func(t *testing.T, c *spawn.Config) {
@@ -581,8 +583,15 @@ func TestLaunchFailures(t *testing.T) {
 			assert.True(t, strings.HasPrefix(e.Error(), "failed to launch pod runtime command `"), e.Error())
 			assert.Contains(t, e.Error(), tc.message)
 			assert.Zero(t, e.PID)
+			assert.NotContains(t, e.Error(), "\n\tlog: ", "there is nothing in it")
 		})
 	}
+}
+
+func workingDir(t *testing.T) string {
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	return dir
 }
 
 func TestProgramIsFoundFromTheWorkingDirectoryOfTheParent(t *testing.T) {

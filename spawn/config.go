@@ -157,6 +157,11 @@ func lookUp(program string) (string, error) {
 	if err == nil {
 		return handshake.Absolute(path)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		if info, statErr := os.Stat(program); statErr == nil && info.Mode()&0o111 != 0 && isNoexec(program) {
+			return "", fmt.Errorf("%w (its file system is mounted noexec)", err)
+		}
+	}
 	if dir, wdErr := os.Getwd(); wdErr == nil && strings.Contains(program, "/") && !filepath.IsAbs(program) {
 		return "", fmt.Errorf("%w (looked up from the working directory of this process, %s)", err, podlog.PathText(dir))
 	}
@@ -175,7 +180,7 @@ func checkDir(dir string) error {
 
 // launchError names the command as it may be shown.
 func launchError(command string, err error) error {
-	return fmt.Errorf("%w `%s`: %w", ErrLaunch, command, err)
+	return fmt.Errorf("%w `%s`: %w", ErrLaunch, command, explainDescriptors(err))
 }
 
 // RuntimeDir returns the runtime directory of a pod with the environment env, whose

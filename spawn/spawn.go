@@ -377,7 +377,7 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 			s.timeline.mark(&s.timeline.Connected)
 			return true, nil
 		case !isNotYet(s.socketErr):
-			return false, fmt.Errorf("%w %s: %w", ErrSocket, s.shownSocket, s.socketErr)
+			return false, fmt.Errorf("%w %s: %w", ErrSocket, s.shownSocket, explainDescriptors(s.socketErr))
 		}
 	}
 	if late {

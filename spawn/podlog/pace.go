@@ -12,8 +12,8 @@ const (
 	// asleep again takes 200 µs of CPU time.
 	firstSlowLook = time.Second
 	lastSlowLook  = 8 * time.Second
-	// A look that is so late was held up with all of this process.
-	stopped = 200 * time.Millisecond
+	// A look that is so late was held up with all of this process, and not by other load.
+	stopped = time.Second
 )
 
 // A Pace is the one timer of a wait. It says when to look again if no event says

@@ -70,6 +70,7 @@ var verdicts = []verdict{
 	{7, "wrong name", spawn.ErrNameMismatch, ""},
 	{8, "timed out", spawn.ErrTimeout, ""},
 	{9, "socket error", spawn.ErrSocket, ""},
+	{10, "already runs", spawn.ErrAlreadyRuns, ""},
 	{130, "cancelled", context.Canceled, "by a signal"},
 }
 
@@ -236,6 +237,7 @@ func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 	defer lines.Flush()
 	p.cfg.Progress = func(line string) { fmt.Fprintf(lines, "%s: %s\n", name, podlog.Printable(line)) }
 	o.Idle = func(func() string) { _ = lines.Flush() }
+	p.cfg.AllowSecond = p.replace
 	start := spawn.StartObserved
 	if p.record != "" {
 		start = p.startRecorded

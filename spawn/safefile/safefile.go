@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -115,6 +116,7 @@ func (d *Dir) ReadDir(most int) ([]fs.DirEntry, error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
 	return entries, err
 }
 

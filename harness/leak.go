@@ -101,10 +101,10 @@ func (b *oneTest) endRun(tb TB, name string, m proc.Match) {
 	m.Run.End()
 }
 
-// Unreadable returns processes that may be the pod's, as they were when it was stopped. Each has
-// begun while the pod ran, its parent has ended, it cannot be looked into, since it is not
-// dumpable or is another user's, and nothing else tells whose it is. It was not killed, and the
-// test's log names it.
+// Unreadable returns daemons that may be the pod's, as they were when it was stopped. Each has
+// begun while the pod ran, in another session than the test's, and its parent has ended. It
+// cannot be looked into, since it is not dumpable or is another user's, and nothing else tells
+// whose it is. It was not killed, and the test's log names it.
 func (p *Pod) Unreadable() []Leak { return leaksOf(p.run.Unproven(), p.box.binary.Commands(p.mark)) }
 
 func leaksOf(processes []proc.Process, command func(proc.Process) string) (leaks []Leak) {

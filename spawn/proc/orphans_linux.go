@@ -205,11 +205,13 @@ func ownSession() int {
 	return session
 }
 
-// isInherited reports whether a process that cannot be read is one that pods may have left.
+// isInherited reports whether a process that cannot be read is one that pods may have left. One
+// in this process's session is not told: what hides and lives on is a daemon, and those leave
+// the session. Others may just as well come from this process's own children.
 func isInherited(p Process) bool {
 	s := Stat{Parent: p.parent, Group: p.group, Session: p.session}
 	if tellsOrphans() {
-		return isOrphan(p.PID, s)
+		return p.session != ownSession() && isOrphan(p.PID, s)
 	}
 	return p.parent == 1 && strings.HasPrefix(Status(p.PID, "Uid")+"\t", fmt.Sprintf("%d\t", os.Getuid()))
 }

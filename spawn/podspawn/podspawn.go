@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,6 +29,7 @@ const podspawnUsage = `usage: podspawn [flags] NAME
        podspawn -list [-json]
        podspawn -stop [-grace DURATION] [-kill] NAME
        podspawn -follow NAME
+       podspawn -prune [-json]
 
 Starts the pod NAME and waits until it is ready. The pod keeps running afterwards:
 podspawn -stop ends it. Without -pod, the program is $` + spawn.RuntimeCommandEnv + `
@@ -35,16 +37,22 @@ and the prefix argument is pod.
 
 -list shows each pod directory of the runtime directory: name, state, process, age
 and socket. The state is answers, stopped (as by SIGSTOP), silent (the pod runs, but
-its socket does not answer) or stale (the pod is dead).
+its socket does not answer), stale (the pod is dead) or hidden (the directory cannot be
+looked into).
+
+-prune removes the pod directories of which the pod is dead: nobody listens, no process
+is known to be the pod or may be it, and no start is under way. It says what it has
+removed, and why it has left the others. It leaves whatever is no pod directory.
 
 With -json a start prints one line, whether it fails or not. Fields that are not known
 are left out: name, verdict, pid, socket, log, error; ready_ms; timeline (start, and
 from then on launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms); status
 (how a process ended that exited early); missing (what the start waited for: ready line
-or socket), why (missing, not a socket, refused or deaf), stopped; tail (the last lines
-of the log, 8 at most), unfinished (what came after the last newline), log_trouble (why
-lines of the log may be missing). -list prints one line for each pod: name, state, pid,
-age_s, socket, log.
+or socket), why (missing, not a socket, refused or deaf), stopped, stop_signal; tail (the
+last lines of the log, 8 at most), reason (what began the last report of a crash),
+near_miss (what a line lacks to be a ready line), unfinished (what came after the last
+newline), log_trouble (why lines of the log may be missing). -list and -prune print one
+line for each pod: name, state, pid, age_s, socket, log; and name, removed, why.
 
 Exit status, and verdict:
 `
@@ -61,7 +69,7 @@ type verdict struct {
 // error that is not listed below it.
 var verdicts = []verdict{
 	{0, "ready", nil, "or what else was asked for is done"},
-	{1, "failed", nil, "anything else, such as a NAME whose pod already runs"},
+	{1, "failed", nil, "anything else"},
 	{2, "invalid config", spawn.ErrInvalidConfig, "or wrong usage, which prints no JSON"},
 	{3, "runtime directory unavailable", spawn.ErrRuntimeDirUnavailable, ""},
 	{4, "launch failed", spawn.ErrLaunch, ""},
@@ -70,7 +78,7 @@ var verdicts = []verdict{
 	{7, "wrong name", spawn.ErrNameMismatch, ""},
 	{8, "timed out", spawn.ErrTimeout, ""},
 	{9, "socket error", spawn.ErrSocket, ""},
-	{10, "already runs", spawn.ErrAlreadyRuns, ""},
+	{10, "already runs", spawn.ErrAlreadyRuns, "or another start of it is under way"},
 	{130, "cancelled", context.Canceled, "by a signal"},
 }
 
@@ -95,11 +103,11 @@ type podspawn struct {
 // podspawnActions are the actions of podspawn: a start, and those with a flag of the same
 // name.
 var podspawnActions = map[string]func(*podspawn, context.Context) error{
-	"start": (*podspawn).start, "list": (*podspawn).list, "stop": (*podspawn).stop, "follow": (*podspawn).follow,
+	"start": (*podspawn).start, "list": (*podspawn).list, "stop": (*podspawn).stop, "follow": (*podspawn).follow, "prune": (*podspawn).prune,
 }
 
 // goesWith has, for each flag that is not just for a start, the actions that take it.
-var goesWith = map[string]string{"list": "list", "stop": "stop", "follow": "follow", "grace": "stop", "kill": "stop", "json": "start list"}
+var goesWith = map[string]string{"list": "list", "stop": "stop", "follow": "follow", "prune": "prune", "grace": "stop", "kill": "stop", "json": "start list prune"}
 
 // Main runs the command podspawn. args are its arguments without the program's name.
 // Main starts one pod, or lists, stops or follows pods, and returns the exit status.
@@ -109,9 +117,12 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "podspawn: %s\n", podlog.PrintableLines(err.Error()))
 		return status
 	}
-	action, err := p.parse(args)
+	action, told, err := p.parse(args)
 	switch {
-	case errors.Is(err, flag.ErrHelp):
+	case told != "":
+		if _, err := io.WriteString(stdout, told); err != nil {
+			return fail(1, err)
+		}
 		return 0
 	case err != nil:
 		return fail(2, fmt.Errorf("%w (podspawn -help tells the usage)", err))
@@ -129,42 +140,64 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// parse reads the flags and returns the action. With -help it prints the usage.
-func (p *podspawn) parse(args []string) (action string, err error) {
+// parse reads the flags and returns the action, or the text that was asked for.
+func (p *podspawn) parse(args []string) (action, told string, err error) {
 	flags := flag.NewFlagSet("podspawn", flag.ContinueOnError)
 	p.cfg.WorkspaceRoot = "."
 	p.cfg.Flags(flags)
 	flags.BoolVar(&p.json, "json", false, "print lines of JSON")
-	flags.BoolVar(&p.replace, "replace", false, "start the pod even if one of its name answers, which lives on")
+	flags.BoolVar(&p.replace, "replace", false, "start the pod even if one of its name answers, or is being started; that lives on")
 	flags.StringVar(&p.record, "record", "", "write a scenario that acts out what the pod did, and what came of it, to `FILE`: podscript runs it")
 	flags.Bool("list", false, "show the pods")
 	flags.Bool("stop", false, "send SIGINT to the pod, and wait until it has ended")
 	flags.DurationVar(&p.grace, "grace", 5*time.Second, "the `DURATION` that -stop waits")
 	flags.BoolVar(&p.kill, "kill", false, "with -stop: kill a pod that still runs then")
 	flags.Bool("follow", false, "print the pod's log, and what it logs until it ends")
+	flags.Bool("prune", false, "remove the directories of dead pods")
+	version := flags.Bool("version", false, "print the version and the commit of podspawn")
 	flags.SetOutput(io.Discard)
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			p.help(flags)
-		}
-		return "", err
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return "", help(flags), nil
+	case err != nil:
+		return "", "", err
+	case *version:
+		info, _ := debug.ReadBuildInfo() // every program of a module has it
+		return "", versionOf(info), nil
 	}
 	if action, err = actionOf(flags); err != nil {
-		return "", err
+		return "", "", err
 	}
+	all := action == "list" || action == "prune"
 	switch {
-	case action == "list" && flags.NArg() > 0:
-		return "", fmt.Errorf("-list takes no pod name, got %q", flags.Args())
-	case action != "list" && flags.NArg() != 1:
-		return "", fmt.Errorf("want one pod name, after the flags, got %q", flags.Args())
+	case all && flags.NArg() > 0:
+		return "", "", fmt.Errorf("-%s takes no pod name, got %q", action, flags.Args())
+	case !all && flags.NArg() != 1:
+		return "", "", fmt.Errorf("want one pod name, after the flags, got %q", flags.Args())
 	case p.grace < 0:
-		return "", fmt.Errorf("-grace %v is negative", p.grace)
+		return "", "", fmt.Errorf("-grace %v is negative", p.grace)
 	}
-	p.cfg.PodName = flags.Arg(0)
+	p.cfg.PodName, p.cfg.AllowSecond = flags.Arg(0), p.replace
 	if action == "start" {
 		err = p.resolveCommand()
 	}
-	return action, err
+	return action, "", err
+}
+
+// versionOf tells the version of a program, and the commit if the go command has noted it.
+func versionOf(info *debug.BuildInfo) string {
+	settings := map[string]string{}
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	commit, modified := "of unknown commit", ""
+	if settings["vcs.revision"] != "" {
+		commit = "of commit " + settings["vcs.revision"]
+	}
+	if settings["vcs.modified"] == "true" {
+		modified = " (modified)"
+	}
+	return fmt.Sprintf("podspawn %s %s%s, %s\n", cmp.Or(info.Main.Version, "(devel)"), commit, modified, info.GoVersion)
 }
 
 // actionOf returns the action that the flags choose, or an error if flags exclude each
@@ -184,14 +217,16 @@ func actionOf(flags *flag.FlagSet) (action string, err error) {
 	return action, err
 }
 
-func (p *podspawn) help(flags *flag.FlagSet) {
-	fmt.Fprint(p.stderr, podspawnUsage)
+func help(flags *flag.FlagSet) string {
+	var text strings.Builder
+	text.WriteString(podspawnUsage)
 	for _, v := range verdicts {
-		fmt.Fprintf(p.stderr, "%5d  %s\n", v.status, strings.TrimSpace(fmt.Sprintf("%-29s  %s", v.name, v.note)))
+		fmt.Fprintf(&text, "%5d  %s\n", v.status, strings.TrimSpace(fmt.Sprintf("%-29s  %s", v.name, v.note)))
 	}
-	fmt.Fprintln(p.stderr)
-	flags.SetOutput(p.stderr)
+	text.WriteString("\n")
+	flags.SetOutput(&text)
 	flags.PrintDefaults()
+	return text.String()
 }
 
 // resolveCommand sets the program if there is no -pod.
@@ -223,21 +258,19 @@ func (p *podspawn) start(ctx context.Context) error {
 }
 
 func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
-	var running error
+	var r resident
 	o := &spawn.Observer{Planned: func(podDir string) error {
-		r := look(podDir, time.Now().Add(lookTime))
+		r = look(podDir, time.Now().Add(lookTime))
 		defer r.close()
-		if r.answers && !p.replace {
-			running = fmt.Errorf("pod %s already runs: %s, socket %s; podspawn -stop %s stops it, -replace starts another one all the same",
-				podlog.Printable(r.Name), r.process(), podlog.Printable(r.Socket), podlog.ShellWord(r.Name))
+		if r.answers && !p.replace { // also on another socket than Start tries
+			return fmt.Errorf("%w: %s listens on its socket %s", spawn.ErrAlreadyRuns, r.process(), podlog.PathText(r.Socket))
 		}
-		return running
+		return nil
 	}}
 	lines, name := bufio.NewWriterSize(p.stderr, 64<<10), podlog.Printable(p.cfg.PodName) // a write for each line of a flood would hold up the start
 	defer lines.Flush()
 	p.cfg.Progress = func(line string) { fmt.Fprintf(lines, "%s: %s\n", name, podlog.Printable(line)) }
 	o.Idle = func(func() string) { _ = lines.Flush() }
-	p.cfg.AllowSecond = p.replace
 	start := spawn.StartObserved
 	if p.record != "" {
 		start = p.startRecorded
@@ -246,8 +279,13 @@ func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 	if o.Log != nil {
 		o.Log.Close()
 	}
-	if running != nil {
-		return nil, running
+	var e *spawn.Error
+	if errors.As(err, &e) && errors.Is(err, spawn.ErrAlreadyRuns) {
+		if r.answers {
+			e.PID, e.SocketPath = r.PID, r.Socket
+		}
+		word := podlog.ShellWord(p.cfg.PodName)
+		err = fmt.Errorf("%w\n\tto stop it: podspawn -stop %s; -replace starts another one all the same", err, word)
 	}
 	return pod, err
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +34,9 @@ const asPodspawn = "TEST_AS_PODSPAWN"
 func TestMain(m *testing.M) {
 	if os.Getenv(asPodspawn) != "" {
 		os.Exit(podspawn.Main(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	if as := os.Getenv(asServer); as != "" {
+		serve(as, os.Args[1])
 	}
 	os.Exit(m.Run())
 }
@@ -155,9 +159,10 @@ func TestTimeout(t *testing.T) {
 // help returns what -help prints.
 func help(t *testing.T) string {
 	t.Helper()
-	var errs bytes.Buffer
-	require.Zero(t, podspawn.Main([]string{"-help"}, io.Discard, &errs))
-	return errs.String()
+	var out, errs bytes.Buffer
+	require.Zero(t, podspawn.Main([]string{"-help"}, &out, &errs))
+	require.Empty(t, errs.String())
+	return out.String()
 }
 
 func TestEveryVerdictHasItsStatus(t *testing.T) {
@@ -171,7 +176,8 @@ func TestEveryVerdictHasItsStatus(t *testing.T) {
 		verdict string
 	}{
 		{"ready", []string{"alpha"}, 0, "ready"},
-		{"ready", []string{"runs"}, 1, "failed"},
+		{"ready", []string{"-record", "/nowhere/x", "alpha2"}, 1, "failed"},
+		{"ready", []string{"runs"}, 10, "already runs"},
 		{"ready", []string{"a/b"}, 2, "invalid config"},
 		{"ready", []string{"-pod", "/nowhere/agent", "alpha"}, 4, "launch failed"},
 		{"early-exit", []string{"beta"}, 5, "exited early"},
@@ -273,11 +279,16 @@ func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
 	require.Zero(t, status)
 	first := pids(dir)
 	stdout, stderr, status := runFake(t, "log second; bind; ready; serve", "-json", "alpha")
-	assert.Equal(t, 1, status)
-	message, err := json.Marshal(strings.TrimPrefix(strings.TrimSuffix(stderr, "\n"), "podspawn: "))
-	require.NoError(t, err)
-	assert.JSONEq(t, `{"error":`+string(message)+`,"name":"alpha","verdict":"failed"}`, stdout)
-	assert.Equal(t, fmt.Sprintf("podspawn: pod alpha already runs: process %d, socket %s/alpha/sock; podspawn -stop alpha stops it, -replace starts another one all the same\n", first[0], dir), stderr)
+	assert.Equal(t, 10, status)
+	var told map[string]any
+	require.NoError(t, json.Unmarshal([]byte(stdout), &told))
+	delete(told, "timeline")
+	assert.Equal(t, map[string]any{
+		"name": "alpha", "verdict": "already runs", "pid": float64(first[0]), "socket": dir + "/alpha/sock",
+		"error": strings.TrimPrefix(strings.TrimSuffix(stderr, "\n"), "podspawn: "),
+	}, told)
+	assert.Equal(t, fmt.Sprintf("podspawn: pod already runs: process %d listens on its socket %s/alpha/sock\n\tpod: alpha (process %[1]d)\n"+
+		"\tto stop it: podspawn -stop alpha; -replace starts another one all the same\n", first[0], dir), stderr)
 	log, err := os.ReadFile(dir + "/alpha/stderr.log")
 	require.NoError(t, err)
 	assert.Contains(t, string(log), "first", "nothing was touched")
@@ -286,6 +297,43 @@ func TestRunningPodIsNotReplacedUnasked(t *testing.T) {
 	assert.Zero(t, status, stderr)
 	assert.NotEqual(t, first, pids(dir))
 	assert.NoError(t, syscall.Kill(-first[0], syscall.SIGKILL), "the first one lives on")
+}
+
+func TestOfStartsAtOnceOneIsReady(t *testing.T) {
+	dir := runtimeDir(t)
+	var all sync.WaitGroup
+	statuses, told := make([]int, 4), make([]string, 4)
+	for i := range statuses {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			_, told[i], statuses[i] = runFake(t, "sleep 300ms; bind; ready; serve", "alpha")
+		}()
+	}
+	all.Wait()
+	slices.Sort(statuses)
+	assert.Equal(t, []int{0, 10, 10, 10}, statuses, "%q", told)
+	assert.Contains(t, strings.Join(told, ""), "podspawn: pod already runs: another start of it is under way, and holds the lock on "+dir+"/alpha")
+	var pods []int
+	for _, file := range list(t, "/proc/[0-9]*/cmdline") {
+		line, _ := os.ReadFile(file)
+		env, _ := os.ReadFile(filepath.Dir(file) + "/environ")
+		if bytes.Contains(line, []byte("\x00--pod\x00alpha")) && bytes.Contains(env, []byte("YOI_RUNTIME_DIR="+dir+"\x00")) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			require.NoError(t, err)
+			pods = append(pods, pid)
+		}
+	}
+	if len(list(t, "/proc/[0-9]*")) > 0 {
+		assert.Equal(t, pids(dir), pods, "there are no others")
+	}
+}
+
+func list(t *testing.T, pattern string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(pattern)
+	require.NoError(t, err)
+	return paths
 }
 
 // begun starts podspawn as a process of its own, and waits until its pod logs a
@@ -384,15 +432,26 @@ func TestReportThatIsLostIsAFailure(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	var out, errs bytes.Buffer
-	assert.Zero(t, podspawn.Main([]string{"-help"}, &out, &errs))
-	assert.Empty(t, out.String())
-	assert.Contains(t, errs.String(), "usage: podspawn [flags] NAME\n")
-	for _, flag := range []string{"pod PROGRAM", "pod-arg ARG", "workspace DIR", "dir DIR", "profile PROFILE", "ticket-role ROLE", "session UUID", "timeout DURATION", "json", "replace", "list", "stop", "grace DURATION", "kill", "follow"} {
-		assert.Contains(t, errs.String(), "\n  -"+flag)
+	told := help(t)
+	assert.Contains(t, told, "usage: podspawn [flags] NAME\n")
+	for _, flag := range []string{
+		"pod PROGRAM", "pod-arg ARG", "workspace DIR", "dir DIR", "profile PROFILE", "ticket-role ROLE", "session UUID", "timeout DURATION", "json", "replace",
+		"list", "stop", "grace DURATION", "kill", "follow", "prune", "version",
+	} {
+		assert.Contains(t, told, "\n  -"+flag)
 	}
-	assert.Contains(t, errs.String(), "(default 20s)")
-	assert.NotContains(t, errs.String(), "podspawn: ")
+	assert.Contains(t, told, "(default 20s)")
+	assert.NotContains(t, told, "podspawn: ")
+	var errs bytes.Buffer
+	assert.Equal(t, 1, podspawn.Main([]string{"-help"}, full{}, &errs))
+	assert.Equal(t, "podspawn: no space left on device\n", errs.String())
+}
+
+func TestVersion(t *testing.T) {
+	var out, errs bytes.Buffer
+	assert.Zero(t, podspawn.Main([]string{"-version"}, &out, &errs))
+	assert.Regexp(t, `^podspawn \S+ of (unknown commit|commit [0-9a-f]{40}( \(modified\))?), go\S+\n$`, out.String())
+	assert.Empty(t, errs.String())
 }
 
 func TestReportForPeople(t *testing.T) {

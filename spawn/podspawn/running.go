@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -34,6 +35,8 @@ type resident struct {
 	Log    string  `json:"log"`
 
 	answers bool
+	err     error        // of a connection to Socket; nil = something listens there
+	named   int          // the number that the file pid names; 0 = none
 	owner   *proc.Handle // of the process PID; nil = it is not known for certain
 	pod     *spawn.Pod   // that owns owner; nil = nobody waits for the process
 	unknown error        // why
@@ -45,7 +48,7 @@ func look(podDir string, late time.Time) resident {
 	r := resident{Name: filepath.Base(podDir), Socket: podDir + "/sock", Log: podDir + "/" + podlog.LogName, State: "stale"}
 	dir, err := safefile.OpenDir(podDir)
 	if err != nil {
-		r.unknown = err
+		r.State, r.unknown = "hidden", err
 		return r
 	}
 	defer dir.Close()
@@ -62,7 +65,7 @@ func look(podDir string, late time.Time) resident {
 		}
 	}
 	pod := proc.OwnerOf(dir, r.Socket, time.Time{}, "")
-	r.owner, r.unknown, r.answers = pod.Handle, pod.Unknown, pod.Listens
+	r.owner, r.unknown, r.answers, r.err, r.named = pod.Handle, pod.Unknown, pod.Listens, pod.Err, pod.Named
 	if r.owner != nil {
 		r.PID = r.owner.PID
 	}
@@ -236,6 +239,8 @@ func (r *resident) interrupt() (end <-chan struct{}, err error) {
 	switch {
 	case r.PID == 0 && r.answers:
 		return r.request()
+	case r.State == "hidden":
+		return nil, r.unknown
 	case r.PID == 0:
 		return nil, fmt.Errorf("its socket does not answer, and %w", r.unknown)
 	}
@@ -281,14 +286,17 @@ func (p *podspawn) follow(ctx context.Context) error {
 		return fmt.Errorf("pod %s has no log %s that can be read: %w", podlog.Printable(r.Name), podlog.Printable(r.Log), errors.Unwrap(err))
 	}
 	defer log.Close()
-	ctx, cancel := context.WithCancel(ctx)
+	end, cancel := context.WithCancel(ctx)
 	defer cancel()
 	switch {
 	case r.PID != 0:
-		end := r.adopt().Done()
+		ended := r.adopt().Done()
 		go func() {
-			<-end
-			cancel()
+			select {
+			case <-ended:
+				cancel()
+			case <-end.Done():
+			}
 		}()
 	case r.State == "stale":
 		cancel()
@@ -297,14 +305,143 @@ func (p *podspawn) follow(ctx context.Context) error {
 		_, err = fmt.Fprintln(p.stdout, podlog.Printable(line))
 		return err == nil
 	}
-	if over := log.Follow(ctx, print); over != nil && !errors.Is(over, context.Canceled) {
+	if over := log.Follow(end, print); over != nil && !errors.Is(over, context.Canceled) {
 		return over
 	}
 	if line, cut := log.Unfinished(); err == nil && len(line) > 0 {
 		print(podlog.LineText(line, cut))
 	}
-	if errors.Is(err, syscall.EPIPE) { // whoever read it has enough
+	switch {
+	case errors.Is(err, syscall.EPIPE): // whoever read it has enough
 		return nil
+	case err == nil && ctx.Err() != nil:
+		return fmt.Errorf("interrupted: pod %s goes on: %w", podlog.Printable(r.Name), ctx.Err())
 	}
 	return err
+}
+
+// pruned is what became of a pod directory.
+type pruned struct {
+	Name    string `json:"name"`
+	Removed bool   `json:"removed"`
+	Why     string `json:"why,omitempty"` // it was left
+}
+
+func (p *podspawn) prune(context.Context) error {
+	path, err := runtimeDir()
+	if err != nil {
+		return err
+	}
+	path, err = filepath.EvalSymlinks(path) // as /proc has it
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dir, err := safefile.OpenDir(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	lines, failed := json.NewEncoder(p.stdout), 0
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		result := pruned{Name: entry.Name()}
+		if err := pruneDir(dir, entry.Name()); err != nil {
+			result.Why = err.Error()
+			if !errors.Is(err, errLeft) {
+				failed++
+			}
+		} else {
+			result.Removed = true
+		}
+		switch {
+		case p.json:
+			err = lines.Encode(result)
+		case result.Removed:
+			_, err = fmt.Fprintf(p.stdout, "removed  %s\n", podlog.Printable(result.Name))
+		default:
+			_, err = fmt.Fprintf(p.stdout, "left     %s: %s\n", podlog.Printable(result.Name), podlog.Printable(result.Why))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d directories could not be removed", failed)
+	}
+	return nil
+}
+
+// errLeft: there is a reason to leave a directory.
+var errLeft = errors.New("")
+
+func left(format string, args ...any) error { return fmt.Errorf(format+"%w", append(args, errLeft)...) }
+
+// pruneDir removes the directory of a dead pod, while no start can begin in it.
+func pruneDir(dir *safefile.Dir, name string) error {
+	path := dir.Name() + "/" + name
+	if err := isPodDir(dir, name); err != nil {
+		return err
+	}
+	claim, err := podlog.NewClaim(path, true)
+	if errors.Is(err, podlog.ErrClaimed) {
+		return left("a start of it is under way")
+	}
+	if err != nil {
+		return left("%v", err)
+	}
+	defer claim.Release()
+	r := look(path, time.Now().Add(lookTime))
+	defer r.close()
+	_, isDefault := proc.Listener(path + "/sock")
+	switch {
+	case r.State == "hidden":
+		return left("%v", r.unknown)
+	case r.State != "stale":
+		return left("%s, %s", r.State, r.process())
+	case !isSilent(r.err) || !isSilent(isDefault):
+		return left("something listens on its socket")
+	}
+	if id := proc.Of(r.named); id.PID != 0 {
+		words := proc.CommandLine(id.PID)
+		info, err := os.Lstat(path + "/pid")
+		if (len(words) == 0 || slices.Contains(words, name)) && (err != nil || !proc.StartedSince(id, info.ModTime().Add(time.Second))) {
+			return left("process %d, which its file pid names, may be the pod", r.named)
+		}
+	}
+	if found := proc.Find(proc.Match{Logs: path}); len(found) > 0 {
+		return left("process %d writes to its log", found[0].PID)
+	}
+	return dir.RemoveAll(name)
+}
+
+// isSilent reports whether nothing can listen, by the error of a connection.
+func isSilent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// isPodDir returns an error if a directory holds something, but nothing that pods have.
+func isPodDir(dir *safefile.Dir, name string) error {
+	pod, err := dir.Dir(name)
+	if err != nil {
+		return left("%v", err)
+	}
+	defer pod.Close()
+	for _, has := range []string{podlog.LogName, "sock", "pid", "status.json"} {
+		if pod.Has(has) {
+			return nil
+		}
+	}
+	if entries, err := pod.ReadDir(1); err != nil || len(entries) > 0 {
+		return left("it holds nothing of a pod")
+	}
+	return nil
 }

@@ -302,46 +302,206 @@ func TestPodIsKnownByItsSocket(t *testing.T) {
 	assert.Eventually(t, func() bool { return hasEnded(pid) }, 10*time.Second, time.Millisecond)
 }
 
-// startedUnknown starts a pod whose directory is made anew, so that it is older than that,
-// and nothing proves that the process is the pod.
-func startedUnknown(t *testing.T, dir, program, name string) (pid int) {
+// asServer is the environment variable that makes this binary a server on a socket, of which
+// nothing tells the process: the one that began to listen has ended.
+const asServer = "TEST_AS_SERVER"
+
+// serve listens, or serves what its parent listens on: it ends at the first line if it is to stop.
+func serve(as, path string) {
+	if as == "listens and stops" || as == "listens and stays" {
+		listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+		if err != nil {
+			panic(err)
+		}
+		file, _ := listener.File()
+		cmd := exec.Command(os.Args[0], path)
+		cmd.Env = append(os.Environ(), asServer+"="+strings.TrimPrefix(as, "listens and "))
+		cmd.ExtraFiles = []*os.File{file}
+		if err := cmd.Start(); err != nil {
+			panic(err)
+		}
+		fmt.Println(cmd.Process.Pid)
+		syscall.Exit(0)
+	}
+	listener, err := net.FileListener(os.NewFile(3, ""))
+	for err == nil {
+		conn, _ := listener.Accept()
+		if line, _ := bufio.NewReader(conn).ReadString('\n'); line != "" && as == "stops" {
+			syscall.Exit(0) // os.Exit takes a second in a binary with the race detector
+		}
+		conn.Close()
+	}
+}
+
+// startedUnknown starts a server, and returns its process.
+func startedUnknown(t *testing.T, dir, as, name string) (pid int) {
 	t.Helper()
-	pid = started(t, program, name)
-	ready := time.Now()
-	at, old := dir+"/"+name, dir+"/."+name
-	require.NoError(t, os.Rename(at, old))
-	t.Cleanup(func() { _ = os.RemoveAll(old) })
-	require.Eventually(t, func() bool {
-		if time.Since(ready) < 100*time.Millisecond {
-			return false // the clocks of processes and of files are coarse: it must be older at each look
-		}
-		require.NoError(t, os.Mkdir(at, 0o700))
-		require.NoError(t, os.Rename(old+"/sock", at+"/sock"))
-		stdout, _, _ := run("-list")
-		if regexp.MustCompile("(?m)^" + name + " +answers +process unknown ").MatchString(stdout) {
-			return true
-		}
-		require.NoError(t, os.Rename(at+"/sock", old+"/sock"))
-		require.NoError(t, os.Remove(at))
-		return false
-	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, os.Mkdir(dir+"/"+name, 0o700))
+	cmd := exec.Command(os.Args[0], dir+"/"+name+"/sock")
+	cmd.Env = append(os.Environ(), asServer+"=listens and "+as)
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	_, err = fmt.Sscan(string(out), &pid)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	return pid
 }
 
 func TestPodWhoseProcessIsUnknown(t *testing.T) {
 	dir := runtimeDir(t)
-	pid := startedUnknown(t, dir, "ignore INT; bind; ready; serve", "alpha")
+	pid := startedUnknown(t, dir, "stops", "alpha")
+	stdout, _, _ := run("-list")
+	assert.Regexp(t, "^alpha +answers +process unknown ", stdout)
 	stdout, stderr, status := run("-stop", "alpha")
 	require.Zero(t, status, stderr)
-	assert.Regexp(t, `^pod alpha ended after \d+ms\n$`, stdout, "it was asked over its socket")
+	assert.Regexp(t, `^pod alpha ended after \d+ms\n`, stdout, "it was asked over its socket")
 	assert.Eventually(t, func() bool { return hasEnded(pid) }, 10*time.Second, time.Millisecond)
 
-	pid = startedUnknown(t, dir, "bind; ready; answer shutdown '{}'; serve", "beta")
+	pid = startedUnknown(t, dir, "stays", "beta")
 	_, stderr, status = run("-stop", "-grace", "50ms", "-kill", "beta")
 	assert.Equal(t, 1, status)
 	assert.Contains(t, stderr, "podspawn: pod beta still answers 50ms after it was asked to stop, and cannot be killed: its file pid cannot be read: no such file or directory\n")
 	assert.NoError(t, syscall.Kill(pid, 0))
-	require.NoError(t, syscall.Kill(-pid, syscall.SIGKILL))
+}
+
+// TestPodIsKnownByWhoListens has pods that other clients have started, or that have lost their
+// log: none has it as stderr.
+func TestPodIsKnownByWhoListens(t *testing.T) {
+	needProcesses(t)
+	for name, start := range map[string]func(t *testing.T, dir string) (pid int){
+		"its stderr is elsewhere": func(t *testing.T, dir string) int {
+			require.NoError(t, os.Mkdir(dir+"/alpha", 0o700))
+			require.NoError(t, os.WriteFile(dir+"/alpha/stderr.log", []byte("YOI-READY\talpha\t"+dir+"/alpha/sock\n"), 0o600))
+			return startedElsewhere(t)
+		},
+		"it has made its directory": func(t *testing.T, dir string) int {
+			return startedElsewhere(t)
+		},
+		"it has renamed its log": func(t *testing.T, dir string) int {
+			pid := started(t, "ignore INT; bind; ready; serve", "alpha")
+			require.NoError(t, os.Rename(dir+"/alpha/stderr.log", dir+"/alpha/stderr.log.1"))
+			return pid
+		},
+		"its directory was made anew": func(t *testing.T, dir string) int {
+			pid := started(t, "ignore INT; bind; ready; serve", "alpha")
+			require.NoError(t, os.Rename(dir+"/alpha", dir+"/.alpha"))
+			require.NoError(t, os.Mkdir(dir+"/alpha", 0o700))
+			require.NoError(t, os.Rename(dir+"/.alpha/sock", dir+"/alpha/sock"))
+			require.NoError(t, os.RemoveAll(dir+"/.alpha"))
+			return pid
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pid := start(t, runtimeDir(t))
+			stdout, _, _ := run("-list")
+			assert.Regexp(t, fmt.Sprintf("^alpha +answers +process %d ", pid), stdout)
+			_, stderr, status := run("-stop", "-grace", "50ms", "-kill", "alpha")
+			assert.Zero(t, status, stderr)
+			assert.Eventually(t, func() bool { return hasEnded(pid) }, 10*time.Second, time.Millisecond)
+		})
+	}
+}
+
+// startedElsewhere starts the pod alpha as other clients do.
+func startedElsewhere(t *testing.T) (pid int) {
+	t.Helper()
+	command, args := fakepod.Command("ignore INT; bind; ready; serve")
+	cmd := exec.Command(command, append(args, "--workspace", t.TempDir(), "--pod", "alpha")...)
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, cmd.Start())
+	ended := make(chan struct{})
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	_, err = bufio.NewReader(stderr).ReadString('\n')
+	require.NoError(t, err)
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
+	return cmd.Process.Pid
+}
+
+func TestPrune(t *testing.T) {
+	needProcesses(t)
+	dir := runtimeDir(t)
+	stdout, stderr, status := run("-prune")
+	assert.Zero(t, status, stderr)
+	assert.Empty(t, stdout)
+
+	started(t, "ready", "answers")
+	unready(t, "log begun; hang", "unready")
+	require.NoError(t, os.Remove(dir+"/unready/pid"))
+	starting := exec.Command(os.Args[0], append(fake("log begun; hang"), "-timeout", "1m", "starting")...)
+	starting.Env = append(os.Environ(), asPodspawn+"=1")
+	require.NoError(t, starting.Start())
+	t.Cleanup(func() {
+		_ = starting.Process.Signal(os.Interrupt)
+		_ = starting.Wait()
+	})
+	require.Eventually(t, func() bool {
+		text, _ := os.ReadFile(dir + "/starting/stderr.log")
+		return len(text) > 0
+	}, 10*time.Second, time.Millisecond)
+	startedUnknown(t, dir, "stays", "unknown")
+	_, _, _ = runFake(t, "early-exit", "dead")
+	killed := started(t, "bind; ready; serve", "killed")
+	require.NoError(t, syscall.Kill(-killed, syscall.SIGKILL))
+	require.Eventually(t, func() bool { return hasEnded(killed) }, 10*time.Second, time.Millisecond)
+	for name, pid := range map[string]int{"foreign": sleeper(t), "maybe": named(t, "maybe")} {
+		require.NoError(t, os.Mkdir(dir+"/"+name, 0o700))
+		writePID(t, dir+"/"+name, pid)
+	}
+	require.NoError(t, os.Mkdir(dir+"/empty", 0o700))
+	require.NoError(t, os.Mkdir(dir+"/mine", 0o700))
+	victim := t.TempDir()
+	for _, file := range []string{dir + "/mine/thesis", dir + "/file", victim + "/stderr.log"} {
+		require.NoError(t, os.WriteFile(file, nil, 0o600))
+	}
+	require.NoError(t, os.Symlink(victim, dir+"/link"))
+	require.NoError(t, os.Symlink(victim, dir+"/dead/link"))
+
+	stdout, stderr, status = run("-prune")
+	assert.Zero(t, status, stderr)
+	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
+	wants := []string{
+		"left     answers: answers, process ", "removed  dead", "removed  empty", "removed  foreign", "removed  killed",
+		"left     maybe: process ", "left     mine: it holds nothing of a pod", "left     starting: a start of it is under way",
+		"left     unknown: answers, process unknown", "left     unready: process ",
+	}
+	require.Len(t, lines, len(wants), stdout)
+	for i, want := range wants {
+		assert.True(t, strings.HasPrefix(lines[i], want), "%q: want %q", lines[i], want)
+		name := strings.TrimSuffix(strings.Fields(want)[1], ":")
+		_, err := os.Stat(dir + "/" + name)
+		assert.Equal(t, strings.HasPrefix(want, "removed"), os.IsNotExist(err), name)
+	}
+	for _, path := range []string{dir + "/file", dir + "/mine/thesis", dir + "/link", victim + "/stderr.log"} {
+		assert.FileExists(t, path)
+	}
+	_, err := os.Lstat(dir + "/link")
+	assert.NoError(t, err)
+
+	require.NoError(t, os.Symlink(dir, victim+"/run"))
+	t.Setenv("YOI_RUNTIME_DIR", victim+"/run")
+	stdout, _, _ = run("-prune", "-json")
+	assert.Contains(t, stdout, `{"name":"mine","removed":false,"why":"it holds nothing of a pod"}`+"\n")
+}
+
+// named starts a process that has a pod's name on its command line.
+func named(t *testing.T, name string) int {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", "sleep 1009 & wait", "sh", "--pod", name)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		assert.NoError(t, syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL))
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
 }
 
 // TestWhatIsNotThePods has things in a pod directory that lead elsewhere, or nowhere. Each
@@ -453,9 +613,9 @@ func TestFollow(t *testing.T) {
 func TestFollowUntilSomebodyHasEnough(t *testing.T) {
 	runtimeDir(t)
 	pid := started(t, "log one; bind; ready; serve", "alpha")
-	for _, enough := range []func(*exec.Cmd, io.Closer){
-		func(cmd *exec.Cmd, _ io.Closer) { _ = cmd.Process.Signal(os.Interrupt) },
-		func(_ *exec.Cmd, pipe io.Closer) {
+	for want, enough := range map[int]func(*exec.Cmd, io.Closer){
+		130: func(cmd *exec.Cmd, _ io.Closer) { _ = cmd.Process.Signal(os.Interrupt) },
+		0: func(_ *exec.Cmd, pipe io.Closer) {
 			pipe.Close()
 			act(t, "alpha", "log more")
 		},
@@ -471,7 +631,8 @@ func TestFollowUntilSomebodyHasEnough(t *testing.T) {
 		require.True(t, lines.Scan())
 		assert.Equal(t, "one", lines.Text())
 		enough(cmd, pipe)
-		assert.NoError(t, cmd.Wait())
+		_ = cmd.Wait()
+		assert.Equal(t, want, cmd.ProcessState.ExitCode())
 		assert.NoError(t, syscall.Kill(pid, 0), "the pod lives on")
 	}
 }

@@ -34,12 +34,15 @@ type Owner struct {
 // listens on its socket and the one that its file pid names. A number alone may be
 // anybody's. A process is the pod only if it has started after launch, and if it has the
 // directory's log, a regular file, open as its stderr, listens on a socket in the
-// directory, or has the mark, if there is one; this process never is. A launch that is zero is when the directory
-// was made, as far as the file system tells. The caller closes the handle. OwnerOf connects
-// to the socket once, and never waits.
+// directory, or has the mark, if there is one; this process never is. If launch is zero, the
+// process that listens may have started at any time, since a pod may have made its directory
+// itself; another one must have started after the directory was made, as far as the file
+// system tells. The caller closes the handle. OwnerOf connects to the socket once, and never
+// waits.
 func OwnerOf(dir *safefile.Dir, socket string, launch time.Time, mark string) (o Owner) {
+	born := launch
 	if launch.IsZero() {
-		launch = dir.Born()
+		born = dir.Born()
 	}
 	path, below := strings.CutPrefix(socket, dir.Name()+"/")
 	o.Within = below && dir.IsSocket(path)
@@ -48,13 +51,13 @@ func OwnerOf(dir *safefile.Dir, socket string, launch time.Time, mark string) (o
 		defer log.Close()
 	}
 	isPod := func(id ID, listens bool) bool {
-		if id.PID == 0 || id.PID == os.Getpid() || !startedSince(id, launch) {
+		switch {
+		case id.PID == 0 || id.PID == os.Getpid():
 			return false
+		case listens && o.Within:
+			return StartedSince(id, launch)
 		}
-		if listens && o.Within || hasMark(id.PID, mark) {
-			return true
-		}
-		return logErr == nil && hasFile(id.PID, 2, log)
+		return StartedSince(id, born) && (hasMark(id.PID, mark) || logErr == nil && hasFile(id.PID, 2, log))
 	}
 	take := func(h *Handle, listens bool) bool {
 		if h == nil || !isPod(h.ID, listens) || h.Ended() {

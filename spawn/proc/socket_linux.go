@@ -100,7 +100,7 @@ func holdPeer(fd int, path string) *Handle {
 	var h *Handle
 	if pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD); err == nil { // since Linux 6.5
 		h = newHandle(id, pidfd)
-	} else if info, err := os.Stat(path); err == nil && !startedSince(id, changed(info).Add(time.Second)) {
+	} else if info, err := os.Stat(path); err == nil && !StartedSince(id, changed(info).Add(time.Second)) {
 		h, _ = Hold(id) // who has started after the socket was made has only got the number
 	}
 	// In this order: while it has not ended, the number is its own.

@@ -149,8 +149,8 @@ const tick = time.Second / 100
 // age returns how long a process has run that started at a time.
 func age(start int64) time.Duration { return max(0, time.Duration(Ticks()-start)*tick) }
 
-// startedSince reports whether a process started at a time, as a file has it, or later.
-func startedSince(id ID, t time.Time) bool {
+// StartedSince reports whether a process started at a time, as a file has it, or later.
+func StartedSince(id ID, t time.Time) bool {
 	// Both times of the process are in ticks, and the clocks of file systems are coarse.
 	return time.Now().Add(-age(id.Start)).After(t.Add(-3 * tick))
 }

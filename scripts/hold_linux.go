@@ -93,9 +93,6 @@ func (h *holder) start(argv []string) (err error) {
 	h.mu.Lock() // until the pod is known
 	defer h.mu.Unlock()
 	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return os.NewSyscallError("prctl", err)
-	}
 	const call = 0 // its place in struct seccomp_data
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: call},
@@ -105,7 +102,17 @@ func (h *holder) start(argv []string) (err error) {
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&program)))
+	set := func() (fd uintptr, errno unix.Errno) {
+		fd, _, errno = unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&program)))
+		return fd, errno
+	}
+	fd, errno := set()
+	if errno == unix.EACCES { // an ordinary user has to give up setuid programs for it
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return os.NewSyscallError("prctl", err)
+		}
+		fd, errno = set()
+	}
 	if errno != 0 {
 		return os.NewSyscallError("seccomp", errno)
 	}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -103,13 +104,14 @@ type call struct {
 type fatalError struct {
 	error
 	cut bool // no time was left for the script
+	kit bool // the trouble is not the pod's
 }
 
 func (e fatalError) Unwrap() error { return e.error }
 
 // usagef is the error of a verb used wrongly.
 func (c *call) usagef(format string, args ...any) error {
-	return fatalError{error: fmt.Errorf(format+"\nusage: %s %s (go doc example.com/podharness/scripts)", append(args, c.name, c.usage)...)}
+	return fatalError{error: fmt.Errorf(format+"\nusage: %s %s (go doc example.com/podharness/scripts)", append(args, c.name, c.usage)...), kit: true}
 }
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
@@ -136,7 +138,7 @@ func (c *call) do() error {
 	if err == nil || time.Now().Before(end) {
 		return err
 	}
-	return fatalError{err, true}
+	return fatalError{error: err, cut: true}
 }
 
 // judge fails the script if the verb did not end as that says, and notes the failure.
@@ -145,7 +147,7 @@ func (c *call) judge(err error) {
 	switch isFatal := errors.As(err, &fatal); {
 	case isFatal:
 		message := harness.Told(c.tb, err).Error()
-		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s: %w", c.name, err), Cut: fatal.cut || isCut(err)})
+		c.tb.note(failureOf(c.name, fmt.Errorf("%s: %w", c.name, err)))
 		c.fatal(c.name + ": " + message)
 	case err != nil && c.neg:
 		c.print(c.ts.Stderr(), err.Error()+"\n")
@@ -154,7 +156,7 @@ func (c *call) judge(err error) {
 		if c.options.Report == nil {
 			c.print(c.ts.Stderr(), message+"\n")
 		}
-		c.tb.note(Failure{Verb: c.name, Err: err, Cut: isCut(err)})
+		c.tb.note(failureOf(c.name, err))
 		c.fatal(c.line + " failed")
 	case c.neg:
 		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s did not fail", c.line)})
@@ -162,10 +164,19 @@ func (c *call) judge(err error) {
 	}
 }
 
-// isCut reports whether the deadline of the script has cut the wait that an error is about.
-func isCut(err error) bool {
+// failureOf returns a failure that an error of a verb or of the harness is.
+func failureOf(verb string, err error) Failure {
+	var fatal fatalError
+	_ = errors.As(err, &fatal)
 	var e *harness.Error
-	return errors.As(err, &e) && e.Cut
+	return Failure{Verb: verb, Err: err, Cut: fatal.cut || errors.As(err, &e) && e.Cut, Kit: fatal.kit || isShortage(err)}
+}
+
+// isShortage reports whether an error comes of what this process or the machine has too
+// little of. No pod's own error is an error number.
+func isShortage(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT}, func(shortage error) bool { return errors.Is(err, shortage) }) ||
+		errors.Is(err, spawn.ErrLaunch) && errors.Is(err, syscall.EAGAIN)
 }
 
 func (c *call) fatal(message string) { c.ts.Fatalf("%s", visible(message)) }
@@ -274,8 +285,9 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	flags.BoolVar(&s.config.ShowArgs, "show-args", s.config.ShowArgs, "evidence shows its arguments beyond the handshake's")
 	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
 	flags.Func("home-from", "a `DIR` that is copied into HOME", func(dir string) error {
-		s.config.HomeFrom = os.DirFS(c.abs(dir))
-		return nil
+		var err error
+		s.config.HomeFrom, err = c.tree(dir)
+		return err
 	})
 	flags.Func("hold", "`WHAT` is done while the pod writes its ready line: look, or a signal", func(what string) error {
 		s.hold = what
@@ -302,14 +314,20 @@ func (c *call) start() error {
 		return err
 	}
 	p, err := harness.TryStartPod(c.tb, cfg)
-	if err != nil {
-		return err
+	var start *spawn.Error
+	if err != nil && !errors.As(err, &start) {
+		return fatalError{error: err, kit: true} // nothing was started
 	}
-	c.keep(p)
-	if _, err := os.Stat(c.starting.held); c.starting.hold != "" && err != nil {
-		c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that with neither write nor writev")
+	if _, statErr := os.Stat(c.starting.held); c.starting.hold != "" && statErr != nil {
+		if err == nil {
+			c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that with neither write nor writev")
+		}
+		c.tb.unheld = fmt.Errorf("the pod has not come to its ready line where its writes are held, which also disarms setuid programs: %w", err)
 	}
-	return nil
+	if err == nil {
+		c.keep(p)
+	}
+	return err
 }
 
 // keep makes a pod the latest one of its name.
@@ -340,10 +358,21 @@ func (c *call) config() (harness.Config, error) {
 		cfg.WorkspaceFrom = nil // that of Options
 	}
 	if s.workspaceFrom != "" {
-		cfg.WorkspaceFrom = os.DirFS(c.abs(s.workspaceFrom))
+		if cfg.WorkspaceFrom, err = c.tree(s.workspaceFrom); err != nil {
+			return cfg, c.usagef("-workspace-from: %v", err)
+		}
 	}
 	cfg.Env, cfg.ReadyTimeout = slices.Concat(c.options.Env, cfg.Env), s.spawn.ReadyTimeout
 	return cfg, nil
+}
+
+// tree returns a directory that is copied.
+func (c *call) tree(dir string) (fs.FS, error) {
+	dir = c.abs(dir)
+	if _, err := os.ReadDir(dir); err != nil {
+		return nil, err
+	}
+	return os.DirFS(dir), nil
 }
 
 // command returns the command that flags choose.
@@ -371,7 +400,7 @@ func (c *call) command() (spawn.Command, error) {
 // holding returns the command that holds a pod in its write of the ready line.
 func (c *call) holding(command spawn.Command) (spawn.Command, error) {
 	if err := canHold(); err != nil {
-		return command, fatalError{error: fmt.Errorf("this system cannot hold a pod: %w", err)}
+		return command, fatalError{error: fmt.Errorf("this system cannot hold a pod: %w", err), kit: true}
 	}
 	program, err := exec.LookPath(command.Program)
 	if err != nil {

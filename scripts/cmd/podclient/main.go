@@ -14,8 +14,8 @@
 // client did, what it should have done, and the section of the contract that says so.
 // Musts are verdict, prompt, clean, independent and arguments; shoulds are reason and
 // terminal. The exit status is 0 if nothing failed, 1 if a must failed (with -strict a
-// should, too), 2 for wrong usage or a client that cannot be started, 130 if podclient
-// was interrupted.
+// should, too), 2 for wrong usage or a client that cannot be started, 3 if nothing failed
+// but podclient could not judge all (ERROR), 130 if podclient was interrupted.
 package main
 
 import (
@@ -30,7 +30,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	conformance.KeepDescriptors()
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 const usage = `usage: podclient [flags] [--] CLIENT [ARG]...
 
@@ -49,35 +52,35 @@ type settings struct {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	ok, err := sweep(args, stdout, stderr)
-	return conformance.Status("podclient", ok, err, stderr)
+	status, err := sweep(args, stdout, stderr)
+	return conformance.Status("podclient", status, err, stderr)
 }
 
-// sweep runs and reports the cases. It returns whether the client meets all requirements.
-func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
+// sweep runs and reports the cases, and returns the exit status.
+func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 	s, err := parse(args, stdout, stderr)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	cases, err := s.cases()
 	if err != nil {
-		return false, conformance.UsageError{Err: err}
+		return 0, conformance.UsageError{Err: err}
 	}
 	if s.List {
 		for _, c := range cases {
 			fmt.Fprintf(stdout, "%-24s %s: %v\n", c.name, c.doc, c.want)
 		}
-		return true, nil
+		return 0, nil
 	}
 	// The client inherits a descriptor that it must not pass on.
 	stray, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer unix.Close(stray)
 	report, err := s.Report("podclient", len(cases), stdout, stderr)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if s.random > 0 {
 		fmt.Fprintf(stdout, "random programs: -seed %d\n", s.seed)

@@ -8,12 +8,15 @@
 //
 // It prints a line for each scenario. A finding follows below its line: what was found,
 // what the pod must do, the section of the contract that says so, the commands that led
-// there with their output, and a fix. A should that is not met is a warning. A may that
-// is not met is skipped, and so is a scenario that needs a requirement that is not met.
+// there with their output, and a fix. A should that is not met is a warning, and a may
+// that is not met is never more than a line. A scenario is skipped if it needs a
+// requirement that is not met. ERROR says that podscript could not judge the pod: the
+// scenario itself is wrong, the machine has too little of something, or -timeout was too
+// short.
 //
 // The exit status is 0 if nothing failed, 1 if a must failed (with -strict a should,
-// too) or -timeout was too short for all scenarios, 2 for wrong usage or a pod that is
-// no program, 130 if podscript was interrupted.
+// too), 2 for wrong usage or a pod that is no program, 3 if nothing failed but there was
+// an ERROR, 130 if podscript was interrupted.
 //
 // Where the variables of Bazel's test protocol are set, podscript follows it: a test
 // with shard_count spreads the scenarios over its shards.
@@ -38,7 +41,10 @@ import (
 	"github.com/google/uuid"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	conformance.KeepDescriptors()
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 const usage = `usage: podscript [flags] [FILE.txtar | DIRECTORY]...
 
@@ -48,40 +54,40 @@ built-in fake pod without -pod.
 `
 
 func run(args []string, stdout, stderr io.Writer) int {
-	ok, err := sweep(args, stdout, stderr)
-	return conformance.Status("podscript", ok, err, stderr)
+	status, err := sweep(args, stdout, stderr)
+	return conformance.Status("podscript", status, err, stderr)
 }
 
-// sweep runs and reports the cases. It returns whether the pod meets all requirements.
-func sweep(args []string, stdout, stderr io.Writer) (ok bool, err error) {
+// sweep runs and reports the cases, and returns the exit status.
+func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 	s, err := parse(args, stdout, stderr)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	dir, err := tempDir()
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer safefile.RemoveAll(dir)
 	cases, err := s.cases(dir)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	cases, mine := s.shard.of(cases)
 	if s.List {
 		for _, c := range mine {
 			fmt.Fprintln(stdout, podlog.PrintableLines(fmt.Sprintf("%-20s %-7s %-8s %s", c.ID, c.Level, c.Section, c.Text)))
 		}
-		return true, nil
+		return 0, nil
 	}
 	report, err := s.Report("podscript", len(mine), stdout, stderr)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	r := &runner{settings: s, report: report, dir: dir, work: filepath.Join(dir, "work"), deadline: time.Now().Add(s.timeout)}
 	if s.keep {
 		if r.work, err = os.MkdirTemp(os.Getenv("TEST_TMPDIR"), "podscript-work-"); err != nil {
-			return false, err
+			return 0, err
 		}
 		defer fmt.Fprintf(stdout, "the scenarios worked in %s\n", r.work)
 	}

@@ -68,15 +68,15 @@ func (r *runner) runCase(c *testCase) []conformance.Check {
 	case c.need != nil && c.need.unmet != nil:
 		c.unmet = c.need.unmet
 		check.Why = fmt.Sprintf("needs `%s`", c.unmet.ID)
-	case r.failfast && r.failed.Load():
+	case r.givesUp():
 		check.Why = "not run after a failure (-failfast)"
 	case time.Now().After(r.deadline):
 		r.late.Store(true)
-		check.Why = "not run: " + r.timeIsOver()
+		check.Result, check.Why = conformance.Error, "not run: "+r.timeIsOver()
 	default:
 		check = r.repeat(c)
 	}
-	if check.Result == conformance.Fail || check.Result == conformance.Warn && r.Strict {
+	if check.Result == conformance.Fail {
 		r.failed.Store(true)
 	}
 	if c.foreign {
@@ -84,6 +84,9 @@ func (r *runner) runCase(c *testCase) []conformance.Check {
 	}
 	return []conformance.Check{check}
 }
+
+// givesUp reports whether a failure has ended the run.
+func (r *runner) givesUp() bool { return r.failfast && r.failed.Load() }
 
 func (c *testCase) check(result string) conformance.Check {
 	return conformance.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Section: c.Section, Result: result}
@@ -94,7 +97,7 @@ func (c *testCase) check(result string) conformance.Check {
 // ready in time.
 func (r *runner) repeat(c *testCase) conformance.Check {
 	first, failure := r.try(c, 1)
-	again := first.Result != conformance.Skip && !errors.Is(failure, spawn.ErrTimeout)
+	again := first.Result != conformance.Skip && first.Result != conformance.Error && !errors.Is(failure, spawn.ErrTimeout)
 	runs, passed := 1, 0
 	for check := first; ; check, _ = r.try(c, runs) {
 		if check.Result == conformance.Pass {
@@ -102,7 +105,7 @@ func (r *runner) repeat(c *testCase) conformance.Check {
 		} else if first.Result == conformance.Pass {
 			first = check
 		}
-		if !again || runs == r.count {
+		if !again || runs == r.count || r.failfast && (check.Result == conformance.Fail || r.failed.Load()) {
 			break
 		}
 		runs++
@@ -125,18 +128,20 @@ func (r *runner) try(c *testCase, run int) (conformance.Check, error) {
 	switch found, log := s.finding(); {
 	case s.failed && s.failure.Cut:
 		r.late.Store(true)
-		check.Result, check.Why = conformance.Skip, r.timeIsOver()+": "+found
+		check.Result, check.Why = conformance.Error, r.timeIsOver()+": "+found
+	case s.failed && s.failure.Kit:
+		check.Result, check.Why, check.Log = conformance.Error, found, log
 	case s.skipped:
 		check.Result, check.Why = conformance.Skip, s.why
 	case s.failed:
-		check.Result, check.Why, check.Log, check.Key = conformance.Missed(c.Level), found, log, s.key(found)
+		check.Result, check.Why, check.Log, check.Key = r.NotMet(c.Level), found, log, s.key(found)
 		if requirement := c.Requirement.String(); requirement != "" {
 			check.Why += "\n" + requirement
 		}
 	}
 	if check.IsFinding() {
-		check.Fix, check.Evidence = c.Fix, s.evidence
-	} else {
+		check.Fix, check.Evidence = s.fix(), s.evidence
+	} else if check.Result != conformance.Error {
 		check.Log = ""
 		_ = safefile.RemoveAll(s.evidence) // of what the harness found fault with, and the scenario did not
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -22,7 +23,7 @@ import (
 type scenario struct {
 	*runner
 	*testCase
-	place    string // of its files, below the directories of all
+	part     string // of -count; "" = there is one run
 	work     string // directory that it works in
 	evidence string // directory of what was kept; "" = nothing
 	pods     string // directory of its pods
@@ -35,11 +36,11 @@ type scenario struct {
 }
 
 func newScenario(r *runner, c *testCase, run int) *scenario {
-	place := c.ID
+	part := ""
 	if r.count > 1 {
-		place = filepath.Join(place, fmt.Sprint(run))
+		part = fmt.Sprint(run)
 	}
-	return &scenario{runner: r, testCase: c, place: place, work: filepath.Join(r.work, place)}
+	return &scenario{runner: r, testCase: c, part: part, work: filepath.Join(r.work, c.ID, part)}
 }
 
 // run returns when the scenario has ended.
@@ -109,6 +110,23 @@ func (s *scenario) words(err error) (found string, notes []string) {
 	return found, notes[1:]
 }
 
+// fix returns what to do about what was seen, or else what the requirement has.
+func (s *scenario) fix() string {
+	var start *spawn.Error
+	var pod *harness.Error
+	switch err := s.failure.Err; {
+	case errors.As(err, &start) && errors.Is(start, spawn.ErrExited) && s.ID == "starts":
+		return "its last words say why it ended; -workspace DIR and -home DIR bring the files that it needs, -env its variables, -pod-arg its first arguments"
+	case errors.As(err, &start) && errors.Is(start, spawn.ErrLaunch):
+		return "-pod names a program that this machine can run: a script needs a first line such as #!/bin/sh"
+	case errors.As(err, &pod) && pod.Ended == "exit status 130":
+		return "a JVM ends with status 130 after its shutdown hooks: let the last one call Runtime.getRuntime().halt(0)"
+	case errors.As(err, &pod) && strings.HasPrefix(pod.Ended, "exit status "):
+		return "its log says why it ended with another status than 0"
+	}
+	return s.Fix
+}
+
 // key is equal for the same finding in several scenarios.
 func (s *scenario) key(found string) string {
 	var start *spawn.Error
@@ -173,13 +191,12 @@ func (s *scenario) clean(text string) string {
 // ArtifactDir is where the harness puts the evidence: without -o it ends with the
 // scenario.
 func (s *scenario) ArtifactDir() string {
-	dir := s.scrap()
 	if s.Evidence != "" && !s.foreign {
-		dir = filepath.Join(s.Evidence, s.place)
-		s.evidence = dir
+		s.evidence = s.EvidenceDir(s.ID, s.part)
+		return s.evidence
 	}
-	_ = os.MkdirAll(dir, 0o700) // what cannot be written there is told
-	return dir
+	_ = os.MkdirAll(s.scrap(), 0o700) // what cannot be written there is told
+	return s.scrap()
 }
 
 func (s *scenario) scrap() string { return filepath.Join(s.work, "evidence") }

@@ -13,10 +13,12 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
 	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/safefile"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,9 +72,10 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stderr, usage)
-		flags.SetOutput(stderr)
+		fmt.Fprint(stdout, usage)
+		flags.SetOutput(stdout)
 		flags.PrintDefaults()
+		fmt.Fprint(stdout, statuses)
 		return err
 	case err != nil:
 		return Usagef("%w (%s -help tells the usage)", err, flags.Name())
@@ -88,13 +91,27 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	return err
 }
 
-// buildVersion returns the version of the running program.
+const statuses = `
+Exit status: 0 if nothing failed, 1 if a must failed (with -strict a should, too), 2 for
+wrong usage, 3 if nothing failed but not everything could be judged, 130 if it was
+interrupted.
+`
+
+// buildVersion returns the version and the commit of the running program.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "of unknown version"
 	}
-	return fmt.Sprintf("%s %s %s/%s", cmp.Or(info.Main.Version, "(devel)"), info.GoVersion, runtime.GOOS, runtime.GOARCH)
+	settings := map[string]string{"vcs.revision": "unknown"}
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	commit := settings["vcs.revision"]
+	if settings["vcs.modified"] == "true" {
+		commit += " (modified)"
+	}
+	return fmt.Sprintf("%s commit %s %s %s/%s", cmp.Or(info.Main.Version, "(devel)"), commit, info.GoVersion, runtime.GOOS, runtime.GOARCH)
 }
 
 // Chosen reports whether -run and -skip choose a case.
@@ -137,6 +154,9 @@ func Program(word string) (string, error) {
 // flags name. The error is a UsageError if one of them, or a file in the directory for
 // evidence, cannot be created.
 func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Report, error) {
+	if err := enough(); err != nil {
+		return nil, err
+	}
 	if f.Evidence != "" {
 		if err := writable(f.Evidence); err != nil {
 			return nil, Usagef("-o: %w", err)
@@ -173,20 +193,65 @@ func writable(dir string) error {
 	return unix.Access(dir, unix.W_OK)
 }
 
-// Status prints the error of a command, if there is one, and returns its exit status.
-func Status(name string, ok bool, err error, stderr io.Writer) int {
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stderr, "%s: %s\n", name, podlog.PrintableLines(err.Error()))
+// enoughDescriptors is how many a run may need at once, with some to spare.
+const enoughDescriptors = 256
+
+// enough finds out whether this process may open enough files.
+func enough() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur >= enoughDescriptors {
+		return err
 	}
+	return fmt.Errorf("only %d files can be open at once here, too few to judge anything: ulimit -n %d raises that", limit.Cur, enoughDescriptors)
+}
+
+// KeepDescriptors keeps what this process has inherited from what it starts, so that the
+// results do not depend on who runs it.
+func KeepDescriptors() {
+	entries, _ := os.ReadDir("/dev/fd")
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
+// evidenceMark is a file in the evidence of a case, which a later run may remove then.
+const evidenceMark = ".podharness-evidence"
+
+// forget removes the evidence of a case that an earlier run has left.
+func (f *Flags) forget(name string) error {
+	dir := filepath.Join(f.Evidence, name)
+	if _, err := os.Lstat(dir); f.Evidence == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, err := os.Lstat(filepath.Join(dir, evidenceMark)); err != nil {
+		return Usagef("-o: %s is there, and no run has made it: name another directory", dir)
+	}
+	return safefile.RemoveAll(dir)
+}
+
+// EvidenceDir makes the directory for the evidence of a case, or of a part of it.
+func (f *Flags) EvidenceDir(name string, part ...string) string {
+	dir := filepath.Join(f.Evidence, name)
+	// What cannot be written there is told by who writes.
+	_ = os.MkdirAll(filepath.Join(append([]string{dir}, part...)...), 0o700)
+	_ = os.WriteFile(filepath.Join(dir, evidenceMark), nil, 0o600)
+	return filepath.Join(append([]string{dir}, part...)...)
+}
+
+// Status prints the error of a command, if there is one, and returns its exit status: that
+// of [Report.Finish], unless the error came before.
+func Status(name string, status int, err error, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
-	case errors.As(err, new(UsageError)):
-		return 2
-	case errors.Is(err, ErrInterrupted):
-		return 130
-	case err != nil || !ok:
-		return 1
+	case err != nil:
+		fmt.Fprintf(stderr, "%s: %s\n", name, podlog.PrintableLines(err.Error()))
+		if errors.As(err, new(UsageError)) {
+			return 2
+		}
+		return cmp.Or(status, 3)
 	}
-	return 0
+	return status
 }

@@ -33,6 +33,7 @@ type Report struct {
 	mu      sync.Mutex // guards all below
 	over    bool       // the run was given up
 	running []string   // cases
+	order   []*Case    // that are not printed yet
 	ended   int        // cases
 	checks  []Check
 	told    map[string]string // the case that told a finding in full, by its key
@@ -47,7 +48,7 @@ func (r *Report) clearProgress() {
 // print prints a case. Finish finds out whether Out takes it.
 func (r *Report) print(name string, took time.Duration, checks []Check) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %-28s %6.3fs", strings.ToUpper(worst(checks)), podlog.PrintableLines(name), took.Seconds())
+	fmt.Fprintf(&b, "%-6s%-28s %6.3fs", strings.ToUpper(strings.TrimSuffix(worst(checks), "ed")), podlog.PrintableLines(name), took.Seconds())
 	if len(checks) == 1 && checks[0].Result == Skip && !r.Verbose { // they may be many
 		fmt.Fprintf(&b, "  %s", podlog.PrintableLines(strings.ReplaceAll(checks[0].Why, "\n", "; ")))
 		checks = nil
@@ -61,11 +62,7 @@ func (r *Report) print(name string, took time.Duration, checks []Check) {
 			b.WriteString(indented(append([]string{c.Requirement + ": passed"}, lines(c.Log)...)))
 		}
 	}
-	r.clearProgress()
 	_, _ = io.WriteString(r.Out, b.String())
-	if r.progress != nil && r.ended < r.total {
-		fmt.Fprintf(r.progress, "%d of %d cases", r.ended, r.total)
-	}
 }
 
 // words returns what is printed of a check. A finding is told in full once, since many
@@ -115,33 +112,30 @@ func (r *Report) summary(took time.Duration) Summary {
 	byCase := map[string][]Check{}
 	for _, c := range r.checks {
 		byCase[c.Case] = append(byCase[c.Case], c)
-		if c.IsFinding() {
+		if c.IsFinding() && c.Result != Missed {
 			s.Findings[c.Requirement]++
 		}
 	}
 	s.Cases = len(byCase)
 	for _, checks := range byCase {
-		*map[string]*int{Pass: &s.Passed, Warn: &s.Warned, Fail: &s.Failed, Skip: &s.Skipped}[worst(checks)]++
+		*map[string]*int{Pass: &s.Passed, Missed: &s.Missed, Warn: &s.Warned, Fail: &s.Failed, Error: &s.Errors, Skip: &s.Skipped}[worst(checks)]++
 	}
-	s.OK = s.Failed == 0 && (!r.Strict || s.Warned == 0)
+	s.OK = s.Failed+s.Errors == 0
 	return s
 }
 
-// Finish prints the summary, writes the files, and reports whether the summary is OK.
-// It takes the error of Run and returns that, too. It reports what was found before a run
-// was given up, but nothing of one that could not begin.
-func (r *Report) Finish(ended error) (ok bool, err error) {
+// Finish prints the summary, writes the files, and returns the exit status. It takes the
+// error of Run and returns that, too. It reports what was found before a run was given
+// up, but nothing of one that could not begin.
+func (r *Report) Finish(ended error) (status int, err error) {
 	if errors.As(ended, new(UsageError)) {
-		return false, ended
+		return 2, ended
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	summary := r.summary(time.Since(r.begun))
 	summary.OK = summary.OK && ended == nil
 	text := podlog.PrintableLines(summary.String())
-	if r.Strict && summary.Warned > 0 {
-		text += "; with -strict a warning is a failure"
-	}
 	text += "\n"
 	if len(summary.Findings) > 0 {
 		if slices.ContainsFunc(r.checks, func(c Check) bool { return c.IsFinding() && c.Section != "" }) {
@@ -157,7 +151,15 @@ func (r *Report) Finish(ended error) (ok bool, err error) {
 	for _, write := range r.files {
 		err = errors.Join(err, write(summary))
 	}
-	return summary.OK, errors.Join(ended, err)
+	switch {
+	case errors.Is(ended, ErrInterrupted):
+		status = 130
+	case summary.Failed > 0 || err != nil:
+		status = 1
+	case ended != nil || summary.Errors > 0:
+		status = 3
+	}
+	return status, errors.Join(ended, err)
 }
 
 // writeJSON writes a line for each check, and one for the summary.
@@ -171,8 +173,7 @@ func (r *Report) writeJSON(w io.Writer, s Summary) error {
 	return lines.Encode(s)
 }
 
-// writeJUnit writes a test case for each check. A should fails there with -strict
-// only; without it, its words are in its output.
+// writeJUnit writes a test case for each check. The words of a warning are in its output.
 func (r *Report) writeJUnit(w io.Writer, s Summary) error {
 	suite := junit.Testsuite{Name: r.Name, Time: fmt.Sprintf("%.3f", s.Seconds)}
 	for _, c := range r.checks {
@@ -185,9 +186,11 @@ func (r *Report) writeJUnit(w io.Writer, s Summary) error {
 		switch {
 		case c.Result == Skip:
 			test.Skipped = &junit.Result{Message: why}
-		case c.Result == Fail || c.Result == Warn && r.Strict:
+		case c.Result == Fail:
 			test.Failure = &junit.Result{Message: why, Type: c.Level, Data: indented(append(lines(c.Log), fix(c)...))}
-		case c.Result == Warn:
+		case c.Result == Error:
+			test.Error = &junit.Result{Message: why, Data: indented(append(lines(c.Log), fix(c)...))}
+		case c.Why != "":
 			test.SystemOut = &junit.Output{Data: why}
 		}
 		suite.AddTestcase(test)

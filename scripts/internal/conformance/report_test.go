@@ -2,7 +2,10 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +15,7 @@ import (
 )
 
 func check(name, requirement, result, why string) Check {
-	level := Must
-	if result == Warn {
-		level = Should
-	}
+	level := cmp.Or(map[string]string{Warn: Should, Missed: May}[result], Must)
 	return Check{Case: name, Requirement: requirement, Level: level, Result: result, Why: why, Seconds: 0.5}
 }
 
@@ -34,13 +34,20 @@ func reportTo(t *testing.T, out *bytes.Buffer, f Flags) *Report {
 	return r
 }
 
+// endCase has a case end that has nothing before it.
+func endCase(r *Report, name string, checks []Check, took time.Duration) {
+	c := &Case{Name: name}
+	r.order = append(r.order, c)
+	r.end(c, checks, took)
+}
+
 // reported returns a report of cases with one check each, and what it has printed.
 func reported(t *testing.T, f Flags, checks ...Check) (r *Report, out string) {
 	t.Helper()
 	var printed bytes.Buffer
 	r = reportTo(t, &printed, f)
 	for _, c := range checks {
-		r.end(c.Case, []Check{c}, time.Second)
+		endCase(r, c.Case, []Check{c}, time.Second)
 	}
 	return r, printed.String()
 }
@@ -105,7 +112,7 @@ func TestReportCannotRuleATerminal(t *testing.T) {
 	_, err := r.Finish(nil)
 	require.NoError(t, err)
 	var errs bytes.Buffer
-	assert.Equal(t, 2, Status("podscript", false, Usagef("no scenario %s\nhere", evil), &errs))
+	assert.Equal(t, 2, Status("podscript", 0, Usagef("no scenario %s\nhere", evil), &errs))
 	assert.Equal(t, "podscript: no scenario \\x1b]0;evil\\a\nhere\n", errs.String())
 	for _, text := range []string{out, r.Out.(*bytes.Buffer).String()} {
 		assert.NotContains(t, text, "\x1b")
@@ -116,19 +123,70 @@ func TestReportCannotRuleATerminal(t *testing.T) {
 
 func TestSummaryCountsCasesByTheirWorstCheck(t *testing.T) {
 	t.Parallel()
-	for _, strict := range []bool{false, true} {
-		r := reportTo(t, &bytes.Buffer{}, Flags{Strict: strict})
-		r.end("one", []Check{check("one", "a", Pass, ""), check("one", "b", Warn, "why")}, 0)
-		r.end("two", []Check{check("two", "a", Pass, ""), check("two", "b", Skip, "why")}, 0)
-		r.end("three", []Check{check("three", "a", Skip, "why")}, 0)
-		s := r.summary(1500 * time.Millisecond)
-		assert.Equal(t, Summary{Cases: 3, Passed: 1, Warned: 1, Skipped: 1, Findings: map[string]int{"b": 1}, OK: !strict, Seconds: 1.5}, s)
-		assert.Equal(t, "1 passed, 0 failed, 1 warned, 1 skipped in 1.5s; findings: b 1", s.String())
-		r.end("four", []Check{check("four", "a", Warn, "why"), check("four", "b", Fail, "why")}, 0)
-		s = r.summary(0)
-		assert.Equal(t, 1, s.Failed)
-		assert.False(t, s.OK)
+	r := reportTo(t, &bytes.Buffer{}, Flags{})
+	endCase(r, "one", []Check{check("one", "a", Pass, ""), check("one", "b", Warn, "why")}, 0)
+	endCase(r, "two", []Check{check("two", "a", Pass, ""), check("two", "b", Skip, "why")}, 0)
+	endCase(r, "three", []Check{check("three", "a", Skip, "why")}, 0)
+	s := r.summary(1500 * time.Millisecond)
+	assert.Equal(t, Summary{Cases: 3, Passed: 1, Warned: 1, Skipped: 1, Findings: map[string]int{"b": 1}, OK: true, Seconds: 1.5}, s)
+	assert.Equal(t, "1 passed, 0 failed, 1 warned, 1 skipped in 1.5s; findings: b 1", s.String())
+	endCase(r, "four", []Check{check("four", "a", Missed, "why"), check("four", "b", Pass, "")}, 0)
+	endCase(r, "five", []Check{check("five", "a", Error, "why"), check("five", "b", Warn, "why")}, 0)
+	s = r.summary(1500 * time.Millisecond)
+	assert.Equal(t, "1 passed, 0 failed, 1 warned, 1 skipped, 1 missed that a pod may leave out, 1 not judged in 1.5s; findings: b 2", s.String())
+	assert.False(t, s.OK)
+	endCase(r, "six", []Check{check("six", "a", Error, "why"), check("six", "b", Fail, "why")}, 0)
+	assert.Equal(t, 1, r.summary(0).Failed)
+}
+
+func TestStatusTellsAFindingFromWhatCouldNotBeJudged(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		results []string
+		ended   error
+		want    int
+	}{
+		{[]string{Pass, Warn, Missed, Skip}, nil, 0},
+		{[]string{Pass, Error}, nil, 3},
+		{[]string{Fail, Error}, nil, 1},
+		{[]string{Pass}, errors.New("the time was over"), 3},
+		{[]string{Fail}, errors.New("the time was over"), 1},
+		{[]string{Fail}, ErrInterrupted, 130},
+		{[]string{Fail}, Usagef("no such client"), 2},
+	} {
+		r := reportTo(t, &bytes.Buffer{}, Flags{})
+		for _, result := range tc.results {
+			endCase(r, result, []Check{check(result, "a", result, "why")}, 0)
+		}
+		status, err := r.Finish(tc.ended)
+		assert.Equal(t, tc.want, Status("podscript", status, err, io.Discard), "%v %v", tc.results, tc.ended)
 	}
+}
+
+func TestStrictMakesAShouldAMust(t *testing.T) {
+	t.Parallel()
+	strict, lax := Flags{Strict: true}, Flags{}
+	assert.Equal(t, []string{Fail, Fail, Missed}, []string{strict.NotMet(Must), strict.NotMet(Should), strict.NotMet(May)})
+	assert.Equal(t, []string{Fail, Warn, Missed}, []string{lax.NotMet(Must), lax.NotMet(Should), lax.NotMet(May)})
+}
+
+func TestCasesAreReportedInTheirOrder(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	r := reportTo(t, &out, Flags{Parallel: 3})
+	last := make(chan struct{})
+	pass := func(name string) *Case {
+		return &Case{Name: name, Run: func(func()) []Check {
+			if name == "c" {
+				close(last)
+			} else {
+				<-last
+			}
+			return []Check{check(name, name, Pass, "")}
+		}}
+	}
+	require.NoError(t, r.Run(t.Context(), []*Case{pass("a"), pass("b"), pass("c")}))
+	assert.Regexp(t, `^PASS  a .*\nPASS  b .*\nPASS  c .*\n$`, out.String())
 }
 
 func TestReportAsJSON(t *testing.T) {
@@ -148,15 +206,14 @@ func TestReportAsJSON(t *testing.T) {
 
 func TestReportAsJUnit(t *testing.T) {
 	t.Parallel()
-	for strict, failures := range map[bool]string{false: `failures="1"`, true: `failures="2"`} {
-		r, _ := reported(t, Flags{Strict: strict}, check("one", "clean", Fail, "a <b>\x1b\nc"), check("two", "reason", Warn, "w"), check("three", "clean", Pass, ""), check("four", "clean", Skip, "s"))
-		var out bytes.Buffer
-		require.NoError(t, r.writeJUnit(&out, r.summary(time.Second)))
-		assert.Contains(t, out.String(), `tests="4" `+failures)
-		assert.Contains(t, out.String(), `skipped="1"`)
-		assert.Contains(t, out.String(), `name="one/clean" classname="podscript"`)
-		assert.NotContains(t, out.String(), "\x1b")
-	}
+	r, _ := reported(t, Flags{}, check("one", "clean", Fail, "a <b>\x1b\nc"), check("two", "reason", Warn, "w"), check("three", "clean", Pass, ""), check("four", "clean", Skip, "s"), check("five", "clean", Error, "e"))
+	var out bytes.Buffer
+	require.NoError(t, r.writeJUnit(&out, r.summary(time.Second)))
+	assert.Contains(t, out.String(), `tests="5" failures="1" errors="1"`)
+	assert.Contains(t, out.String(), `skipped="1"`)
+	assert.Contains(t, out.String(), `name="one/clean" classname="podscript"`)
+	assert.Contains(t, out.String(), `<error message="e">`)
+	assert.NotContains(t, out.String(), "\x1b")
 }
 
 func TestReportNamesTheContractWhereAFindingHasASection(t *testing.T) {

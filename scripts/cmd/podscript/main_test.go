@@ -371,6 +371,7 @@ func TestVerboseShowsWhatAScenarioDoes(t *testing.T) {
 	stdout, _, _ := podscript(t, "-v", "-run", "^starts$")
 	assert.Contains(t, stdout, "        # must: become ready")
 	assert.Contains(t, stdout, "        > podstart alpha")
+	assert.NotContains(t, stdout, "PODHARNESS_MARK=", "testscript's own variables")
 }
 
 // full is an output that cannot be written.

@@ -182,8 +182,12 @@ func (s *scenario) clean(text string) string {
 		text = strings.ReplaceAll(text, filepath.Dir(s.pods), "$RUNTIME_DIR/..")
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if begin := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "WORK=") }); begin >= 0 {
+		n := max(0, slices.Index(lines[begin:], "")) // with -v, testscript's own environment
+		lines = slices.Delete(lines, begin, begin+n+1)
+	}
 	lines = slices.DeleteFunc(lines, func(line string) bool {
-		return strings.HasPrefix(line, "WORK=") || strings.HasPrefix(line, "\tlog: $RUNTIME_DIR") || strings.Contains(line, s.scrap())
+		return strings.HasPrefix(line, "\tlog: $RUNTIME_DIR") || strings.Contains(line, s.scrap())
 	})
 	return strings.ReplaceAll(strings.Join(lines, "\n"), s.dir+string(filepath.Separator), "")
 }

@@ -30,6 +30,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/podharness/harness"
@@ -118,6 +119,7 @@ type settings struct {
 	update   bool
 	keep     bool
 	shard    shard
+	section  string
 	paths    []string
 }
 
@@ -140,6 +142,8 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		s.options.Session = &id
 		return err
 	})
+	flags.StringVar(&s.options.Busy, "busy", "", "a `LINE` of a request that takes the pod a while, for the scenario that stops a busy one")
+	flags.StringVar(&s.section, "section", "", "run only the scenarios of a `SECTION` of the contract, such as 5a")
 	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, "the `DURATION` that becoming ready may take")
 	flags.DurationVar(&pod.StopGrace, "grace", harness.DefaultStopGrace, "the `DURATION` that a stop may take")
 	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
@@ -215,15 +219,20 @@ func (s *settings) cases(dir string) (chosen []*testCase, err error) {
 		case c.Needs == "":
 		case need == nil:
 			return nil, conformance.Usagef("%s needs %s, but there is no such scenario beside it", c.file, c.Needs)
-		case s.Chosen(c.Needs):
+		case s.Chosen(c.Needs) && s.inSection(need):
 			c.need, c.After = need, &need.Case
 		}
 	}
-	chosen = slices.DeleteFunc(all, func(c *testCase) bool { return !s.Chosen(c.ID) })
+	chosen = slices.DeleteFunc(all, func(c *testCase) bool { return !s.Chosen(c.ID) || !s.inSection(c) })
 	if len(chosen) == 0 {
 		return nil, s.NoneChosen()
 	}
 	return chosen, nil
+}
+
+// inSection reports whether a case is about the section that is asked for.
+func (s *settings) inSection(c *testCase) bool {
+	return s.section == "" || slices.Contains(strings.Split(c.Section, ", "), s.section)
 }
 
 // scenarioFiles returns the scenarios in files and directories; if none are named, the

@@ -30,6 +30,9 @@ import (
 const asPodscript = "TEST_AS_PODSCRIPT"
 
 func TestMain(m *testing.M) {
+	if fault := os.Getenv(asWrongPod); fault != "" {
+		runWrongPod(fault, os.Args[1:])
+	}
 	if os.Getenv(asPodscript) != "" {
 		main()
 	}

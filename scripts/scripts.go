@@ -153,6 +153,8 @@ type Options struct {
 	Busy string
 	// Session is the session that $SESSION names; nil = none.
 	Session *uuid.UUID
+	// Strict makes a should count as a must in Conform.
+	Strict bool
 	// Report is called at the end of a script that failed. The verb that failed the
 	// script does not print its error then. nil = the verb prints it.
 	Report func(Failure)

@@ -116,5 +116,6 @@ func (s *settings) check() (err error) {
 		return conformance.Usagef("no argument of the client holds {name}")
 	}
 	s.client[0], err = conformance.Program(s.client[0])
+	s.Tested.Argv = s.client
 	return err
 }

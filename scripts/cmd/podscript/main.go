@@ -152,6 +152,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	s.paths = flags.Args()
+	s.Tested.Flags = append(s.Tested.Flags, s.paths...)
 	return s, s.check()
 }
 
@@ -187,6 +188,7 @@ func (s *settings) check() (err error) {
 		if command.Program, err = conformance.Program(command.Program); err != nil {
 			return err
 		}
+		s.Tested.Argv = append([]string{command.Program}, command.PrefixArgs...)
 	}
 	return s.shard.obeyBazel()
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -400,18 +399,14 @@ func checks(t *testing.T, args ...string) (byCase map[string]conformance.Check, 
 	file := filepath.Join(t.TempDir(), "report.json")
 	stdout, stderr, status := podscript(t, append([]string{"-json", file}, args...)...)
 	require.Empty(t, stderr)
-	text, err := os.ReadFile(file)
+	results, err := conformance.ReadResults(file)
 	require.NoError(t, err)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	byCase = map[string]conformance.Check{}
-	for _, line := range lines[:len(lines)-1] {
-		var c conformance.Check
-		require.NoError(t, json.Unmarshal([]byte(line), &c))
+	for _, c := range results.Checks {
 		byCase[c.Case] = c
 	}
-	require.Len(t, byCase, len(lines)-1)
-	require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &summary))
-	return byCase, summary, stdout, status
+	require.Len(t, byCase, len(results.Checks))
+	return byCase, results.Summary, stdout, status
 }
 
 func TestLevels(t *testing.T) {
@@ -427,7 +422,7 @@ func TestLevels(t *testing.T) {
 	must := all["must"]
 	must.Seconds = 0
 	assert.Equal(t, conformance.Check{
-		Case: "must", Requirement: "must", Level: "must", Result: "fail", Fix: "mend it",
+		Case: "must", Requirement: "must", Level: "must", Section: "1, 2", Result: "fail", Fix: "mend it", Key: must.Key,
 		Why: "no match for `bye` found in stdout: hello\na pod must be good (1, 2)",
 		Log: "> exec echo hello\nhello\n> stdout bye\nFAIL: " + dir + "/must.txtar:7: no match for `bye` found in stdout",
 	}, must)
@@ -486,6 +481,7 @@ func TestCount(t *testing.T) {
 	all, _, out, status := checks(t, "-count", "4", dir)
 	assert.Equal(t, 1, status)
 	assert.Equal(t, "3 of 4 passed: unexpected command failure", all["odd"].Why)
+	assert.Equal(t, []int{4, 3}, []int{all["odd"].Runs, all["odd"].Passed})
 	assert.Equal(t, "4 of 4 passed", all["good"].Why)
 	assert.Contains(t, out, "      good (must): 4 of 4 passed\n")
 }

@@ -114,6 +114,7 @@ func (r *runner) repeat(c *testCase) conformance.Check {
 		c.unmet = c
 	}
 	if runs > 1 {
+		first.Runs, first.Passed = runs, passed
 		first.Why = strings.TrimSuffix(fmt.Sprintf("%d of %d passed: %s", passed, runs, first.Why), ": ")
 		first.Key += fmt.Sprint(" ", passed)
 	}

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ type Flags struct {
 	Parallel        int
 	Env             []string
 	Evidence        string // the directory for evidence, by case; "" = it is not kept
+	Tested          Tested // Parse fills in all but the argv
 	json, junit     string // files; "" = none
 }
 
@@ -64,7 +66,8 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 		f.Env = append(f.Env, entry)
 		return nil
 	})
-	flags.StringVar(&f.json, "json", "", "write a line of JSON for each check to `FILE`")
+	flags.StringVar(&f.Tested.Name, "name", "", "the `NAME` of what is tested, in reports (default the base name of its program)")
+	flags.StringVar(&f.json, "json", "", "write JSON to `FILE`: a line that tells what was tested, one for each check, the summary")
 	flags.StringVar(&f.junit, "junit", os.Getenv("XML_OUTPUT_FILE"), "write JUnit's XML to `FILE`")
 	flags.StringVar(&f.Evidence, "o", os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "keep the evidence of findings in `DIR`, by case")
 	version := flags.Bool("version", false, "print the version, and run nothing")
@@ -80,15 +83,41 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	case err != nil:
 		return Usagef("%w (%s -help tells the usage)", err, flags.Name())
 	case *version:
-		fmt.Fprintln(stdout, flags.Name(), buildVersion())
+		v, commit := build()
+		fmt.Fprintf(stdout, "%s %s commit %s %s %s/%s\n", flags.Name(), v, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return flag.ErrHelp
 	case f.Parallel < 1:
 		return Usagef("-parallel %d runs nothing", f.Parallel)
 	}
+	f.Tested.Flags = f.given(flags, args[:len(args)-flags.NArg()])
 	if f.Evidence != "" {
 		f.Evidence, err = filepath.Abs(f.Evidence)
 	}
 	return err
+}
+
+// quiet are the flags that do not change what is tested, or that Tested has elsewhere.
+var quiet = []string{"name", "v", "o", "work", "json", "junit", "pod", "pod-arg"}
+
+// given returns the flags on a command line, each with its value, but for the quiet ones.
+func (f *Flags) given(flags *flag.FlagSet, args []string) (words []string) {
+	for len(args) > 0 && args[0] != "--" {
+		name, value, ok := strings.Cut(strings.TrimLeft(args[0], "-"), "=")
+		args = args[1:]
+		if b, is := flags.Lookup(name).Value.(interface{ IsBoolFlag() bool }); !ok && !(is && b.IsBoolFlag()) {
+			value, ok, args = args[0], true, args[1:]
+		}
+		if name == "env" {
+			value, _, _ = strings.Cut(value, "=") // it may be a secret
+		}
+		if word := "-" + name; !slices.Contains(quiet, name) {
+			if ok {
+				word += "=" + value
+			}
+			words = append(words, word)
+		}
+	}
+	return words
 }
 
 const statuses = `
@@ -97,21 +126,38 @@ wrong usage, 3 if nothing failed but not everything could be judged, 130 if it w
 interrupted.
 `
 
-// buildVersion returns the version and the commit of the running program.
-func buildVersion() string {
+// build returns the version and the commit of the running program.
+func build() (version, commit string) {
+	version, commit = "(devel)", "unknown"
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "of unknown version"
+		return version, commit
 	}
-	settings := map[string]string{"vcs.revision": "unknown"}
+	settings := map[string]string{}
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
-	commit := settings["vcs.revision"]
+	commit = cmp.Or(settings["vcs.revision"], commit)
 	if settings["vcs.modified"] == "true" {
 		commit += " (modified)"
 	}
-	return fmt.Sprintf("%s commit %s %s %s/%s", cmp.Or(info.Main.Version, "(devel)"), commit, info.GoVersion, runtime.GOOS, runtime.GOARCH)
+	return cmp.Or(info.Main.Version, version), commit
+}
+
+// here completes what was tested by this program, this system and the time.
+func (t Tested) here(command string) Tested {
+	t.Command = command
+	if t.Name == "" && len(t.Argv) > 0 {
+		t.Name = filepath.Base(t.Argv[0])
+	}
+	t.Name = cmp.Or(t.Name, command)
+	t.Version, t.Commit = build()
+	t.System, t.Time = runtime.GOOS+"/"+runtime.GOARCH, time.Now()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		t.Kernel = unix.ByteSliceToString(name.Release[:])
+	}
+	return t
 }
 
 // Chosen reports whether -run and -skip choose a case.
@@ -162,22 +208,25 @@ func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Repor
 			return nil, Usagef("-o: %w", err)
 		}
 	}
-	r := &Report{Flags: *f, Name: name, Out: stdout, begun: time.Now(), total: cases, told: map[string]string{}}
+	r := &Report{Flags: *f, Out: stdout, total: cases, told: map[string]string{}, results: Results{Tested: f.Tested.here(name)}}
 	if podlog.IsTerminal(stderr) {
 		r.progress = stderr
 	}
-	for path, write := range map[string]func(io.Writer, Summary) error{f.json: r.writeJSON, f.junit: r.writeJUnit} {
-		if path == "" {
+	for _, report := range []struct {
+		path  string
+		write func(*Results, io.Writer) error
+	}{{f.json, (*Results).writeJSON}, {f.junit, (*Results).writeJUnit}} {
+		if report.path == "" {
 			continue
 		}
-		if path == "-" {
+		if report.path == "-" {
 			return nil, Usagef("a report cannot be written to -: name a file, such as /dev/stdout")
 		}
-		file, err := os.Create(path)
+		file, err := os.Create(report.path)
 		if err != nil {
 			return nil, UsageError{err}
 		}
-		r.files = append(r.files, func(s Summary) error { return errors.Join(write(file, s), file.Close()) })
+		r.files = append(r.files, func(results *Results) error { return errors.Join(report.write(results, file), file.Close()) })
 	}
 	return r, nil
 }

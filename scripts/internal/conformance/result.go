@@ -1,9 +1,14 @@
 package conformance
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Levels of a requirement, and results of a check.
@@ -33,30 +38,106 @@ type Check struct {
 	Case        string  `json:"case"`
 	Requirement string  `json:"requirement"`
 	Level       string  `json:"level"`
+	Section     string  `json:"section,omitempty"` // of the contract that has the requirement; "" = none
 	Result      string  `json:"result"`
 	Why         string  `json:"why"`           // what was found, and what the contract asks for; "" for a plain pass
 	Fix         string  `json:"fix,omitempty"` // what to do about it
 	Log         string  `json:"log,omitempty"` // what led there
 	Seconds     float64 `json:"seconds"`
 	Evidence    string  `json:"evidence,omitempty"` // the directory where it was kept
-
-	// Section is the section of the contract that has the requirement; "" = none.
-	Section string `json:"-"`
-	// Key is equal for findings that are the same one; "" = this one is like no other.
-	Key string `json:"-"`
+	Runs        int     `json:"runs,omitempty"`     // how often the case was run, if more than once
+	Passed      int     `json:"passed,omitempty"`   // in how many of these it passed; absent = 0
+	Key         string  `json:"key,omitempty"`      // equal for findings that are the same one; "" = this one is like no other
 }
 
 // IsFinding reports whether the requirement was not met.
 func (c Check) IsFinding() bool { return c.Result == Fail || c.Result == Warn || c.Result == Missed }
 
+// worstFirst are the results of what was checked.
+var worstFirst = []string{Fail, Error, Warn, Missed, Pass}
+
 // worst returns the result of a case: that of its worst check.
 func worst(checks []Check) string {
-	for _, result := range []string{Fail, Error, Warn, Missed, Pass} {
+	for _, result := range worstFirst {
 		if slices.ContainsFunc(checks, func(c Check) bool { return c.Result == result }) {
 			return result
 		}
 	}
 	return Skip
+}
+
+// Results are what a run has found. Every report is made of them.
+type Results struct {
+	Tested  Tested
+	Checks  []Check
+	Summary Summary
+}
+
+// Tested is what was tested, by what and where: the first line of the JSON.
+type Tested struct {
+	Name    string    `json:"name"`            // what reports call it
+	Command string    `json:"command"`         // podscript or podclient
+	Argv    []string  `json:"argv,omitempty"`  // of the pod or the client; none = the built-in fake pod
+	Flags   []string  `json:"flags,omitempty"` // of the command, and its scenarios; not what only says what is written where, nor the values of -env
+	Version string    `json:"version"`
+	Commit  string    `json:"commit"`
+	System  string    `json:"system"` // such as linux/amd64
+	Kernel  string    `json:"kernel"`
+	Time    time.Time `json:"time"` // the begin
+}
+
+// writeJSON writes a line that tells what was tested, one for each check, and one for the
+// summary.
+func (r *Results) writeJSON(w io.Writer) error {
+	lines := json.NewEncoder(w)
+	if err := lines.Encode(map[string]Tested{"tested": r.Tested}); err != nil {
+		return err
+	}
+	for _, c := range r.Checks {
+		if err := lines.Encode(c); err != nil {
+			return err
+		}
+	}
+	return lines.Encode(r.Summary)
+}
+
+// ReadResults reads the JSON of a run. The error names the file, and the line that is
+// wrong.
+func ReadResults(path string) (*Results, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &Results{}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	for i, line := range lines {
+		var first struct{ Tested *Tested }
+		var c Check
+		switch last := i == len(lines)-1; {
+		case i == 0:
+			if err = json.Unmarshal(line, &first); err == nil && first.Tested == nil {
+				err = fmt.Errorf("it does not tell what was tested, as the first line that -json writes does")
+			} else if err == nil {
+				r.Tested = *first.Tested
+			}
+		case last:
+			if err = json.Unmarshal(line, &r.Summary); err == nil && r.Summary.Findings == nil {
+				err = fmt.Errorf("it is no summary, as the last line that -json writes is: the file was cut short")
+			}
+		default:
+			if err = json.Unmarshal(line, &c); err == nil && c.Result != Skip && !slices.Contains(worstFirst, c.Result) {
+				err = fmt.Errorf("the result of a check cannot be %q", c.Result)
+			}
+			r.Checks = append(r.Checks, c)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, i+1, err)
+		}
+	}
+	if len(lines) < 2 {
+		return nil, fmt.Errorf("%s:1: no summary follows: the file was cut short", path)
+	}
+	return r, nil
 }
 
 // Summary is the last line of a report, and the object that ends its JSON.
@@ -71,6 +152,24 @@ type Summary struct {
 	Findings map[string]int `json:"findings"` // how many by requirement, warnings included, but no may
 	OK       bool           `json:"ok"`       // nothing failed, and all could be judged
 	Seconds  float64        `json:"seconds"`
+}
+
+// summarize counts the cases by their worst check.
+func (r *Results) summarize(took time.Duration) Summary {
+	s := Summary{Findings: map[string]int{}, Seconds: took.Seconds()}
+	byCase := map[string][]Check{}
+	for _, c := range r.Checks {
+		byCase[c.Case] = append(byCase[c.Case], c)
+		if c.IsFinding() && c.Result != Missed {
+			s.Findings[c.Requirement]++
+		}
+	}
+	s.Cases = len(byCase)
+	for _, checks := range byCase {
+		*map[string]*int{Pass: &s.Passed, Missed: &s.Missed, Warn: &s.Warned, Fail: &s.Failed, Error: &s.Errors, Skip: &s.Skipped}[worst(checks)]++
+	}
+	s.OK = s.Failed+s.Errors == 0
+	return s
 }
 
 // String returns the summary as a person reads it.

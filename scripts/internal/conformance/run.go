@@ -102,7 +102,7 @@ func (r *Report) printEnded(all bool) {
 	for len(r.order) > 0 && (all || r.order[0].ended) {
 		c := r.order[0]
 		r.order = r.order[1:]
-		r.checks = append(r.checks, c.checks...)
+		r.results.Checks = append(r.results.Checks, c.checks...)
 		if c.checks != nil {
 			r.print(c.Name, c.took, c.checks)
 		}
@@ -120,7 +120,7 @@ func (r *Report) giveUp(err error) error {
 	}
 	r.printEnded(true)
 	for _, name := range r.running {
-		r.checks = append(r.checks, Check{Case: name, Requirement: name, Level: Must, Result: Error, Why: err.Error() + " while it ran"})
+		r.results.Checks = append(r.results.Checks, Check{Case: name, Requirement: name, Level: Must, Result: Error, Why: err.Error() + " while it ran"})
 	}
 	return fmt.Errorf("%w while these cases ran: %s", err, strings.Join(r.running, ", "))
 }

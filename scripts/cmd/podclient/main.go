@@ -98,7 +98,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	if err := s.Flags.Parse(flags, usage, args, stdout, stderr); err != nil {
 		return s, err
 	}
-	s.client = flags.Args()
+	s.client, s.Part = flags.Args(), s.Part || s.random > 0
 	return s, s.check()
 }
 

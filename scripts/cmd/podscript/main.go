@@ -190,7 +190,9 @@ func (s *settings) check() (err error) {
 		}
 		s.Tested.Argv = append([]string{command.Program}, command.PrefixArgs...)
 	}
-	return s.shard.obeyBazel()
+	err = s.shard.obeyBazel()
+	s.Part = s.Part || len(s.paths) > 0 || s.shard.parts > 1
+	return err
 }
 
 // cases returns the chosen scenarios. It writes the portable ones to dir.

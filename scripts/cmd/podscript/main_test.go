@@ -471,6 +471,24 @@ func TestPodThatIsNeverReady(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(out, "did not become ready"))
 }
 
+func TestKnownFindings(t *testing.T) {
+	t.Parallel()
+	known := filepath.Join(t.TempDir(), "known.txt")
+	require.NoError(t, os.WriteFile(known, []byte("bad: for want of time\ngood: it was so\n"), 0o600))
+	dir := scenarioDir(t, map[string]string{"bad.txtar": "exec false", "good.txtar": "exec true", "last.txtar": "# must: pass\n# needs: bad\n\nexec true"})
+	all, summary, out, status := checks(t, "-known", known, "-failfast", "-parallel", "1", dir)
+	assert.Equal(t, 0, status, out)
+	assert.Equal(t, []string{"known", "for want of time", "needs `bad`"}, []string{all["bad"].Result, all["bad"].Known, all["last"].Why})
+	assert.Equal(t, 1, summary.Known)
+	assert.Contains(t, out, known+":2: good no longer shows: remove the line\n")
+	_, summary, out, status = checks(t, "-known", known, "-strict", dir)
+	assert.Equal(t, 1, status, out)
+	assert.Equal(t, []int{0, 1, 1}, []int{summary.Failed, summary.Known, len(summary.Outdated)})
+	_, stderr, status := podscript(t, "-known", filepath.Join(dir, "bad.txtar"), dir)
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "bad.txtar:1: \"exec false\": want REQUIREMENT: REASON")
+}
+
 func TestCount(t *testing.T) {
 	t.Parallel()
 	runs := filepath.Join(t.TempDir(), "runs")

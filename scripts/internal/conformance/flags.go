@@ -32,6 +32,8 @@ type Flags struct {
 	Env             []string
 	Evidence        string // the directory for evidence, by case; "" = it is not kept
 	Tested          Tested // Parse fills in all but the argv
+	Part            bool   // a run of a part of the cases; a command adds what Parse does not know
+	known           []KnownLine
 	json, junit     string // files; "" = none
 }
 
@@ -66,6 +68,11 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 		f.Env = append(f.Env, entry)
 		return nil
 	})
+	flags.Func("known", "accept the findings that `FILE` lists: a line is REQUIREMENT: REASON or REQUIREMENT/CASE: REASON, or a # comment; repeatable", func(path string) error {
+		known, err := readKnown(path)
+		f.known = append(f.known, known...)
+		return err
+	})
 	flags.StringVar(&f.Tested.Name, "name", "", "the `NAME` of what is tested, in reports (default the base name of its program)")
 	flags.StringVar(&f.json, "json", "", "write JSON to `FILE`: a line that tells what was tested, one for each check, the summary")
 	flags.StringVar(&f.junit, "junit", os.Getenv("XML_OUTPUT_FILE"), "write JUnit's XML to `FILE`")
@@ -89,6 +96,7 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	case f.Parallel < 1:
 		return Usagef("-parallel %d runs nothing", f.Parallel)
 	}
+	f.Part = f.Run.String() != "" || f.Skip.String() != ""
 	f.Tested.Flags = f.given(flags, args[:len(args)-flags.NArg()])
 	if f.Evidence != "" {
 		f.Evidence, err = filepath.Abs(f.Evidence)
@@ -121,9 +129,9 @@ func (f *Flags) given(flags *flag.FlagSet, args []string) (words []string) {
 }
 
 const statuses = `
-Exit status: 0 if nothing failed, 1 if a must failed (with -strict a should, too), 2 for
-wrong usage, 3 if nothing failed but not everything could be judged, 130 if it was
-interrupted.
+Exit status: 0 if nothing failed, 1 if a must failed (with -strict a should, too, or
+-known lists what no longer shows), 2 for wrong usage, 3 if nothing failed but not
+everything could be judged, 130 if it was interrupted.
 `
 
 // build returns the version and the commit of the running program.

@@ -27,12 +27,23 @@ func (r *Results) writeJUnit(w io.Writer) error {
 		switch {
 		case c.Result == Skip:
 			test.Skipped = &junit.Result{Message: why}
+		case c.Result == Known:
+			test.Skipped = &junit.Result{Message: "known: " + podlog.PrintableLines(c.Known) + ": " + why}
 		case c.Result == Fail:
 			test.Failure = &junit.Result{Message: why, Type: c.Level, Data: indented(append(lines(c.Log), fix(c)...))}
 		case c.Result == Error:
 			test.Error = &junit.Result{Message: why, Data: indented(append(lines(c.Log), fix(c)...))}
 		case c.Why != "":
 			test.SystemOut = &junit.Output{Data: why}
+		}
+		suite.AddTestcase(test)
+	}
+	for _, k := range r.Summary.Outdated {
+		test := junit.Testcase{Name: "known/" + podlog.Printable(k.name()), Classname: suite.Name}
+		if says := podlog.PrintableLines(k.String()); k.Result == Fail {
+			test.Failure = &junit.Result{Message: says, Type: Should}
+		} else {
+			test.SystemOut = &junit.Output{Data: says}
 		}
 		suite.AddTestcase(test)
 	}

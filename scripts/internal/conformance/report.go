@@ -63,8 +63,12 @@ func (r *Report) print(name string, took time.Duration, checks []Check) {
 
 // words returns what is printed of a check. A finding is told in full once, since many
 // cases may have one cause; the fix and all lines of Why but the first are always told.
+// One that is known is told in brief.
 func (r *Report) words(c Check) string {
 	said := lines(c.Why)
+	if c.Result == Known && !r.Verbose {
+		return indented([]string{fmt.Sprintf("%s (%s): %s", c.Requirement, c.Level, said[0]), "known: " + c.Known})
+	}
 	if first := r.told[c.Key]; first != "" && c.IsFinding() {
 		said[0] = "as in " + first
 	} else {
@@ -113,9 +117,13 @@ func (r *Report) Finish(ended error) (status int, err error) {
 	defer r.mu.Unlock()
 	r.results.Summary = r.results.summarize(time.Since(r.results.Tested.Time))
 	summary := &r.results.Summary
-	summary.OK = summary.OK && ended == nil
-	text := podlog.PrintableLines(summary.String())
-	text += "\n"
+	summary.Outdated = r.outdated(r.results.Checks, ended == nil && !r.Part)
+	strict := slices.ContainsFunc(summary.Outdated, func(k KnownLine) bool { return k.Result == Fail })
+	summary.OK = summary.OK && ended == nil && !strict
+	text := podlog.PrintableLines(summary.String()) + "\n"
+	for _, k := range summary.Outdated {
+		text += podlog.PrintableLines(k.String()) + "\n"
+	}
 	if len(summary.Findings) > 0 {
 		if slices.ContainsFunc(r.results.Checks, func(c Check) bool { return c.IsFinding() && c.Section != "" }) {
 			text += "(N) is a section of the contract, spawn/HANDSHAKE.md\n"
@@ -133,7 +141,7 @@ func (r *Report) Finish(ended error) (status int, err error) {
 	switch {
 	case errors.Is(ended, ErrInterrupted):
 		status = 130
-	case summary.Failed > 0 || err != nil:
+	case summary.Failed > 0 || strict || err != nil:
 		status = 1
 	case ended != nil || summary.Errors > 0:
 		status = 3

@@ -21,6 +21,7 @@ const (
 	Missed = "missed" // a may was not met
 	Warn   = "warn"   // a should was not met
 	Fail   = "fail"   // a must was not met; with -strict a should
+	Known  = "known"  // a requirement was not met, and -known accepts that
 	Error  = "error"  // it could not be judged, by the kit's own trouble or the machine's
 	Skip   = "skip"   // it was not checked
 )
@@ -40,9 +41,10 @@ type Check struct {
 	Level       string  `json:"level"`
 	Section     string  `json:"section,omitempty"` // of the contract that has the requirement; "" = none
 	Result      string  `json:"result"`
-	Why         string  `json:"why"`           // what was found, and what the contract asks for; "" for a plain pass
-	Fix         string  `json:"fix,omitempty"` // what to do about it
-	Log         string  `json:"log,omitempty"` // what led there
+	Why         string  `json:"why"`             // what was found, and what the contract asks for; "" for a plain pass
+	Fix         string  `json:"fix,omitempty"`   // what to do about it
+	Known       string  `json:"known,omitempty"` // why the finding is accepted
+	Log         string  `json:"log,omitempty"`   // what led there
 	Seconds     float64 `json:"seconds"`
 	Evidence    string  `json:"evidence,omitempty"` // the directory where it was kept
 	Runs        int     `json:"runs,omitempty"`     // how often the case was run, if more than once
@@ -51,10 +53,12 @@ type Check struct {
 }
 
 // IsFinding reports whether the requirement was not met.
-func (c Check) IsFinding() bool { return c.Result == Fail || c.Result == Warn || c.Result == Missed }
+func (c Check) IsFinding() bool {
+	return slices.Contains([]string{Fail, Warn, Known, Missed}, c.Result)
+}
 
 // worstFirst are the results of what was checked.
-var worstFirst = []string{Fail, Error, Warn, Missed, Pass}
+var worstFirst = []string{Fail, Error, Warn, Known, Missed, Pass}
 
 // worst returns the result of a case: that of its worst check.
 func worst(checks []Check) string {
@@ -148,10 +152,12 @@ type Summary struct {
 	Failed   int            `json:"failed"`
 	Missed   int            `json:"missed"`
 	Errors   int            `json:"errors"`
+	Known    int            `json:"known"`
 	Skipped  int            `json:"skipped"`
-	Findings map[string]int `json:"findings"` // how many by requirement, warnings included, but no may
+	Findings map[string]int `json:"findings"` // how many by requirement, warnings included, but no may, and none that is known
 	OK       bool           `json:"ok"`       // nothing failed, and all could be judged
 	Seconds  float64        `json:"seconds"`
+	Outdated []KnownLine    `json:"outdated,omitempty"` // accepted findings that no longer show
 }
 
 // summarize counts the cases by their worst check.
@@ -160,13 +166,13 @@ func (r *Results) summarize(took time.Duration) Summary {
 	byCase := map[string][]Check{}
 	for _, c := range r.Checks {
 		byCase[c.Case] = append(byCase[c.Case], c)
-		if c.IsFinding() && c.Result != Missed {
+		if c.Result == Fail || c.Result == Warn {
 			s.Findings[c.Requirement]++
 		}
 	}
 	s.Cases = len(byCase)
 	for _, checks := range byCase {
-		*map[string]*int{Pass: &s.Passed, Missed: &s.Missed, Warn: &s.Warned, Fail: &s.Failed, Error: &s.Errors, Skip: &s.Skipped}[worst(checks)]++
+		*map[string]*int{Pass: &s.Passed, Missed: &s.Missed, Warn: &s.Warned, Fail: &s.Failed, Known: &s.Known, Error: &s.Errors, Skip: &s.Skipped}[worst(checks)]++
 	}
 	s.OK = s.Failed+s.Errors == 0
 	return s
@@ -180,6 +186,9 @@ func (s Summary) String() string {
 	}
 	if s.Errors > 0 {
 		text += fmt.Sprintf(", %d not judged", s.Errors)
+	}
+	if s.Known > 0 {
+		text += fmt.Sprintf(", %d known", s.Known)
 	}
 	text += fmt.Sprintf(" in %.1fs", s.Seconds)
 	var findings []string

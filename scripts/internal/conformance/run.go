@@ -76,8 +76,11 @@ func (r *Report) runCase(c *Case, slots chan struct{}) {
 
 // end notes a case that has ended, and prints those that no case before them keeps back.
 func (r *Report) end(c *Case, checks []Check, took time.Duration) {
-	for i := range checks {
-		checks[i].Seconds = cmp.Or(checks[i].Seconds, took.Seconds())
+	for i, c := range checks {
+		checks[i].Seconds = cmp.Or(c.Seconds, took.Seconds())
+		if checks[i].Known = r.Accepted(c); checks[i].Known != "" {
+			checks[i].Result = Known
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

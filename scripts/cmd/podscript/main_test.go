@@ -489,6 +489,23 @@ func TestKnownFindings(t *testing.T) {
 	assert.Contains(t, stderr, "bad.txtar:1: \"exec false\": want REQUIREMENT: REASON")
 }
 
+func TestEarlierRun(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"bad.txtar": "exec false", "good.txtar": "exec true", "last.txtar": "# must: pass\n# needs: bad\n\nexec true"})
+	run := filepath.Join(t.TempDir(), "run.json")
+	_, _, status := podscript(t, "-json", run, dir)
+	assert.Equal(t, 1, status)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "bad.txtar"), []byte("exec true"), 0o600))
+	all, _, out, status := checks(t, "-since", run, "-rerun", run, dir)
+	assert.Equal(t, 0, status, out)
+	assert.Len(t, all, 2)
+	assert.Equal(t, []string{"pass", "pass"}, []string{all["bad"].Result, all["last"].Result})
+	assert.Contains(t, out, "\nsince "+run+": 1 mended: bad\n")
+	_, stderr, status := podscript(t, "-rerun", run)
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "did not pass in "+run+" (-rerun)")
+}
+
 func TestCount(t *testing.T) {
 	t.Parallel()
 	runs := filepath.Join(t.TempDir(), "runs")

@@ -18,9 +18,8 @@ import (
 type testCase struct {
 	conformance.Case
 	scripts.Requirement
-	file    string
-	need    *testCase // what it needs of the cases that are run; nil = nothing
-	foreign bool      // another shard reports it
+	file string
+	need *testCase // what it needs of the cases that are run; nil = nothing
 
 	unmet *testCase // it, or what it needs, if that was not met in any run; nil = it was
 }
@@ -79,7 +78,7 @@ func (r *runner) runCase(c *testCase) []conformance.Check {
 	if check.Result == conformance.Fail && r.Accepted(check) == "" {
 		r.failed.Store(true)
 	}
-	if c.foreign {
+	if c.Foreign {
 		return nil
 	}
 	return []conformance.Check{check}

@@ -34,7 +34,8 @@ type Flags struct {
 	Tested          Tested // Parse fills in all but the argv
 	Part            bool   // a run of a part of the cases; a command adds what Parse does not know
 	known           []KnownLine
-	json, junit     string // files; "" = none
+	since, rerun    *Results // earlier runs; nil = none
+	json, junit     string   // files; "" = none
 }
 
 // UsageError is an error of the caller of a command: the exit status is 2.
@@ -73,6 +74,14 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 		f.known = append(f.known, known...)
 		return err
 	})
+	earlier := func(r **Results) func(string) error {
+		return func(path string) (err error) {
+			*r, err = readRun(path, flags.Name())
+			return err
+		}
+	}
+	flags.Func("since", "tell what is new, mended or slower since an earlier run, by `FILE`, its JSON", earlier(&f.since))
+	flags.Func("rerun", "run only the cases that did not pass in an earlier run, by `FILE`, its JSON", earlier(&f.rerun))
 	flags.StringVar(&f.Tested.Name, "name", "", "the `NAME` of what is tested, in reports (default the base name of its program)")
 	flags.StringVar(&f.json, "json", "", "write JSON to `FILE`: a line that tells what was tested, one for each check, the summary")
 	flags.StringVar(&f.junit, "junit", os.Getenv("XML_OUTPUT_FILE"), "write JUnit's XML to `FILE`")
@@ -96,7 +105,7 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	case f.Parallel < 1:
 		return Usagef("-parallel %d runs nothing", f.Parallel)
 	}
-	f.Part = f.Run.String() != "" || f.Skip.String() != ""
+	f.Part = f.Run.String() != "" || f.Skip.String() != "" || f.rerun != nil
 	f.Tested.Flags = f.given(flags, args[:len(args)-flags.NArg()])
 	if f.Evidence != "" {
 		f.Evidence, err = filepath.Abs(f.Evidence)
@@ -105,7 +114,7 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 }
 
 // quiet are the flags that do not change what is tested, or that Tested has elsewhere.
-var quiet = []string{"name", "v", "o", "work", "json", "junit", "pod", "pod-arg"}
+var quiet = []string{"name", "v", "o", "work", "since", "json", "junit", "pod", "pod-arg"}
 
 // given returns the flags on a command line, each with its value, but for the quiet ones.
 func (f *Flags) given(flags *flag.FlagSet, args []string) (words []string) {
@@ -168,17 +177,22 @@ func (t Tested) here(command string) Tested {
 	return t
 }
 
-// Chosen reports whether -run and -skip choose a case.
+// Chosen reports whether -run, -skip and -rerun choose a case.
 func (f *Flags) Chosen(name string) bool {
-	return f.Run.MatchString(name) && (f.Skip.String() == "" || !f.Skip.MatchString(name))
+	return f.Run.MatchString(name) && (f.Skip.String() == "" || !f.Skip.MatchString(name)) &&
+		(f.rerun == nil || slices.ContainsFunc(f.rerun.Checks, func(c Check) bool { return c.Case == name && c.Result != Pass }))
 }
 
 // NoneChosen is the error for when they choose none.
 func (f *Flags) NoneChosen() error {
+	err := fmt.Errorf("no case matches -run %q", f.Run)
 	if f.Skip.String() != "" {
-		return Usagef("no case matches -run %q and not -skip %q", f.Run, f.Skip)
+		err = fmt.Errorf("%w and not -skip %q", err, f.Skip)
 	}
-	return Usagef("no case matches -run %q", f.Run)
+	if f.rerun != nil {
+		err = fmt.Errorf("%w and did not pass in %s (-rerun)", err, f.rerun.File)
+	}
+	return UsageError{err}
 }
 
 // Program returns the absolute path of a program, or a UsageError like a shell's.

@@ -120,9 +120,12 @@ func (r *Report) Finish(ended error) (status int, err error) {
 	summary.Outdated = r.outdated(r.results.Checks, ended == nil && !r.Part)
 	strict := slices.ContainsFunc(summary.Outdated, func(k KnownLine) bool { return k.Result == Fail })
 	summary.OK = summary.OK && ended == nil && !strict
-	text := podlog.PrintableLines(summary.String()) + "\n"
-	for _, k := range summary.Outdated {
-		text += podlog.PrintableLines(k.String()) + "\n"
+	if r.since != nil {
+		summary.Since = r.results.since(r.since)
+	}
+	text := ""
+	for _, line := range append([]string{summary.String()}, summary.Notes()...) {
+		text += podlog.PrintableLines(line) + "\n"
 	}
 	if len(summary.Findings) > 0 {
 		if slices.ContainsFunc(r.results.Checks, func(c Check) bool { return c.IsFinding() && c.Section != "" }) {

@@ -215,7 +215,7 @@ func TestReportAsJSON(t *testing.T) {
 	read, err := ReadResults(path)
 	require.NoError(t, err)
 	assert.True(t, r.results.Tested.Time.Equal(read.Tested.Time))
-	read.Tested.Time = r.results.Tested.Time
+	read.Tested.Time, r.results.File = r.results.Tested.Time, path
 	assert.Equal(t, &r.results, read)
 }
 

@@ -72,6 +72,7 @@ func worst(checks []Check) string {
 
 // Results are what a run has found. Every report is made of them.
 type Results struct {
+	File    string // that it was read from; "" = none
 	Tested  Tested
 	Checks  []Check
 	Summary Summary
@@ -105,6 +106,15 @@ func (r *Results) writeJSON(w io.Writer) error {
 	return lines.Encode(r.Summary)
 }
 
+// readRun reads the JSON of a run of a command.
+func readRun(path, command string) (*Results, error) {
+	r, err := ReadResults(path)
+	if err == nil && r.Tested.Command != command {
+		err = fmt.Errorf("%s: it is a run of %q, and not of %s", path, r.Tested.Command, command)
+	}
+	return r, err
+}
+
 // ReadResults reads the JSON of a run. The error names the file, and the line that is
 // wrong.
 func ReadResults(path string) (*Results, error) {
@@ -112,7 +122,7 @@ func ReadResults(path string) (*Results, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Results{}
+	r := &Results{File: path}
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	for i, line := range lines {
 		var first struct{ Tested *Tested }
@@ -158,14 +168,14 @@ type Summary struct {
 	OK       bool           `json:"ok"`       // nothing failed, and all could be judged
 	Seconds  float64        `json:"seconds"`
 	Outdated []KnownLine    `json:"outdated,omitempty"` // accepted findings that no longer show
+	Since    *Changes       `json:"since,omitempty"`    // what -since asks for
 }
 
 // summarize counts the cases by their worst check.
 func (r *Results) summarize(took time.Duration) Summary {
 	s := Summary{Findings: map[string]int{}, Seconds: took.Seconds()}
-	byCase := map[string][]Check{}
+	_, byCase := r.byCase()
 	for _, c := range r.Checks {
-		byCase[c.Case] = append(byCase[c.Case], c)
 		if c.Result == Fail || c.Result == Warn {
 			s.Findings[c.Requirement]++
 		}
@@ -176,6 +186,17 @@ func (r *Results) summarize(took time.Duration) Summary {
 	}
 	s.OK = s.Failed+s.Errors == 0
 	return s
+}
+
+// Notes returns what follows the summary, a line each.
+func (s Summary) Notes() (notes []string) {
+	for _, k := range s.Outdated {
+		notes = append(notes, k.String())
+	}
+	if s.Since != nil {
+		notes = append(notes, strings.Split(s.Since.String(), "\n")...)
+	}
+	return notes
 }
 
 // String returns the summary as a person reads it.

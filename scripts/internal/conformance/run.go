@@ -18,6 +18,8 @@ import (
 type Case struct {
 	Name  string
 	After *Case // the case that must have ended before this one begins; nil = none
+	// Foreign is a case that another shard reports: it only runs for one that needs it.
+	Foreign bool
 	// Run runs the case and returns its checks; nil = nothing is reported. It may call
 	// idle once the case only waits: another case then takes its place.
 	Run func(idle func()) []Check
@@ -121,9 +123,16 @@ func (r *Report) giveUp(err error) error {
 	if errors.As(err, new(UsageError)) {
 		return err
 	}
+	left := r.order
 	r.printEnded(true)
-	for _, name := range r.running {
-		r.results.Checks = append(r.results.Checks, Check{Case: name, Requirement: name, Level: Must, Result: Error, Why: err.Error() + " while it ran"})
+	for _, c := range left {
+		when := " before it began"
+		if slices.Contains(r.running, c.Name) {
+			when = " while it ran"
+		}
+		if !c.ended && !c.Foreign {
+			r.results.Checks = append(r.results.Checks, Check{Case: c.Name, Requirement: c.Name, Level: Must, Result: Error, Why: err.Error() + when})
+		}
 	}
 	return fmt.Errorf("%w while these cases ran: %s", err, strings.Join(r.running, ", "))
 }

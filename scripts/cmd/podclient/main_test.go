@@ -76,6 +76,9 @@ func checks(t *testing.T, flags []string, client ...string) (all []conformance.C
 	results, err := conformance.ReadResults(report)
 	require.NoError(t, err)
 	assert.Equal(t, status == 0, results.Summary.OK, stdout)
+	for _, c := range results.Checks {
+		assert.NotEmpty(t, c.Section, "%+v", c)
+	}
 	return results.Checks, stdout, status
 }
 

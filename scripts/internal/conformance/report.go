@@ -58,7 +58,7 @@ func (r *Report) print(name string, took time.Duration, checks []Check) {
 			b.WriteString(indented(append([]string{c.Requirement + ": passed"}, lines(c.Log)...)))
 		}
 	}
-	_, _ = io.WriteString(r.Out, b.String())
+	_ = r.say(b.String())
 }
 
 // words returns what is printed of a check. A finding is told in full once, since many
@@ -95,13 +95,16 @@ func lines(s string) []string {
 	return strings.Split(s, "\n")
 }
 
+// below is the indentation of what stands below the line of a case.
+const below = "      "
+
 // indented returns what stands below the line of a case.
 func indented(lines []string) string {
 	var b strings.Builder
-	indent := "      "
+	indent := below
 	for _, line := range lines {
 		b.WriteString(indent + podlog.PrintableLines(line) + "\n")
-		indent = "        "
+		indent = below + "  "
 	}
 	return b.String()
 }
@@ -137,7 +140,7 @@ func (r *Report) Finish(ended error) (status int, err error) {
 			text += "evidence of the findings, by case: " + r.Evidence + "\n"
 		}
 	}
-	_, err = io.WriteString(r.Out, text)
+	err = r.say(text)
 	for _, write := range r.files {
 		err = errors.Join(err, write(&r.results))
 	}

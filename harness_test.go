@@ -32,6 +32,8 @@ func TestMain(m *testing.M) {
 		// The tests wait for pods most of the time.
 		_ = flag.Set("test.parallel", "8")
 	}
+	os.Unsetenv("GITHUB_ACTIONS")
+	os.Unsetenv("GITHUB_STEP_SUMMARY") // which is not about what is tested here
 	// The python3 in PATH may be a slow script that looks for it.
 	if python, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output(); err == nil {
 		os.Setenv("PATH", filepath.Dir(string(python))+":"+os.Getenv("PATH"))

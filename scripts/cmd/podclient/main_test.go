@@ -46,6 +46,8 @@ func TestMain(m *testing.M) {
 		os.Exit(command.Main(os.Args[2:], os.Stdout, os.Stderr))
 	}
 	os.Setenv("PODCLIENT_TEST", "passed on")
+	os.Unsetenv("GITHUB_ACTIONS")
+	os.Unsetenv("GITHUB_STEP_SUMMARY") // which is not about what is tested here
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "4") // the tests wait most of the time

@@ -32,6 +32,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asPodscript) != "" {
 		main()
 	}
+	os.Unsetenv("GITHUB_ACTIONS")
+	os.Unsetenv("GITHUB_STEP_SUMMARY") // which is not about what is tested here
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
@@ -504,6 +506,22 @@ func TestEarlierRun(t *testing.T) {
 	_, stderr, status := podscript(t, "-rerun", run)
 	assert.Equal(t, 2, status)
 	assert.Contains(t, stderr, "did not pass in "+run+" (-rerun)")
+}
+
+// TestGitHubActions sets what its runner does.
+func TestGitHubActions(t *testing.T) {
+	summary := filepath.Join(t.TempDir(), "summary.md")
+	t.Setenv("GITHUB_ACTIONS", "true")
+	t.Setenv("GITHUB_STEP_SUMMARY", summary)
+	dir := scenarioDir(t, map[string]string{"bad.txtar": "# must: be good\n# section: 1\n\nexec false", "good.txtar": "exec true"})
+	for range 2 {
+		out, _, status := podscript(t, dir)
+		assert.Equal(t, 1, status)
+		assert.Contains(t, out, "\n::error title=podscript%3A bad (must)::unexpected command failure%0Aa pod must be good (1)\n")
+	}
+	text, err := os.ReadFile(summary)
+	require.NoError(t, err)
+	assert.Equal(t, 2, strings.Count(string(text), "| **FAIL** | **bad** must (1) | unexpected command failure<br>a pod must be good (1) |"), "%s", text)
 }
 
 func TestCount(t *testing.T) {

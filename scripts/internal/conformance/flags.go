@@ -36,6 +36,7 @@ type Flags struct {
 	known           []KnownLine
 	since, rerun    *Results // earlier runs; nil = none
 	json, junit     string   // files; "" = none
+	summary         string   // a file that is appended to; "" = none
 }
 
 // UsageError is an error of the caller of a command: the exit status is 2.
@@ -52,8 +53,9 @@ func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(for
 var ErrInterrupted = errors.New("interrupted")
 
 // Parse adds the flags to those of the command and parses its arguments. It prints the
-// help or the version if they are asked for, and then returns flag.ErrHelp; any other
-// error is a UsageError. Bazel's variables are defaults.
+// help or the version, if that is asked for, and then
+// returns flag.ErrHelp; any other error is a UsageError. Variables of Bazel's and GitHub's
+// are defaults.
 func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, stderr io.Writer) error {
 	f.Run, f.Skip = regexp.MustCompile(""), regexp.MustCompile("")
 	flags.TextVar(f.Run, "run", f.Run, "run only the cases whose name matches the `REGEXP`")
@@ -80,11 +82,12 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 			return err
 		}
 	}
-	flags.Func("since", "tell what is new, mended or slower since an earlier run, by `FILE`, its JSON", earlier(&f.since))
-	flags.Func("rerun", "run only the cases that did not pass in an earlier run, by `FILE`, its JSON", earlier(&f.rerun))
+	flags.Func("since", "tell what is new, mended or slower since an earlier run, whose -json wrote `FILE`", earlier(&f.since))
+	flags.Func("rerun", "run only the cases that did not pass in an earlier run, whose -json wrote `FILE`", earlier(&f.rerun))
 	flags.StringVar(&f.Tested.Name, "name", "", "the `NAME` of what is tested, in reports (default the base name of its program)")
 	flags.StringVar(&f.json, "json", "", "write JSON to `FILE`: a line that tells what was tested, one for each check, the summary")
 	flags.StringVar(&f.junit, "junit", os.Getenv("XML_OUTPUT_FILE"), "write JUnit's XML to `FILE`")
+	flags.StringVar(&f.summary, "summary", os.Getenv("GITHUB_STEP_SUMMARY"), "append Markdown to `FILE`: the findings, with what to do, then all requirements")
 	flags.StringVar(&f.Evidence, "o", os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "keep the evidence of findings in `DIR`, by case")
 	version := flags.Bool("version", false, "print the version, and run nothing")
 	flags.SetOutput(io.Discard)
@@ -114,7 +117,7 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 }
 
 // quiet are the flags that do not change what is tested, or that Tested has elsewhere.
-var quiet = []string{"name", "v", "o", "work", "since", "json", "junit", "pod", "pod-arg"}
+var quiet = []string{"name", "v", "o", "work", "since", "json", "junit", "summary", "pod", "pod-arg"}
 
 // given returns the flags on a command line, each with its value, but for the quiet ones.
 func (f *Flags) given(flags *flag.FlagSet, args []string) (words []string) {
@@ -230,21 +233,22 @@ func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Repor
 			return nil, Usagef("-o: %w", err)
 		}
 	}
-	r := &Report{Flags: *f, Out: stdout, total: cases, told: map[string]string{}, results: Results{Tested: f.Tested.here(name)}}
+	r := &Report{Flags: *f, Out: stdout, total: cases, github: os.Getenv("GITHUB_ACTIONS") == "true", told: map[string]string{}, results: Results{Tested: f.Tested.here(name)}}
 	if podlog.IsTerminal(stderr) {
 		r.progress = stderr
 	}
 	for _, report := range []struct {
 		path  string
+		flag  int
 		write func(*Results, io.Writer) error
-	}{{f.json, (*Results).writeJSON}, {f.junit, (*Results).writeJUnit}} {
+	}{{f.json, os.O_TRUNC, (*Results).writeJSON}, {f.junit, os.O_TRUNC, (*Results).writeJUnit}, {f.summary, os.O_APPEND, (*Results).writeMarkdown}} {
 		if report.path == "" {
 			continue
 		}
 		if report.path == "-" {
 			return nil, Usagef("a report cannot be written to -: name a file, such as /dev/stdout")
 		}
-		file, err := os.Create(report.path)
+		file, err := os.OpenFile(report.path, os.O_WRONLY|os.O_CREATE|report.flag, 0o666)
 		if err != nil {
 			return nil, UsageError{err}
 		}

@@ -14,7 +14,7 @@ func (r *Results) writeJUnit(w io.Writer) error {
 	t := &r.Tested
 	suite := junit.Testsuite{Name: podlog.Printable(t.Name), Time: fmt.Sprintf("%.3f", r.Summary.Seconds)}
 	suite.SetTimestamp(t.Time)
-	for _, property := range [][2]string{{"command", t.Command}, {"argv", words(t.Argv)}, {"flags", words(t.Flags)}, {"version", t.Version}, {"commit", t.Commit}, {"system", t.System}, {"kernel", t.Kernel}} {
+	for _, property := range [][2]string{{"command", t.Command}, {"argv", shellWords(t.Argv)}, {"flags", shellWords(t.Flags)}, {"version", t.Version}, {"commit", t.Commit}, {"system", t.System}, {"kernel", t.Kernel}} {
 		suite.AddProperty(property[0], podlog.Printable(property[1]))
 	}
 	for _, c := range r.Checks {
@@ -50,13 +50,4 @@ func (r *Results) writeJUnit(w io.Writer) error {
 	all := junit.Testsuites{}
 	all.AddSuite(suite)
 	return all.WriteXML(w)
-}
-
-// words returns arguments as a shell takes them.
-func words(args []string) string {
-	quoted := make([]string, len(args))
-	for i, arg := range args {
-		quoted[i] = podlog.ShellWord(arg)
-	}
-	return strings.Join(quoted, " ")
 }

@@ -25,6 +25,7 @@ type Report struct {
 	files    []func(*Results) error // that write them
 	progress io.Writer              // nil = no terminal
 	total    int                    // cases that are reported
+	github   bool                   // GitHub Actions reads what is printed
 
 	mu      sync.Mutex // guards all below
 	over    bool       // the run was given up
@@ -44,7 +45,7 @@ func (r *Report) clearProgress() {
 // print prints a case. Finish finds out whether Out takes it.
 func (r *Report) print(name string, took time.Duration, checks []Check) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-6s%-28s %6.3fs", strings.ToUpper(strings.TrimSuffix(worst(checks), "ed")), podlog.PrintableLines(name), took.Seconds())
+	fmt.Fprintf(&b, "%-6s%-28s %6.3fs", shown(worst(checks)), podlog.PrintableLines(name), took.Seconds())
 	if len(checks) == 1 && checks[0].Result == Skip && !r.Verbose { // they may be many
 		fmt.Fprintf(&b, "  %s", podlog.PrintableLines(strings.ReplaceAll(checks[0].Why, "\n", "; ")))
 		checks = nil
@@ -141,6 +142,9 @@ func (r *Report) Finish(ended error) (status int, err error) {
 		}
 	}
 	err = r.say(text)
+	if r.github {
+		_, _ = io.WriteString(r.Out, r.results.annotations())
+	}
 	for _, write := range r.files {
 		err = errors.Join(err, write(&r.results))
 	}

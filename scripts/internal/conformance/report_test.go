@@ -17,6 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestMain(m *testing.M) {
+	os.Unsetenv("GITHUB_ACTIONS")
+	os.Unsetenv("GITHUB_STEP_SUMMARY") // which is not about what is tested here
+	os.Exit(m.Run())
+}
+
 func check(name, requirement, result, why string) Check {
 	level := cmp.Or(map[string]string{Warn: Should, Missed: May}[result], Must)
 	return Check{Case: name, Requirement: requirement, Level: level, Result: result, Why: why, Seconds: 0.5}

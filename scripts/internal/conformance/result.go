@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"example.com/podharness/spawn/podlog"
 )
 
 // Levels of a requirement, and results of a check.
@@ -89,6 +91,26 @@ type Tested struct {
 	System  string    `json:"system"` // such as linux/amd64
 	Kernel  string    `json:"kernel"`
 	Time    time.Time `json:"time"` // the begin
+}
+
+// Words returns all but the name as a person reads it.
+func (t Tested) Words() []string {
+	said := []string{fmt.Sprintf("%s %s commit %s", t.Command, t.Version, t.Commit), strings.TrimSpace(t.System + " " + t.Kernel), t.Time.UTC().Format(time.DateTime + " UTC")}
+	for _, more := range [][2]string{{"tested: ", shellWords(t.Argv)}, {"flags: ", shellWords(t.Flags)}} {
+		if more[1] != "" {
+			said = append(said, more[0]+more[1])
+		}
+	}
+	return said
+}
+
+// shellWords returns arguments as a shell takes them.
+func shellWords(args []string) string {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		quoted[i] = podlog.ShellWord(arg)
+	}
+	return strings.Join(quoted, " ")
 }
 
 // writeJSON writes a line that tells what was tested, one for each check, and one for the

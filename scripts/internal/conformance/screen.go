@@ -13,6 +13,9 @@ import (
 
 // say prints lines, as where they go wants them.
 func (r *Report) say(text string) error {
+	if r.github {
+		text = inert(text)
+	}
 	if width := columns(r.Out); width > 0 {
 		text = wrapped(text, width)
 		if os.Getenv("NO_COLOR") == "" {

@@ -524,6 +524,24 @@ func TestGitHubActions(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(string(text), "| **FAIL** | **bad** must (1) | unexpected command failure<br>a pod must be good (1) |"), "%s", text)
 }
 
+func TestPageOfEarlierRuns(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"bad.txtar": "exec false", "good.txtar": "exec true"})
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for name, flags := range map[string][]string{"one": {"-run", "good"}, "two": nil} {
+		podscript(t, append(flags, "-name", name, "-json", in(name+".json"), "-html", in(name+".html"), dir)...)
+		assert.FileExists(t, in(name+".html"))
+	}
+	stdout, stderr, status := podscript(t, "-html", in("both.html"), in("one.json"), in("two.json"))
+	assert.Zero(t, status)
+	assert.Empty(t, stdout+stderr)
+	text, err := os.ReadFile(in("both.html"))
+	require.NoError(t, err)
+	for _, want := range []string{`<th scope="col">one</th><th scope="col">two</th>`, "unexpected command failure", "podscript: 2 runs"} {
+		assert.Contains(t, string(text), want)
+	}
+}
+
 func TestCount(t *testing.T) {
 	t.Parallel()
 	runs := filepath.Join(t.TempDir(), "runs")

@@ -36,6 +36,7 @@ type Flags struct {
 	known           []KnownLine
 	since, rerun    *Results // earlier runs; nil = none
 	json, junit     string   // files; "" = none
+	html            string   // a file; "" = none
 	summary         string   // a file that is appended to; "" = none
 }
 
@@ -53,7 +54,7 @@ func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(for
 var ErrInterrupted = errors.New("interrupted")
 
 // Parse adds the flags to those of the command and parses its arguments. It prints the
-// help or the version, if that is asked for, and then
+// help or the version, or writes the page of earlier runs, if that is asked for, and then
 // returns flag.ErrHelp; any other error is a UsageError. Variables of Bazel's and GitHub's
 // are defaults.
 func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, stderr io.Writer) error {
@@ -88,6 +89,7 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	flags.StringVar(&f.json, "json", "", "write JSON to `FILE`: a line that tells what was tested, one for each check, the summary")
 	flags.StringVar(&f.junit, "junit", os.Getenv("XML_OUTPUT_FILE"), "write JUnit's XML to `FILE`")
 	flags.StringVar(&f.summary, "summary", os.Getenv("GITHUB_STEP_SUMMARY"), "append Markdown to `FILE`: the findings, with what to do, then all requirements")
+	flags.StringVar(&f.html, "html", "", "write a page of the run to `FILE`; with only files *.json after the flags, nothing is run: the page shows these runs side by side")
 	flags.StringVar(&f.Evidence, "o", os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "keep the evidence of findings in `DIR`, by case")
 	version := flags.Bool("version", false, "print the version, and run nothing")
 	flags.SetOutput(io.Discard)
@@ -110,6 +112,9 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	}
 	f.Part = f.Run.String() != "" || f.Skip.String() != "" || f.rerun != nil
 	f.Tested.Flags = f.given(flags, args[:len(args)-flags.NArg()])
+	if done, err := f.compare(flags); done {
+		return cmp.Or(err, flag.ErrHelp)
+	}
 	if f.Evidence != "" {
 		f.Evidence, err = filepath.Abs(f.Evidence)
 	}
@@ -117,7 +122,7 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 }
 
 // quiet are the flags that do not change what is tested, or that Tested has elsewhere.
-var quiet = []string{"name", "v", "o", "work", "since", "json", "junit", "summary", "pod", "pod-arg"}
+var quiet = []string{"name", "v", "o", "work", "since", "json", "junit", "html", "summary", "pod", "pod-arg"}
 
 // given returns the flags on a command line, each with its value, but for the quiet ones.
 func (f *Flags) given(flags *flag.FlagSet, args []string) (words []string) {
@@ -237,11 +242,12 @@ func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Repor
 	if podlog.IsTerminal(stderr) {
 		r.progress = stderr
 	}
+	page := func(results *Results, w io.Writer) error { return writeHTML(w, []*Results{results}) }
 	for _, report := range []struct {
 		path  string
 		flag  int
 		write func(*Results, io.Writer) error
-	}{{f.json, os.O_TRUNC, (*Results).writeJSON}, {f.junit, os.O_TRUNC, (*Results).writeJUnit}, {f.summary, os.O_APPEND, (*Results).writeMarkdown}} {
+	}{{f.json, os.O_TRUNC, (*Results).writeJSON}, {f.junit, os.O_TRUNC, (*Results).writeJUnit}, {f.html, os.O_TRUNC, page}, {f.summary, os.O_APPEND, (*Results).writeMarkdown}} {
 		if report.path == "" {
 			continue
 		}

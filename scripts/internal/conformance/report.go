@@ -1,7 +1,7 @@
 // Package conformance has what the commands podscript and podclient share: their
 // common flags, cases that run side by side, and the results on a terminal and in files:
-// JSON, JUnit's XML. Package scripts does not import it, and so a test binary with
-// scenarios has no code for JUnit.
+// JSON, JUnit's XML, Markdown, HTML. Package scripts does not import it, and so a test
+// binary with scenarios has no code for JUnit.
 package conformance
 
 import (

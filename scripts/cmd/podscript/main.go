@@ -14,6 +14,20 @@
 // scenario itself is wrong, the machine has too little of something, or -timeout was too
 // short.
 //
+// -json FILE writes a run down, for later ones: -since FILE tells what is new, mended or
+// slower, and -rerun FILE runs only what did not pass there. -known FILE lists findings
+// that are accepted:
+//
+//	# REQUIREMENT: REASON, or REQUIREMENT/CASE: REASON
+//	terminate: our supervisor sends SIGINT only
+//
+// Such a finding is KNOWN, and no failure. One that no longer shows is told, and fails
+// with -strict. -summary FILE appends a table in Markdown, by default to the summary of
+// GitHub's step, and there findings are annotations, too. -html FILE writes a page; this
+// runs nothing, and shows runs side by side:
+//
+//	podscript -html page.html old.json new.json
+//
 // The exit status is 0 if nothing failed, 1 if a must failed (with -strict a should,
 // too), 2 for wrong usage or a pod that is no program, 3 if nothing failed but there was
 // an ERROR, 130 if podscript was interrupted.
@@ -156,6 +170,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	s.paths = flags.Args()
+	s.Tested.Flags = append(s.Tested.Flags, s.paths...)
 	return s, s.check()
 }
 
@@ -191,8 +206,11 @@ func (s *settings) check() (err error) {
 		if command.Program, err = conformance.Program(command.Program); err != nil {
 			return err
 		}
+		s.Tested.Argv = append([]string{command.Program}, command.PrefixArgs...)
 	}
-	return s.shard.obeyBazel()
+	err = s.shard.obeyBazel()
+	s.Part = s.Part || len(s.paths) > 0 || s.shard.parts > 1
+	return err
 }
 
 // cases returns the chosen scenarios. It writes the portable ones to dir.

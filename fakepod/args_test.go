@@ -137,3 +137,17 @@ func TestSizesAndExpansion(t *testing.T) {
 	p := &pod{told: handshake{"--pod": "{dir}"}, dir: "/d"}
 	assert.Equal(t, "{dir} /d {name} } /d/sock", p.expand("{name} {dir} {{name} } {socket}"), "what was put in is not expanded again")
 }
+
+func TestEveryArgumentOfAVerbIsChecked(t *testing.T) {
+	t.Parallel()
+	for _, v := range verbs() {
+		kinds, least, most := v.arguments()
+		assert.LessOrEqual(t, least, most, v)
+		for _, kind := range kinds {
+			assert.NotPanics(t, func() { _ = check(kind, "") }, "%s of %s", kind, v)
+		}
+		assert.NotEmpty(t, v.doc, v)
+		assert.Equal(t, v.name != "daemonize", v.act != nil, v)
+	}
+	assert.Panics(t, func() { _ = check("NONSENSE", "") })
+}

@@ -28,12 +28,12 @@ type verb struct {
 // mean to parse a program.
 func verbs() []verb {
 	return []verb{
-		{"log", "TEXT", "write a line to stderr", (*pod).log},
-		{"out", "TEXT", "write a line to stdout", (*pod).out},
-		{"raw", "TEXT", "write to stderr, with no newline added", (*pod).raw},
-		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, (*pod).clock},
-		{"sleep", "DURATION", "wait", (*pod).sleep},
-		{"hang", "", "wait for ever", (*pod).hang},
+		{"log", "TEXT", "write a line to stderr", func(p *pod, args []string) error { return write(os.Stderr, p.expand(args[0])+"\n") }},
+		{"out", "TEXT", "write a line to stdout", func(p *pod, args []string) error { return write(os.Stdout, p.expand(args[0])+"\n") }},
+		{"raw", "TEXT", "write to stderr, with no newline added", func(p *pod, args []string) error { return write(os.Stderr, p.expand(args[0])) }},
+		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, func(*pod, []string) error { return write(os.Stderr, fmt.Sprintf("monotonic %d\n", monotonic())) }},
+		{"sleep", "DURATION", "wait", func(_ *pod, args []string) error { time.Sleep(duration(args[0])); return nil }},
+		{"hang", "", "wait for ever", func(*pod, []string) error { select {} }},
 		{"socket", "", "make the socket and bind it, without listening", (*pod).socket},
 		{"listen", "[BACKLOG]", "listen on it (128); again to change the backlog", (*pod).listen},
 		{"bind", "", "socket and listen: what a healthy pod does", (*pod).bind},
@@ -47,15 +47,15 @@ func verbs() []verb {
 		{"close", "", "close all connections, later ones when they were sent what comes first", (*pod).closeAll},
 		{"reset", "", "from now on, reset a connection that asks for something", (*pod).reset},
 		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop},
-		{"exit", "STATUS", "exit at once and leave everything", (*pod).exit},
+		{"exit", "STATUS", "exit at once and leave everything", func(_ *pod, args []string) error { exit(number(args[0])); return nil }},
 		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill},
 		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore},
-		{"child", "[PROGRAM]", "start a process of the same process group (hang)", (*pod).child},
-		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", (*pod).escape},
+		{"child", "[PROGRAM]", "start a process of the same process group (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), false) }},
+		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), true) }},
 		{"daemonize", "", "fork twice and exit: the next steps are the daemon's, in its own session", nil}, // see run
 		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood},
 		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink},
-		{"truncate", "", "truncate the log", (*pod).truncate},
+		{"truncate", "", "truncate the log", func(*pod, []string) error { return os.Stderr.Truncate(0) }},
 	}
 }
 
@@ -100,9 +100,16 @@ func (p *pod) run(steps []Step, began func(i int)) error {
 	return nil
 }
 
-func (p *pod) log(args []string) error { return write(os.Stderr, p.expand(args[0])+"\n") }
-func (p *pod) out(args []string) error { return write(os.Stdout, p.expand(args[0])+"\n") }
-func (p *pod) raw(args []string) error { return write(os.Stderr, p.expand(args[0])) }
+// duration and number read an argument that was checked.
+func duration(arg string) time.Duration {
+	d, _ := time.ParseDuration(arg)
+	return d
+}
+
+func number(arg string) int {
+	n, _ := strconv.Atoi(arg)
+	return n
+}
 
 // write is one write(2), unless the system takes less.
 func write(file *os.File, text string) error {
@@ -115,24 +122,12 @@ func (p *pod) expand(text string) string {
 		"{pid}", strconv.Itoa(os.Getpid())).Replace(text)
 }
 
-func (p *pod) clock([]string) error {
-	return write(os.Stderr, fmt.Sprintf("monotonic %d\n", monotonic()))
-}
-
 // monotonic returns the time in ns by the clock that all processes share.
 func monotonic() int64 {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // every system has it
 	return now.Nano()
 }
-
-func (p *pod) sleep(args []string) error {
-	d, _ := time.ParseDuration(args[0])
-	<-time.After(d)
-	return nil
-}
-
-func (p *pod) hang([]string) error { select {} }
 
 func (p *pod) socket([]string) error {
 	p.fs.Lock()
@@ -163,8 +158,7 @@ func (p *pod) listen(args []string) error {
 	if p.listener < 0 {
 		return errNoSocket
 	}
-	backlog, _ := strconv.Atoi(argument(args, 0, "128"))
-	return unix.Listen(p.listener, backlog)
+	return unix.Listen(p.listener, number(argument(args, 0, "128")))
 }
 
 func (p *pod) bind([]string) error {
@@ -239,12 +233,6 @@ func (p *pod) stop([]string) error {
 	return nil
 }
 
-func (p *pod) exit(args []string) error {
-	status, _ := strconv.Atoi(args[0])
-	exit(status)
-	return nil
-}
-
 // kill returns if the process survives the signal.
 func (p *pod) kill(args []string) error {
 	sig := ParseSignal(args[0])
@@ -273,17 +261,9 @@ func (p *pod) ignore(args []string) error {
 	return nil
 }
 
-func (p *pod) child(args []string) error {
-	return p.start("-role child", argument(args, 0, "hang"), false)
-}
-
-func (p *pod) escape(args []string) error {
-	return p.start("-role child", argument(args, 0, "hang"), true)
-}
-
 func (p *pod) flood(args []string) error {
 	size, _ := ParseSize(args[0])
-	length, _ := strconv.Atoi(argument(args, 1, "80"))
+	length := number(argument(args, 1, "80"))
 	line := bytes.Repeat([]byte("."), max(1, length))
 	if length > 0 {
 		line[length-1] = '\n'
@@ -310,5 +290,3 @@ func (p *pod) unlink(args []string) error {
 	}
 	return os.Remove(p.path(map[string]string{"sock": "sock", "log": "stderr.log"}[args[0]]))
 }
-
-func (p *pod) truncate([]string) error { return os.Stderr.Truncate(0) }

@@ -121,15 +121,12 @@ func Expect(program string, timeout time.Duration) (Outcome, error) {
 	e := &expectation{latest: noticed, listening: -1, full: -1}
 	past := []situation{e.look(-1)}
 	for i, s := range steps {
-		if s.Verb == "sleep" {
-			e.sleep(s)
-			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-			continue
-		}
 		e.rest = steps[i+1:]
 		e.take(s)
 		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-		past = append(past, e.look(i))
+		if s.Verb != "sleep" {
+			past = append(past, e.look(i))
+		}
 		if e.over {
 			return judge(past, timeout)
 		}
@@ -353,61 +350,71 @@ const (
 
 // take works out what a step comes to.
 func (e *expectation) take(s fakepod.Step) {
-	nothing := func(*expectation, fakepod.Step) {} // that a client sees
-	map[string]func(*expectation, fakepod.Step){
-		"log": (*expectation).log, "raw": (*expectation).raw, "clock": (*expectation).clock, "flood": (*expectation).flood, "truncate": (*expectation).truncate,
-		"sleep": (*expectation).sleep, "hang": (*expectation).hang, "stop": (*expectation).stop, "exit": (*expectation).exit,
-		"socket": (*expectation).socket, "listen": (*expectation).listen, "bind": (*expectation).bind, "fill": (*expectation).fill,
-		"ready": (*expectation).ready, "serve": (*expectation).serve, "unlink": (*expectation).unlink,
-		"kill": (*expectation).kill, "ignore": (*expectation).ignore,
-		"child": (*expectation).child, "escape": (*expectation).child, "daemonize": (*expectation).daemonize,
+	nothing := func() {} // that a client sees
+	map[string]func(){
+		"log":      func() { e.write(e.expand(s.Args[0]) + "\n") },
+		"raw":      func() { e.write(e.expand(s.Args[0])) },
+		"clock":    func() { e.write("monotonic {clock}\n") },
+		"ready":    func() { e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n")) },
+		"flood":    func() { e.flood(s) },
+		"sleep":    func() { e.pass(duration(s.Args[0])) },
+		"hang":     func() { e.over = true },
+		"stop":     func() { e.end("exit status 0") },
+		"exit":     func() { e.end(fmt.Sprint("exit status ", number(s.Args[0]))) },
+		"kill":     func() { e.kill(fakepod.ParseSignal(s.Args[0])) },
+		"ignore":   func() { e.ignore(s.Args) },
+		"socket":   func() { e.socket("socket") },
+		"bind":     func() { e.socket("bind") },
+		"listen":   func() { e.listen(number(s.Arg(0, "128"))) },
+		"fill":     e.fill,
+		"serve":    e.serve,
+		"unlink":   func() { e.unlink(s.Args[0]) },
+		"truncate": e.truncate,
+		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": e.daemonize,
 		"out": nothing, "answer": nothing, "event": nothing, "garbage": nothing, "stall": nothing, "close": nothing, "reset": nothing,
-	}[s.Verb](e, s)
+	}[s.Verb]()
 }
 
-func (e *expectation) log(s fakepod.Step) { e.write(e.expand(s.Args[0]) + "\n") }
-func (e *expectation) raw(s fakepod.Step) { e.write(e.expand(s.Args[0])) }
-func (e *expectation) clock(fakepod.Step) { e.write("monotonic {clock}\n") }
-func (e *expectation) hang(fakepod.Step)  { e.over = true }
-func (e *expectation) stop(fakepod.Step)  { e.end("exit status 0") }
-func (e *expectation) exit(s fakepod.Step) {
-	status, _ := strconv.Atoi(s.Args[0])
-	e.end(fmt.Sprint("exit status ", status))
+// duration and number read arguments that were checked.
+func duration(arg string) time.Duration {
+	d, _ := time.ParseDuration(arg)
+	return d
 }
 
-func (e *expectation) sleep(s fakepod.Step) {
-	d, _ := time.ParseDuration(s.Args[0])
-	e.soonest, e.latest = e.soonest+d, e.latest+d
+func number(arg string) int {
+	n, _ := strconv.Atoi(arg)
+	return n
 }
 
-func (e *expectation) socket(fakepod.Step) { e.makeSocket("socket") }
+func (e *expectation) pass(d time.Duration) { e.soonest, e.latest = e.soonest+d, e.latest+d }
 
-func (e *expectation) makeSocket(verb string) {
+func (e *expectation) ignore(names []string) {
+	for _, name := range names {
+		e.ignored = append(e.ignored, fakepod.ParseSignal(name))
+	}
+}
+
+func (e *expectation) socket(verb string) {
 	switch {
 	case e.bound:
 		e.fail(verb, socketThere)
+		return
 	case e.dirGone:
 		e.fail(verb, "bind {dir}/sock: %v", unix.ENOENT)
-	default:
-		e.bound, e.atPath = true, true
-	}
-}
-
-func (e *expectation) bind(fakepod.Step) {
-	if e.makeSocket("bind"); !e.over {
-		e.listen(fakepod.Step{})
-	}
-}
-
-func (e *expectation) listen(s fakepod.Step) {
-	if !e.bound {
-		e.fail("listen", noSocket)
 		return
+	case verb == "bind":
+		e.listening = 128
 	}
-	e.listening, _ = strconv.Atoi(s.Arg(0, "128"))
+	e.bound, e.atPath = true, true
 }
 
-func (e *expectation) fill(fakepod.Step) {
+func (e *expectation) listen(backlog int) {
+	if e.listening = backlog; !e.bound {
+		e.fail("listen", noSocket)
+	}
+}
+
+func (e *expectation) fill() {
 	switch {
 	case !e.atPath || e.dirGone:
 		e.fail("fill", "connection 1: %v", unix.ENOENT)
@@ -420,11 +427,7 @@ func (e *expectation) fill(fakepod.Step) {
 	}
 }
 
-func (e *expectation) ready(s fakepod.Step) {
-	e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n"))
-}
-
-func (e *expectation) serve(fakepod.Step) {
+func (e *expectation) serve() {
 	switch {
 	case !e.bound:
 		e.fail("serve", noSocket)
@@ -437,32 +440,25 @@ func (e *expectation) serve(fakepod.Step) {
 	}
 }
 
-func (e *expectation) kill(s fakepod.Step) {
-	switch sig := fakepod.ParseSignal(s.Args[0]); sig {
-	case syscall.SIGKILL:
+func (e *expectation) kill(sig syscall.Signal) {
+	switch {
+	case sig == syscall.SIGKILL:
 		e.end("signal: killed")
-	case syscall.SIGSTOP:
+	case sig == syscall.SIGSTOP:
 		e.over = true
-	case syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH:
+	case slices.Contains(harmless, sig) || slices.Contains(e.ignored, sig):
+	case sig == syscall.SIGINT:
+		e.end("exit status 0")
+	case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
+		e.unclear = fmt.Errorf("whether %v stops a process depends on its session", unix.SignalName(sig))
+		e.over = true
 	default:
-		switch {
-		case slices.Contains(e.ignored, sig):
-		case sig == syscall.SIGINT:
-			e.stop(fakepod.Step{})
-		case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
-			e.unclear = fmt.Errorf("whether %v stops a process depends on its session", unix.SignalName(sig))
-			e.over = true
-		default:
-			e.end("signal: " + sig.String())
-		}
+		e.end("signal: " + sig.String())
 	}
 }
 
-func (e *expectation) ignore(s fakepod.Step) {
-	for _, arg := range s.Args {
-		e.ignored = append(e.ignored, fakepod.ParseSignal(arg))
-	}
-}
+// harmless are the signals that do nothing by default.
+var harmless = []syscall.Signal{syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH}
 
 // child is a process that is started beside the pod. What it does at the same time
 // is worked out only if nobody can see it.
@@ -479,7 +475,7 @@ var unseen = []string{"hang", "sleep", "ignore", "exit", "out"}
 
 // daemonize ends the process, while another one goes on. Whether a client reads
 // what that writes at once is chance.
-func (e *expectation) daemonize(fakepod.Step) {
+func (e *expectation) daemonize() {
 	e.latest += noticed
 	daemon := *e
 	daemon.tail = slices.Clone(e.tail)
@@ -503,28 +499,27 @@ func (e *expectation) daemonize(fakepod.Step) {
 
 func (e *expectation) flood(s fakepod.Step) {
 	size, _ := fakepod.ParseSize(s.Args[0])
-	length, _ := strconv.ParseInt(s.Arg(1, "80"), 10, 64)
+	length := int64(number(s.Arg(1, "80")))
 	e.latest += time.Duration(size) * time.Second / (32 << 20) // on a slow disk
 	if length == 0 {
-		e.write(strings.Repeat(".", int(min(size, longestLine+2))))
-		e.size += size - min(size, longestLine+2)
+		n := min(size, longestLine+2)
+		e.write(strings.Repeat(".", int(n)))
+		e.size += size - n
 		return
 	}
 	// The first line ends one that was unfinished; of the others the last count.
-	const last = tailLines + 1
 	lines, unread := (size+length-1)/length, e.unread
-	for i := range lines {
-		if i > 0 && i < lines-last {
-			continue
+	for i := int64(0); i < lines; i++ {
+		if i == 1 {
+			i = max(i, lines-tailLines-1)
 		}
-		n := min(length, size-i*length)
-		e.write(strings.Repeat(".", int(n-1)) + "\n")
+		e.write(strings.Repeat(".", int(min(length, size-i*length)-1)) + "\n")
 	}
 	e.unread, e.size = unread+1, max(e.size, size) // it writes them in one piece, or nearly
 }
 
-func (e *expectation) unlink(s fakepod.Step) {
-	switch what := s.Args[0]; {
+func (e *expectation) unlink(what string) {
+	switch {
 	case what == "dir":
 		e.dirGone, e.atPath, e.logGone = true, false, true
 	case what == "sock" && e.atPath:
@@ -536,7 +531,7 @@ func (e *expectation) unlink(s fakepod.Step) {
 	}
 }
 
-func (e *expectation) truncate(fakepod.Step) {
+func (e *expectation) truncate() {
 	e.wasRead()
 	if e.unread > 1 || e.fresh {
 		e.unclear = errors.New("how much of the log was read before it was truncated is chance")

@@ -188,14 +188,14 @@ func (r *Recording) end() []happening {
 		}
 	}
 	if r.Failed != nil && r.Failed.Stopped {
-		return []happening{{0, "kill STOP"}, {0, "hang"}}
+		return []happening{{0, "kill STOP; hang"}}
 	}
 	return []happening{{0, "hang"}}
 }
 
 // maxRecorded is how many bytes of the begin of a long log are recorded, and of its
 // end: an argument of a command may have 128 KiB, and a byte of a log may need four.
-// The recording of a recording must not be shortened again.
+// The recording of a recording, which has the ready line too, must not be shortened again.
 const (
 	maxRecorded = 12 << 10
 	longLog     = 2*maxRecorded + 4<<10
@@ -207,47 +207,39 @@ type span struct {
 	word     string
 }
 
-// read reads the parts of the log that are kept.
+// read reads the parts of the log that are kept, and the socket in the ready line.
 func (r *Recording) read() error {
-	r.kept = []span{{0, r.Size, ""}}
-	if r.Size > longLog {
-		r.kept = []span{{0, maxRecorded, ""}}
-		ready := r.readyLine()
-		ready.from, ready.to = max(ready.from, maxRecorded), min(ready.to, r.Size-maxRecorded)
-		if ready.from < ready.to {
-			r.kept = append(r.kept, ready)
+	log := bufio.NewReaderSize(io.NewSectionReader(r.Log, 0, r.Size), maxRecorded)
+	r.kept, r.text, r.socket = nil, nil, ""
+	keep := func(text []byte, at, from, to int64) { // of the part at an offset
+		if from, to = max(from, at), min(to, at+int64(len(text))); from < to {
+			r.text = append(r.text, text[from-at:to-at]...)
+			if n := len(r.kept); n > 0 && r.kept[n-1].to == from {
+				from, r.kept = r.kept[n-1].from, r.kept[:n-1]
+			}
+			r.kept = append(r.kept, span{from, to, ""})
 		}
-		r.kept = append(r.kept, span{r.Size - maxRecorded, r.Size, ""})
 	}
-	r.text = nil
-	for _, part := range r.kept {
-		text := make([]byte, part.to-part.from)
-		if _, err := r.Log.ReadAt(text, part.from); err != nil && !errors.Is(err, io.EOF) {
+	for at, begins, seen := int64(0), true, false; ; {
+		part, err := log.ReadSlice('\n')
+		isReady := begins && !seen && podlog.IsReady(part)
+		if isReady {
+			told, _ := podlog.ParseReady(bytes.TrimSuffix(bytes.TrimSuffix(part, []byte("\n")), []byte("\r")))
+			r.socket, seen = told.Socket, true
+		}
+		if isReady || r.Size <= longLog {
+			keep(part, at, 0, r.Size)
+		} else {
+			keep(part, at, 0, maxRecorded)
+			keep(part, at, r.Size-maxRecorded, r.Size)
+		}
+		at += int64(len(part))
+		if begins = err == nil; err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
 			return err
 		}
-		r.text = append(r.text, text...)
-	}
-	r.socket = ""
-	for _, line := range bytes.SplitAfter(r.text, []byte("\n")) {
-		if podlog.IsReady(line) {
-			told, _ := podlog.ParseReady(bytes.TrimRight(line, "\r\n"))
-			r.socket = told.Socket
-			break
-		}
-	}
-	return nil
-}
-
-// readyLine looks for the ready line in a long log.
-func (r *Recording) readyLine() (found span) {
-	log := bufio.NewReaderSize(io.NewSectionReader(r.Log, 0, r.Size), maxRecorded)
-	for begins := true; ; {
-		part, err := log.ReadSlice('\n')
-		found.to = found.from + int64(len(part))
-		if begins && podlog.IsReady(part) || err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return found
-		}
-		begins, found.from = err == nil, found.to
 	}
 }
 

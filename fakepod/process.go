@@ -46,14 +46,13 @@ func (p *pod) start(roles, program string, newSession bool, more ...*os.File) er
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: newSession}
 	err = cmd.Start()
 	end.Close()
-	if err != nil {
-		return err
+	if err == nil {
+		go func() { _ = cmd.Wait() }()
+		// Nothing is ever written: the end of the pipe tells that it has closed it,
+		// or that it has died, which its words in the log explain.
+		_, _ = started.Read(make([]byte, 1))
 	}
-	go func() { _ = cmd.Wait() }()
-	// Nothing is ever written: the end of the pipe tells that it has closed it,
-	// or that it has died, which its words in the log explain.
-	_, _ = started.Read(make([]byte, 1))
-	return nil
+	return err
 }
 
 // begin is a started process's half of start.
@@ -109,10 +108,7 @@ func (p *pod) daemonize(steps []Step) error {
 func fork(args []string) error {
 	cmd := again(args)
 	cmd.ExtraFiles = []*os.File{os.NewFile(startedFD, "started"), os.NewFile(originalFD, "original")}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("daemonize: %w", err)
-	}
-	return nil
+	return cmd.Start()
 }
 
 func self() string {

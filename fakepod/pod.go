@@ -77,6 +77,7 @@ type pod struct {
 // act acts the steps out. A pod whose steps are over leaves everything.
 func act(role role, told handshake, dir string, steps []Step, trace *os.File) error {
 	p := &pod{role: role, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting"}
+	p.habits.answers, p.habits.links = map[string]string{}, map[*link]bool{}
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, syscall.SIGINT)
 	go func() {

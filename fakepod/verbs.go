@@ -41,11 +41,14 @@ func verbs() []verb {
 		{"ready", "[NAME [PATH]]", "write the ready line", (*pod).ready},
 		{"serve", "", "accept connections and answer: for ever, or beside the steps that follow", (*pod).serve},
 		{"answer", "METHOD JSON", "from now on, answer a method with a line of JSON", (*pod).answerWith},
-		{"event", "JSON", "send a line to all connections, to later ones after their snapshot", (*pod).event},
+		{"event", "JSON", "send a line to all connections, to later ones after their snapshot", func(p *pod, args []string) error { return p.garbage([]string{args[0] + "\n"}) }},
 		{"garbage", "BYTES", "the same with bytes as they are", (*pod).garbage},
-		{"stall", "DURATION", "from now on, hold every line up in its middle", (*pod).stall},
+		{"stall", "DURATION", "from now on, hold every line up in its middle", func(p *pod, args []string) error {
+			p.habit(func(h *habits) { h.stall = duration(args[0]) })
+			return nil
+		}},
 		{"close", "", "close all connections, later ones when they were sent what comes first", (*pod).closeAll},
-		{"reset", "", "from now on, reset a connection that asks for something", (*pod).reset},
+		{"reset", "", "from now on, reset a connection that asks for something", func(p *pod, _ []string) error { p.habit(func(h *habits) { h.resets = true }); return nil }},
 		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop},
 		{"exit", "STATUS", "exit at once and leave everything", func(_ *pod, args []string) error { exit(number(args[0])); return nil }},
 		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill},
@@ -226,11 +229,31 @@ func (p *pod) stop([]string) error {
 		exit(130)
 	}
 	p.fs.Lock() // for good: nothing may come back
-	if err := os.RemoveAll(p.dir); err != nil {
+	if err := p.clear(); err != nil {
 		exit(fail(fmt.Errorf("stop: %w", err)))
 	}
 	exit(0)
 	return nil
+}
+
+// clear removes the pod directory, the socket last: until then nobody starts a new pod
+// of the name, and after that nothing is removed that one may have made.
+func (p *pod) clear() error {
+	entries, err := os.ReadDir(p.dir)
+	for _, entry := range entries {
+		if entry.Name() != "sock" && err == nil {
+			err = os.RemoveAll(p.path(entry.Name()))
+		}
+	}
+	for _, path := range []string{p.path("sock"), p.dir} {
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+			err = nil
+		}
+	}
+	return err
 }
 
 // kill returns if the process survives the signal.

@@ -95,6 +95,9 @@ func Main(args []string) int {
 		return 2
 	}
 	dir, err := podDir(told["--pod"])
+	if err == nil && strings.Contains(dir, "\n") {
+		err = fmt.Errorf("the runtime directory has a newline in its path, which no ready line can tell: %q", dir)
+	}
 	if err != nil {
 		return fail(err)
 	}

@@ -34,8 +34,9 @@
 // Apart from its program, the fake pod does what real pods do. It refuses wrong
 // handshake arguments with exit status 2. It finds the runtime directory by the same
 // four variables. It keeps the files pid and status.json in the pod directory. It removes
-// a stale socket before it binds. On SIGINT, at any step, it removes the whole pod
-// directory and exits with status 0. SIGTERM kills it.
+// a stale socket before it binds. On SIGINT, at any step and while a request runs, it
+// removes the whole pod directory, the socket last, and exits with status 0. SIGTERM
+// kills it. It stores no sessions, and accepts each --session.
 //
 // # Socket
 //

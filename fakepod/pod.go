@@ -70,20 +70,21 @@ type pod struct {
 
 	mu      sync.Mutex
 	state   string
-	ignored []string // signals, as ignore was given them
+	reacts  map[syscall.Signal][]Step // nil = it ignores the signal
+	signals chan os.Signal            // all others that it handles
 
 	habits habits // of serve
 }
 
 // act acts the steps out. A pod whose steps are over leaves everything.
 func act(role role, told handshake, dir string, steps []Step, trace *os.File) error {
-	p := &pod{role: role, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting"}
+	p := &pod{role: role, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting", reacts: map[syscall.Signal][]Step{}, signals: make(chan os.Signal, 16)}
 	p.habits.answers, p.habits.links = map[string]string{}, map[*link]bool{}
-	interrupts := make(chan os.Signal, 1)
-	signal.Notify(interrupts, syscall.SIGINT)
+	signal.Notify(p.signals, syscall.SIGINT)
 	go func() {
-		<-interrupts
-		_ = p.stop(nil)
+		for sig := range p.signals {
+			go p.react(sig.(syscall.Signal))
+		}
 	}()
 	if err := p.keep(); err != nil {
 		return err
@@ -92,6 +93,19 @@ func act(role role, told handshake, dir string, steps []Step, trace *os.File) er
 		return err
 	}
 	return p.run(steps, func(i int) { _, _ = fmt.Fprintf(trace, "%d %d %d\n", i, monotonic(), os.Getpid()) })
+}
+
+// react does what the steps have said of a signal: a pod stops on SIGINT.
+func (p *pod) react(sig syscall.Signal) {
+	p.mu.Lock()
+	steps, told := p.reacts[sig]
+	p.mu.Unlock()
+	if !told {
+		steps = []Step{{Verb: "stop"}}
+	}
+	if err := p.run(steps, nil); err != nil {
+		exit(fail(err))
+	}
 }
 
 func (p *pod) path(name string) string { return p.dir + "/" + name }

@@ -116,8 +116,9 @@ func (v verb) hint(args []string) string {
 	if len(args) <= most {
 		return ""
 	}
-	if kind := strings.Join(kinds, " "); kind == "TEXT" || kind == "PROGRAM" {
-		return fmt.Sprintf(" (quote a %s with spaces: %s '%s')", strings.ToLower(kind), v.name, strings.ReplaceAll(strings.Join(args, " "), "'", "''"))
+	if kind := kinds[max(0, most-1):]; most > 0 && (kind[0] == "TEXT" || kind[0] == "PROGRAM") {
+		text := strings.ReplaceAll(strings.Join(args[most-1:], " "), "'", "''")
+		return fmt.Sprintf(" (quote a %s with spaces: %s '%s')", strings.ToLower(kind[0]), strings.Join(append([]string{v.name}, args[:most-1]...), " "), text)
 	}
 	if _, ok := findVerb(args[most]); ok {
 		return fmt.Sprintf(" (put a ; before the next step, %s)", args[most])

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,10 +51,11 @@ func verbs() []verb {
 		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop},
 		{"exit", "STATUS", "exit at once and leave everything", func(_ *pod, args []string) error { exit(number(args[0])); return nil }},
 		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill},
-		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore},
+		{"ignore", "SIGNAL...", "from now on, ignore signals", (*pod).ignore},
+		{"on", "SIGNAL PROGRAM", "from now on, act a program out on a signal, beside the other steps", (*pod).on},
 		{"child", "[PROGRAM]", "start a process of the same process group (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), false) }},
 		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), true) }},
-		{"daemonize", "", "fork twice and exit: the next steps are the daemon's, in its own session", nil}, // see run
+		{"daemonize", "[DURATION]", "fork twice and exit, a DURATION after the daemon goes on: the next steps are its, in its own session", nil}, // see run
 		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood},
 		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink},
 		{"truncate", "", "truncate the log", func(*pod, []string) error { return os.Stderr.Truncate(0) }},
@@ -92,7 +92,7 @@ func (p *pod) run(steps []Step, began func(i int)) error {
 		act, rest := v.act, steps[i+1:]
 		switch {
 		case s.Verb == "daemonize":
-			act = func(p *pod, _ []string) error { return p.daemonize(rest) }
+			act = func(p *pod, args []string) error { return p.daemonize(rest, duration(argument(args, 0, "0s"))) }
 		case s.Verb == "serve" && len(rest) > 0:
 			act = (*pod).serveBeside
 		}
@@ -260,7 +260,7 @@ func (p *pod) clear() error {
 func (p *pod) kill(args []string) error {
 	sig := ParseSignal(args[0])
 	p.mu.Lock()
-	harmless := slices.ContainsFunc(p.ignored, func(name string) bool { return ParseSignal(name) == sig })
+	_, harmless := p.reacts[sig]
 	p.mu.Unlock()
 	switch sig {
 	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, // it goes on after SIGCONT
@@ -278,10 +278,35 @@ func (p *pod) ignore(args []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, arg := range args {
-		signal.Ignore(ParseSignal(arg))
+		sig := ParseSignal(arg)
+		signal.Ignore(sig)
+		p.reacts[sig] = nil
 	}
-	p.ignored = append(p.ignored, args...)
 	return nil
+}
+
+func (p *pod) on(args []string) error {
+	steps, err := Parse(args[1])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sig := ParseSignal(args[0])
+	p.reacts[sig] = steps
+	signal.Notify(p.signals, sig)
+	return err
+}
+
+// reactions returns the steps that have another process react as this one does.
+func (p *pod) reactions() (steps []Step) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for sig, program := range p.reacts {
+		if program == nil {
+			steps = append(steps, Step{"ignore", []string{unix.SignalName(sig)}})
+		} else {
+			steps = append(steps, Step{"on", []string{unix.SignalName(sig), format(program)}})
+		}
+	}
+	return steps
 }
 
 func (p *pod) flood(args []string) error {

@@ -118,13 +118,18 @@ func Expect(program string, timeout time.Duration) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	e := &expectation{latest: noticed, listening: -1, full: -1}
+	e := &expectation{latest: noticed, listening: -1, full: -1, reacts: map[syscall.Signal]string{}}
 	past := []situation{e.look(-1)}
 	for i, s := range steps {
 		e.rest = steps[i+1:]
 		e.take(s)
 		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-		if s.Verb != "sleep" {
+		if s.Verb != "sleep" || e.over {
+			past = append(past, e.look(i))
+		}
+		if e.over && e.parentEnds > 0 { // the process that was started goes on until then
+			e.pass(e.parentEnds - e.soonest)
+			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
 			past = append(past, e.look(i))
 		}
 		if e.over {
@@ -207,7 +212,8 @@ type expectation struct {
 	listening        int  // the backlog; -1 = it is not listened on
 	full             int  // the backlog that was filled
 	logGone, dirGone bool
-	ignored          []syscall.Signal
+	reacts           map[syscall.Signal]string // the verb that said how
+	parentEnds       time.Duration             // when, at the soonest, the process ends that has become a daemon; 0 = there is none
 	over             bool
 	status           string
 }
@@ -330,7 +336,12 @@ func (e *expectation) line(line string, cut bool) {
 }
 
 // end is the end of the process.
-func (e *expectation) end(status string) { e.over, e.status = true, status }
+func (e *expectation) end(status string) {
+	if e.parentEnds > 0 {
+		e.unclear = errors.New("a daemon that ends before its parent is not followed")
+	}
+	e.over, e.status = true, status
+}
 
 // fail is a step that fails: the fake pod says so and ends.
 func (e *expectation) fail(verb, format string, args ...any) {
@@ -362,7 +373,8 @@ func (e *expectation) take(s fakepod.Step) {
 		"stop":     func() { e.end("exit status 0") },
 		"exit":     func() { e.end(fmt.Sprint("exit status ", number(s.Args[0]))) },
 		"kill":     func() { e.kill(fakepod.ParseSignal(s.Args[0])) },
-		"ignore":   func() { e.ignore(s.Args) },
+		"ignore":   func() { e.react("ignore", s.Args...) },
+		"on":       func() { e.react("on", s.Args[0]) },
 		"socket":   func() { e.socket("socket") },
 		"bind":     func() { e.socket("bind") },
 		"listen":   func() { e.listen(number(s.Arg(0, "128"))) },
@@ -370,7 +382,7 @@ func (e *expectation) take(s fakepod.Step) {
 		"serve":    e.serve,
 		"unlink":   func() { e.unlink(s.Args[0]) },
 		"truncate": e.truncate,
-		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": e.daemonize,
+		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": func() { e.daemonize(duration(s.Arg(0, "0s"))) },
 		"out": nothing, "answer": nothing, "event": nothing, "garbage": nothing, "stall": nothing, "close": nothing, "reset": nothing,
 	}[s.Verb]()
 }
@@ -386,11 +398,20 @@ func number(arg string) int {
 	return n
 }
 
-func (e *expectation) pass(d time.Duration) { e.soonest, e.latest = e.soonest+d, e.latest+d }
+// pass lets time pass, which a parent may not live through.
+func (e *expectation) pass(d time.Duration) {
+	ends := e.parentEnds > 0 && e.soonest+d >= e.parentEnds
+	if ends {
+		d, e.parentEnds = e.parentEnds-e.soonest, 0
+	}
+	if e.soonest, e.latest = e.soonest+d, e.latest+d; ends {
+		e.end("exit status 0")
+	}
+}
 
-func (e *expectation) ignore(names []string) {
+func (e *expectation) react(verb string, names ...string) {
 	for _, name := range names {
-		e.ignored = append(e.ignored, fakepod.ParseSignal(name))
+		e.reacts[fakepod.ParseSignal(name)] = verb
 	}
 }
 
@@ -446,7 +467,9 @@ func (e *expectation) kill(sig syscall.Signal) {
 		e.end("signal: killed")
 	case sig == syscall.SIGSTOP:
 		e.over = true
-	case slices.Contains(harmless, sig) || slices.Contains(e.ignored, sig):
+	case e.reacts[sig] == "on":
+		e.unclear = fmt.Errorf("what it does on %v is done beside the steps that follow", unix.SignalName(sig))
+	case slices.Contains(harmless, sig) || e.reacts[sig] == "ignore":
 	case sig == syscall.SIGINT:
 		e.end("exit status 0")
 	case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
@@ -473,10 +496,17 @@ func (e *expectation) child(s fakepod.Step) {
 // unseen are the steps that leave neither words nor files.
 var unseen = []string{"hang", "sleep", "ignore", "exit", "out"}
 
-// daemonize ends the process, while another one goes on. Whether a client reads
-// what that writes at once is chance.
-func (e *expectation) daemonize() {
-	e.latest += noticed
+// daemonize ends the process, at once or after a wait, while another one goes on. Whether
+// a client reads what that writes at once is chance.
+func (e *expectation) daemonize(wait time.Duration) {
+	if e.latest += noticed; e.parentEnds > 0 {
+		e.unclear, e.over = errors.New("a daemon of a daemon whose parent lives is not followed"), true
+		return
+	}
+	if wait > 0 {
+		e.bound, e.serving, e.listening, e.full, e.parentEnds = false, false, -1, -1, e.soonest+wait
+		return
+	}
 	daemon := *e
 	daemon.tail = slices.Clone(e.tail)
 	daemon.bound, daemon.listening, daemon.full = false, -1, -1 // it is another program

@@ -67,6 +67,7 @@ type pod struct {
 
 	fs       sync.Mutex // held while the pod directory or the socket changes
 	listener int        // the socket's descriptor, -1 before there is one
+	bound    string     // its path
 
 	mu      sync.Mutex
 	state   string

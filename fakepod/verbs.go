@@ -2,6 +2,7 @@ package fakepod
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -33,9 +34,9 @@ func verbs() []verb {
 		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, func(*pod, []string) error { return write(os.Stderr, fmt.Sprintf("monotonic %d\n", monotonic())) }},
 		{"sleep", "DURATION", "wait", func(_ *pod, args []string) error { time.Sleep(duration(args[0])); return nil }},
 		{"hang", "", "wait for ever", func(*pod, []string) error { select {} }},
-		{"socket", "", "make the socket and bind it, without listening", (*pod).socket},
+		{"socket", "[PATH]", "make the socket and bind it, to {socket} or another path, without listening", (*pod).socket},
 		{"listen", "[BACKLOG]", "listen on it (128); again to change the backlog", (*pod).listen},
-		{"bind", "", "socket and listen: what a healthy pod does", (*pod).bind},
+		{"bind", "[PATH]", "socket and listen: what a healthy pod does", (*pod).bind},
 		{"fill", "", "connect to the own socket until its backlog is full", (*pod).fill},
 		{"ready", "[NAME [PATH]]", "write the ready line", (*pod).ready},
 		{"serve", "", "accept connections and answer: for ever, or beside the steps that follow", (*pod).serve},
@@ -53,6 +54,7 @@ func verbs() []verb {
 		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill},
 		{"ignore", "SIGNAL...", "from now on, ignore signals", (*pod).ignore},
 		{"on", "SIGNAL PROGRAM", "from now on, act a program out on a signal, beside the other steps", (*pod).on},
+		{"cd", "PATH", "change the working directory", func(p *pod, args []string) error { return os.Chdir(p.expand(args[0])) }},
 		{"child", "[PROGRAM]", "start a process of the same process group (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), false) }},
 		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), true) }},
 		{"daemonize", "[DURATION]", "fork twice and exit, a DURATION after the daemon goes on: the next steps are its, in its own session", nil}, // see run
@@ -132,20 +134,21 @@ func monotonic() int64 {
 	return now.Nano()
 }
 
-func (p *pod) socket([]string) error {
+func (p *pod) socket(args []string) error {
+	path := p.expand(argument(args, 0, "{socket}"))
 	p.fs.Lock()
 	defer p.fs.Unlock()
 	if p.listener >= 0 {
 		return errSocketThere
 	}
-	if err := os.Remove(p.path("sock")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return withSocket(p.path("sock"), func(fd int, address unix.Sockaddr) error {
+	return withSocket(path, func(fd int, address unix.Sockaddr) error {
 		if err := unix.Bind(fd, address); err != nil {
-			return fmt.Errorf("bind %s: %w", p.path("sock"), err)
+			return fmt.Errorf("bind %s: %w", path, err)
 		}
-		p.listener = fd
+		p.listener, p.bound = fd, path
 		return nil
 	})
 }
@@ -164,8 +167,8 @@ func (p *pod) listen(args []string) error {
 	return unix.Listen(p.listener, number(argument(args, 0, "128")))
 }
 
-func (p *pod) bind([]string) error {
-	if err := p.socket(nil); err != nil {
+func (p *pod) bind(args []string) error {
+	if err := p.socket(args); err != nil {
 		return err
 	}
 	return p.listen(nil)
@@ -173,8 +176,11 @@ func (p *pod) bind([]string) error {
 
 // fill keeps its connections for as long as the process lives.
 func (p *pod) fill([]string) error {
+	p.fs.Lock()
+	path := cmp.Or(p.bound, p.path("sock"))
+	p.fs.Unlock()
 	for n := range 10_000 {
-		err := withSocket(p.path("sock"), unix.Connect)
+		err := withSocket(path, unix.Connect)
 		switch {
 		case errors.Is(err, unix.EAGAIN), n > 0 && errors.Is(err, unix.ECONNREFUSED): // macOS
 			return nil

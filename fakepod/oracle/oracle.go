@@ -207,10 +207,13 @@ type expectation struct {
 	unclear error         // since then
 	unsure  int           // how many more lines it takes until the tail is sure
 
-	bound, serving   bool // the process has its socket, and accepts connections
-	atPath           bool // a socket is at the path
-	listening        int  // the backlog; -1 = it is not listened on
-	full             int  // the backlog that was filled
+	bound            string // the path of its socket, as resolve returns it; "" = it has none
+	given            string // the same, as the program has it
+	serving          bool   // it accepts connections
+	cwd              string // its working directory; "" = the one that it was started in
+	atPath           string // the path at which a socket is
+	listening        int    // the backlog; -1 = it is not listened on
+	full             int    // the backlog that was filled
 	logGone, dirGone bool
 	reacts           map[syscall.Signal]string // the verb that said how
 	parentEnds       time.Duration             // when, at the soonest, the process ends that has become a daemon; 0 = there is none
@@ -221,6 +224,7 @@ type expectation struct {
 // announcement is a ready line.
 type announcement struct {
 	line, name, socket string
+	leads              string // where, as resolve returns it
 	malformed          bool
 	tail               []string // before it
 }
@@ -249,7 +253,7 @@ func (e *expectation) look(step int) situation {
 	case t != nil:
 		var err error
 		o.Socket = t.socket
-		if o.Verdict, o.Why, err = e.connect(t.socket); err != nil {
+		if o.Verdict, o.Why, err = e.connect(t.leads); err != nil {
 			s.unclear = err
 		}
 		o.Missing = map[bool]string{true: "socket"}[o.Verdict == TimedOut]
@@ -261,17 +265,35 @@ func (e *expectation) look(step int) situation {
 	return s
 }
 
+// resolve returns a path from the root or {dir}, or, of one that counts from the directory
+// in which the pod was started, the path as it is.
+func (e *expectation) resolve(path string) string {
+	if e.cwd == "" || strings.HasPrefix(path, "/") || strings.HasPrefix(path, "{dir}") {
+		return path
+	}
+	return e.cwd + "/" + path
+}
+
+// own reports whether a path is one of which the program alone decides what is there: in
+// the pod directory, or a plain name in the one that the pod was started in.
+func own(path string) (below string, ok bool) {
+	below, ok = strings.CutPrefix(path, "{dir}")
+	plain := !slices.ContainsFunc(strings.Split(strings.TrimPrefix(below, "/"), "/"), func(name string) bool {
+		return name == "." || name == ".." || name == "" && below != "" && below != "/" || len(name) > 64 || strings.ContainsAny(name, "{\x00")
+	})
+	return below, plain && (ok && (below == "" || below[0] == '/') || !ok && !strings.Contains(path, "/"))
+}
+
 // connect says what comes of a connection to a path.
 func (e *expectation) connect(path string) (verdict Verdict, why string, err error) {
-	below, own := strings.CutPrefix(path, "{dir}")
-	own = own && (below == "" || below[0] == '/') && !strings.Contains(below, "//") && !slices.Contains(strings.Split(below, "/"), "..")
+	below, plain := own(path)
 	name, inside, deeper := strings.Cut(strings.TrimPrefix(below, "/"), "/")
 	isFile := name == "pid" || name == "status.json" || name == "stderr.log" && !e.logGone
-	isSocket := name == "sock" && e.atPath
-	switch {
-	case !own:
+	isSocket := e.atPath != "" && (e.atPath == path || e.atPath == "{dir}/"+name)
+	switch inDir := strings.HasPrefix(path, "{dir}"); {
+	case !plain || !inDir && !isSocket:
 		return TimedOut, "", fmt.Errorf("it depends on what is at %q", path)
-	case e.dirGone || !isFile && !isSocket && name != "":
+	case inDir && (e.dirGone || !isFile && !isSocket && name != ""):
 		return TimedOut, "missing", nil
 	case deeper && inside != "":
 		return SocketError, "", nil // part of the path is not a directory
@@ -327,7 +349,7 @@ func (e *expectation) line(line string, cut bool) {
 		name, socket, _ := strings.Cut(rest, "\t")
 		malformed := cut || name == "" || socket == "" || strings.Contains(socket, "\x00") || len(socket) > longestPath
 		e.fresh = true
-		e.told = &announcement{line, name, socket, malformed, slices.Clone(e.tail)}
+		e.told = &announcement{line, name, socket, e.resolve(socket), malformed, slices.Clone(e.tail)}
 		return
 	}
 	e.tail = append(e.tail, strings.ToValidUTF8(line, "\uFFFD"))
@@ -375,8 +397,9 @@ func (e *expectation) take(s fakepod.Step) {
 		"kill":     func() { e.kill(fakepod.ParseSignal(s.Args[0])) },
 		"ignore":   func() { e.react("ignore", s.Args...) },
 		"on":       func() { e.react("on", s.Args[0]) },
-		"socket":   func() { e.socket("socket") },
-		"bind":     func() { e.socket("bind") },
+		"socket":   func() { e.socket("socket", e.expand(s.Arg(0, "{socket}"))) },
+		"bind":     func() { e.socket("bind", e.expand(s.Arg(0, "{socket}"))) },
+		"cd":       func() { e.cd(e.resolve(e.expand(s.Args[0]))) },
 		"listen":   func() { e.listen(number(s.Arg(0, "128"))) },
 		"fill":     e.fill,
 		"serve":    e.serve,
@@ -415,29 +438,50 @@ func (e *expectation) react(verb string, names ...string) {
 	}
 }
 
-func (e *expectation) socket(verb string) {
+func (e *expectation) socket(verb, given string) {
+	path := e.resolve(given)
+	below, plain := own(path)
+	inDir := strings.HasPrefix(path, "{dir}")
 	switch {
-	case e.bound:
+	case e.bound != "":
 		e.fail(verb, socketThere)
 		return
-	case e.dirGone:
-		e.fail(verb, "bind {dir}/sock: %v", unix.ENOENT)
+	case !plain || inDir && (strings.Count(below, "/") != 1 || slices.Contains([]string{"", "pid", "status.json", "stderr.log"}, below[1:])):
+		e.unclear = fmt.Errorf("it depends on what is at %q", path)
+	case inDir && e.dirGone:
+		e.fail(verb, "bind %s: %v", given, unix.ENOENT)
 		return
 	case verb == "bind":
 		e.listening = 128
 	}
-	e.bound, e.atPath = true, true
+	e.bound, e.given, e.atPath = path, given, path
+}
+
+// cd is followed to the pod directory.
+func (e *expectation) cd(path string) {
+	e.wasRead()
+	switch {
+	case e.parentEnds > 0:
+		e.unclear = errors.New("a relative path counts from the directory of the process that was started")
+	case path != "{dir}":
+		e.unclear = fmt.Errorf("it depends on what is at %q", path)
+	case e.dirGone:
+		e.fail("cd", "chdir {dir}: %v", unix.ENOENT)
+	case e.told != nil && e.fresh && !strings.HasPrefix(e.told.leads, "/") && !strings.HasPrefix(e.told.leads, "{dir}"):
+		e.unclear = errors.New("from where a relative path counts depends on when the ready line is read")
+	}
+	e.cwd = path
 }
 
 func (e *expectation) listen(backlog int) {
-	if e.listening = backlog; !e.bound {
+	if e.listening = backlog; e.bound == "" {
 		e.fail("listen", noSocket)
 	}
 }
 
 func (e *expectation) fill() {
 	switch {
-	case !e.atPath || e.dirGone:
+	case e.atPath == "" || e.dirGone && strings.HasPrefix(e.atPath, "{dir}"):
 		e.fail("fill", "connection 1: %v", unix.ENOENT)
 	case e.listening < 0:
 		e.fail("fill", "connection 1: %v", unix.ECONNREFUSED)
@@ -450,12 +494,12 @@ func (e *expectation) fill() {
 
 func (e *expectation) serve() {
 	switch {
-	case !e.bound:
+	case e.bound == "":
 		e.fail("serve", noSocket)
 	case e.listening < 0 && len(e.rest) > 0:
 		e.unclear = errors.New("when it fails beside the steps that follow is chance")
 	case e.listening < 0:
-		e.fail("serve", "accept unix {dir}/sock: accept4: %v", unix.EINVAL)
+		e.fail("serve", "accept unix %s: accept4: %v", e.given, unix.EINVAL)
 	default:
 		e.full, e.serving, e.over = -1, true, len(e.rest) == 0
 	}
@@ -504,12 +548,12 @@ func (e *expectation) daemonize(wait time.Duration) {
 		return
 	}
 	if wait > 0 {
-		e.bound, e.serving, e.listening, e.full, e.parentEnds = false, false, -1, -1, e.soonest+wait
+		e.bound, e.serving, e.listening, e.full, e.parentEnds = "", false, -1, -1, e.soonest+wait
 		return
 	}
 	daemon := *e
 	daemon.tail = slices.Clone(e.tail)
-	daemon.bound, daemon.listening, daemon.full = false, -1, -1 // it is another program
+	daemon.bound, daemon.listening, daemon.full = "", -1, -1 // it is another program
 	for i, s := range e.rest {
 		if daemon.over || daemon.soonest-e.soonest >= noticed {
 			break
@@ -551,9 +595,9 @@ func (e *expectation) flood(s fakepod.Step) {
 func (e *expectation) unlink(what string) {
 	switch {
 	case what == "dir":
-		e.dirGone, e.atPath, e.logGone = true, false, true
-	case what == "sock" && e.atPath:
-		e.atPath = false
+		e.dirGone, e.logGone = true, true
+	case what == "sock" && e.atPath == "{dir}/sock" && !e.dirGone:
+		e.atPath = ""
 	case what == "log" && !e.logGone:
 		e.logGone = true
 	default:

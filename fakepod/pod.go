@@ -49,7 +49,6 @@ package fakepod
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -61,6 +60,7 @@ import (
 // pod is the fake pod at work.
 type pod struct {
 	role    role
+	trace   trace
 	told    handshake
 	dir     string
 	started time.Time
@@ -78,8 +78,8 @@ type pod struct {
 }
 
 // act acts the steps out. A pod whose steps are over leaves everything.
-func act(role role, told handshake, dir string, steps []Step, trace *os.File) error {
-	p := &pod{role: role, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting", reacts: map[syscall.Signal][]Step{}, signals: make(chan os.Signal, 16)}
+func act(role role, told handshake, dir string, steps []Step, trace trace) error {
+	p := &pod{role: role, trace: trace, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting", reacts: map[syscall.Signal][]Step{}, signals: make(chan os.Signal, 16)}
 	p.habits.answers, p.habits.links = map[string]string{}, map[*link]bool{}
 	signal.Notify(p.signals, syscall.SIGINT)
 	go func() {
@@ -93,7 +93,7 @@ func act(role role, told handshake, dir string, steps []Step, trace *os.File) er
 	if err := p.begin(steps); err != nil {
 		return err
 	}
-	return p.run(steps, func(i int) { _, _ = fmt.Fprintf(trace, "%d %d %d\n", i, monotonic(), os.Getpid()) })
+	return p.run(steps, true)
 }
 
 // react does what the steps have said of a signal: a pod stops on SIGINT.
@@ -104,7 +104,7 @@ func (p *pod) react(sig syscall.Signal) {
 	if !told {
 		steps = []Step{{Verb: "stop"}}
 	}
-	if err := p.run(steps, nil); err != nil {
+	if err := p.run(steps, false); err != nil {
 		exit(fail(err))
 	}
 }

@@ -72,7 +72,7 @@ func (p *pod) runProgram(params json.RawMessage) (any, error) {
 	}
 	steps, err := Parse(run.Program)
 	if err == nil {
-		err = p.run(steps, nil)
+		err = p.run(steps, false)
 	}
 	return nil, err
 }
@@ -91,7 +91,23 @@ type habits struct {
 // link is a connection.
 type link struct {
 	*net.UnixConn
-	mu sync.Mutex // held while a line is sent
+	mu    sync.Mutex // held while a line is sent
+	trace trace
+	noted Connection // by the one who reads
+}
+
+// Read notes what its client does.
+func (l *link) Read(b []byte) (int, error) {
+	n, err := l.UnixConn.Read(b)
+	if l.noted.Bytes += int64(n); l.noted.Bytes > 0 && l.noted.Spoke == 0 {
+		l.noted.Spoke = monotonic()
+		l.trace.note(l.noted)
+	}
+	if err != nil {
+		l.noted.Ended = monotonic()
+		l.trace.note(l.noted)
+	}
+	return n, err
 }
 
 // habit looks at the habits, or changes them.
@@ -181,7 +197,7 @@ func (p *pod) serve([]string) error {
 	if err != nil {
 		return err
 	}
-	for {
+	for n := 1; ; {
 		conn, err := listener.Accept()
 		switch {
 		case errors.Is(err, unix.EINVAL): // nobody listens
@@ -189,7 +205,10 @@ func (p *pod) serve([]string) error {
 		case err != nil:
 			<-time.After(10 * time.Millisecond)
 		default:
-			go p.answer(&link{UnixConn: conn.(*net.UnixConn)})
+			l := &link{UnixConn: conn.(*net.UnixConn), trace: p.trace, noted: Connection{Number: n, Accepted: monotonic()}}
+			l.trace.note(l.noted)
+			go p.answer(l)
+			n++
 		}
 	}
 }

@@ -55,8 +55,8 @@ func verbs() []verb {
 		{"ignore", "SIGNAL...", "from now on, ignore signals", (*pod).ignore},
 		{"on", "SIGNAL PROGRAM", "from now on, act a program out on a signal, beside the other steps", (*pod).on},
 		{"cd", "PATH", "change the working directory", func(p *pod, args []string) error { return os.Chdir(p.expand(args[0])) }},
-		{"child", "[PROGRAM]", "start a process of the same process group (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), false) }},
-		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), true) }},
+		{"child", "[PROGRAM]", "start a process of the same process group (hang)", func(p *pod, args []string) error { return p.start(childRole, argument(args, 0, "hang"), false) }},
+		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", func(p *pod, args []string) error { return p.start(childRole, argument(args, 0, "hang"), true) }},
 		{"daemonize", "[DURATION]", "fork twice and exit, a DURATION after the daemon goes on: the next steps are its, in its own session", nil}, // see run
 		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood},
 		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink},
@@ -84,17 +84,19 @@ func findVerb(name string) (verb, bool) {
 	return verb{}, false
 }
 
-// run acts the steps out; began, unless it is nil, is told of each.
-func (p *pod) run(steps []Step, began func(i int)) error {
+// run acts the steps of the program out, or others.
+func (p *pod) run(steps []Step, program bool) error {
 	for i, s := range steps {
-		if began != nil {
-			began(i)
+		if program {
+			p.trace.step(i)
 		}
 		v, _ := findVerb(s.Verb)
 		act, rest := v.act, steps[i+1:]
 		switch {
 		case s.Verb == "daemonize":
-			act = func(p *pod, args []string) error { return p.daemonize(rest, duration(argument(args, 0, "0s"))) }
+			act = func(p *pod, args []string) error {
+				return p.daemonize(rest, duration(argument(args, 0, "0s")), map[bool]int{true: i + 1}[program])
+			}
 		case s.Verb == "serve" && len(rest) > 0:
 			act = (*pod).serveBeside
 		}

@@ -19,7 +19,7 @@ const ProgramEnv = "FAKEPOD_PROGRAM"
 
 const usage = `usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]
        fakepod worker ... --worker NAME ... (the same)
-       fakepod -help | -list
+       fakepod -help | -list | -version
 `
 
 // handshake is what the pod is told on its command line, by the flag's name.
@@ -127,7 +127,13 @@ and without that it is a healthy pod. The steps:
 %s
 The methods that a client may ask for in a line {"method":…,"params":…}:
 
-%s`, usage, ProgramEnv, table(verbs()), table(methods()))
+%s
+The exit status is the one of the step exit. Without it:
+0  the steps are over, or it has stopped gracefully (SIGINT, the step stop, a shutdown)
+1  a step has failed, or the pod directory cannot be made; stderr says why
+2  a wrong argument, or a bad program: nothing was touched
+130  a process of child or escape has stopped
+`, usage, ProgramEnv, table(verbs()), table(methods()))
 }
 
 // table aligns the cells of rows, between which are tabs.

@@ -372,7 +372,8 @@ func TestHelp(t *testing.T) {
 		assert.Contains(t, stdout, "$FAKEPOD_PROGRAM")
 		assert.Regexp(t, `(?m)^ready \[NAME \[PATH\]\]  +write the ready line$`, stdout)
 		assert.Regexp(t, `(?m)^shutdown  +\{"event":"shutdown"\}, then a graceful stop$`, stdout)
-		assert.Contains(t, stdout, "\n       fakepod -help | -list\n")
+		assert.Contains(t, stdout, "\n       fakepod -help | -list | -version\n")
+		assert.Regexp(t, `(?m)^2  a wrong argument, or a bad program: nothing was touched$`, stdout)
 		assert.True(t, strings.HasPrefix(stdout, "usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME "), stdout)
 	}
 }

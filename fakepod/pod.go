@@ -44,7 +44,11 @@
 // {"event":"snapshot","data":{…}}. Its data has the pod's name, pid, workspace, dir and
 // state; and session, profile and ticket_role if the pod was given them. Each line
 // {"method":…,"params":…} of a client then gets one answer; fakepod -help lists the
-// methods. Any other line is answered with {"event":"error","data":{"message":"…"}}.
+// methods. Any other line but an empty one is answered with
+// {"event":"error","data":{"message":"…"}}, and one of more than 2 MiB ends its connection.
+// A line that its client does not finish is dropped. A client that does not read holds up
+// no other, and gets no answer either until it reads; one that holds up a line that is
+// sent to all for a second is dropped.
 package fakepod
 
 import (

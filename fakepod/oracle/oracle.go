@@ -6,6 +6,7 @@ package oracle
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -274,28 +275,25 @@ func (e *expectation) resolve(path string) string {
 	return e.cwd + "/" + path
 }
 
-// own reports whether a path is one of which the program alone decides what is there: in
-// the pod directory, or a plain name in the one that the pod was started in.
-func own(path string) (below string, ok bool) {
-	below, ok = strings.CutPrefix(path, "{dir}")
-	plain := !slices.ContainsFunc(strings.Split(strings.TrimPrefix(below, "/"), "/"), func(name string) bool {
-		return name == "." || name == ".." || name == "" && below != "" && below != "/" || len(name) > 64 || strings.ContainsAny(name, "{\x00")
-	})
-	return below, plain && (ok && (below == "" || below[0] == '/') || !ok && !strings.Contains(path, "/"))
-}
+// plain is a path of which the program alone decides what is there: {dir}, a name in it or
+// in the directory that the pod was started in, and one name below that.
+var plain = regexp.MustCompile(`^(?:(\{dir\})(?:/|$))?(?:([^./{\x00][^/{\x00]{0,63})(/[^./{\x00][^/{\x00]{0,63})?)?$`)
 
 // connect says what comes of a connection to a path.
 func (e *expectation) connect(path string) (verdict Verdict, why string, err error) {
-	below, plain := own(path)
-	name, inside, deeper := strings.Cut(strings.TrimPrefix(below, "/"), "/")
+	parts := plain.FindStringSubmatch(path)
+	if parts == nil {
+		parts = []string{"", "", "", ""} // any path
+	}
+	inDir, name, below := parts[1] != "", parts[2], parts[3]
 	isFile := name == "pid" || name == "status.json" || name == "stderr.log" && !e.logGone
-	isSocket := e.atPath != "" && (e.atPath == path || e.atPath == "{dir}/"+name)
-	switch inDir := strings.HasPrefix(path, "{dir}"); {
-	case !plain || !inDir && !isSocket:
+	isSocket := name != "" && e.atPath == strings.TrimSuffix(path, below)
+	switch {
+	case !inDir && !isSocket:
 		return TimedOut, "", fmt.Errorf("it depends on what is at %q", path)
 	case inDir && (e.dirGone || !isFile && !isSocket && name != ""):
 		return TimedOut, "missing", nil
-	case deeper && inside != "":
+	case below != "":
 		return SocketError, "", nil // part of the path is not a directory
 	case !isSocket:
 		return TimedOut, "not a socket", nil
@@ -440,13 +438,12 @@ func (e *expectation) react(verb string, names ...string) {
 
 func (e *expectation) socket(verb, given string) {
 	path := e.resolve(given)
-	below, plain := own(path)
-	inDir := strings.HasPrefix(path, "{dir}")
-	switch {
+	parts := plain.FindStringSubmatch(path)
+	switch inDir := strings.HasPrefix(path, "{dir}"); {
 	case e.bound != "":
 		e.fail(verb, socketThere)
 		return
-	case !plain || inDir && (strings.Count(below, "/") != 1 || slices.Contains([]string{"", "pid", "status.json", "stderr.log"}, below[1:])):
+	case parts == nil || parts[2] == "" || parts[3] != "" || inDir && slices.Contains([]string{"pid", "status.json", "stderr.log"}, parts[2]):
 		e.unclear = fmt.Errorf("it depends on what is at %q", path)
 	case inDir && e.dirGone:
 		e.fail(verb, "bind %s: %v", given, unix.ENOENT)

@@ -245,21 +245,27 @@ func (p *pod) stop([]string) error {
 }
 
 // clear removes the pod directory, the socket last: until then nobody starts a new pod
-// of the name, and after that nothing is removed that one may have made.
+// of the name, and after that nothing is removed that one may have made. Of a directory
+// that is a link, the link is removed.
 func (p *pod) clear() error {
-	entries, err := os.ReadDir(p.dir)
+	var entries []os.DirEntry
+	info, err := os.Lstat(p.dir)
+	if err == nil && info.IsDir() {
+		entries, err = os.ReadDir(p.dir)
+	}
 	for _, entry := range entries {
 		if entry.Name() != "sock" && err == nil {
 			err = os.RemoveAll(p.path(entry.Name()))
 		}
 	}
-	for _, path := range []string{p.path("sock"), p.dir} {
-		if err == nil {
-			err = os.Remove(path)
-		}
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
-			err = nil
-		}
+	if err == nil && len(entries) > 0 {
+		err = os.RemoveAll(p.path("sock"))
+	}
+	if err == nil {
+		err = os.Remove(p.dir)
+	}
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return nil
 	}
 	return err
 }

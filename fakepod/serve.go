@@ -117,18 +117,18 @@ func (p *pod) habit(do func(h *habits)) {
 	do(&p.habits)
 }
 
-func (p *pod) answerWith(args []string) error {
-	p.habit(func(h *habits) { h.answers[args[0]] = args[1] })
+func (p *pod) answerWith(s Step) error {
+	p.habit(func(h *habits) { h.answers[s.Args[0]] = s.Args[1] })
 	return nil
 }
 
 // garbage sends what a client that is gone does not get: that is no error.
-func (p *pod) garbage(args []string) error {
-	p.toAll(func(h *habits) { h.greeting += args[0] }, func(l *link, stall time.Duration) error { return l.write(args[0], stall) })
+func (p *pod) garbage(s Step) error {
+	p.toAll(func(h *habits) { h.greeting += s.Args[0] }, func(l *link, stall time.Duration) error { return l.write(s.Args[0], stall) })
 	return nil
 }
 
-func (p *pod) closeAll([]string) error {
+func (p *pod) closeAll(Step) error {
 	p.toAll(func(h *habits) { h.closes = true }, func(l *link, _ time.Duration) error { return l.Close() })
 	return nil
 }
@@ -184,7 +184,7 @@ func (p *pod) send(l *link, e any) {
 }
 
 // serve goes on when a connection cannot be accepted, as without a descriptor left.
-func (p *pod) serve([]string) error {
+func (p *pod) serve(Step) error {
 	p.fs.Lock()
 	fd := p.listener
 	p.fs.Unlock()
@@ -214,11 +214,11 @@ func (p *pod) serve([]string) error {
 }
 
 // serveBeside serves while the steps that follow are acted out.
-func (p *pod) serveBeside([]string) error {
+func (p *pod) serveBeside(Step) error {
 	if p.listener < 0 {
 		return errNoSocket
 	}
-	go func() { exit(fail(p.serve(nil))) }()
+	go func() { exit(fail(p.serve(Step{}))) }()
 	return nil
 }
 
@@ -276,7 +276,7 @@ func (p *pod) answer(l *link) {
 		}
 		p.send(l, reply)
 		if stops {
-			_ = p.stop(nil)
+			_ = p.stop(Step{})
 		}
 	}
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -48,7 +47,7 @@ type Outcome struct {
 	// Unfinished is what the pod has written after its last newline, as Tail is.
 	Unfinished string
 	// Line is the ready line if the verdict is Malformed; Name is the name in it
-	// if that is WrongName; Socket the path in it once there was a right one.
+	// if that is WrongName; Socket the path in it, as it is there, once there was a right one.
 	Line, Name, Socket string
 	// Missing is what a start that TimedOut waited for: "ready line" or "socket". Why is
 	// why it could not connect to that: "missing" (there is no file), "not a socket",
@@ -121,24 +120,26 @@ func Expect(program string, timeout time.Duration) (Outcome, error) {
 	}
 	e := &expectation{latest: noticed, listening: -1, full: -1, reacts: map[syscall.Signal]string{}}
 	past := []situation{e.look(-1)}
+	see := func(step int) {
+		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
+		past = append(past, e.look(step))
+	}
 	for i, s := range steps {
 		e.rest = steps[i+1:]
-		e.take(s)
-		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-		if s.Verb != "sleep" || e.over {
-			past = append(past, e.look(i))
+		if e.take(s); s.Verb != "sleep" || e.over {
+			see(i)
 		}
 		if e.over && e.parentEnds > 0 { // the process that was started goes on until then
 			e.pass(e.parentEnds - e.soonest)
-			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-			past = append(past, e.look(i))
+			see(i)
 		}
 		if e.over {
 			return judge(past, timeout)
 		}
 	}
 	e.end("exit status 0")
-	return judge(append(past, e.look(len(steps)-1)), timeout)
+	see(len(steps) - 1)
+	return judge(past, timeout)
 }
 
 // situation is what there is to see after a step, until the next one changes it.
@@ -388,35 +389,24 @@ func (e *expectation) take(s fakepod.Step) {
 		"clock":    func() { e.write("monotonic {clock}\n") },
 		"ready":    func() { e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n")) },
 		"flood":    func() { e.flood(s) },
-		"sleep":    func() { e.pass(duration(s.Args[0])) },
+		"sleep":    func() { e.pass(s.Duration(0, "")) },
 		"hang":     func() { e.over = true },
 		"stop":     func() { e.end("exit status 0") },
-		"exit":     func() { e.end(fmt.Sprint("exit status ", number(s.Args[0]))) },
+		"exit":     func() { e.end(fmt.Sprint("exit status ", s.Number(0, ""))) },
 		"kill":     func() { e.kill(fakepod.ParseSignal(s.Args[0])) },
 		"ignore":   func() { e.react("ignore", s.Args...) },
 		"on":       func() { e.react("on", s.Args[0]) },
 		"socket":   func() { e.socket("socket", e.expand(s.Arg(0, "{socket}"))) },
 		"bind":     func() { e.socket("bind", e.expand(s.Arg(0, "{socket}"))) },
 		"cd":       func() { e.cd(e.resolve(e.expand(s.Args[0]))) },
-		"listen":   func() { e.listen(number(s.Arg(0, "128"))) },
+		"listen":   func() { e.listen(s.Number(0, "128")) },
 		"fill":     e.fill,
 		"serve":    e.serve,
 		"unlink":   func() { e.unlink(s.Args[0]) },
 		"truncate": e.truncate,
-		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": func() { e.daemonize(duration(s.Arg(0, "0s"))) },
+		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": func() { e.daemonize(s.Duration(0, "0s")) },
 		"out": nothing, "answer": nothing, "event": nothing, "garbage": nothing, "stall": nothing, "close": nothing, "reset": nothing,
 	}[s.Verb]()
-}
-
-// duration and number read arguments that were checked.
-func duration(arg string) time.Duration {
-	d, _ := time.ParseDuration(arg)
-	return d
-}
-
-func number(arg string) int {
-	n, _ := strconv.Atoi(arg)
-	return n
 }
 
 // pass lets time pass, which a parent may not live through.
@@ -570,7 +560,7 @@ func (e *expectation) daemonize(wait time.Duration) {
 
 func (e *expectation) flood(s fakepod.Step) {
 	size, _ := fakepod.ParseSize(s.Args[0])
-	length := int64(number(s.Arg(1, "80")))
+	length := int64(s.Number(1, "80"))
 	e.latest += time.Duration(size) * time.Second / (32 << 20) // on a slow disk
 	if length == 0 {
 		n := min(size, longestLine+2)

@@ -156,8 +156,8 @@ func fakeProgram(command spawn.Command) (program string, ok bool) {
 }
 
 // life returns what is known of a start that is about to begin.
-func (c Config) life(pod string) evidence.Life {
-	l := evidence.Life{Pod: pod, Env: c.shownEnv(), Timeout: c.ReadyTimeout}
+func (c Config) life(pod string) *evidence.Attempt {
+	l := &evidence.Attempt{Pod: pod, Env: c.shownEnv(), Timeout: c.ReadyTimeout}
 	if c.DumpSignal != nil {
 		l.Dump = c.DumpSignal.(syscall.Signal)
 	}

@@ -44,13 +44,13 @@ func (r *Record) chooseDir() error {
 		r.dir = r.place
 		return nil
 	}
-	if err := os.MkdirAll(r.base, 0o777); err != nil {
+	if err := os.MkdirAll(r.Base, 0o777); err != nil {
 		return err
 	}
-	name := SafeName(r.Test)
+	name := SafeName(r.Name)
 	name = "podharness-" + name[:min(len(name), longestName)] + "-" + time.Now().Format(dirTime)
 	for n := 1; ; n++ {
-		dir := filepath.Join(r.base, name)
+		dir := filepath.Join(r.Base, name)
 		if n > 1 { // another test of that name has failed in the same millisecond
 			dir += fmt.Sprintf("-%d", n)
 		}
@@ -115,14 +115,14 @@ var dirName = regexp.MustCompile(`^podharness-.+-(\d{8}T\d{6}\.\d{3})(?:-\d+)?$`
 
 // removeOld removes all but the newest of what tests have left that failed before a time.
 func (r *Record) removeOld(began time.Time) {
-	if !r.few {
+	if !r.Few {
 		return
 	}
 	type old struct {
 		name string
 		made time.Time
 	}
-	entries, _ := os.ReadDir(r.base)
+	entries, _ := os.ReadDir(r.Base)
 	var own []old
 	for _, entry := range entries {
 		match := dirName.FindStringSubmatch(entry.Name())
@@ -139,7 +139,7 @@ func (r *Record) removeOld(began time.Time) {
 	}
 	slices.SortFunc(own, func(a, b old) int { return a.made.Compare(b.made) })
 	for _, dir := range own[:max(0, len(own)-keptDirs)] {
-		_ = safefile.RemoveAll(filepath.Join(r.base, dir.name))
+		_ = safefile.RemoveAll(filepath.Join(r.Base, dir.name))
 	}
 }
 

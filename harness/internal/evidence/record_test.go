@@ -29,7 +29,7 @@ func TestExcerptEndsAndBeginsWithALine(t *testing.T) {
 		1000: text,
 	} {
 		var out strings.Builder
-		require.NoError(t, excerptOf(SectionOf(file), most).copy(&out, &Life{file: file}))
+		require.NoError(t, excerptOf(SectionOf(file), most).copy(&out, &Attempt{file: file}))
 		assert.Equal(t, want, out.String(), most)
 	}
 }
@@ -43,7 +43,7 @@ func TestExcerptsUseTheirRoom(t *testing.T) {
 		file, err := os.Open(path)
 		require.NoError(t, err)
 		defer file.Close()
-		r.Lives = append(r.Lives, &Life{file: file})
+		r.Lives = append(r.Lives, &Attempt{file: file})
 	}
 	const most, perLine = 300_000, 100
 	for _, e := range r.excerpts(most, perLine) {
@@ -88,9 +88,9 @@ func TestTheNewestDirectoriesOfEarlierRunsAreKept(t *testing.T) {
 	for i := range 3 * keptDirs {
 		ours = append(ours, mkdir(time.Duration(i)*time.Second, ""))
 	}
-	(&Record{base: base}).removeOld(now.Add(-time.Hour))
+	(&Record{Test: &Test{Base: base}}).removeOld(now.Add(-time.Hour))
 	assert.DirExists(t, oldest, "where the user wants it, all are kept")
-	(&Record{base: base, few: true}).removeOld(now.Add(-time.Hour))
+	(&Record{Test: &Test{Base: base, Few: true}}).removeOld(now.Add(-time.Hour))
 	assert.NoDirExists(t, oldest)
 	assert.NoDirExists(t, second)
 	for _, dir := range slices.Concat(earlier, ours) {
@@ -109,7 +109,7 @@ func TestDirectoriesOfOneRunAreKeptAndDiffer(t *testing.T) {
 	var group sync.WaitGroup
 	begin := time.Now()
 	for i := range records {
-		records[i] = Record{Test: "a/Test x", base: base, few: true}
+		records[i] = Record{Test: &Test{Name: "a/Test x", Base: base, Few: true}}
 		group.Add(1)
 		go func() {
 			defer group.Done()
@@ -140,7 +140,7 @@ func TestRunBeganWithItsFirstAncestor(t *testing.T) {
 
 func TestMarksAreBounded(t *testing.T) {
 	t.Parallel()
-	var l Life
+	var l Attempt
 	for i := range 10 * maxMarks {
 		l.add(Mark{What: fmt.Sprint(i)})
 	}

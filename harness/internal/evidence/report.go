@@ -29,7 +29,7 @@ type page struct {
 	Snapshot  time.Duration
 	Rows      []*row
 	Failed    []*row
-	Left      int // lives that have no row
+	Left      int // attempts that have no row
 	Log       []event
 	Processes string
 	Labels    []time.Duration // of the axis
@@ -38,9 +38,9 @@ type page struct {
 	axis []knot
 }
 
-// A row is a life in the picture.
+// A row is an attempt in the picture.
 type row struct {
-	*Life
+	*Attempt
 	Message string // if it failed
 	Files   []string
 	Bars    []bar
@@ -48,7 +48,7 @@ type row struct {
 	Left    int // events that are left out
 }
 
-// A bar is a step of a life.
+// A bar is a step of an attempt.
 type bar struct {
 	Kind        string
 	From, Until time.Duration
@@ -63,9 +63,9 @@ func (b bar) Took() string {
 	return short(took)
 }
 
-// An event is one of a life, or a line of its log.
+// An event is one of an attempt, or a line of its log.
 type event struct {
-	*Life
+	*Attempt
 	At         time.Duration
 	Kind, What string
 }
@@ -140,7 +140,7 @@ func (r *Record) writeReport(w io.Writer) error {
 		var text bytes.Buffer
 		p, err := r.page(most)
 		err = errors.Join(err, reportTemplate().Execute(&text, p))
-		if int64(text.Len()) <= r.most/16 || most == 16 {
+		if int64(text.Len()) <= r.Most/16 || most == 16 {
 			return errors.Join(err, second(text.WriteTo(w)))
 		}
 	}
@@ -156,27 +156,27 @@ func (r *Record) page(most int) (*page, error) {
 	}
 	processes, processesErr := r.processes()
 	p := &page{
-		Nonce: uuid.NewString(), Test: r.Test, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
+		Nonce: uuid.NewString(), Test: r.Name, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
 		Left: len(r.Lives) - len(some.Lives), Processes: shorten(string(processes), most*perLine),
 	}
 	var times []time.Duration
-	for _, l := range some.Lives {
-		row := r.row(l, most/len(some.Lives))
+	for _, a := range some.Lives {
+		row := r.row(a, most/len(some.Lives))
 		p.Rows = append(p.Rows, row)
 		if row.Message != "" && len(p.Failed) < 10 {
 			p.Failed = append(p.Failed, row)
 		}
 		p.Log = append(p.Log, row.Events...)
-		times = append(times, r.since(l.Timeline.Start))
-		for i := 0; i < len(l.Stamps); i += 1 + len(l.Stamps)/1000 {
-			times = append(times, r.since(l.Stamps[i].At))
+		times = append(times, r.since(a.Timeline.Start))
+		for i := 0; i < len(a.Stamps); i += 1 + len(a.Stamps)/1000 {
+			times = append(times, r.since(a.Stamps[i].At))
 		}
 	}
-	err := some.eachLine(int64(most*perLine), perLine, func(l *Life, at time.Time, line string) error {
+	err := some.eachLine(int64(most*perLine), perLine, func(a *Attempt, at time.Time, line string) error {
 		if at.IsZero() {
-			at = l.Timeline.Start
+			at = a.Timeline.Start
 		}
-		p.Log = append(p.Log, event{l, r.since(at), "line", shorten(line, 2000)})
+		p.Log = append(p.Log, event{a, r.since(at), "line", shorten(line, 2000)})
 		return nil
 	})
 	slices.SortStableFunc(p.Log, inTime)
@@ -196,38 +196,38 @@ func (r *Record) since(at time.Time) time.Duration { return at.Sub(r.start()) }
 
 func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
 
-// row returns the row of a life, with at most so many of its events.
-func (r *Record) row(l *Life, most int) *row {
-	row := &row{Life: l, Message: cmp.Or(l.Error, l.Failure)}
-	for _, file := range []string{l.FileName(), l.Name + ".dir", l.Name + ".txtar"} {
+// row returns the row of an attempt, with at most so many of its events.
+func (r *Record) row(a *Attempt, most int) *row {
+	row := &row{Attempt: a, Message: cmp.Or(a.Error, a.Failure)}
+	for _, file := range []string{a.FileName(), a.Name + ".dir", a.Name + ".txtar"} {
 		if r.at.Has(file) {
 			row.Files = append(row.Files, file)
 		}
 	}
 	add := func(at time.Time, kind, what string) {
-		row.Events = append(row.Events, event{l, r.since(at), kind, what})
+		row.Events = append(row.Events, event{a, r.since(at), kind, what})
 	}
-	from := r.since(l.Timeline.Start)
+	from := r.since(a.Timeline.Start)
 	step := func(kind string, until time.Time) {
 		row.Bars = append(row.Bars, bar{kind, from, r.since(until)})
 		from = r.since(until)
 	}
-	for i, until := range phases(l.Timeline) {
+	for i, until := range phases(a.Timeline) {
 		if until > 0 {
-			at := l.Timeline.Start.Add(until)
+			at := a.Timeline.Start.Add(until)
 			kind, _, _ := strings.Cut(phaseNames[i], " ")
 			add(at, kind, phaseNames[i])
 			step(kind, at)
 		}
 	}
-	end, how := l.end(r.Until)
+	end, how := a.end(r.Until)
 	if len(row.Bars) > 0 && r.since(end) > from {
 		step("life", end)
 	}
 	if how == "" && len(row.Bars) > 0 {
 		add(end, "open", "it still ran")
 	}
-	for _, m := range l.Marks {
+	for _, m := range a.Marks {
 		kind := "act"
 		if m.Last {
 			kind = "end"
@@ -243,7 +243,7 @@ func (r *Record) row(l *Life, most int) *row {
 	return row
 }
 
-// Growth returns when the log of a life grew, as a path in a picture that is 500 wide.
+// Growth returns when the log of an attempt grew, as a path in a picture that is 500 wide.
 func (p *page) Growth(r *row) string {
 	var path []byte
 	last := -1

@@ -15,8 +15,8 @@ import (
 // is.
 type binary struct {
 	*watchdog.Parent
-	base         string // where a directory for evidence is made
-	few          bool   // of those of earlier runs in base only the newest are kept
+	base         string // how the path of a directory for evidence begins
+	few          bool   // of those of earlier runs only the newest are kept
 	mostEvidence int64  // bytes for each failed test
 }
 
@@ -56,6 +56,7 @@ func makeBinary() (*binary, error) {
 	if b.base == "" {
 		b.base, b.few = artifactsBase()
 	}
+	b.base = evidence.Prefix(b.base, b.few)
 	if b.Parent, err = watchdog.Start(uuid.NewString(), root, b.base, stderr); err != nil {
 		_ = os.RemoveAll(root)
 		return nil, fmt.Errorf("start the watchdog that ends pods when this process dies: %w", evidence.PrintableError(err))

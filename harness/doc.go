@@ -84,8 +84,8 @@
 // When a test failed, the last lines of each pod's log are reported, and the evidence
 // is kept in a directory that one line names. It is named after the test and the time
 // in the directory PODHARNESS_ARTIFACTS, if that environment variable is set; else it is
-// the test's artifact directory (go test -artifacts), or a temporary one, of which the
-// newest 20 are kept beside those of this run of tests. (A TB that is not of package
+// the test's artifact directory (go test -artifacts), or a temporary one. Of those
+// of earlier runs of a package's tests the newest 20 are kept. (A TB that is not of package
 // testing and has ArtifactDir chooses itself.)
 //
 //	report.html     the verdict, a picture of all pods on one clock, their logs and

@@ -97,7 +97,7 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	require.Error(t, err)
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
-	box.evidence.Base = os.DevNull
+	box.evidence.Prefix = os.DevNull + "/"
 	_, err = alpha.TryWaitLog("nowhere", time.Millisecond)
 	tb.Errorf("%s", Told(tb, err))
 	tb.end()

@@ -833,7 +833,7 @@ func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
 		line := 1 + strings.Count(string(source[:strings.Index(string(source), fmt.Sprint("// line ", i))]), "\n")
 		assert.Regexp(t, fmt.Sprintf(`harness_test\.go:%d: harness: %s`, line, message), out)
 	}
-	path := regexp.MustCompile(`log: (.*/podharness-TestFailureIsReportedAtTheCallersLine-call_0-\d{8}T\d{6}\.\d{3}/beta\.log)`).FindStringSubmatch(out)
+	path := regexp.MustCompile(`log: (.*/podharness-[0-9a-f]{8}-TestFailureIsReportedAtTheCallersLine-call_0-\d{8}T\d{6}\.\d{3}/beta\.log)`).FindStringSubmatch(out)
 	require.NotNil(t, path, out)
 	assert.FileExists(t, path[1], "it is kept")
 	assert.True(t, strings.HasPrefix(path[1], temp+"/"), "in TMPDIR: %s", path[1])

@@ -83,7 +83,7 @@ func makeSandbox(tb TB) (*oneTest, error) {
 		return nil, err
 	}
 	box.evidence = evidence.New(evidence.Test{
-		Name: tb.Name(), Box: filepath.Join(b.Root, n), Own: box.Own, Base: b.base, Few: b.few, Most: b.mostEvidence,
+		Name: tb.Name(), Box: filepath.Join(b.Root, n), Own: box.Own, Prefix: b.base, Few: b.few, Most: b.mostEvidence,
 		Place:  func(mayMake bool) string { return artifactDir(tb, mayMake && artifacts == "") },
 		Placed: func(dir string) { b.Place(box.number, dir) },
 		Processes: func() string {

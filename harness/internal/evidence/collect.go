@@ -25,12 +25,12 @@ import (
 
 // A Test is the test whose evidence is collected.
 type Test struct {
-	Name string                        `json:"Test"`
-	Box  string                        `json:"-"` // its sandbox
-	Own  func() (*safefile.Dir, error) `json:"-"`
-	Base string                        `json:"-"` // where a directory for the evidence is made
-	Few  bool                          `json:"-"` // of those of earlier runs in Base only the newest are kept
-	Most int64                         `json:"-"` // bytes that all of it may have
+	Name   string                        `json:"Test"`
+	Box    string                        `json:"-"` // its sandbox
+	Own    func() (*safefile.Dir, error) `json:"-"`
+	Prefix string                        `json:"-"` // how the path of a directory for the evidence begins: see Prefix
+	Few    bool                          `json:"-"` // of those of earlier runs only the newest are kept
+	Most   int64                         `json:"-"` // bytes that all of it may have
 
 	// Place returns a directory that is there for the evidence, "" = one is made, and makes
 	// it if mayMake.

@@ -24,9 +24,9 @@ type Seen struct {
 
 // CutShort returns the records of the tests that the end of the test binary has cut short,
 // as they were when it was seen what lives. own is the directory of what is the harness's
-// own of all sandboxes below root; a directory for evidence is made in base where places, by
-// the number of a sandbox, has none. All processes have ended.
-func CutShort(own *safefile.Dir, root, base string, places map[int]string, seen Seen) (all []*Record) {
+// own of all sandboxes below root; a directory for evidence is made where places, by the number
+// of a sandbox, has none: its path begins with prefix. All processes have ended.
+func CutShort(own *safefile.Dir, root, prefix string, places map[int]string, seen Seen) (all []*Record) {
 	entries, _ := own.ReadDir(-1)
 	may := &allowance{maxJournals, maxLives}
 	for _, entry := range entries {
@@ -39,7 +39,7 @@ func CutShort(own *safefile.Dir, root, base string, places map[int]string, seen 
 		if err != nil {
 			continue
 		}
-		r := readJournal(dir, Test{Box: filepath.Join(root, entry.Name()), Base: base}, may)
+		r := readJournal(dir, Test{Box: filepath.Join(root, entry.Name()), Prefix: prefix}, may)
 		dir.Close()
 		if r != nil {
 			r.dir = places[sandbox]

@@ -53,7 +53,7 @@ func TestJournalOfAPodIsNotBelieved(t *testing.T) {
 	r := readJournal(own, Test{Box: box}, lavish())
 	require.NotNil(t, r)
 	assert.Equal(t, "X", r.Name)
-	assert.Empty(t, r.dir+r.place+r.Base, "where evidence goes is told in another way")
+	assert.Empty(t, r.dir+r.place+r.Prefix, "where evidence goes is told in another way")
 	require.Len(t, r.Lives, 2)
 	for _, l := range r.Lives {
 		assert.Nil(t, l.file, "%s: a link, a FIFO, and a log elsewhere are not opened", l.Name)
@@ -104,7 +104,7 @@ func FuzzReadJournal(f *testing.F) {
 			return
 		}
 		base := t.TempDir()
-		r.Base, r.Most = base, 1<<20
+		r.Prefix, r.Most = Prefix(base, false), 1<<20
 		r.freeze(WhyEnded, "", time.Now())
 		for _, l := range r.Lives {
 			l.complete(Seen{At: time.Now()})

@@ -3,6 +3,7 @@ package evidence
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -190,31 +191,31 @@ func (r *Record) keepStatusFiles(a *Attempt, room *int64) {
 	}
 	defer dir.Close()
 	entries, err := dir.ReadDir(1000)
+	r.lose(err)
 	to, kept := a.Name+".dir", 0
 	for _, entry := range entries {
 		if !entry.Type().IsRegular() || entry.Name() == podlog.LogName || kept == most {
 			continue
 		}
-		text, readErr := dir.ReadFile(entry.Name(), min(largest, *room))
-		if readErr == nil {
+		text, err := dir.ReadFile(entry.Name(), min(largest, *room))
+		if err == nil {
 			kept++
 			*room -= int64(len(text))
-			readErr = r.keep(to, entry.Name(), text)
-		} else if errors.Is(readErr, safefile.ErrTooLarge) {
-			readErr = nil
+			err = r.keep(to, entry.Name(), text)
 		}
-		err = errors.Join(err, readErr)
+		if !errors.Is(err, safefile.ErrTooLarge) {
+			r.lose(err)
+		}
 	}
 	if kept > 0 {
 		r.wrote = append(r.wrote, to)
 	}
-	r.lose(err)
 }
 
 // lose notes why something cannot be written, if it cannot.
 func (r *Record) lose(err error) bool {
 	if err != nil {
-		r.lost = append(r.lost, PrintableErrors(err)...)
+		r.lost = append(r.lost, PrintableError(err))
 	}
 	return err != nil
 }
@@ -229,7 +230,7 @@ func (r *Record) keep(dir, name string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(second(file.Write(text)), file.Close())
+	return cmp.Or(second(file.Write(text)), file.Close())
 }
 
 // Write writes all other files. Logs may have half of the room, and what is made of
@@ -268,7 +269,7 @@ func (r *Record) file(name string, to func(io.Writer) error) {
 	if err == nil {
 		r.wrote = append(r.wrote, name)
 		buffered := bufio.NewWriter(file)
-		err = errors.Join(to(buffered), buffered.Flush(), file.Close())
+		err = cmp.Or(to(buffered), buffered.Flush(), file.Close())
 	}
 	r.lose(err)
 }
@@ -354,11 +355,10 @@ func (e excerpt) copy(w io.Writer, a *Attempt) error {
 		return second(io.WriteString(w, "[podharness: the log is lost]\n"))
 	}
 	_, err := io.Copy(w, e.head)
-	if e.left > 0 {
-		_, noteErr := fmt.Fprintf(w, "%s\n", e.note())
-		err = errors.Join(err, noteErr, second(io.Copy(w, e.tail)))
+	if e.left > 0 && err == nil {
+		_, err = fmt.Fprintf(w, "%s\n", e.note())
 	}
-	return err
+	return cmp.Or(err, second(io.Copy(w, e.tail)))
 }
 
 // writeRecording writes a scenario that acts the attempt out again.
@@ -372,7 +372,7 @@ func (a *Attempt) writeRecording(w io.Writer) error {
 		recording.End, recording.Ended = a.Marks[n-1].What, a.Marks[n-1].At
 	}
 	scenario, err := recording.Scenario()
-	return errors.Join(err, second(io.WriteString(w, scenario)))
+	return cmp.Or(err, second(io.WriteString(w, scenario)))
 }
 
 // start is when the first attempt began: the clock of the evidence begins there.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	_ "embed"
-	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -80,6 +79,12 @@ var (
 			"link":   func(file string) string { return "./" + url.PathEscape(file) },
 			"short":  short,
 			"show":   show,
+			"steps": func() [][2]string {
+				return [][2]string{{"launch", "launch"}, {"first", "until the first line"}, {"ready", "until the ready line"}, {"connect", "until connected"}, {"life", "its life from then"}, {"failed", "until the start had failed"}}
+			},
+			"shapes": func() [][2]string {
+				return [][2]string{{"ready", "ready line"}, {"connect", "connected"}, {"act", "stop, signal"}, {"end", "end"}, {"open", "still ran"}, {"failed", "failed"}}
+			},
 		}).Parse(reportText))
 	})
 )
@@ -139,9 +144,9 @@ func (r *Record) writeReport(w io.Writer) error {
 	for most := 2048; ; most /= 2 {
 		var text bytes.Buffer
 		p, err := r.page(most)
-		err = errors.Join(err, reportTemplate().Execute(&text, p))
+		err = cmp.Or(err, reportTemplate().Execute(&text, p))
 		if int64(text.Len()) <= r.Most/16 || most == 16 {
-			return errors.Join(err, second(text.WriteTo(w)))
+			return cmp.Or(err, second(text.WriteTo(w)))
 		}
 	}
 }
@@ -184,7 +189,7 @@ func (r *Record) page(most int) (*page, error) {
 		times = append(times, e.At)
 	}
 	p.scale(times)
-	return p, errors.Join(err, processesErr)
+	return p, cmp.Or(err, processesErr)
 }
 
 // processes returns the text of processes.txt.

@@ -48,7 +48,7 @@ func makeBinary() (*binary, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.MkdirTemp(shortTempDir(), "pod")
+	root, err := mkdirTemp(shortTempDir(), "pod")
 	if err != nil {
 		return nil, err
 	}
@@ -72,5 +72,13 @@ func TempDir() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make a temporary directory: %w", err)
 	}
-	return os.MkdirTemp(b.Root, "temp")
+	return mkdirTemp(b.Root, "temp")
+}
+
+// mkdirTemp is os.MkdirTemp whatever the umask is.
+func mkdirTemp(dir, pattern string) (path string, err error) {
+	if path, err = os.MkdirTemp(dir, pattern); err == nil {
+		err = os.Chmod(path, 0o700)
+	}
+	return path, err
 }

@@ -253,9 +253,12 @@ func (b *oneTest) newName() string {
 // spawnConfig returns what to start for a config whose defaults are filled in, with
 // what the pod finds in place.
 func (b *oneTest) spawnConfig(cfg Config) (sc spawn.Config, err error) {
-	workspace, err := b.Furnish(cfg.Name, cfg.WorkspaceFrom, cfg.HomeFrom)
+	workspace, leftOut, err := b.Furnish(cfg.Name, cfg.WorkspaceFrom, cfg.HomeFrom)
 	if err != nil {
 		return sc, err
+	}
+	if leftOut != "" {
+		b.tb.Logf("harness: %s", leftOut)
 	}
 	workspace = cmp.Or(cfg.Workspace, workspace)
 	own := strings.NewReplacer("{workspace}", workspace, "{home}", b.Dir("home"), "{runtime}", b.Dir("run"), "{name}", cfg.Name)

@@ -6,7 +6,6 @@ package sandbox
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"sync"
@@ -34,8 +33,8 @@ type Box struct {
 // below base, too.
 func New(base, name, own string) (*Box, error) {
 	b := &Box{Made: time.Now(), base: base, name: name, mine: own, workspaces: map[string]string{}}
-	// All, since what cleans a temporary directory up may remove an idle one.
-	if err := os.MkdirAll(base, 0o700); err != nil {
+	// What cleans a temporary directory up may remove an idle one.
+	if err := safefile.Mkdir(base, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	dir, err := safefile.OpenDir(base)

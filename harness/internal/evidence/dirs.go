@@ -71,7 +71,7 @@ func (r *Record) chooseDir() (string, error) {
 	name := SafeName(r.Name)
 	name = r.Prefix + name[:min(len(name), longestName)] + "-" + time.Now().Format(dirTime)
 	for n, dir := 2, name; ; n++ {
-		err := os.Mkdir(dir, 0o700)
+		err := safefile.Mkdir(dir, 0o700)
 		if err == nil {
 			r.removeOld(binaryBegan)
 		}

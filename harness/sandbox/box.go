@@ -6,6 +6,7 @@ package sandbox
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"sync"
@@ -25,8 +26,9 @@ type Box struct {
 	mine string // what is not theirs, below base
 	own  func() (*safefile.Dir, error)
 
-	mu         sync.Mutex        // guards workspaces
+	mu         sync.Mutex        // guards both
 	workspaces map[string]string // of the pods' own, by the pod's name
+	inUse      []*os.File        // that Remove closes
 }
 
 // New makes the directories of a box at name, below base. What is not the pods' is at own,
@@ -87,6 +89,12 @@ func (b *Box) Own() (*safefile.Dir, error) { return b.own() }
 
 // Remove removes all of it but what is mounted there, which the error names.
 func (b *Box) Remove() error {
+	b.mu.Lock()
+	for _, file := range b.inUse {
+		file.Close()
+	}
+	b.inUse = nil
+	b.mu.Unlock()
 	if own, err := b.own(); err == nil {
 		defer own.Close()
 	}

@@ -20,10 +20,12 @@
 // directory, HOME, TMPDIR and the default workspace, and is removed at the end.
 //
 // A pod's environment is built, not inherited: PATH, LANG, LC_ALL, LC_CTYPE, TZ
-// and GOCOVERDIR as the test has them (LANG is C.UTF-8 where it has none), HOME,
-// TMPDIR, YOI_HOME, YOI_RUNTIME_DIR and XDG_RUNTIME_DIR inside the sandbox, and
-// last what [Config.Env] adds and PODHARNESS_MARK, see below. Nothing else of the
-// developer's environment reaches a pod.
+// and GOCOVERDIR as the test has them (LANG is C.UTF-8 where it has none, GOCOVERDIR an
+// absolute path), HOME, TMPDIR, YOI_HOME, YOI_RUNTIME_DIR and XDG_RUNTIME_DIR inside the
+// sandbox, and last what [Config.Env] adds and PODHARNESS_MARK, see below. GORACE is the
+// test's or that of Config.Env, with atexit_sleep_ms=0 unless it has that option: a pod that
+// is built with -race takes a second to exit without. YOI_HOME is HOME's .yoi, which
+// [Config.HomeFrom] can bring. Nothing else of the developer's environment reaches a pod.
 //
 // A pod runs with the rights of its tester, so it can read, change and kill whatever the
 // tester can. What the harness does for it stays in the sandbox: the harness follows no

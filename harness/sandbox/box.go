@@ -16,7 +16,7 @@ import (
 )
 
 // dirs are the directories of a box.
-var dirs = []string{"run", "workspace", "home", "tmp", "yoi", "xdg"}
+var dirs = []string{"run", "workspace", "home", "home/.yoi", "tmp", "xdg"}
 
 // A Box is the directories of one test. Its methods are safe for concurrent use.
 type Box struct {
@@ -50,10 +50,12 @@ func New(base, name, own string) (*Box, error) {
 	}
 	defer root.Close()
 	for _, name := range dirs {
-		if err := root.Mkdir(name, 0o700); err != nil {
+		made, err := root.MkdirAll(name, 0o700)
+		if err != nil {
 			_ = dir.RemoveAll(b.name)
 			return nil, err
 		}
+		made.Close()
 	}
 	b.own = sync.OnceValues(func() (*safefile.Dir, error) {
 		dir, err := safefile.OpenDir(base)
@@ -70,7 +72,7 @@ func New(base, name, own string) (*Box, error) {
 func (b *Box) root() string { return filepath.Join(b.base, b.name) }
 
 // Dir returns one of the directories: run, which is the runtime directory, workspace, home,
-// tmp, yoi or xdg.
+// tmp or xdg.
 func (b *Box) Dir(name string) string { return filepath.Join(b.root(), name) }
 
 // Open opens the directory at a path below all that is the pods'. It is an error if a link is

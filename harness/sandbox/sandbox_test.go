@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -47,7 +48,42 @@ func TestEnvironIsBuilt(t *testing.T) {
 	assert.NotContains(t, env, "SECRET")
 	assert.NotContains(t, env, "NONE")
 	assert.Contains(t, env, "HOME="+b.Dir("home")+"\n")
-	assert.True(t, strings.HasSuffix(env, "PASSED=on\nA=b\n"))
+	assert.Contains(t, env, "PASSED=on\nA=b\n")
+	assert.Contains(t, env, "YOI_HOME="+b.Dir("home")+"/.yoi\n")
+	assert.DirExists(t, b.Dir("home/.yoi"))
+}
+
+func TestVariablesOfPodsThatAreBuiltForATest(t *testing.T) {
+	b, err := New(t.TempDir(), "1", "own/1")
+	require.NoError(t, err)
+	cwd, err := os.Getwd()
+	require.NoError(t, err)
+	for _, test := range []struct {
+		tester []string // its own variables
+		extra  []string
+		want   map[string]string
+	}{
+		{[]string{"GOCOVERDIR", "cover/../data"}, nil, map[string]string{"GOCOVERDIR": cwd + "/data", "GORACE": "atexit_sleep_ms=0"}},
+		{[]string{"GOCOVERDIR", "/data"}, nil, map[string]string{"GOCOVERDIR": "/data"}},
+		{[]string{"GOCOVERDIR", ""}, nil, map[string]string{"GOCOVERDIR": ""}},
+		{[]string{"GOCOVERDIR", "data"}, []string{"GOCOVERDIR=own"}, map[string]string{"GOCOVERDIR": "own"}},
+		{[]string{"GORACE", "halt_on_error=1"}, nil, map[string]string{"GORACE": "halt_on_error=1 atexit_sleep_ms=0"}},
+		{[]string{"GORACE", "atexit_sleep_ms=100 halt_on_error=1"}, nil, map[string]string{"GORACE": "atexit_sleep_ms=100 halt_on_error=1"}},
+		{[]string{"GORACE", "atexit_sleep_ms=100"}, []string{"GORACE=a", "GORACE=history_size=1"}, map[string]string{"GORACE": "history_size=1 atexit_sleep_ms=0"}},
+		{[]string{"GORACE", "halt_on_error=1"}, []string{"GORACE=atexit_sleep_ms=7"}, map[string]string{"GORACE": "atexit_sleep_ms=7"}},
+		{[]string{"GORACE", "atexit_sleep_ms=100"}, []string{"GORACE"}, map[string]string{"GORACE": "atexit_sleep_ms=100"}},
+	} {
+		t.Setenv("GORACE", "")
+		t.Setenv(test.tester[0], test.tester[1])
+		got := map[string]string{}
+		for _, entry := range b.Environ(test.extra) { // the last one counts
+			name, value, _ := strings.Cut(entry, "=")
+			got[name] = value
+		}
+		for name, want := range test.want {
+			assert.Equal(t, want, got[name], "%v", test)
+		}
+	}
 }
 
 // TestNothingIsReachedThroughALinkAboveTheBox has a pod put links in the places of the
@@ -152,6 +188,8 @@ const leftOutOfTheTree = `4 left out of %s, which are no files, directories or l
 func TestWorkingTreeIsCopiedAsItIs(t *testing.T) {
 	t.Parallel()
 	dir, want := workingTree(t)
+	atHome := maps.Clone(want)
+	atHome[".yoi"] = "drwx------"
 	link := filepath.Join(t.TempDir(), "link")
 	require.NoError(t, os.Symlink(dir, link))
 	for _, from := range []string{dir, link} {
@@ -161,14 +199,14 @@ func TestWorkingTreeIsCopiedAsItIs(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, fmt.Sprintf(leftOutOfTheTree, "WorkspaceFrom")+"; "+fmt.Sprintf(leftOutOfTheTree, "HomeFrom"), leftOut)
 		assert.Equal(t, want, listing(t, workspace))
-		assert.Equal(t, want, listing(t, b.Dir("home")))
+		assert.Equal(t, atHome, listing(t, b.Dir("home")))
 		again, leftOut, err := b.Furnish("alpha", os.DirFS(from), nil)
 		require.NoError(t, err)
 		assert.Equal(t, workspace, again)
 		assert.Empty(t, leftOut, "it is told once")
 		_, _, err = b.Furnish("beta", nil, os.DirFS(from))
 		require.NoError(t, err, "what is there already stays")
-		assert.Equal(t, want, listing(t, b.Dir("home")))
+		assert.Equal(t, atHome, listing(t, b.Dir("home")))
 		require.NoError(t, b.Remove())
 	}
 	assert.Equal(t, len(want)+4, len(listing(t, dir)), "the original is as it was")

@@ -63,8 +63,14 @@ type Error struct {
 	// of os.ProcessState; "" if the status was lost, and for other verdicts.
 	Status string `json:"status,omitempty"`
 	// Tail holds the last lines of the log, 8 at most, as the pod wrote them:
-	// they may hold control characters, which Error escapes.
+	// they may hold control characters, which Error escapes. Several lines of a stack
+	// trace are one such as "… 23 lines of a stack trace".
 	Tail []string `json:"tail,omitempty"`
+	// Reason is what begins the last report of a crash in the log, such as "panic: …" or
+	// "TypeError: …", however long before the last lines that was. Without a report it is
+	// the last line that names an error; "" if there is none. Of a traceback of Python it
+	// is the last line. It has at most a few KiB, and may hold control characters.
+	Reason string `json:"reason,omitempty"`
 	// Unfinished is what the pod wrote after its last newline.
 	Unfinished string `json:"unfinished,omitempty"`
 	// State says how the process ended; nil if no process was started, or if the status
@@ -114,16 +120,20 @@ func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(podlog.Printable(fmt.Sprint(e.Err)))
 	if len(e.Tail) > 0 {
-		lines := make([]string, len(e.Tail))
-		for i, line := range e.Tail {
-			lines[i] = podlog.Printable(abbreviate(line))
+		lines := e.Tail
+		if e.Reason != "" && !slices.ContainsFunc(e.Tail, e.isReason) {
+			lines = append([]string{e.Reason, "…"}, lines...)
+		}
+		shown := make([]string, len(lines))
+		for i, line := range lines {
+			shown[i] = podlog.Printable(abbreviate(line))
 		}
 		if errors.Is(e.Err, ErrExited) {
 			b.WriteString(": ")
 		} else {
 			b.WriteString("; last lines: ")
 		}
-		b.WriteString(strings.Join(lines, " | "))
+		b.WriteString(strings.Join(shown, " | "))
 	}
 	if e.Unfinished != "" {
 		b.WriteString("; unfinished line: " + strconv.Quote(abbreviate(e.Unfinished)))
@@ -146,6 +156,11 @@ func (e *Error) Error() string {
 		b.WriteString("\n\tnote: " + e.LogTrouble)
 	}
 	return b.String()
+}
+
+// isReason reports whether the reason begins with a line.
+func (e *Error) isReason(line string) bool {
+	return line == e.Reason || len(line) > 8 && strings.HasPrefix(e.Reason, line) || strings.Contains(line, e.Reason)
 }
 
 // Timeline records when the steps of a start were seen by the parent. The zero

@@ -43,7 +43,11 @@ func (s *start) waitsFor() wait {
 		w.missing, w.text = "socket", "its socket "+s.socket
 		if s.socketErr != nil {
 			w.why = s.socketState
-			w.text += " (" + explainSocket(w.why, s.socketErr) + ")"
+			because := inSentences[w.why]
+			if errors.Is(s.socketErr, errEnded) {
+				because = errEnded.Error()
+			}
+			w.text += " (" + because + ")"
 		}
 	}
 	if w.stopped {

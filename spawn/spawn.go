@@ -188,7 +188,7 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 func (s *start) failed(err error) error {
 	e := &Error{
 		Verdict: verdictOf(err), Pod: s.PodName, SocketPath: s.socket, Missing: s.unmet.missing, Why: s.unmet.why, Stopped: s.unmet.stopped,
-		Tail: s.tail.Strings(), Timeline: s.timeline, Err: err,
+		Tail: s.tail.Strings(), Reason: s.tail.Reason(), Timeline: s.timeline, Err: err,
 	}
 	e.Timeline.mark(&e.Timeline.Ended)
 	if s.log != nil {
@@ -257,10 +257,9 @@ func (s *start) openLog() (stderr *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.log = podlog.New(reader)
-	s.log.Grown = s.observer.Grown
+	s.log = podlog.Watch(reader, s.observer.Grown)
 	if s.Progress == nil && s.observer.Line == nil {
-		s.log.OnlyTail = true
+		s.log.Skip = s.tail.Skip
 	}
 	s.observer.Log = s.log
 	if s.made, err = stderr.Stat(); err != nil {

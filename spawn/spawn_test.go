@@ -339,6 +339,32 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// TestReasonOfACrashIsInTheMessage has pods that say first why they crash.
+func TestReasonOfACrashIsInTheMessage(t *testing.T) {
+	t.Parallel()
+	stack := strings.Repeat("main.open(0x1)\n\t/src/pod.go:4 +0x27\n", 20)
+	for name, tc := range map[string]struct{ log, reason, message string }{
+		"before its stack":            {"panic: no store\n\ngoroutine 1 [running]:\n" + stack, "panic: no store", ": panic: no store |  | … 41 lines of a stack trace\n"},
+		"hundreds of lines before":    {"panic: no store\n" + strings.Repeat("on\n", 300), "panic: no store", ": panic: no store | … | on | on | on | on | on | on | on | on\n"},
+		"an error without a stack":    {"Error: no store\n" + strings.Repeat("on\n", 9), "Error: no store", ": Error: no store | … | on | "},
+		"on two lines, in the tail":   {"thread 'main' panicked at a.rs:1:2:\nno store\n", "thread 'main' panicked at a.rs:1:2: no store", ": thread 'main' panicked at a.rs:1:2: | no store\n"},
+		"with its control characters": {"panic: \x1b[31m\a\n" + strings.Repeat("on\n", 9), "panic: \a", `: panic: \a | … | on | `},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, progress := range []func(string){nil, func(string) {}} {
+				cfg := shell(t, `cat "$TEXT" >&2; exit 2`)
+				cfg.Env = append(cfg.Env, "TEXT="+cfg.WorkspaceRoot+"/text")
+				cfg.Progress = progress
+				require.NoError(t, os.WriteFile(cfg.WorkspaceRoot+"/text", []byte(tc.log), 0o600))
+				e := mustFail(t, context.Background(), cfg)
+				assert.Equal(t, tc.reason, e.Reason)
+				assert.True(t, strings.HasPrefix(e.Error(), "pod exited before becoming ready (exit status 2)"+tc.message), "%s", e)
+			}
+		})
+	}
+}
+
 // TestFailuresTellWhatTheyKnow looks at the fields that programs go by.
 func TestFailuresTellWhatTheyKnow(t *testing.T) {
 	t.Parallel()
@@ -497,7 +523,7 @@ func TestLaunchFailures(t *testing.T) {
 			c.Command = spawn.Command{Program: write(t, c.WorkspaceRoot, "pod", "echo\n", 0o700)}
 		}, "a script needs a first line such as #!/bin/sh", syscall.ENOEXEC},
 		{"missing working directory", func(t *testing.T, c *spawn.Config) { c.Dir = "/nowhere/dir" },
-			"working directory: stat /nowhere/dir: no such file or directory", fs.ErrNotExist},
+			"working directory: chdir /nowhere/dir: no such file or directory", fs.ErrNotExist},
 		{"working directory is a file", func(t *testing.T, c *spawn.Config) { c.Dir = write(t, c.WorkspaceRoot, "file", "", 0o600) },
 			"/file: not a directory", syscall.ENOTDIR},
 		{"working directory that is closed", func(t *testing.T, c *spawn.Config) {

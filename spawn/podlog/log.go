@@ -100,14 +100,6 @@ func (l *Log) Drain(emit func(line []byte, cut bool) error, late func() bool) er
 // lastWords is how much of a log too long to be read in time is read.
 const lastWords = 64 << 10
 
-// New returns an open log that is read from its start, and has it watched. Close
-// ends the watch and closes the file.
-func New(file *os.File) *Log {
-	l := &Log{file: file, wake: make(chan struct{}, 1)}
-	l.unwatch, l.watched = watchPath(file.Name(), logEvents, l.wake)
-	return l
-}
-
 // Open opens a log for reading: see [safefile.Open].
 func Open(path string, grown func(size int64)) (*Log, error) {
 	file, err := safefile.Open(path)
@@ -117,17 +109,18 @@ func Open(path string, grown func(size int64)) (*Log, error) {
 	return Watch(file, grown), nil
 }
 
-// Watch is New with a function for Grown.
+// Watch returns an open log that is read from its start, and has it watched. Close
+// ends the watch and closes the file.
 func Watch(file *os.File, grown func(size int64)) *Log {
-	l := New(file)
-	l.Grown = grown
+	l := &Log{Grown: grown, file: file, wake: make(chan struct{}, 1)}
+	l.unwatch, l.watched = watchPath(file.Name(), logEvents, l.wake)
 	return l
 }
 
-// NewAt is New for a log that is read from an offset on, at which a line begins. It
+// NewAt is Watch for a log that is read from an offset on, at which a line begins. It
 // is read from its start if it is shorter than that: it was truncated then.
 func NewAt(file *os.File, from int64) *Log {
-	l := New(file)
+	l := Watch(file, nil)
 	before := make([]byte, min(from, maxBefore))
 	if n, _ := file.ReadAt(before, from-int64(len(before))); n == len(before) {
 		l.offset, l.before = from, before
@@ -167,7 +160,7 @@ var errStopFollowing = errors.New("stop following")
 
 // Follow is spawn.Follow.
 func Follow(ctx context.Context, log *os.File, fn func(line string) bool) error {
-	l := New(log)
+	l := Watch(log, nil)
 	defer l.unwatch()
 	return l.Follow(ctx, fn)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,19 +121,6 @@ func FuzzLogReaderFollowsAGrowingFile(f *testing.F) {
 		require.Equal(t, want, lines)
 		require.Equal(t, unfinished, string(r.pending))
 	})
-}
-
-func TestTailKeepsTheLastLines(t *testing.T) {
-	t.Parallel()
-	var got Tail
-	assert.Empty(t, got.Strings())
-	var want []string
-	for i := range 20 {
-		line := fmt.Sprint("line ", i)
-		want = append(want, line)
-		got.Add([]byte(line), false)
-		assert.Equal(t, want[max(0, len(want)-tailLines):], got.Strings())
-	}
 }
 
 func TestFollow(t *testing.T) {

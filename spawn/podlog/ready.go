@@ -49,7 +49,7 @@ func ParseReady(line []byte) (Ready, error) {
 // line, or if it is malformed.
 func (l *Log) Ready(late time.Time) (told Ready, err error) {
 	err = errors.New("it has no ready line")
-	l.OnlyTail = true
+	l.Skip = new(Tail).Skip
 	failed := l.Drain(func(line []byte, _ bool) error {
 		if !IsReady(line) {
 			return nil

@@ -371,7 +371,7 @@ func (c *Client) endsWithin(d time.Duration) bool {
 // fail fails the test, and ends it.
 func (c *Client) fail(err error) {
 	c.tb.Helper()
-	c.outputs[0].Change(func() { c.outputs[0].Failure = err.Error() })
+	c.outputs[0].Fail(err.Error())
 	var e *Error
 	for _, a := range c.outputs {
 		a.Shown = a.Shown || errors.As(err, &e) && e.shown != ""

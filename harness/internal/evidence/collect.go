@@ -201,6 +201,15 @@ func (a *Attempt) Ended(how string) {
 	})
 }
 
+// Fail notes what the test has failed of. Of many that is the first ones.
+func (a *Attempt) Fail(what string) {
+	a.Change(func() {
+		if len(a.Failures) < maxFailures {
+			a.Failures = append(a.Failures, Mark{What: what, At: time.Now()})
+		}
+	})
+}
+
 // Change changes what is known, and notes it in the journal.
 func (a *Attempt) Change(what func(), grown ...Stamp) {
 	a.e.mu.Lock()
@@ -236,7 +245,7 @@ func (e *Collector) do(write func(r *Record)) Record {
 	r.Lives = nil
 	for _, a := range e.known.Lives {
 		now := *a
-		now.Marks = slices.Clone(a.Marks)
+		now.Marks, now.Failures = slices.Clone(a.Marks), slices.Clone(a.Failures)
 		now.file, now.Stamps = a.Captured.view()
 		r.Lives = append(r.Lives, &now)
 	}

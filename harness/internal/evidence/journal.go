@@ -180,7 +180,7 @@ func (a *Attempt) isPlausible(now time.Time) bool {
 		ok = ok && isRecent(m.At, now) && len(m.What) <= maxWhat
 	}
 	// A word of two bytes takes sixteen more.
-	ok = ok && len(a.Env) <= maxWords && len(a.Socket) <= maxWords
+	ok = ok && len(a.Env) <= maxWords && len(a.Socket) <= maxWords && len(a.Failures) <= maxFailures
 	if f := a.StartFailed; f != nil {
 		ok = ok && len(f.Tail) <= maxWords
 	}
@@ -188,6 +188,9 @@ func (a *Attempt) isPlausible(now time.Time) bool {
 		ok = ok && isRecent(s.At, now) && s.Size >= 0
 	}
 	for _, m := range a.Socket {
+		ok = ok && isRecent(m.At, now)
+	}
+	for _, m := range a.Failures {
 		ok = ok && isRecent(m.At, now)
 	}
 	return ok

@@ -53,7 +53,7 @@ type Attempt struct {
 	Error    string // why it did not become ready
 	// StartFailed is what is known of that, but for what the pod has written.
 	StartFailed *spawn.Error    `json:",omitempty"`
-	Failure     string          // what the test failed of
+	Failures    []Mark          // what the test has failed of, in the order of time
 	Hung        string          // what lived when it did not
 	Timeout     time.Duration   // that the start had
 	Socket      []replay.Moment `json:",omitempty"` // what was found at the announced path
@@ -81,6 +81,9 @@ const Connected = "connect"
 
 // asks reports whether it may have brought the pod's end about.
 func (m Mark) asks() bool { return !m.Last && m.What != Connected }
+
+// maxFailures is how many failures of one attempt are kept.
+const maxFailures = 10
 
 // maxMarks bounds the marks of one attempt: beyond it those in the middle are dropped.
 const maxMarks = 200
@@ -433,7 +436,7 @@ func (r *Record) eachLine(most, perLine int64, f func(a *Attempt, at time.Time, 
 func (r *Record) writeMerged(w io.Writer) error {
 	const perLine = 40 // the time and the name
 	return r.eachLine(r.Most/8, perLine, func(a *Attempt, at time.Time, line string) error {
-		return second(fmt.Fprintf(w, "%+11.6f  %s  %s\n", at.Sub(r.start()).Seconds(), podlog.Printable(a.Name), line))
+		return second(fmt.Fprintf(w, "%+11.6f  %s  %s\n", at.Sub(r.start()).Seconds(), podlog.Printable(a.Name), podlog.Printable(line)))
 	})
 }
 

@@ -6,11 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
@@ -133,16 +136,25 @@ func (c Config) plan(shown string) (plan, error) {
 	}
 	p.podDir = handshake.Below(handshake.Below(c.Dir, runtimeDir), c.PodName) // as the pod will take it
 
-	if p.program, err = exec.LookPath(c.Command.Program); err == nil {
-		p.program, err = handshake.Absolute(p.program)
-	}
-	if err == nil {
+	if p.program, err = lookUp(c.Command.Program); err == nil {
 		err = checkDir(c.Dir)
 	}
 	if err != nil {
 		err = launchError(shown, err)
 	}
 	return p, err
+}
+
+// lookUp returns the absolute path of a program. Its error says where it is not.
+func lookUp(program string) (string, error) {
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return handshake.Absolute(path)
+	}
+	if dir, wdErr := os.Getwd(); wdErr == nil && strings.Contains(program, "/") && !filepath.IsAbs(program) {
+		return "", fmt.Errorf("%w (looked up from the working directory of this process, %s)", err, podlog.PathText(dir))
+	}
+	return "", err
 }
 
 // checkDir returns an error if the working directory is missing or must not be

@@ -58,7 +58,9 @@ type Error struct {
 	Missing string `json:"missing,omitempty"`
 	Why     string `json:"why,omitempty"`
 	// Stopped is true if the process was stopped at that time, as by SIGSTOP (Linux).
-	Stopped bool `json:"stopped,omitempty"`
+	// StopSignal is the name of the signal that did it, if that is known.
+	Stopped    bool   `json:"stopped,omitempty"`
+	StopSignal string `json:"stop_signal,omitempty"`
 	// Status says how the process ended if the verdict is "exited early", in the words
 	// of os.ProcessState; "" if the status was lost, and for other verdicts.
 	Status string `json:"status,omitempty"`
@@ -71,14 +73,17 @@ type Error struct {
 	// the last line that names an error; "" if there is none. Of a traceback of Python it
 	// is the last line. It has at most a few KiB, and may hold control characters.
 	Reason string `json:"reason,omitempty"`
+	// NearMiss is the first line that was probably meant to be a ready line and is none,
+	// if there was no ready line: one that a logger has written, in UTF-16, or without tabs.
+	NearMiss string `json:"near_miss,omitempty"`
 	// Unfinished is what the pod wrote after its last newline.
 	Unfinished string `json:"unfinished,omitempty"`
 	// State says how the process ended; nil if no process was started, or if the status
 	// was lost (see Pod.State). Unless the verdict is ErrExited, it usually shows the
 	// SIGKILL of Start itself.
 	State *os.ProcessState `json:"-"`
-	// LogTrouble says why lines may be missing in the log, such as a full disk, or
-	// that it was truncated; "" if there is no such reason.
+	// LogTrouble says why lines may be missing in the log, such as a full disk, or that
+	// it was truncated or replaced; "" if there is no such reason.
 	LogTrouble string `json:"log_trouble,omitempty"`
 	// Timeline tells how far the start came.
 	Timeline Timeline `json:"timeline"`
@@ -141,16 +146,19 @@ func (e *Error) Error() string {
 		b.WriteString(": it wrote nothing")
 	}
 	if e.Pod != "" {
-		fmt.Fprintf(&b, "\n\tpod: %s", podlog.Printable(e.Pod))
+		fmt.Fprintf(&b, "\n\tpod: %s", podlog.PathText(e.Pod))
 		if e.PID != 0 {
 			fmt.Fprintf(&b, " (process %d)", e.PID)
 		}
 	}
-	if e.LogPath != "" {
-		b.WriteString("\n\tlog: " + podlog.Printable(e.LogPath))
+	if e.LogPath != "" && e.PID != 0 { // else it is empty
+		b.WriteString("\n\tlog: " + podlog.PathText(e.LogPath))
 	}
-	if slices.ContainsFunc(e.Tail, podlog.IsNearlyReady) {
-		b.WriteString("\n\tnote: a ready line begins with YOI-READY and a tab: spaces do not count, and nothing may stand before it")
+	if why := podlog.NearMiss([]byte(e.NearMiss)); why != "" {
+		fmt.Fprintf(&b, "\n\tnote: a ready line begins with YOI-READY and a tab, and the pod wrote %.200q: %s", e.NearMiss, why)
+	}
+	if e.PID != 0 && len(e.Tail) == 0 && e.Unfinished == "" && e.SocketPath == "" {
+		b.WriteString("\n\tnote: the ready line belongs on stderr: the pod's stdout is " + os.DevNull + ", which nobody reads")
 	}
 	if e.LogTrouble != "" {
 		b.WriteString("\n\tnote: " + e.LogTrouble)

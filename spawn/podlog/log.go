@@ -141,6 +141,25 @@ func (l *Log) LineEnd() int64 { return l.offset - int64(l.rest) }
 // WasTruncated reports whether the log was ever found shorter than before, or changed.
 func (l *Log) WasTruncated() bool { return l.truncated }
 
+// Newer opens the log that stands in the place of an open one now: a pod that rotates its
+// logs renames the old one and makes another. It returns nil if there is no other. The
+// caller closes it.
+func Newer(log *os.File) *os.File {
+	newer, err := safefile.Open(log.Name())
+	if err != nil {
+		return nil
+	}
+	old, oldErr := log.Stat()
+	if now, err := newer.Stat(); err != nil || oldErr != nil || os.SameFile(old, now) {
+		newer.Close()
+		return nil
+	}
+	return newer
+}
+
+// ReplacedTrouble is what an open log lacks for which there is a Newer one.
+const ReplacedTrouble = "the log is another file now, as after a rotation: what was written to that one is not read"
+
 // Wake returns a channel that receives when the log, or a directory of WatchDir, may
 // have changed; not reliably, and if watched is false not at all for the log.
 func (l *Log) Wake() (wake <-chan struct{}, watched bool) { return l.wake, l.watched }

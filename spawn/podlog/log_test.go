@@ -248,6 +248,29 @@ func TestRewrittenLogIsReadFromItsStart(t *testing.T) {
 	}
 }
 
+func TestNewerLog(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	write := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
+	write("old\n")
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	defer file.Close()
+	assert.Nil(t, Newer(file), "it is there")
+	require.NoError(t, os.Rename(path, path+".1"))
+	assert.Nil(t, Newer(file), "nothing is there")
+	require.NoError(t, os.Symlink(path+".1", path))
+	assert.Nil(t, Newer(file), "a link is there")
+	require.NoError(t, os.Remove(path))
+	write("new\n")
+	newer := Newer(file)
+	require.NotNil(t, newer)
+	defer newer.Close()
+	text, err := os.ReadFile(newer.Name())
+	require.NoError(t, err)
+	assert.Equal(t, "new\n", string(text))
+}
+
 func TestSizeIsToldWhenItHasChanged(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")

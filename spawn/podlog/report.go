@@ -166,12 +166,17 @@ func (t *Tail) withoutColours(line []byte) []byte {
 	if bytes.IndexByte(line, 0x1b) < 0 {
 		return line
 	}
-	t.colourless = t.colourless[:0]
+	t.colourless = withoutColours(t.colourless[:0], line)
+	return t.colourless
+}
+
+// withoutColours appends the rest of the line to text.
+func withoutColours(text, line []byte) []byte {
 	for {
 		before, after, found := bytes.Cut(line, []byte("\x1b["))
-		t.colourless = append(t.colourless, before...)
+		text = append(text, before...)
 		if !found {
-			return t.colourless
+			return text
 		}
 		line = bytes.TrimLeft(after, "0123456789;:?")
 		if len(line) > 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 const (
@@ -32,6 +33,7 @@ type Tail struct {
 	awaits        part   // of the report
 	inSource      bool   // the last line of the trace has a line of Python's source after it
 
+	nearMiss   []byte // the first one of a ready line
 	colourless []byte
 }
 
@@ -75,6 +77,9 @@ func ReadTail(log *io.SectionReader) (*Tail, error) {
 
 // Add adds a line, which is valid during the call only.
 func (t *Tail) Add(line []byte, cut bool) {
+	if t.nearMiss == nil && bytes.IndexByte(line, 'Y') >= 0 && NearMiss(line) != "" {
+		t.nearMiss = slices.Clone(line[:min(len(line), maxReason)])
+	}
 	text := t.withoutColours(line)
 	open := t.n > 0 && t.trace[(t.n-1)%tailLines] > 0
 	isTrace := t.isTrace(text, open)
@@ -125,6 +130,10 @@ func (t *Tail) Reason() string {
 	}
 	return text
 }
+
+// NearMiss returns the first line that was probably meant to be a ready line and is none, as
+// the function NearMiss tells why; "" = there is none.
+func (t *Tail) NearMiss() string { return string(t.nearMiss) }
 
 // Skip returns how much of p, which begins with a line, makes no difference to the tail, and
 // is no ready line or near miss: it may be passed over. To look for the few bytes that are in all of

@@ -15,6 +15,15 @@ import (
 // terminal in any other form. What is not UTF-8 becomes U+FFFD.
 func Printable(s string) string { return escape(s, "") }
 
+// PathText returns a path as a message shows it: quoted where a blank at its end, or
+// whatever else it holds, would not show.
+func PathText(path string) string {
+	if path == "" || strings.TrimSpace(path) != path || Printable(path) != path {
+		return strconv.Quote(path)
+	}
+	return path
+}
+
 // PrintableLines is Printable for a text of several lines: the newlines and tabs of s stay.
 // What is quoted in it must have been escaped with Printable, where that may have some.
 func PrintableLines(s string) string { return escape(s, "\n\t") }

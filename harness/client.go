@@ -80,7 +80,7 @@ func StartClient(tb TB, cfg ClientConfig) *Client {
 	tb.Helper()
 	c, err := TryStartClient(tb, cfg)
 	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
+		tb.Fatalf("harness: %v", evidence.Reworded(podlog.PrintableLines(err.Error()), err))
 	}
 	return c
 }
@@ -487,7 +487,7 @@ func ClientEnv(tb TB, pod spawn.Command) []string {
 		env, err = box.clientEnv(nil, pod, box.newMark())
 	}
 	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
+		tb.Fatalf("harness: %v", evidence.Reworded(podlog.PrintableLines(err.Error()), err))
 		return nil
 	}
 	return env

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -396,6 +397,8 @@ func TestEvidenceHasALogThatWasReplaced(t *testing.T) {
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
 	box.evidence.Snapshot()
+	assert.Equal(t, "alpha", box.evidence.ByLog(pod.LogPath).Name)
+	<-time.After(2 * evidence.ApartNoted) // the new log is in the journal, too
 	appendTo, err := os.OpenFile(pod.LogPath, os.O_WRONLY|os.O_APPEND, 0)
 	require.NoError(t, err)
 	defer appendTo.Close()

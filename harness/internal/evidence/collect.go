@@ -178,9 +178,9 @@ func (e *Collector) Has(log os.FileInfo) bool {
 	return e.latest(func(a *Attempt) bool { return a.Captured.is(log) }) != nil
 }
 
-// ByLog returns the latest attempt whose log was made at a path; nil = none.
+// ByLog returns the latest start whose log was made at a path; nil = none.
 func (e *Collector) ByLog(path string) *Attempt {
-	return e.latest(func(a *Attempt) bool { return path != "" && a.Captured.Path() == path })
+	return e.latest(func(a *Attempt) bool { return path != "" && a.Pod != "" && a.Captured.Path() == path })
 }
 
 // NoteSocket notes what was found at the path that a pod has announced. It is in the journal

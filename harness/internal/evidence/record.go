@@ -180,7 +180,7 @@ func (r *Record) freeze(why, processes string, now time.Time) {
 
 // hasLatest reports whether an attempt is the latest at the path of its log.
 func (r *Record) hasLatest(a *Attempt) bool {
-	return !slices.ContainsFunc(r.Lives[a.N+1:], func(later *Attempt) bool { return later.Log == a.Log })
+	return !slices.ContainsFunc(r.Lives[a.N+1:], func(later *Attempt) bool { return later.Pod != "" && later.Log == a.Log })
 }
 
 // keepStatusFiles keeps the small files of a pod directory, but not the log.

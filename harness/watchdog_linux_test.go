@@ -58,7 +58,7 @@ var ends = []struct {
 		await(t)
 	}},
 	{name: "os.Exit", end: func(*testing.T) { os.Exit(3) }},
-	{name: "timeout", args: []string{"-test.timeout=8s"}, why: "it was still running shortly before its deadline", end: await},
+	{name: "timeout", args: []string{"-test.timeout=15s"}, why: "it was still running shortly before its deadline", end: await},
 	{name: "SIGINT", signal: syscall.SIGINT, end: await},
 	{name: "SIGTERM", signal: syscall.SIGTERM, end: await},
 	{name: "SIGHUP", signal: syscall.SIGHUP, end: await},

@@ -47,7 +47,7 @@ import (
 )
 
 func main() {
-	conformance.KeepDescriptors()
+	conformance.Prepare()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -48,6 +48,7 @@ import (
 	"time"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
@@ -57,7 +58,7 @@ import (
 )
 
 func main() {
-	conformance.KeepDescriptors()
+	conformance.Prepare()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -99,6 +100,9 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if s.leftOut != "" {
+		fmt.Fprintln(stderr, "podscript:", podlog.PrintableLines(s.leftOut))
+	}
 	r := &runner{settings: s, report: report, dir: dir, work: filepath.Join(dir, "work"), deadline: time.Now().Add(s.timeout)}
 	if s.keep {
 		if r.work, err = os.MkdirTemp(os.Getenv("TEST_TMPDIR"), "podscript-work-"); err != nil {
@@ -134,6 +138,7 @@ type settings struct {
 	keep     bool
 	shard    shard
 	section  string
+	leftOut  string // what of -workspace and -home is not copied; "" = nothing
 	paths    []string
 }
 
@@ -147,8 +152,22 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		pod.ExtraArgs = append(pod.ExtraArgs, arg)
 		return nil
 	})
-	flags.Func("workspace", "copy `DIR` into the workspace of every pod", directory(&pod.WorkspaceFrom))
-	flags.Func("home", "copy `DIR` into the HOME of the pods", directory(&pod.HomeFrom))
+	for name, tree := range map[string]*fs.FS{"workspace": &pod.WorkspaceFrom, "home": &pod.HomeFrom} {
+		what := map[string]string{"workspace": "the workspace of every pod", "home": "the HOME of the pods"}[name]
+		flags.Func(name, "copy `DIR` into "+what, func(path string) error {
+			info, err := os.Stat(path)
+			if err == nil && !info.IsDir() {
+				err = fmt.Errorf("%s is not a directory", path)
+			}
+			if err != nil {
+				return err
+			}
+			*tree = os.DirFS(path)
+			left, err := sandbox.CheckFiles("-"+name, *tree)
+			s.leftOut += left
+			return err
+		})
+	}
 	flags.StringVar(&pod.Profile, "profile", "", "the pods' `PROFILE`")
 	flags.StringVar(&pod.TicketRole, "ticket-role", "", "the pods' ticket `ROLE`")
 	flags.Func("session", "the `UUID` of a stored session, for the scenario that resumes one", func(text string) error {
@@ -172,18 +191,6 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	s.paths = flags.Args()
 	s.Tested.Flags = append(s.Tested.Flags, s.paths...)
 	return s, s.check()
-}
-
-// directory parses the name of a directory to copy.
-func directory(to *fs.FS) func(string) error {
-	return func(path string) error {
-		info, err := os.Stat(path)
-		if err == nil && !info.IsDir() {
-			err = fmt.Errorf("%s is not a directory", path)
-		}
-		*to = os.DirFS(path)
-		return err
-	}
 }
 
 func (s *settings) check() (err error) {

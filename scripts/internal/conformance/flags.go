@@ -286,9 +286,12 @@ func enough() error {
 	return fmt.Errorf("only %d files can be open at once here, too few to judge anything: ulimit -n %d raises that", limit.Cur, enoughDescriptors)
 }
 
-// KeepDescriptors keeps what this process has inherited from what it starts, so that the
-// results do not depend on who runs it.
-func KeepDescriptors() {
+// Prepare keeps stray descriptors that this process has inherited from what it starts, and
+// lets it read and enter what it makes, whatever its umask, so that the results do not
+// depend on who runs it.
+func Prepare() {
+	unix.Umask(unix.Umask(0o777) &^ 0o700)
+
 	entries, _ := os.ReadDir("/dev/fd")
 	for _, entry := range entries {
 		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {

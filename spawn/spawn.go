@@ -327,11 +327,11 @@ func (s *start) openLog() (stderr *os.File, err error) {
 
 // await looks until the pod is ready, and returns the verdict if that cannot be.
 func (s *start) await(ctx context.Context) error {
+	s.pace = podlog.NewPace(s.deadline)
+	defer s.pace.Stop()
 	if s.observer.Launched != nil {
 		s.observer.Launched(s.process.pid)
 	}
-	s.pace = podlog.NewPace(s.deadline)
-	defer s.pace.Stop()
 	defer func() {
 		if s.unwatchSocket != nil {
 			s.unwatchSocket()
@@ -349,6 +349,7 @@ func (s *start) await(ctx context.Context) error {
 // look is one look at everything there is to see: the pod is ready, or there is
 // another verdict, or neither yet.
 func (s *start) look(ctx context.Context) (ready bool, err error) {
+	s.deadline = s.deadline.Add(s.pace.Extend())
 	// What is over by now is judged by all that it has left in the log.
 	ended, late, cancelled := s.process.isDone(), !time.Now().Before(s.deadline), ctx.Err()
 	offset := s.log.Offset()
@@ -415,7 +416,6 @@ func (s *start) wait(ctx context.Context) {
 	case <-s.process.done:
 	case <-ctx.Done():
 	}
-	s.deadline = s.deadline.Add(s.pace.Extend())
 }
 
 // exited returns the verdict on a pod whose process has ended.

@@ -207,11 +207,7 @@ func (s *start) failed(err error) error {
 		e.LogPath = s.log.File().Name()
 		unfinished, _ := s.log.Unfinished()
 		e.Unfinished = podlog.LineText(unfinished, false)
-		e.LogTrouble = podlog.Trouble(e.LogPath)
-		if newer := podlog.Newer(s.log.File()); newer != nil && e.LogTrouble == "" {
-			newer.Close()
-			e.LogTrouble = podlog.ReplacedTrouble
-		}
+		e.LogTrouble = podlog.Trouble(s.log.File())
 		if e.LogTrouble == "" && s.log.WasTruncated() && s.socket == "" {
 			e.LogTrouble = "the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not"
 		}

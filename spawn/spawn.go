@@ -184,14 +184,8 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 		}
 		return nil, s.failed(err)
 	}
-	return &Pod{
-		Name:       s.PodName,
-		PID:        s.process.pid,
-		SocketPath: s.socket,
-		LogPath:    s.log.File().Name(),
-		Timeline:   s.timeline,
-		process:    s.process,
-	}, nil
+	s.log.Skip = nil // whoever follows the log wants all
+	return &Pod{Name: s.PodName, PID: s.process.pid, SocketPath: s.socket, LogPath: s.log.File().Name(), Timeline: s.timeline, process: s.process}, nil
 }
 
 func (s *start) failed(err error) error {

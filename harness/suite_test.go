@@ -309,44 +309,44 @@ func TestSuiteThatIsKilledLeavesNoPod(t *testing.T) {
 
 func TestSharedNeedsMain(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
-	log := tb.run(func() { harness.Shared(tb, "alpha", harness.Config{}) })
+	tb := harness.NewTB(t)
+	log := tb.Run(func() { harness.Shared(tb, "alpha", harness.Config{}) })
 	assert.Equal(t, "harness: harness.Shared needs TestMain to call harness.Main(m)\n", log)
 }
 
 func TestWithBindsAPodToAnotherTest(t *testing.T) {
 	t.Parallel()
-	owner, sub := newTB(t), newTB(t)
+	owner, sub := harness.NewTB(t), harness.NewTB(t)
 	pod := harness.StartPod(owner, harness.Config{Name: "alpha"})
 	view := pod.With(sub)
 	assert.Equal(t, pod.PID, view.With(sub).PID)
 	conn := view.Dial()
-	log := sub.run(func() { view.WaitLog("nowhere", time.Millisecond) })
+	log := sub.Run(func() { view.WaitLog("nowhere", time.Millisecond) })
 	assert.Contains(t, log, `no line of the log of pod alpha matched "nowhere"`)
-	log = sub.end()
-	assert.Equal(t, 1, strings.Count(log, "harness: all evidence of this failure, once "+owner.Name()+" has ended: "+owner.artifacts), log)
+	log = sub.End()
+	assert.Equal(t, 1, strings.Count(log, "harness: all evidence of this failure, once "+owner.Name()+" has ended: "+owner.Artifacts), log)
 	_, err := conn.Write([]byte("x"))
 	assert.Error(t, err, "a connection is that of the test that made it")
 	assert.False(t, owner.Failed())
 	_, ended := pod.Ended()
 	assert.False(t, ended)
-	owner.end()
+	owner.End()
 	_, ended = pod.Ended()
 	assert.True(t, ended)
-	assert.FileExists(t, filepath.Join(owner.artifacts, "alpha.log"))
+	assert.FileExists(t, filepath.Join(owner.Artifacts, "alpha.log"))
 	assert.False(t, owner.Failed())
 }
 
 func TestWithAfterTheEndOfTheTest(t *testing.T) {
 	t.Parallel()
-	owner, early, late := newTB(t), newTB(t), newTB(t)
+	owner, early, late := harness.NewTB(t), harness.NewTB(t), harness.NewTB(t)
 	pod := harness.StartPod(owner, harness.Config{Name: "alpha"})
 	pod.With(early)
-	owner.end()
+	owner.End()
 	early.Errorf("it fails")
-	assert.Contains(t, early.end(), "harness: all evidence of this failure, once "+owner.Name()+" has ended: none (no pod was started, or its test is over)\n")
-	assert.NoFileExists(t, filepath.Join(owner.artifacts, "processes.txt"))
-	log := late.run(func() { pod.With(late) })
+	assert.Contains(t, early.End(), "harness: all evidence of this failure, once "+owner.Name()+" has ended: none (no pod was started, or its test is over)\n")
+	assert.NoFileExists(t, filepath.Join(owner.Artifacts, "processes.txt"))
+	log := late.Run(func() { pod.With(late) })
 	assert.Equal(t, "harness: pod alpha has ended with "+owner.Name()+", in which it was started: Shared is for tests that follow each other\n", log)
 }
 
@@ -364,7 +364,7 @@ func TestWithInASubtest(t *testing.T) {
 
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	cfg := fake("log hello; bind; ready; serve")
 	cfg.Name, cfg.Env = "alpha", []string{"A=1"}
 	first := harness.StartPod(tb, cfg)
@@ -388,33 +388,33 @@ func TestRestart(t *testing.T) {
 	assert.Equal(t, pod.PID, first.With(tb).PID)
 	_, err := harness.TryStartPod(tb, cfg)
 	assert.ErrorContains(t, err, fmt.Sprintf("pod alpha still runs (process %d)", pod.PID))
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 	assert.NotNil(t, pod.State())
 }
 
 func TestRestartOfAPodThatFails(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
 	_, _ = pod.TrySend(crash, patience)
 	<-pod.Done()
 	_, err := pod.TryRestart()
 	assert.ErrorContains(t, err, "pod alpha ended by itself during the test (exit status 3)\n")
-	log := tb.run(func() { pod.Restart() })
+	log := tb.Run(func() { pod.Restart() })
 	assert.Contains(t, log, "harness: restart: pod alpha ended by itself during the test (exit status 3)\n")
-	assert.Contains(t, tb.end(), "pod alpha ended by itself during the test (exit status 3) ("+tb.Name()+" tells more)\n")
+	assert.Contains(t, tb.End(), "pod alpha ended by itself during the test (exit status 3) ("+tb.Name()+" tells more)\n")
 
-	tb = newTB(t)
+	tb = harness.NewTB(t)
 	once := fake("ready")
 	once.Command.Program, once.Command.PrefixArgs = "sh", append([]string{"-c", `mkdir "$0" && exec "$@"`, "{home}/once", once.Command.Program}, once.Command.PrefixArgs...)
 	pod = harness.StartPod(tb, once)
-	log = tb.run(func() { pod.Restart() })
+	log = tb.Run(func() { pod.Restart() })
 	assert.Contains(t, log, "harness: restart: pod exited before becoming ready (exit status 1)")
 }
 
 func TestRestartsOfOnePodFollowEachOther(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, fake("delayed-ready"))
 	const users = 8
 	used := make(chan error, users)
@@ -429,7 +429,7 @@ func TestRestartsOfOnePodFollowEachOther(t *testing.T) {
 		assert.NoError(t, waitFor(t, used))
 	}
 	assert.Contains(t, pod.With(tb).Send(`{"method":"ping"}`, patience), "pong")
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 }
 
 func TestRestartOfAClientsPod(t *testing.T) {

@@ -97,7 +97,7 @@ func TestTalkShowsUnfinishedLines(t *testing.T) {
 	_, err := talk.TrySend(ping)
 	assert.EqualError(t, err, `pod alpha gave no answer to {"method":"ping"}: nothing within 300ms (its line has no newline: "half of it")`)
 
-	talk = saying(t, newTB(t), "snapshot\n"+strings.Repeat("y", 2<<20)).Talk(patience)
+	talk = saying(t, harness.NewTB(t), "snapshot\n"+strings.Repeat("y", 2<<20)).Talk(patience)
 	for range 2 {
 		_, err := talk.TryReceive()
 		assert.EqualError(t, err, `pod alpha sent no line: its line is longer than 1 MiB: "`+strings.Repeat("y", 200)+`"`)
@@ -113,9 +113,9 @@ func TestTalkThatFailsTheTest(t *testing.T) {
 		"pod alpha gave no answer to x: nothing within 600ms":               func(p *harness.Pod) { p.Send("x", 600*time.Millisecond) },
 		"could not connect to pod alpha at /nowhere: connect: no such file": func(p *harness.Pod) { p.SocketPath = "/nowhere"; p.Talk(patience) },
 	} {
-		tb := newTB(t)
+		tb := harness.NewTB(t)
 		pod := saying(t, tb, "snapshot\n")
-		log := tb.run(func() { f(pod) })
+		log := tb.Run(func() { f(pod) })
 		assert.True(t, tb.Failed())
 		assert.Contains(t, log, "harness: "+want)
 		assert.Contains(t, log, "\n\tpod: it still runs (process ")
@@ -124,15 +124,15 @@ func TestTalkThatFailsTheTest(t *testing.T) {
 
 func TestTalkEndsBeforeTheDeadlineOfTheTest(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := saying(t, tb, "snapshot\n")
 	talk := pod.Talk(time.Hour)
 	talk.Snapshot()
-	tb.deadline = time.Now().Add(200 * time.Millisecond)
+	tb.Late = time.Now().Add(200 * time.Millisecond)
 	_, err := talk.TryReceive()
 	assert.ErrorContains(t, err, "pod alpha sent no line: nothing within 1")
 	assert.ErrorContains(t, err, "note: the timeout of 1h0m0s was cut to 1")
-	assert.True(t, time.Now().Before(tb.deadline))
+	assert.True(t, time.Now().Before(tb.Late))
 }
 
 // echo is a pod's socket that answers each line with itself.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"example.com/podharness/fakepod/reexec"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,10 +27,10 @@ const (
 
 // again is the fake pod's own executable as a command.
 func again(args []string) *exec.Cmd {
-	if len(os.Args) > 1 && os.Args[1] == marker {
-		args = append([]string{marker}, args...)
+	cmd := reexec.Command(marker, args...)
+	if len(os.Args) < 2 || os.Args[1] != marker { // it is the command fakepod
+		cmd.Args = slices.Delete(cmd.Args, 1, 2)
 	}
-	cmd := exec.Command(self(), args...)
 	cmd.Stderr = os.Stderr
 	return cmd
 }
@@ -115,19 +116,4 @@ func fork(args []string) error {
 	return nil
 }
 
-func self() string {
-	if exe, err := os.Executable(); err == nil {
-		return exe
-	}
-	return os.Args[0]
-}
-
-// exit ends the process. os.Exit would write to stderr in a binary that
-// measures coverage and was not told where to put it: nobody asked for that
-// line in the pod's log.
-func exit(status int) {
-	if os.Getenv("GOCOVERDIR") != "" {
-		os.Exit(status)
-	}
-	syscall.Exit(status)
-}
+func exit(status int) { reexec.Exit(status) }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
 	command "example.com/podharness/spawn/podspawn"
@@ -21,9 +22,7 @@ import (
 const clientArg = "client-of-harness"
 
 func init() {
-	if len(os.Args) > 1 && os.Args[1] == clientArg {
-		os.Exit(command.Main(os.Args[2:], os.Stdout, os.Stderr))
-	}
+	reexec.Register(clientArg, func(args []string) int { return command.Main(args, os.Stdout, os.Stderr) })
 }
 
 // podspawn returns a client that starts the pod alpha.

@@ -19,6 +19,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
@@ -449,10 +450,9 @@ func TestPodOfAClientDoesNotOutliveTheScript(t *testing.T) {
 // nothing.
 const closingPod = "closing-pod"
 
+func init() { reexec.Register(closingPod, beClosingPod) }
+
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == closingPod {
-		beClosingPod(os.Args[2:])
-	}
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "8") // the tests wait for pods most of the time
@@ -460,7 +460,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func beClosingPod(args []string) {
+func beClosingPod(args []string) int {
 	name := args[slices.Index(args, "--pod")+1]
 	path := filepath.Join(os.Getenv("YOI_RUNTIME_DIR"), name, "sock")
 	listener, err := net.Listen("unix", path)

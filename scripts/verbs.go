@@ -19,6 +19,7 @@ import (
 	"unicode"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
@@ -386,8 +387,7 @@ func (c *call) holding(command spawn.Command) (spawn.Command, error) {
 	}
 	c.tb.Cleanup(func() { safefile.RemoveAll(dir) })
 	c.starting.held = filepath.Join(dir, "held")
-	self, err := os.Executable()
-	return spawn.Command{Program: self, PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, err
+	return spawn.Command{Program: reexec.Path(), PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, nil
 }
 
 // setCommand sets the variable that clients go by.
@@ -416,26 +416,20 @@ const (
 const holdLook = "look"
 
 func init() {
-	// Not os.Exit: in a binary that measures coverage that writes to stderr.
-	switch {
-	case len(os.Args) > 1 && os.Args[1] == podspawnArg:
-		syscall.Exit(podspawn.Main(os.Args[2:], os.Stdout, os.Stderr))
-	case len(os.Args) > 4 && os.Args[1] == holdArg:
-		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(os.Args[2], os.Args[3], os.Args[4:]))
-		syscall.Exit(125)
-	}
+	reexec.Register(podspawnArg, func(args []string) int { return podspawn.Main(args, os.Stdout, os.Stderr) })
+	reexec.Register(holdArg, func(args []string) int {
+		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(args[0], args[1], args[2:]))
+		return 125
+	})
 }
 
 func (c *call) spawn() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	flags, err := c.underTest()
 	if err != nil {
 		return err
 	}
-	err = c.ts.Exec(self, slices.Concat([]string{podspawnArg}, flags, c.args)...)
+	podspawn := reexec.Command(podspawnArg, slices.Concat(flags, c.args)...)
+	err = c.ts.Exec(podspawn.Path, podspawn.Args[1:]...)
 	// What a verb writes stands in their place: it would be judge's word alone.
 	c.print(c.ts.Stdout(), c.ts.ReadFile("stdout"))
 	said := c.ts.ReadFile("stderr")

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn/proc"
 )
@@ -66,16 +66,12 @@ func To(pipe *os.File) *Parent {
 // no signal to this one's process group or terminal reaches. It waits for the end
 // of the pipe, so that the kernel tells it of any death of this process.
 func (b *Parent) watch() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command(self, arg, b.Mark, b.Root, b.base)
+	cmd := reexec.Command(arg, b.Mark, b.Root, b.base)
 	cmd.Stdin, cmd.Stderr = r, b.stderr
 	cmd.Dir = "/"
 	// Where this test binary was itself started by a pod, the watchdog must
@@ -192,11 +188,10 @@ func (b *Parent) tell(format string, args ...any) {
 }
 
 func init() {
-	if len(os.Args) == 5 && os.Args[1] == arg {
-		run(os.Args[2], os.Args[3], os.Args[4])
-		// Not os.Exit: in a binary that measures coverage that has hooks.
-		syscall.Exit(0)
-	}
+	reexec.Register(arg, func(args []string) int {
+		run(args[0], args[1], args[2])
+		return 0
+	})
 }
 
 // Show notes what is shown of the command lines of processes with a mark.

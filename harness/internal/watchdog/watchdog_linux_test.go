@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/spawn/proc"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
@@ -24,7 +25,7 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *Parent) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
 	require.NoError(t, os.Mkdir(root, 0o700))
-	cmd := exec.Command(os.Args[0], arg, uuid.NewString(), root, t.TempDir())
+	cmd := reexec.Command(arg, uuid.NewString(), root, t.TempDir())
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()

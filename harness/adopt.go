@@ -123,7 +123,7 @@ func Adopt(tb TB, name string, timeout time.Duration) *Pod {
 	tb.Helper()
 	p, err := TryAdopt(tb, name, timeout)
 	if err != nil {
-		tb.Fatalf("harness: %v", toldOf(tb, err))
+		fatal(tb, err)
 	}
 	return p
 }

@@ -80,7 +80,7 @@ func StartClient(tb TB, cfg ClientConfig) *Client {
 	tb.Helper()
 	c, err := TryStartClient(tb, cfg)
 	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
+		fatal(tb, err)
 	}
 	return c
 }
@@ -487,8 +487,7 @@ func ClientEnv(tb TB, pod spawn.Command) []string {
 		env, err = box.clientEnv(nil, pod, box.newMark())
 	}
 	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
-		return nil
+		fatal(tb, err)
 	}
 	return env
 }

@@ -13,6 +13,7 @@ import (
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
@@ -128,7 +129,7 @@ func (c Config) check() error {
 	}
 	// A test that expects a pod to die must not be content with a fake pod that
 	// refuses a misspelt mode.
-	if program, ok := fakeProgram(c.Command); ok {
+	if program, ok := sandbox.FakeProgram(c.Command); ok {
 		return fakepod.Check(program)
 	}
 	return nil
@@ -143,16 +144,6 @@ func (c Config) check() error {
 func FakePod(program string) spawn.Command {
 	name, args := fakepod.Command(program)
 	return spawn.Command{Program: name, PrefixArgs: args}
-}
-
-// fakeProgram returns the program of a command that FakePod has made.
-func fakeProgram(command spawn.Command) (program string, ok bool) {
-	name, args := fakepod.Command("")
-	last := len(args) - 1
-	if command.Program != name || len(command.PrefixArgs) <= last || !slices.Equal(command.PrefixArgs[:last], args[:last]) {
-		return "", false
-	}
-	return command.PrefixArgs[last], true
 }
 
 // life returns what is known of a start that is about to begin.

@@ -99,7 +99,7 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	require.NoError(t, err)
 	box.evidence.Base = os.DevNull
 	_, err = alpha.TryWaitLog("nowhere", time.Millisecond)
-	tb.Errorf("%s", Told(tb, err))
+	tb.Errorf("%s", failsIn(tb, err))
 	tb.End()
 	assert.NotContains(t, tb.Text(), "stderr.log", "it is gone")
 	assert.Contains(t, tb.Text(), "\n\tlog: lost with the test: mkdir "+os.DevNull+": not a directory\n\tlast lines:\n")

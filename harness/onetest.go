@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -92,6 +91,10 @@ func makeSandbox(tb TB) (*oneTest, error) {
 		Stream: func(name string) func(string) { return streamOf(tb, name) },
 		Log:    tb.Logf, Helper: tb.Helper,
 	})
+	box.Fails = box.failsBy
+	if t, ok := optional[interface{ Sandboxed(*sandbox.Box) }](tb); ok { // package scripts needs more of it
+		t.Sandboxed(box.Box)
+	}
 	box.writeLate()
 	return box, nil
 }
@@ -252,32 +255,10 @@ func (b *oneTest) newName() string {
 
 // spawnConfig returns what to start for a config whose defaults are filled in, with
 // what the pod finds in place.
-func (b *oneTest) spawnConfig(cfg Config) (sc spawn.Config, err error) {
-	workspace, err := b.Furnish(cfg.Name, cfg.WorkspaceFrom, cfg.HomeFrom)
-	if err != nil {
-		return sc, err
-	}
-	workspace = cmp.Or(cfg.Workspace, workspace)
-	own := strings.NewReplacer("{workspace}", workspace, "{home}", b.Dir("home"), "{runtime}", b.Dir("run"), "{name}", cfg.Name)
-	expand := func(words []string) (expanded []string) {
-		for _, word := range words {
-			expanded = append(expanded, own.Replace(word))
-		}
-		return expanded
-	}
-	if _, ok := fakeProgram(cfg.Command); !ok {
-		cfg.Command.PrefixArgs = expand(cfg.Command.PrefixArgs)
-	}
-	sc = spawn.Config{
-		Command:       cfg.Command,
-		PodName:       cfg.Name,
-		WorkspaceRoot: workspace,
-		Env:           b.Environ(expand(cfg.Env)),
-		ReadyTimeout:  cfg.ReadyTimeout,
-	}
+func (b *oneTest) spawnConfig(cfg Config) (spawn.Config, error) {
+	sc := spawn.Config{Command: cfg.Command, PodName: cfg.Name, WorkspaceRoot: cfg.Workspace, Env: cfg.Env, ReadyTimeout: cfg.ReadyTimeout}
 	handshake.Of(cfg).To(&sc)
-	sc.ExtraArgs = expand(cfg.ExtraArgs)
-	return sc, nil
+	return b.Prepare(sc, cfg.WorkspaceFrom, cfg.HomeFrom)
 }
 
 // newMark returns the mark of one more pod.

@@ -45,8 +45,8 @@ type common struct {
 	expected bool       // the test asked for the pod's end
 	waits    int        // that expect it: calls of Wait, without those in vain
 	killed   bool       // by the test: it could not clean up
-	verdict  error      // that it had ended by itself, and was found so
-	told     string     // the test that was told the verdict
+	verdict  *Error     // that it had ended by itself, and was found so
+	told     bool       // a test was told the verdict
 	next     *Pod       // what it was restarted as
 	broken   error      // that it could not be started again
 
@@ -81,8 +81,8 @@ func (p *Pod) leave() {
 	p.tb.Helper()
 	last := p.box.unuse(p.Name, p.tb)
 	p = p.latest().view(p.tb)
-	if err := p.died(); err != nil {
-		p.tb.Errorf("harness: %v", told(p.attempt, p.tell(err)))
+	if err := p.tell(); err != nil {
+		p.tb.Errorf("harness: %v", err)
 	}
 	if last && failed(p.tb) {
 		p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(p.box.tb), p.box.keepEvidence(p.tb))
@@ -98,10 +98,7 @@ func (p *Pod) Restart() *Pod {
 	p.tb.Helper()
 	pod, err := p.TryRestart()
 	if err != nil {
-		if last := p.latest().view(p.tb); last.died() != nil {
-			_ = last.tell(err)
-		}
-		p.tb.Fatalf("harness: restart: %v", toldOf(p.box.tb, err))
+		p.tb.Fatalf("harness: restart: %v", p.box.failsBy(err))
 	}
 	return pod
 }
@@ -121,8 +118,8 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	if old.adopted {
 		return nil, fmt.Errorf("pod %s was started by a client, which alone can start it again", p.name())
 	}
-	if err := old.died(); err != nil {
-		return nil, old.asTold(err) // the end of the test tells it again
+	if err := old.tell(); err != nil {
+		return nil, err
 	}
 	if err := old.Stop(); err != nil {
 		return nil, err
@@ -135,7 +132,7 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	if err != nil {
 		old.mu.Lock()
 		defer old.mu.Unlock()
-		old.broken = fmt.Errorf("it could not be started again: %w", inBrief(err, p.tb.Name()))
+		old.broken = fmt.Errorf("it could not be started again: %w", err)
 		return nil, err
 	}
 	return pod.view(p.tb), nil
@@ -298,7 +295,7 @@ func (p *Pod) mustSignal(sig syscall.Signal) {
 // fail fails the test, and ends it.
 func (p *Pod) fail(err error) {
 	p.tb.Helper()
-	p.tb.Fatalf("harness: %v", told(p.attempt, err))
+	p.tb.Fatalf("harness: %v", fails(p.attempt, err))
 }
 
 // Signal is the embedded Pod's Signal; the evidence has when it was sent.

@@ -10,7 +10,6 @@ import (
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +21,7 @@ func StartPod(tb TB, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := start(tb, cfg)
 	if err != nil {
-		tb.Fatalf("harness: %v", toldOf(tb, err))
+		fatal(tb, err)
 	}
 	return pod
 }
@@ -45,7 +44,7 @@ func RuntimeDir(tb TB) string {
 	tb.Helper()
 	box, err := sandboxOf(tb)
 	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
+		fatal(tb, err)
 		return ""
 	}
 	return box.Dir("run")
@@ -122,21 +121,6 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	return pod, nil
 }
 
-// Prepare makes what a pod with this config finds when it starts, such as its workspace, and
-// returns the config of that start. Its environment has no mark. Prepare is for package
-// scripts, in which clients start pods.
-func Prepare(tb TB, cfg Config) (spawn.Config, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return spawn.Config{}, err
-	}
-	box, err := sandboxOf(tb)
-	if err != nil {
-		return spawn.Config{}, err
-	}
-	return box.spawnConfig(cfg)
-}
-
 // observe starts a pod, and has its attempt know what comes of it; launched is called with
 // the pod's process.
 func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
@@ -158,9 +142,13 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, lau
 			a.Timeline = pod.Timeline
 		case errors.As(err, &e):
 			failed := *e
+			if failed.LogPath != "" {
+				failed.LogPath = a.FileName()
+			}
+			a.Error = failed.Error()
+			failed = *e
 			failed.Tail, failed.Unfinished = nil, "" // the log has them
 			a.Timeline, a.StartFailed = e.Timeline, &failed
-			a.Error = textOf(err, func(string) string { return a.FileName() })
 		}
 	})
 	return pod, err

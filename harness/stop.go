@@ -37,7 +37,9 @@ func (p *Pod) Stop() error {
 		return p.stopErr
 	}
 	p.stopped = true
-	p.stopErr = errors.Join(p.stop(), p.clear())
+	if p.stopErr = errors.Join(p.stop(), p.clear()); p.stopErr != nil {
+		p.stopErr = fails(p.attempt, p.stopErr)
+	}
 	p.log.EndFollowing()
 	if _, ended := p.Ended(); ended {
 		p.noteEnd()
@@ -105,8 +107,8 @@ func (p *Pod) awaitHandler() {
 
 func (p *Pod) stop() error {
 	p.tb.Helper()
-	if err := p.judge(); err != nil {
-		return p.asTold(err)
+	if p.judge() != nil {
+		return p.tell()
 	}
 	if _, ended := p.Ended(); ended {
 		return nil // a signal would only end what it has left behind, unseen
@@ -203,29 +205,27 @@ func (p *Pod) died() error {
 	defer p.mu.Unlock()
 	if how, ended := p.Ended(); ended && !p.expected && p.waits == 0 && p.verdict == nil {
 		p.verdict = p.failed("", fmt.Errorf("pod %s ended by itself during the test (%s)", p.name(), how))
+		_ = fails(p.attempt, p.verdict)
+	}
+	if p.verdict == nil {
+		return nil
 	}
 	return p.verdict
 }
 
-// tell returns what died has found as a test is told it: in full the first time.
-func (p *Pod) tell(verdict error) error {
+// tell returns what died has found as a test is told it: the last lines only once.
+func (p *Pod) tell() error {
+	if p.died() == nil {
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.told != "" {
-		return inBrief(verdict, p.told)
+	verdict := *p.verdict
+	if p.told {
+		verdict.shown = ""
 	}
-	p.told = p.tb.Name()
-	return verdict
-}
-
-// asTold returns it as tell does, to a caller who may not pass it on.
-func (p *Pod) asTold(verdict error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.told != "" {
-		return inBrief(verdict, p.told)
-	}
-	return verdict
+	p.told = true
+	return &verdict
 }
 
 // requestShutdown writes the shutdown bytes to the pod's socket. The connection
@@ -263,9 +263,7 @@ func (p *Pod) cleanup() {
 	}
 	var errs []error
 	for ; p != nil; p = p.successor() {
-		if err := p.Stop(); err != nil {
-			errs = append(errs, told(p.attempt, err))
-		}
+		errs = append(errs, p.Stop())
 	}
 	if err := errors.Join(errs...); err != nil {
 		tb.Errorf("harness: %v", err)

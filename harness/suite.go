@@ -48,11 +48,7 @@ func Shared(tb TB, name string, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := sharedPod(tb, name, cfg)
 	if err != nil {
-		message := podlog.PrintableLines(err.Error())
-		if s := theSuite.Load(); s != nil {
-			message = toldOf(s, err).Error()
-		}
-		tb.Fatalf("harness: %s", message)
+		tb.Fatalf("harness: %v", printable(err))
 		return nil
 	}
 	return pod
@@ -100,7 +96,11 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 	if diff := difference(pod.cfg, cfg); diff != "" {
 		return nil, fmt.Errorf("shared pod %s is that of %s, with another %s", shown, podlog.Printable(pod.first), podlog.Printable(diff))
 	}
-	pod.start.Do(func() { pod.pod, pod.err = start(s, cfg) })
+	pod.start.Do(func() {
+		if pod.pod, pod.err = start(s, cfg); pod.err != nil {
+			pod.err = failsIn(s, pod.err)
+		}
+	})
 	if err := pod.fault(tb); err != nil {
 		if box, boxErr := sandboxOf(s); boxErr == nil {
 			err = fmt.Errorf("%w\n\tall evidence of this failure, once %s has ended: %s", err, testName(s), box.keepEvidence(tb))
@@ -121,18 +121,10 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 
 // fault tells a test that the pod was not started, or has ended by itself.
 func (s *shared) fault(tb TB) error {
-	if s.err == nil {
-		p := s.pod.latest().view(tb)
-		if err := p.died(); err != nil {
-			return p.tell(err)
-		}
-		return nil
+	if s.err != nil {
+		return fmt.Errorf("shared pod %s: %w", podlog.Printable(s.cfg.Name), s.err)
 	}
-	name := podlog.Printable(s.cfg.Name)
-	if tb.Name() != s.first {
-		return fmt.Errorf("shared pod %s: %w", name, inBrief(s.err, s.first))
-	}
-	return fmt.Errorf("shared pod %s: %w", name, s.err)
+	return s.pod.latest().view(tb).tell()
 }
 
 func (s *suite) sharedPod(name string, cfg Config, test string) *shared {
@@ -163,11 +155,6 @@ func difference(a, b Config) string {
 		}
 	}
 	return ""
-}
-
-// inBrief returns what has happened, of an error that another test tells in full.
-func inBrief(err error, teller string) error {
-	return fmt.Errorf("%s (%s tells more)", brief(err), podlog.Printable(teller))
 }
 
 // end tears the shared pods down, and returns the status of the binary.

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/harness/sandbox"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -27,6 +28,7 @@ type scriptTB struct {
 	t      testscript.T
 	name   string
 	report func(Failure) // nil = nobody asks
+	box    *sandbox.Box  // of the harness
 
 	mu       sync.Mutex // guards all below
 	failed   bool
@@ -128,6 +130,9 @@ func (tb *scriptTB) Failed() bool {
 	defer tb.mu.Unlock()
 	return tb.failed
 }
+
+// Sandboxed is told the sandbox by package harness.
+func (tb *scriptTB) Sandboxed(box *sandbox.Box) { tb.box = box }
 
 // Unwrap returns the T: package harness asks that for what a TB need not have.
 func (tb *scriptTB) Unwrap() any { return tb.t }

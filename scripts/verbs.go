@@ -145,13 +145,13 @@ func (c *call) judge(err error) {
 	var fatal fatalError
 	switch isFatal := errors.As(err, &fatal); {
 	case isFatal:
-		message := harness.Told(c.tb, err).Error()
+		message := c.tb.box.Fails(err).Error()
 		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s: %w", c.name, err), Cut: fatal.cut || isCut(err)})
 		c.fatal(c.name + ": " + message)
 	case err != nil && c.neg:
 		c.print(c.ts.Stderr(), err.Error()+"\n")
 	case err != nil:
-		message := harness.Told(c.tb, err).Error() // the evidence has it, too
+		message := c.tb.box.Fails(err).Error() // the evidence has it, too
 		if c.options.Report == nil {
 			c.print(c.ts.Stderr(), message+"\n")
 		}
@@ -454,15 +454,16 @@ func (c *call) underTest() (flags []string, err error) {
 		return nil, nil
 	}
 	cfg := c.options.Pod
-	cfg.Name, cfg.Env = c.args[n-1], slices.Concat(c.options.Env, cfg.Env)
-	if cfg.Command, err = c.command(); err != nil {
+	sc := spawn.Config{PodName: c.args[n-1], WorkspaceRoot: cfg.Workspace, Env: slices.Concat(c.options.Env, cfg.Env), ReadyTimeout: cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout)}
+	handshake.Of(cfg).To(&sc)
+	if sc.Command, err = c.command(); err != nil {
 		return nil, err
 	}
-	sc, err := harness.Prepare(c.tb, cfg)
-	if err != nil {
+	env := len(sc.Env) > 0
+	if sc, err = c.tb.box.Prepare(sc, cfg.WorkspaceFrom, cfg.HomeFrom); err != nil {
 		return nil, err
 	}
-	if len(cfg.Env) > 0 {
+	if env {
 		sc.Command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(sc.Env, []string{sc.Command.Program}, sc.Command.PrefixArgs)}
 	}
 	all := flag.NewFlagSet("", flag.ContinueOnError)

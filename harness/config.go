@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -15,13 +13,8 @@ import (
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
 )
-
-// DefaultStopGrace is how long each step of a teardown may take if
-// [Config.StopGrace] is zero.
-const DefaultStopGrace = 5 * time.Second
 
 // A Config says which pod to start, and how. Every field is optional.
 //
@@ -80,7 +73,7 @@ type Config struct {
 	// nil = SIGINT, which real pods take as a request to stop gracefully.
 	StopSignal os.Signal
 	// StopGrace is how long each step of the teardown may take;
-	// 0 = DefaultStopGrace.
+	// 0 = 5 s.
 	StopGrace time.Duration
 	// MustStopGracefully fails the test if the pod is ended by StopSignal instead
 	// of handling it, or must be killed; false = the test's log tells.
@@ -102,7 +95,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.StopSignal == nil {
 		c.StopSignal = syscall.SIGINT
 	}
-	c.StopGrace = cmp.Or(c.StopGrace, DefaultStopGrace)
+	c.StopGrace = cmp.Or(c.StopGrace, sandbox.StopGrace)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, spawn.DefaultReadyTimeout)
 	if err := c.check(); err != nil {
 		return c, &spawn.Error{Verdict: "invalid config", Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
@@ -148,25 +141,9 @@ func FakePod(program string) spawn.Command {
 
 // life returns what is known of a start that is about to begin.
 func (c Config) life(pod string) evidence.Life {
-	l := evidence.Life{Pod: pod, Env: c.shownEnv(), Timeout: c.ReadyTimeout}
+	l := evidence.Life{Pod: pod, Env: evidence.ShownEnv(c.Env, c.ShowEnv), Timeout: c.ReadyTimeout}
 	if c.DumpSignal != nil {
 		l.Dump = c.DumpSignal.(syscall.Signal)
 	}
 	return l
-}
-
-// shownEnv returns what Config.Env adds to a pod's environment, as it may be shown.
-func (c Config) shownEnv() (shown []string) {
-	for _, entry := range c.Env {
-		name, value, ok := strings.Cut(entry, "=")
-		if !ok {
-			value = os.Getenv(name) // it was passed on
-		}
-		text := fmt.Sprintf("%s (%d bytes)", name, len(value))
-		if slices.Contains(c.ShowEnv, name) {
-			text = name + "=" + value
-		}
-		shown = append(shown, podlog.Printable(text))
-	}
-	return shown
 }

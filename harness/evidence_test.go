@@ -107,16 +107,6 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	assert.Contains(t, tb.Text(), "harness: the evidence is lost: mkdir "+os.DevNull+": not a directory\n")
 }
 
-func TestValuesAreShownByChoiceOnly(t *testing.T) {
-	t.Setenv("PASSED_ON", "value")
-	assert.Equal(t, []string{
-		"DB_PASS (7 bytes)", "PIN (4 bytes)", "PASSED_ON (5 bytes)", "EMPTY (0 bytes)", `COLOR=blue\x1b[2J`, "NOT_THERE (0 bytes)", "TWO=a=b",
-	}, Config{
-		Env:     []string{"DB_PASS=hunter2", "PIN=1234", "PASSED_ON", "EMPTY=", "COLOR=blue\x1b[2J", "NOT_THERE", "TWO=a=b"},
-		ShowEnv: []string{"COLOR", "TWO"},
-	}.shownEnv())
-}
-
 func TestLogIsReadToWhereItEndsNow(t *testing.T) {
 	t.Parallel()
 	pod := StartPod(t, Config{Command: FakePod("log first; bind; ready; serve")})

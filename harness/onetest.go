@@ -37,12 +37,16 @@ type oneTest struct {
 	// Under the roster's lock.
 	named      int
 	marks      int
-	users      map[user]bool
+	users      map[any][]*Pod // that a test uses which does not own them, by its testKey
 	userFailed bool
 }
 
+// Where two locks are held at once, they are taken in this order: sandboxesMu, thisBinaryMu; a
+// pod's restarting, its stopMu; a sandbox's adopting, its roster's mu; a pod's mu; a foreign's
+// mu; those of the evidence; the watchdog's. Those of a suite and of a client are taken alone.
+
 var (
-	sandboxesMu  sync.Mutex           // guards both; it is taken before thisBinaryMu
+	sandboxesMu  sync.Mutex           // guards both
 	sandboxes    = map[any]*oneTest{} // by testKey
 	sandboxCount int                  // of all that were made
 )
@@ -77,7 +81,7 @@ func makeSandbox(tb TB) (*oneTest, error) {
 	}
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
-	box := &oneTest{tb: tb, binary: b, number: sandboxCount, mark: b.Mark + "/" + n + "/", roster: newRoster(), users: map[user]bool{}}
+	box := &oneTest{tb: tb, binary: b, number: sandboxCount, mark: b.Mark + "/" + n + "/", roster: newRoster(), users: map[any][]*Pod{}}
 	if box.Box, err = sandbox.New(b.Root, n, filepath.Join(watchdog.OwnDir, n)); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
@@ -39,8 +40,6 @@ type common struct {
 	born    proc.Range // before it was started
 	adopted bool       // a client has started it
 
-	// Of its locks, stopMu and restarting are taken before mu, and mu before those of the
-	// evidence and of the watchdog.
 	mu       sync.Mutex // guards all up to broken
 	expected bool       // the test asked for the pod's end
 	waits    int        // that expect it: calls of Wait, without those in vain
@@ -68,26 +67,11 @@ func (p *Pod) With(tb TB) *Pod {
 		return nil
 	}
 	p = p.latest().view(tb)
-	if p.box.use(p.Name, tb) {
-		tb.Cleanup(p.leave)
-	}
+	p.box.use(p)
 	return p
 }
 
 func (p *Pod) view(tb TB) *Pod { return &Pod{p.Pod, tb, p.common} }
-
-// leave is called at the end of a test that has used the pod and does not own it.
-func (p *Pod) leave() {
-	p.tb.Helper()
-	last := p.box.unuse(p.Name, p.tb)
-	p = p.latest().view(p.tb)
-	if err := p.tell(); err != nil {
-		p.tb.Errorf("harness: %v", err)
-	}
-	if last && failed(p.tb) {
-		p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(p.box.tb), p.box.keepEvidence(p.tb))
-	}
-}
 
 // Restart starts the pod again with the same name, config and directories. It stops a pod
 // that still runs first, as Stop does. From then on With and Shared return the new Pod, which
@@ -163,7 +147,7 @@ func (p *Pod) Dial() net.Conn {
 	p.tb.Helper()
 	t := &Talk{pod: p, timeout: killGrace}
 	if err := t.dial(); err != nil {
-		p.fail(p.failed("", err))
+		p.check(p.failed("", err))
 		return nil
 	}
 	p.tb.Cleanup(t.Close)
@@ -204,9 +188,7 @@ func (p *Pod) LogEnd() int64 { return p.log.End() }
 func (p *Pod) WaitLogAfter(from int64, pattern string, timeout time.Duration) string {
 	p.tb.Helper()
 	line, _, err := p.TryWaitLogAfter(from, pattern, timeout)
-	if err != nil {
-		p.fail(err)
-	}
+	p.check(err)
 	return line
 }
 
@@ -245,9 +227,7 @@ func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration)
 func (p *Pod) Wait(timeout time.Duration) *os.ProcessState {
 	p.tb.Helper()
 	state, err := p.TryWait(timeout)
-	if err != nil {
-		p.fail(err)
-	}
+	p.check(err)
 	return state
 }
 
@@ -275,7 +255,7 @@ func (p *Pod) Suspend() {
 	p.mustSignal(syscall.SIGSTOP)
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
 	if !proc.StopsWithin(p.PID, grace) {
-		p.fail(p.failed(note, fmt.Errorf("pod %s did not stop within %v of SIGSTOP", p.name(), grace)))
+		p.check(p.failed(note, fmt.Errorf("pod %s did not stop within %v of SIGSTOP", p.name(), grace)))
 	}
 }
 
@@ -288,14 +268,16 @@ func (p *Pod) Resume() {
 func (p *Pod) mustSignal(sig syscall.Signal) {
 	p.tb.Helper()
 	if err := p.Signal(sig); err != nil {
-		p.fail(p.failed("", fmt.Errorf("%v: %w", sig, err)))
+		p.check(p.failed("", fmt.Errorf("%v: %w", sig, err)))
 	}
 }
 
-// fail fails the test, and ends it.
-func (p *Pod) fail(err error) {
+// check fails the test, and ends it, if there is an error.
+func (p *Pod) check(err error) {
 	p.tb.Helper()
-	p.tb.Fatalf("harness: %v", fails(p.attempt, err))
+	if err != nil {
+		p.tb.Fatalf("harness: %v", fails(p.attempt, err))
+	}
 }
 
 // Signal is the embedded Pod's Signal; the evidence has when it was sent.
@@ -337,15 +319,4 @@ func (p *Pod) expectEnd() {
 	p.mu.Unlock()
 }
 
-func (p *Pod) endsWithin(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-p.Done():
-		return true
-	case <-timer.C:
-		// Both may have come: the pod counts.
-		_, ended := p.Ended()
-		return ended
-	}
-}
+func (p *Pod) endsWithin(d time.Duration) bool { return sandbox.EndsWithin(p.Done(), d) }

@@ -2,9 +2,7 @@ package harness
 
 import (
 	"errors"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -113,7 +111,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	born.First = started.PID
 	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.Captured, attempt: a, mark: mark, process: process, born: born}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
-		readyLate.happened(b.tb)
+		happened(readyLate, b.tb)
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
 	}
 	b.add(pod)
@@ -125,7 +123,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 // the pod's process.
 func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
 	o := &spawn.Observer{Command: a.Args.Words(sc.Command), Fresh: true, Grown: a.Captured.Grown, Line: a.Captured.Stream()}
-	o.Planned = b.checkPodDir
+	o.Planned = b.CheckPodDir
 	o.Launched = func(pid int) {
 		launched(pid)
 		a.Captured.Take(o.Log)
@@ -152,22 +150,6 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, lau
 		}
 	})
 	return pod, err
-}
-
-// checkPodDir returns an error if a pod has put a link in the place of the runtime directory,
-// or of one that it is in: the log would be made, and an older one removed, elsewhere.
-func (b *oneTest) checkPodDir(podDir string) error {
-	if filepath.Dir(podDir) != b.Dir("run") {
-		return nil // the test has chosen another one
-	}
-	run, err := b.Open("run")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it is made again
-	}
-	if err != nil {
-		return evidence.PrintableError(err)
-	}
-	return run.Close()
 }
 
 // failing writes down what of a start lives that is about to be killed: it hangs.

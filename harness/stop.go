@@ -143,9 +143,9 @@ func (p *Pod) stop() error {
 
 // ungraceful tells that the pod did not stop by itself. It is an error where that is
 // one of the test.
-func (p *Pod) ungraceful(what hitch, how, note string) error {
+func (p *Pod) ungraceful(hitch, how, note string) error {
 	p.tb.Helper()
-	what.happened(p.tb)
+	happened(hitch, p.tb)
 	if p.cfg.MustStopGracefully {
 		return p.failed(note, fmt.Errorf("pod %s %s", p.name(), how))
 	}

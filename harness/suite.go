@@ -174,7 +174,7 @@ func (s *suite) end(status int) int {
 	if status != 0 {
 		fmt.Fprint(os.Stderr, s.log.String())
 	}
-	if line := hitches(); line != "" {
+	if line := allHitches(); line != "" {
 		fmt.Fprintln(os.Stderr, "harness: pods that "+line)
 	}
 	return status
@@ -223,74 +223,78 @@ func (s *suite) Deadline() (time.Time, bool) {
 	return s.begun.Add(timeout), timeout > 0
 }
 
-// hitch is what a pod did that fails no test, but shows where one may fail some day.
-type hitch int
-
+// What pods did that fails no test, but shows where one may fail some day.
 const (
-	killed hitch = iota
-	endedBySignal
-	readyLate
+	killed        = "had to be killed"
+	endedBySignal = "were ended by their stop signal"
+	readyLate     = "became ready after more than half of their ready timeout"
 )
 
-var hitchMu sync.Mutex // guards hitchTests
+var (
+	hitchMu sync.Mutex              // guards hitches
+	hitches = map[string][]string{} // the tests of the pods to which each happened
+)
 
-// hitchTests has the tests of the pods to which each hitch happened.
-var hitchTests [3][]string
-
-func (h hitch) happened(tb TB) {
+func happened(hitch string, tb TB) {
 	hitchMu.Lock()
 	defer hitchMu.Unlock()
-	hitchTests[h] = append(hitchTests[h], testName(tb))
+	hitches[hitch] = append(hitches[hitch], testName(tb))
 }
 
-// hitches tells of all in one line; "" = there were none.
-func hitches() string {
+// allHitches tells of them in one line; "" = there were none.
+func allHitches() string {
 	hitchMu.Lock()
 	defer hitchMu.Unlock()
 	var parts []string
-	for h, what := range []string{"had to be killed", "were ended by their stop signal", "became ready after more than half of their ready timeout"} {
-		if tests := hitchTests[h]; len(tests) > 0 {
+	for _, hitch := range []string{killed, endedBySignal, readyLate} {
+		if tests := hitches[hitch]; len(tests) > 0 {
 			names := slices.Compact(slices.Sorted(slices.Values(tests)))
 			const most = 5
 			list := strings.Join(names[:min(len(names), most)], ", ")
 			if len(names) > most {
 				list += fmt.Sprintf(", and %d more tests", len(names)-most)
 			}
-			parts = append(parts, fmt.Sprintf("%s: %d (%s)", what, len(tests), list))
+			parts = append(parts, fmt.Sprintf("%s: %d (%s)", hitch, len(tests), list))
 		}
 	}
 	return strings.Join(parts, "; ")
 }
 
-// user is a test that uses a pod which it does not own.
-type user struct {
-	pod  string
-	test any // its testKey
-}
-
-// use notes that a test uses a pod, and reports whether that is new.
-func (b *oneTest) use(pod string, tb TB) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	u := user{pod, testKey(tb)}
-	if u.test == testKey(b.tb) || b.users[u] {
-		return false
+// use notes that a test uses a pod which it may not own.
+func (b *oneTest) use(p *Pod) {
+	tb, test := p.tb, testKey(p.tb)
+	tb.Helper() // or the lines of leave would be those of this function
+	if test == testKey(b.tb) {
+		return
 	}
-	b.users[u] = true
-	return true
-}
-
-// unuse ends a use, and reports whether it was the last one of that test.
-func (b *oneTest) unuse(pod string, tb TB) (last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.users, user{pod, testKey(tb)})
-	for u := range b.users {
-		if u.test == testKey(tb) {
-			return false
+	if b.users[test] == nil {
+		tb.Cleanup(func() {
+			tb.Helper()
+			b.leave(tb)
+		})
+	}
+	if !slices.ContainsFunc(b.users[test], func(q *Pod) bool { return q.Name == p.Name }) {
+		b.users[test] = append(b.users[test], p)
+	}
+}
+
+// leave is called at the end of a test that has used pods and does not own them.
+func (b *oneTest) leave(tb TB) {
+	tb.Helper()
+	b.mu.Lock()
+	pods := b.users[testKey(tb)]
+	delete(b.users, testKey(tb))
+	b.mu.Unlock()
+	for _, p := range pods {
+		if err := p.latest().view(tb).tell(); err != nil {
+			tb.Errorf("harness: %v", err)
 		}
 	}
-	return true
+	if failed(tb) {
+		tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(b.tb), b.keepEvidence(tb))
+	}
 }
 
 // failed reports whether a test has failed that owns or uses pods.

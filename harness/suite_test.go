@@ -87,7 +87,7 @@ var suites = map[string]func(t *testing.T){
 			harness.Shared(t, "beta", harness.Config{})
 		})
 		t.Run("equal", func(t *testing.T) {
-			harness.Shared(t, "beta", harness.Config{Name: "beta", StopGrace: harness.DefaultStopGrace, StopSignal: os.Interrupt})
+			harness.Shared(t, "beta", harness.Config{Name: "beta", StopGrace: 5 * time.Second, StopSignal: os.Interrupt})
 		})
 		t.Run("other environment", func(t *testing.T) { harness.Shared(t, "alpha", harness.Config{}) })
 		t.Run("other grace", func(t *testing.T) { harness.Shared(t, "beta", harness.Config{StopGrace: time.Second}) })

@@ -15,7 +15,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const ping = `{"method":"ping"}`
+const (
+	ping  = `{"method":"ping"}`
+	hello = `{"event":"snapshot"}`
+)
 
 func TestSend(t *testing.T) {
 	t.Parallel()
@@ -79,16 +82,32 @@ func saying(t *testing.T, tb harness.TB, text string) *harness.Pod {
 
 func TestTalkOfLongLines(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("x", 1<<20-1)
-	talk := saying(t, t, "{\"event\":\"alert\"}\n { \"event\" : \"alert\"}\nsnapshot\r\n"+long+"\n\n").Talk(patience)
-	assert.Equal(t, "snapshot", talk.Snapshot())
-	assert.True(t, long == talk.Receive(), "a line of 1 MiB is whole")
+	long := strings.Repeat("x", 16<<20)
+	talk := saying(t, t, "{\"event\":\"alert\"}\n{\"data\":{\"event\":\"snapshot\"},\"event\" : \"\\u0061lert\"}\n"+hello+"\r\n"+long+"\n\n").Talk(patience)
+	assert.Equal(t, hello, talk.Snapshot())
+	assert.True(t, long == talk.Receive(), "a line of 16 MiB is whole")
 	assert.Empty(t, talk.Receive())
+}
+
+func TestTalkKnowsASnapshotAsJSON(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{`{"event" : "snapshot" , "data" : {}}`, `{"data":{},"event":"\u0073napshot"}`, `{"event":"snapshot","data":"` + strings.Repeat("x", 2<<20) + `"}`} {
+		pod := saying(t, harness.NewTB(t), line+"\n{\"event\":\"pong\"}\n")
+		assert.True(t, line == pod.Talk(patience).Snapshot())
+		assert.Equal(t, `{"event":"pong"}`, pod.Send(ping, patience))
+	}
+	for _, line := range []string{`{"event":"hello","data":{"event":"snapshot"}}`, `"event":"snapshot"`, "snapshot"} {
+		pod := saying(t, harness.NewTB(t), line+"\n")
+		for range 2 {
+			_, err := pod.TrySend(ping, patience)
+			assert.EqualError(t, err, fmt.Sprintf(`pod alpha sent no snapshot line, which is a JSON object with "event":"snapshot", but %q`, line))
+		}
+	}
 }
 
 func TestTalkShowsUnfinishedLines(t *testing.T) {
 	t.Parallel()
-	pod := saying(t, t, "snapshot\nhalf of it")
+	pod := saying(t, t, hello+"\nhalf of it")
 	talk := pod.Talk(300 * time.Millisecond)
 	for range 2 {
 		_, err := talk.TryReceive()
@@ -97,10 +116,10 @@ func TestTalkShowsUnfinishedLines(t *testing.T) {
 	_, err := talk.TrySend(ping)
 	assert.EqualError(t, err, `pod alpha gave no answer to {"method":"ping"}: nothing within 300ms (its line has no newline: "half of it")`)
 
-	talk = saying(t, harness.NewTB(t), "snapshot\n"+strings.Repeat("y", 2<<20)).Talk(patience)
+	talk = saying(t, harness.NewTB(t), hello+"\n"+strings.Repeat("y", 17<<20)).Talk(patience)
 	for range 2 {
 		_, err := talk.TryReceive()
-		assert.EqualError(t, err, `pod alpha sent no line: its line is longer than 1 MiB: "`+strings.Repeat("y", 200)+`"`)
+		assert.EqualError(t, err, `pod alpha sent no line: its line is longer than 16 MiB: "`+strings.Repeat("y", 200)+`"`)
 	}
 }
 
@@ -114,7 +133,7 @@ func TestTalkThatFailsTheTest(t *testing.T) {
 		"could not connect to pod alpha at /nowhere: connect: no such file": func(p *harness.Pod) { p.SocketPath = "/nowhere"; p.Talk(patience) },
 	} {
 		tb := harness.NewTB(t)
-		pod := saying(t, tb, "snapshot\n")
+		pod := saying(t, tb, hello+"\n")
 		log := tb.Run(func() { f(pod) })
 		assert.True(t, tb.Failed())
 		assert.Contains(t, log, "harness: "+want)
@@ -125,7 +144,7 @@ func TestTalkThatFailsTheTest(t *testing.T) {
 func TestTalkEndsBeforeTheDeadlineOfTheTest(t *testing.T) {
 	t.Parallel()
 	tb := harness.NewTB(t)
-	pod := saying(t, tb, "snapshot\n")
+	pod := saying(t, tb, hello+"\n")
 	talk := pod.Talk(time.Hour)
 	talk.Snapshot()
 	tb.Late = time.Now().Add(200 * time.Millisecond)
@@ -150,7 +169,7 @@ func echo(b *testing.B) *harness.Pod {
 			}
 			go func() {
 				defer conn.Close()
-				_, _ = io.WriteString(conn, "snapshot\n")
+				_, _ = io.WriteString(conn, hello+"\n")
 				_, _ = io.Copy(conn, conn)
 			}()
 		}

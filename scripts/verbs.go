@@ -269,7 +269,7 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 		s.config.StopSignal = sig
 		return err
 	})
-	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, harness.DefaultStopGrace), "the `DURATION` of each step of podstop")
+	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, sandbox.StopGrace), "the `DURATION` of each step of podstop")
 	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
 	flags.BoolVar(&s.config.ShowArgs, "show-args", s.config.ShowArgs, "evidence shows its arguments beyond the handshake's")

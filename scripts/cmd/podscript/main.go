@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
@@ -135,7 +136,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		return err
 	})
 	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, "the `DURATION` that becoming ready may take")
-	flags.DurationVar(&pod.StopGrace, "grace", harness.DefaultStopGrace, "the `DURATION` that a stop may take")
+	flags.DurationVar(&pod.StopGrace, "grace", sandbox.StopGrace, "the `DURATION` that a stop may take")
 	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
 	flags.IntVar(&s.count, "count", 1, "run each scenario `N` times")
 	flags.BoolVar(&s.failfast, "failfast", false, "begin no scenario after one that failed")

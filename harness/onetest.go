@@ -69,6 +69,7 @@ func sandboxOf(tb TB) (*oneTest, error) {
 		return nil, fmt.Errorf("make a sandbox: %w", evidence.PrintableError(err))
 	}
 	sandboxes[testKey(tb)] = box
+	box.binary.Use()
 	tb.Helper() // or the lines of a cleanup would be this one's
 	tb.Cleanup(box.cleanup)
 	return box, nil
@@ -297,4 +298,5 @@ func (b *oneTest) cleanup() {
 	if err := b.Remove(); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %s", podlog.Printable(err.Error()))
 	}
+	b.binary.Unuse()
 }

@@ -17,6 +17,7 @@ import (
 	"example.com/podharness/harness"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
 
 // suiteEnv names the suite that this binary is.
@@ -30,7 +31,12 @@ func TestMain(m *testing.M) {
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if err := goleak.Find(); status == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
 }
 
 const crash = `{"method":"run","params":{"program":"log 'no memory'; exit 3"}}`

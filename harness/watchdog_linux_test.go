@@ -538,6 +538,7 @@ func TestWhatTheWatchdogIsTold(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
+	defer box.binary.Unuse()
 	box.binary = &binary{Parent: watchdog.To(w)}
 	_, err = TryStartPod(tb, Config{Command: spawn.Command{Program: "/nowhere"}})
 	require.Error(t, err)

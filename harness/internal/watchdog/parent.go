@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,8 +42,13 @@ type Parent struct {
 	places   map[int]string             // where the evidence of a test goes, by the number of its sandbox
 	shown    map[string]evidence.Args   // what is shown of command lines, by mark, if it is not the usual
 	pipe     *os.File                   // to the watchdog, which is told all of that; no other process has this end
-	process  *os.Process                // the watchdog
+	end      *os.File                   // of the watchdog's stdout: reading it returns once the watchdog has ended
+	cmd      *exec.Cmd                  // the watchdog
 	restarts int
+	users    int           // sandboxes that pods may be in
+	waiting  chan struct{} // closed when the goroutine has ended that waits for the watchdog's end; there is one while there are users
+
+	using sync.Mutex // held during Use and Unuse, so that only one waits; it is taken before mu
 }
 
 // Start starts the watchdog of this process, which writes to stderr. The directory root is
@@ -71,8 +77,14 @@ func (b *Parent) watch() error {
 		return err
 	}
 	defer r.Close()
+	end, stdout, err := os.Pipe()
+	if err != nil {
+		w.Close()
+		return err
+	}
+	defer stdout.Close()
 	cmd := reexec.Command(arg, b.Mark, b.Root, b.base)
-	cmd.Stdin, cmd.Stderr = r, b.stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, stdout, b.stderr
 	cmd.Dir = "/"
 	// Where this test binary was itself started by a pod, the watchdog must
 	// outlive that pod's teardown: it ends by itself.
@@ -80,9 +92,10 @@ func (b *Parent) watch() error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		w.Close()
+		end.Close()
 		return err
 	}
-	b.pipe, b.process = w, cmd.Process
+	b.pipe, b.end, b.cmd = w, end, cmd
 	for p, dump := range b.pods {
 		b.tell("%c%d %d %d", isLaunched, p.PID, p.Start, dump)
 	}
@@ -92,11 +105,56 @@ func (b *Parent) watch() error {
 	for mark, s := range b.shown {
 		b.tell("%c%t %q %q", isShown, s.All, s.NameFlag, mark)
 	}
+	b.await()
+	return nil
+}
+
+// Use has a watchdog replaced that ends, until Unuse. The pods of a sandbox that is made later
+// need one again: it is replaced then.
+func (b *Parent) Use() {
+	b.using.Lock()
+	defer b.using.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.users++; b.users == 1 {
+		b.await()
+	}
+}
+
+// Unuse ends a Use. No goroutine is left after the last one.
+func (b *Parent) Unuse() {
+	b.using.Lock()
+	defer b.using.Unlock()
+	b.mu.Lock()
+	b.users--
+	waiting := b.waiting
+	if b.users > 0 {
+		waiting = nil
+	} else if b.end != nil {
+		_ = b.end.SetReadDeadline(time.Unix(1, 0))
+	}
+	b.mu.Unlock()
+	if waiting != nil {
+		<-waiting
+	}
+}
+
+// await has a goroutine wait for the end of the watchdog. The lock is held.
+func (b *Parent) await() {
+	if b.users == 0 || b.end == nil {
+		return
+	}
+	end, cmd, over := b.end, b.cmd, make(chan struct{})
+	_ = end.SetReadDeadline(time.Time{})
+	b.waiting = over
 	go func() {
+		defer close(over)
+		if _, err := end.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
 		_ = cmd.Wait()
 		b.watchAgain(cmd.ProcessState)
 	}()
-	return nil
 }
 
 // MaxRestarts is how often a watchdog that was killed is started again.
@@ -107,9 +165,11 @@ func (b *Parent) watchAgain(how *os.ProcessState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.pipe.Close()
+	b.end.Close()
+	b.end = nil
 	b.restarts++
 	if b.restarts == 1 {
-		fmt.Fprintf(os.Stderr, "harness: the watchdog (process %d), which ends pods when this test binary dies, has ended (%v): it is started again\n", b.process.Pid, how)
+		fmt.Fprintf(os.Stderr, "harness: the watchdog (process %d), which ends pods when this test binary dies, has ended (%v): it is started again\n", b.cmd.Process.Pid, how)
 	}
 	err := fmt.Errorf("it has ended %d times", b.restarts)
 	if b.restarts <= MaxRestarts {
@@ -183,7 +243,7 @@ func (b *Parent) tell(format string, args ...any) {
 	_, err := fmt.Fprintf(b.pipe, format+"\n", args...)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		b.pipe.Close() // nobody waits for this one again
-		_ = b.process.Kill()
+		_ = b.cmd.Process.Kill()
 	}
 }
 
@@ -219,7 +279,7 @@ func (b *Parent) Commands(mark string) func(proc.Process) string {
 func (b *Parent) Process() (pid, restarts int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.process.Pid, b.restarts
+	return b.cmd.Process.Pid, b.restarts
 }
 
 // Knows reports whether the watchdog ends a process should this one die.

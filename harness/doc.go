@@ -60,8 +60,9 @@
 //		…
 //	}
 //
-// Main also tells, in one line at the end, which tests had pods that did not stop
-// gracefully, or came close to their ready timeout. To restart a shared pod interrupts
+// A TestMain that does more calls [Run], which returns the status. Both also tell, in one line
+// at the end, which tests had pods that did not stop gracefully, or came close to their
+// ready timeout. To restart a shared pod interrupts
 // the tests beside that use it: one that does is better not parallel. [Pod.Talk] is for
 // more than one line, [Pod.WaitLogAfter] for the next line of a log.
 //

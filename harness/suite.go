@@ -18,28 +18,40 @@ import (
 	"example.com/podharness/spawn/podlog"
 )
 
-// Main runs the tests of a binary whose tests share pods, and exits:
+// Main is Run, and exits with its status:
 //
 //	func TestMain(m *testing.M) { harness.Main(m) }
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run runs the tests of a binary whose tests share pods, and returns its status, as m.Run does.
+// It is for a TestMain that does more, such as to tear down what is its own:
 //
-// After the last test it tears the pods of [Shared] down. What is wrong with them
+//	func TestMain(m *testing.M) { os.Exit(run(m)) }
+//
+//	func run(m *testing.M) int {
+//		database := startDatabase()
+//		defer database.Stop()
+//		return harness.Run(m)
+//	}
+//
+// After the last test Run tears the pods of [Shared] down. What is wrong with them
 // then, and what any pod of the binary has left behind ([Leaks]), is printed and
 // fails the binary. One more line tells which tests had pods that had to be killed,
 // were ended by their stop signal instead of handling it, or came close to their
-// ready timeout; none if there were none. It parses the flags if TestMain has not.
-func Main(m *testing.M) {
+// ready timeout; none if there were none. Run parses the flags if TestMain has not.
+func Run(m *testing.M) int {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
 	s := &suite{begun: time.Now(), pods: map[string]*shared{}}
 	theSuite.Store(s)
-	os.Exit(s.end(m.Run()))
+	return s.end(m.Run())
 }
 
 // Shared returns the pod of a name that all tests of the binary share, for the test
 // tb as [Pod.With] does. The first call starts it, others wait for that; a start that
 // fails is not tried again. Every call must have the same cfg, whose Name may be "".
-// TestMain must call [Main], which tears the pod down after the last test.
+// TestMain must call [Main] or [Run], which tears the pod down after the last test.
 //
 // It fails the test if there is no such pod, or none any more: a pod that has ended
 // by itself fails each test that uses it, and one that a test has stopped or killed
@@ -54,7 +66,7 @@ func Shared(tb TB, name string, cfg Config) *Pod {
 	return pod
 }
 
-// theSuite is nil before Main.
+// theSuite is nil before Run.
 var theSuite atomic.Pointer[suite]
 
 // suite is the test binary as a TB: the test that the shared pods belong to.
@@ -81,7 +93,7 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 	tb.Helper()
 	s := theSuite.Load()
 	if s == nil {
-		return nil, errors.New("harness.Shared needs TestMain to call harness.Main(m)")
+		return nil, errors.New("harness.Shared needs TestMain to call harness.Main(m), or harness.Run(m)")
 	}
 	if name == "" || cfg.Name != "" && cfg.Name != name {
 		return nil, fmt.Errorf("shared pod %q: its name must not be empty, and Config.Name (%q) empty or the same", name, cfg.Name)

@@ -24,19 +24,29 @@ import (
 const suiteEnv = "HARNESS_TEST_SUITE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(suiteEnv) != "" {
+	if os.Getenv(suiteEnv) == "shares" {
 		harness.Main(m)
+	}
+	os.Exit(run(m))
+}
+
+// run returns the status of the tests, or of the suite that this binary is.
+func run(m *testing.M) (status int) {
+	defer func() {
+		if err := goleak.Find(); status == 0 && err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}()
+	if os.Getenv(suiteEnv) != "" {
+		defer fmt.Println("the suite's own teardown")
+		return harness.Run(m)
 	}
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
 	}
-	status := m.Run()
-	if err := goleak.Find(); status == 0 && err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	return m.Run()
 }
 
 const crash = `{"method":"run","params":{"program":"log 'no memory'; exit 3"}}`
@@ -133,6 +143,7 @@ var suites = map[string]func(t *testing.T){
 			harness.StartPod(t, slow)
 		})
 	},
+	"passes": func(t *testing.T) { harness.Shared(t, "alpha", harness.Config{}).Send(`{"method":"ping"}`, patience) },
 	"leaks": func(t *testing.T) {
 		mark := regexp.MustCompile(`PODHARNESS_MARK":"([^/"]+)/`).FindStringSubmatch(harness.Shared(t, "alpha", harness.Config{}).Send(`{"method":"env"}`, patience))
 		require.NotNil(t, mark)
@@ -207,6 +218,16 @@ func processOf(t *testing.T, line string) (pid int) {
 	_, err := fmt.Sscanf(line, "process %d", &pid)
 	require.NoError(t, err)
 	return pid
+}
+
+func TestSuiteTearsDownWhatIsItsOwn(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]int{"passes": 0, "fails": 1} {
+		out, status := runSuite(t, name)
+		assert.Equal(t, want, status)
+		assert.Contains(t, out, "the suite's own teardown\n")
+		assert.NotContains(t, out, "goroutine")
+	}
 }
 
 func TestSuiteKeepsEvidenceOfATestThatFails(t *testing.T) {
@@ -316,7 +337,7 @@ func TestSharedNeedsMain(t *testing.T) {
 	t.Parallel()
 	tb := harness.NewTB(t)
 	log := tb.Run(func() { harness.Shared(tb, "alpha", harness.Config{}) })
-	assert.Equal(t, "harness: harness.Shared needs TestMain to call harness.Main(m)\n", log)
+	assert.Equal(t, "harness: harness.Shared needs TestMain to call harness.Main(m), or harness.Run(m)\n", log)
 }
 
 func TestWithBindsAPodToAnotherTest(t *testing.T) {

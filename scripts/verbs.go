@@ -464,7 +464,7 @@ func (c *call) underTest() (flags []string, err error) {
 		return nil, err
 	}
 	if env {
-		sc.Command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(sc.Env, []string{sc.Command.Program}, sc.Command.PrefixArgs)}
+		sc.Command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(sc.Env, []string{reexec.RunningHere(sc.Command.Program)}, sc.Command.PrefixArgs)}
 	}
 	all := flag.NewFlagSet("", flag.ContinueOnError)
 	sc.Flags(all)

@@ -3,6 +3,7 @@
 package reexec
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -27,7 +28,7 @@ func Register(name string, main func(args []string) int) {
 
 // Command returns the command of a program of this binary.
 func Command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(self(), append([]string{name}, args...)...)
+	cmd := exec.Command(Running(Path()), append([]string{name}, args...)...)
 	cmd.Args[0] = Path()
 	return cmd
 }
@@ -40,14 +41,23 @@ func Path() string {
 	return os.Args[0]
 }
 
-// self is what a process of this binary executes to be this binary again. By its path that
-// may be another one by now, such as a newer build.
-func self() string {
-	const running = "/proc/self/exe"
-	if _, err := os.Stat(running); err == nil {
-		return running
+// Running returns what this process executes to start a program: for this binary itself, what
+// runs now. At its path there may be another one by now, such as a newer build.
+func Running(program string) string { return running(program, "/proc/self/exe") }
+
+// RunningHere is Running for another process, which executes it while this one lives.
+func RunningHere(program string) string {
+	return running(program, fmt.Sprintf("/proc/%d/exe", os.Getpid()))
+}
+
+func running(program, link string) string {
+	if program != Path() {
+		return program
 	}
-	return Path()
+	if _, err := os.Stat(link); err != nil {
+		return program
+	}
+	return link
 }
 
 // Exit ends the process. os.Exit would write to stderr in a binary that measures coverage and

@@ -78,6 +78,10 @@ type Config struct {
 	// MustStopGracefully fails the test if the pod is ended by StopSignal instead
 	// of handling it, or must be killed; false = the test's log tells.
 	MustStopGracefully bool
+	// StopStatus has the exit statuses, beside 0, with which the pod may end when it is
+	// stopped, such as 130, a JVM's after SIGINT; one below 0 allows all. Another status fails
+	// the test, unless that has failed anyway or has sent a signal to the pod.
+	StopStatus []int
 	// DumpSignal is a signal on which the pod writes to its log what it does, such as
 	// SIGQUIT for a Go program; nil = none. The harness sends it to the pod's process
 	// once, before it ends a pod that did not become ready in time, or that still runs

@@ -28,15 +28,16 @@ type Error struct {
 	// Err is what has happened.
 	Err error
 
-	note  string // how the wait was cut
-	shown string // the last lines, as the message ends with them
+	note    string // how the wait was cut
+	saysEnd bool   // Err says how the process has ended
+	shown   string // the last lines, as the message ends with them
 }
 
 // Error says what has happened, whether the process lives, and where its log is; its last
 // lines follow. All of it can be shown on a terminal.
 func (e *Error) Error() string {
 	text := e.Err.Error() + e.note
-	if e.PID != 0 {
+	if e.PID != 0 && !e.saysEnd {
 		life := fmt.Sprintf("it still runs (process %d)", e.PID)
 		if e.Ended != "" {
 			life = fmt.Sprintf("it has ended (%s)", e.Ended)

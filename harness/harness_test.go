@@ -319,7 +319,7 @@ func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
 			text := tb.End()
 			assert.Equal(t, tc.fails, tb.Failed(), text)
 			if tc.fails {
-				assert.Contains(t, text, "pod alpha ended by itself during the test (exit status 3)\n\tpod: it has ended (exit status 3)\n\tlog: "+filepath.Join(tb.Artifacts, "alpha.log")+"\n\tlast lines:\n")
+				assert.Contains(t, text, "pod alpha ended by itself during the test (exit status 3)\n\tlog: "+filepath.Join(tb.Artifacts, "alpha.log")+"\n\tlast lines:\n")
 				assert.Contains(t, text, "\n\t\tout of memory")
 			} else {
 				assert.Empty(t, text)

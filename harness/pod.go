@@ -40,14 +40,15 @@ type common struct {
 	born    proc.Range // before it was started
 	adopted bool       // a client has started it
 
-	mu       sync.Mutex // guards all up to broken
-	expected bool       // the test asked for the pod's end
-	waits    int        // that expect it: calls of Wait, without those in vain
-	killed   bool       // by the test: it could not clean up
-	verdict  *Error     // that it had ended by itself, and was found so
-	told     bool       // a test was told the verdict
-	next     *Pod       // what it was restarted as
-	broken   error      // that it could not be started again
+	mu        sync.Mutex // guards all up to broken
+	expected  bool       // the test asked for the pod's end
+	waits     int        // that expect it: calls of Wait, without those in vain
+	killed    bool       // by the test: it could not clean up
+	signalled bool       // by the test: it may end as it likes
+	verdict   *Error     // that it had ended by itself, and was found so
+	told      bool       // a test was told the verdict
+	next      *Pod       // what it was restarted as
+	broken    error      // that it could not be started again
 
 	restarting sync.Mutex // held during Restart
 
@@ -267,7 +268,7 @@ func (p *Pod) Resume() {
 
 func (p *Pod) mustSignal(sig syscall.Signal) {
 	p.tb.Helper()
-	if err := p.Signal(sig); err != nil {
+	if err := p.signal(sig); err != nil {
 		p.check(p.failed("", fmt.Errorf("%v: %w", sig, err)))
 	}
 }
@@ -280,8 +281,16 @@ func (p *Pod) check(err error) {
 	}
 }
 
-// Signal is the embedded Pod's Signal; the evidence has when it was sent.
+// Signal is the embedded Pod's Signal; the evidence has when it was sent. From then on the pod
+// may end with any status when it is stopped.
 func (p *Pod) Signal(sig os.Signal) error {
+	p.mu.Lock()
+	p.signalled = true
+	p.mu.Unlock()
+	return p.signal(sig)
+}
+
+func (p *Pod) signal(sig os.Signal) error {
 	err := p.Pod.Signal(sig)
 	if number, ok := sig.(syscall.Signal); ok && err == nil {
 		p.attempt.Note(unix.SignalName(number))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -26,9 +27,9 @@ import (
 // returns when the pod has ended, with the same error: nil, or one that fails
 // the test, too: that the pod had ended by itself before, which the test did not
 // expect, that it left processes behind that had not ended half a second later,
-// that it could not be killed, or with Config.MustStopGracefully that it was ended by
-// a signal. What a pod leaves that was ended by Kill is
-// logged only.
+// that it could not be killed, that it ended with another status than 0 or one of
+// Config.StopStatus, or with Config.MustStopGracefully that it was ended by a signal. What a
+// pod leaves that was ended by Kill is logged only.
 func (p *Pod) Stop() error {
 	p.tb.Helper()
 	p.stopMu.Lock() // not sync.Once: the test's log would name its line
@@ -63,7 +64,7 @@ func (p *Pod) Kill() error {
 const killGrace = 5 * time.Second
 
 func (p *Pod) kill() error {
-	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
@@ -85,7 +86,7 @@ func (p *Pod) steps() (steps []step) {
 	}
 	return append(steps, step{unix.SignalName(p.stopSignal()), func(time.Duration) error {
 		p.awaitHandler()
-		err := p.Signal(p.cfg.StopSignal)
+		err := p.signal(p.cfg.StopSignal)
 		_ = p.Pod.Signal(syscall.SIGCONT) // a stopped pod must go on before it can stop by itself
 		return err
 	}})
@@ -130,7 +131,7 @@ func (p *Pod) stop() error {
 			if p.isEndedBy(p.stopSignal()) {
 				return p.ungraceful(endedBySignal, fmt.Sprintf("was ended by %s, which it should handle and end with a status", step.name), "")
 			}
-			return nil
+			return p.checkStatus(step.name)
 		}
 	}
 	ignored := ""
@@ -139,6 +140,24 @@ func (p *Pod) stop() error {
 	}
 	err := p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed", grace, steps[len(steps)-1].name)+ignored, note)
 	return errors.Join(err, p.kill())
+}
+
+// checkStatus returns the error that the pod has ended with a status that it should not have
+// when it was stopped: it may hide what a race detector or a sanitizer has found.
+func (p *Pod) checkStatus(step string) error {
+	state := p.State()
+	if state == nil || !state.Exited() || state.Success() || slices.ContainsFunc(p.cfg.StopStatus, func(allowed int) bool { return allowed < 0 || allowed == state.ExitCode() }) {
+		return nil
+	}
+	p.mu.Lock()
+	excused := p.killed || p.signalled
+	p.mu.Unlock()
+	if excused || p.box.failed() || failed(p.tb) {
+		return nil
+	}
+	e := p.failed("", fmt.Errorf("pod %s was stopped by %s and ended with %s, not 0\n\tnote: Config.StopStatus, or podstart -stop-status, is for pods that may", p.name(), step, state))
+	e.saysEnd = true
+	return e
 }
 
 // ungraceful tells that the pod did not stop by itself. It is an error where that is
@@ -205,6 +224,7 @@ func (p *Pod) died() error {
 	defer p.mu.Unlock()
 	if how, ended := p.Ended(); ended && !p.expected && p.waits == 0 && p.verdict == nil {
 		p.verdict = p.failed("", fmt.Errorf("pod %s ended by itself during the test (%s)", p.name(), how))
+		p.verdict.saysEnd = true
 		_ = fails(p.attempt, p.verdict)
 	}
 	if p.verdict == nil {

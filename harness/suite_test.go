@@ -252,7 +252,7 @@ func TestSuiteFailsEveryTestOfAPodThatDies(t *testing.T) {
 	assert.Equal(t, 1, status)
 	assert.ElementsMatch(t, []string{"group", "group/kills", "group/uses", "comes_later"}, failures(out))
 	assert.Equal(t, 1, strings.Count(out, "\tno memory\n"), "its last lines are shown once")
-	assert.Regexp(t, `comes_later .*\n *suite_test\.go:\d+: harness: pod alpha ended by itself during the test \(exit status 3\)\n(.*\n)?\s+log: /\S+/alpha\.log\n\s+all evidence of this failure`, out)
+	assert.Regexp(t, `comes_later .*\n *suite_test\.go:\d+: harness: pod alpha ended by itself during the test \(exit status 3\)\n\s+log: /\S+/alpha\.log\n\s+all evidence of this failure`, out)
 }
 
 func TestSuiteHasOneConfigForAPod(t *testing.T) {

@@ -24,6 +24,7 @@
 //	    -show-args               evidence shows its arguments beyond the handshake's
 //	    -shutdown LINE           a LINE that podstop writes first
 //	    -signal SIGNAL           the SIGNAL that podstop sends (INT)
+//	    -stop-status STATUS      a STATUS that podstop may end it with, beside 0, or any; repeatable
 //	    -ticket-role ROLE        the pod's ticket ROLE
 //	    -timeout DURATION        the DURATION that becoming ready may take (20s)
 //	    -workspace DIR           the pod's workspace DIR

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -270,6 +271,14 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 		return err
 	})
 	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, sandbox.StopGrace), "the `DURATION` of each step of podstop")
+	flags.Func("stop-status", "a `STATUS` that podstop may end it with, beside 0, or any; repeatable", func(text string) error {
+		status, err := strconv.Atoi(text)
+		if text == "any" {
+			status, err = -1, nil
+		}
+		s.config.StopStatus = append(slices.Clip(s.config.StopStatus), status)
+		return err
+	})
 	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
 	flags.BoolVar(&s.config.ShowArgs, "show-args", s.config.ShowArgs, "evidence shows its arguments beyond the handshake's")

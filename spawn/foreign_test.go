@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -232,6 +233,28 @@ func TestTruncatedLogIsNamedWhereTheReadyLineIsMissing(t *testing.T) {
 	e := mustFail(t, context.Background(), cfg)
 	assert.ErrorIs(t, e, spawn.ErrExited)
 	assert.Contains(t, e.Error(), "\n\tnote: the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not")
+}
+
+func TestReplacedLogIsNamed(t *testing.T) {
+	t.Parallel()
+	rotate := `cd "$YOI_RUNTIME_DIR/alpha"; echo old >&2; mv stderr.log stderr.log.1; `
+	for name, tc := range map[string]struct {
+		then  string
+		named bool
+	}{
+		"and made anew": {`exec 2>stderr.log; printf 'YOI-READY\talpha\t/sock\n' >&2`, true},
+		"renamed alone": {"echo on >&2", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := shell(t, rotate+tc.then+"; while :; do sleep 1; done")
+			cfg.ReadyTimeout = time.Second
+			e := mustFail(t, context.Background(), cfg)
+			assert.ErrorIs(t, e, spawn.ErrTimeout)
+			assert.Equal(t, "old", e.Tail[0])
+			assert.Equal(t, tc.named, strings.Contains(e.Error(), "\n\tnote: the log is another file now, as after a rotation"), "%s", e)
+		})
+	}
 }
 
 // zombies returns how many children of this process nobody has reaped.

@@ -124,10 +124,7 @@ func (p *process) wait() *os.ProcessState {
 	if p.adopted != nil {
 		return nil
 	}
-	child, err := os.FindProcess(p.pid)
-	if err != nil {
-		return nil
-	}
+	child, _ := os.FindProcess(p.pid) // on Unix there is no error
 	state, _ := child.Wait()
 	return state
 }
@@ -201,13 +198,12 @@ func (p *process) signal(sig syscall.Signal) error {
 func (p *process) reapGroup() (left bool) {
 	for !p.empty && syscall.Kill(p.pid, 0) == syscall.ESRCH {
 		switch pid, err := unix.Wait4(-p.pid, nil, unix.WNOHANG, nil); {
-		case pid > 0 || errors.Is(err, syscall.EINTR):
-			continue
-		case errors.Is(err, syscall.ECHILD) && errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH):
+		case pid > 0 || err == unix.EINTR:
+		case err != unix.ECHILD || syscall.Kill(-p.pid, 0) != syscall.ESRCH:
+			return true
+		default:
 			p.empty = true
-			return false
 		}
-		return true
 	}
 	p.empty = true
 	return false
@@ -226,8 +222,7 @@ func (p *process) awaitGroup() {
 // kill ends the whole group and waits until its leader was reaped, and those of
 // the others that this process inherits.
 func (p *process) kill() error {
-	err := p.signal(syscall.SIGKILL)
-	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	ended := make(chan struct{})
@@ -236,11 +231,9 @@ func (p *process) kill() error {
 		<-p.done
 		p.awaitGroup()
 	}()
-	timer := time.NewTimer(killGrace)
-	defer timer.Stop()
 	select {
 	case <-ended:
-	case <-timer.C:
+	case <-time.After(killGrace):
 		return fmt.Errorf("process %d is still there %v after SIGKILL (it is reaped when it ends)", p.pid, killGrace)
 	}
 	// Children that were left when the leader had ended by itself.

@@ -128,17 +128,8 @@ func stateOf(path string, err error) string {
 	return refused
 }
 
-// explainSocket says in a sentence why a socket could not be connected to yet.
-func explainSocket(state string, err error) string {
-	switch {
-	case errors.Is(err, errEnded):
-		return err.Error()
-	case state == deaf:
-		return "its backlog is full, nobody accepts connections"
-	case state == missing:
-		return "it does not exist"
-	case state == notSocket:
-		return "it is not a socket"
-	}
-	return "the connection was refused, nobody listens on it"
+// inSentences has what these words mean.
+var inSentences = map[string]string{
+	missing: "it does not exist", notSocket: "it is not a socket",
+	refused: "the connection was refused, nobody listens on it", deaf: "its backlog is full, nobody accepts connections",
 }

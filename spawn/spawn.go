@@ -128,6 +128,7 @@ type start struct {
 	pace     *podlog.Pace
 
 	socket        string // absolute; "" before the ready line
+	shownSocket   string // as messages have it
 	socketErr     error  // why the last connection failed
 	socketState   string // what there was then
 	unmet         wait   // when the verdict was given on a pod that had to wait
@@ -187,15 +188,22 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 
 func (s *start) failed(err error) error {
 	e := &Error{
-		Verdict: verdictOf(err), Pod: s.PodName, SocketPath: s.socket, Missing: s.unmet.missing, Why: s.unmet.why, Stopped: s.unmet.stopped,
-		Tail: s.tail.Strings(), Timeline: s.timeline, Err: err,
+		Verdict: verdictOf(err), Pod: s.PodName, SocketPath: s.socket, Missing: s.unmet.missing, Why: s.unmet.why, Stopped: s.unmet.stopped, StopSignal: s.unmet.signal,
+		Tail: s.tail.Strings(), Reason: s.tail.Reason(), Timeline: s.timeline, Err: err,
 	}
 	e.Timeline.mark(&e.Timeline.Ended)
+	if s.timeline.ReadyLine == 0 {
+		e.NearMiss = s.tail.NearMiss()
+	}
 	if s.log != nil {
 		e.LogPath = s.log.File().Name()
 		unfinished, _ := s.log.Unfinished()
 		e.Unfinished = podlog.LineText(unfinished, false)
 		e.LogTrouble = podlog.Trouble(e.LogPath)
+		if newer := podlog.Newer(s.log.File()); newer != nil && e.LogTrouble == "" {
+			newer.Close()
+			e.LogTrouble = podlog.ReplacedTrouble
+		}
 		if e.LogTrouble == "" && s.log.WasTruncated() && s.socket == "" {
 			e.LogTrouble = "the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not"
 		}
@@ -257,10 +265,9 @@ func (s *start) openLog() (stderr *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.log = podlog.New(reader)
-	s.log.Grown = s.observer.Grown
+	s.log = podlog.Watch(reader, s.observer.Grown)
 	if s.Progress == nil && s.observer.Line == nil {
-		s.log.OnlyTail = true
+		s.log.Skip = s.tail.Skip
 	}
 	s.observer.Log = s.log
 	if s.made, err = stderr.Stat(); err != nil {
@@ -318,7 +325,7 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 			s.timeline.mark(&s.timeline.Connected)
 			return true, nil
 		case !isNotYet(s.socketErr):
-			return false, fmt.Errorf("%w %s: %w", ErrSocket, s.socket, s.socketErr)
+			return false, fmt.Errorf("%w %s: %w", ErrSocket, s.shownSocket, s.socketErr)
 		}
 	}
 	if late {

@@ -269,7 +269,7 @@ func TestGinkgo(t *testing.T) {
 	require.NotNil(t, evidence, out)
 	assert.FileExists(t, filepath.Join(evidence[1], "agent.log"))
 	assert.Contains(t, out, "[FAILED] harness: pod alpha ended by itself during the test (exit status 3)\n")
-	own := regexp.MustCompile(`harness: all evidence of this failure: /\S+/podharness-a-pod-of-one-spec-dies-`)
+	own := regexp.MustCompile(`harness: all evidence of this failure: /\S+/podharness-[0-9a-f]{8}-a-pod-of-one-spec-dies-`)
 	assert.Len(t, own.FindAllString(out, -1), 2, "the second attempt has a sandbox of its own")
 }
 

@@ -143,7 +143,7 @@ func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 		return nil, errTestEnded
 	}
 	if a == nil {
-		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.Dir("run"), name, "stderr.log")))
+		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.Dir("run"), name, podlog.LogName)))
 	}
 	timeline, told, err := a.Seen()
 	switch {

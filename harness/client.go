@@ -274,7 +274,7 @@ func (c *Client) check(err error) {
 	if err == nil {
 		return
 	}
-	c.outputs[0].Change(func() { c.outputs[0].Failure = err.Error() })
+	c.outputs[0].Fail(err.Error())
 	var e *Error
 	for _, a := range c.outputs {
 		a.Shown = a.Shown || errors.As(err, &e) && e.shown != ""

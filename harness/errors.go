@@ -30,6 +30,7 @@ type Error struct {
 
 	note    string // how the wait was cut
 	saysEnd bool   // Err says how the process has ended
+	noted   bool   // the report has it
 	shown   string // the last lines, as the message ends with them
 }
 
@@ -92,6 +93,10 @@ func isCut(err error) bool {
 // fails returns an error that fails the test, as a message. If it names the log of an attempt,
 // it names the one in the evidence from now on, which outlives the test.
 func fails(a *evidence.Attempt, err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.noted {
+		return printable(err)
+	}
 	failure := err.Error()
 	if log := logOf(err); *log != "" && *log == a.Captured.Path() {
 		kept := a.Keep()
@@ -99,7 +104,10 @@ func fails(a *evidence.Attempt, err error) error {
 		failure = err.Error()
 		*log = kept
 	}
-	a.Change(func() { a.Failure = failure })
+	if e != nil {
+		e.noted = true
+	}
+	a.Fail(failure)
 	return printable(err)
 }
 

@@ -69,8 +69,8 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  alpha: \d+\.\d{3}ms connect, \d+\.\d{3}ms SIGINT, \d+\.\d{3}ms exit status 0$`, timelines)
 
 	report := read("report.html")
-	for _, text := range []string{"<h1>" + t.Name() + "</h1>", "The start of broken failed", "exit status 7): no disk", "\tlog: broken.log", "It ended by itself", `href="./alpha.dir"`, `href="./broken.txtar"`, `third \x1b[2J`} {
-		assert.Contains(t, report, strings.ReplaceAll(text, "\t", "    "))
+	for _, text := range []string{"<h1>" + t.Name() + "</h1>", "The start of broken failed", "exit status 7): no disk", "\tlog: broken.log", `href="./alpha.dir"`, `href="./broken.txtar"`, `third \x1b[2J`} {
+		assert.Contains(t, report, text)
 	}
 	assert.NotContains(t, report, password)
 
@@ -97,7 +97,7 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	require.Error(t, err)
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
-	box.evidence.Base = os.DevNull
+	box.evidence.Prefix = os.DevNull + "/"
 	_, err = alpha.TryWaitLog("nowhere", time.Millisecond)
 	tb.Errorf("%s", failsIn(tb, err))
 	tb.End()
@@ -351,9 +351,20 @@ func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
 	pod, err := TryStartPod(tb, Config{Name: "alpha"})
 	require.NoError(t, err)
 	tb.Run(func() { pod.WaitLog("never <said>", time.Millisecond) })
+	time.AfterFunc(time.Millisecond, func() { _ = pod.Signal(syscall.SIGKILL) })
+	<-pod.Done()
+	tb.Run(func() { pod.Talk(time.Second) })
 	tb.End()
 	page := readEvidence(t, tb.Artifacts, "report.html")
-	message, rest, _ := strings.Cut(page, "</article>")
-	assert.Regexp(t, `<h3>alpha</h3>\n<pre>.*never &lt;said&gt;.*\n    pod: it still runs.*\n    log: alpha.log\n    last lines:\n        YOI-READY`, message)
+	verdict, rest, _ := strings.Cut(page, "</article>")
+	assert.Regexp(t, `<h3>alpha <span class="dim">at \S+ s</span></h3>\n<pre>.*never &lt;said&gt;.*\n\tpod: it still runs.*\n\tlog: alpha.log\n\tlast lines:\n\t\tYOI-READY\talpha\t/`, verdict)
+	assert.Contains(t, verdict, "What to do:</strong> It still ran: see below what its threads waited for (Config.DumpSignal has it tell more).")
+	second, rest, _ := strings.Cut(rest, "</article>")
+	assert.Regexp(t, `<pre>could not connect to pod alpha.*\n\tpod: it has ended \(signal: killed\)`, second)
+	third, rest, _ := strings.Cut(rest, "</article>")
+	assert.Contains(t, third, "<pre>pod alpha ended by itself during the test (signal: killed)", third)
 	assert.NotContains(t, rest, "<article")
+	at := regexp.MustCompile(`at &#43;(\S+) s`).FindStringSubmatch(verdict)[1]
+	assert.Contains(t, rest, "<span>&#43;"+at+"</span><b>alpha</b><code>the test failed: no line of the log of pod alpha matched")
+	assert.Contains(t, rest, `<line class="moment" x1=`)
 }

@@ -87,7 +87,7 @@ func makeSandbox(tb TB) (*oneTest, error) {
 		return nil, err
 	}
 	box.evidence = evidence.New(evidence.Test{
-		Name: tb.Name(), Mark: box.mark, Box: filepath.Join(b.Root, n), Own: box.Own, Base: b.base, Few: b.few, Most: b.mostEvidence,
+		Name: tb.Name(), Box: filepath.Join(b.Root, n), Own: box.Own, Prefix: b.base, Few: b.few, Most: b.mostEvidence,
 		Place:  func(mayMake bool) string { return artifactDir(tb, mayMake && artifacts == "") },
 		Placed: func(dir string) { b.Place(box.number, dir) },
 		Processes: func() string {
@@ -96,7 +96,7 @@ func makeSandbox(tb TB) (*oneTest, error) {
 		Stream: func(name string) func(string) { return streamOf(tb, name) },
 		Log:    tb.Logf, Helper: tb.Helper,
 	})
-	box.Fails = box.failsBy
+	box.Fails, box.Log = box.failsBy, tb.Logf
 	if t, ok := optional[interface{ Sandboxed(*sandbox.Box) }](tb); ok { // package scripts needs more of it
 		t.Sandboxed(box.Box)
 	}

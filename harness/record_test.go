@@ -79,7 +79,7 @@ func TestEvidenceOfATestThatIsLate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tb := NewTB(t)
-			tb.Late = time.Now().Add(3 * time.Second)
+			tb.Late = time.Now().Add(6 * time.Second)
 			own := filepath.Join(tb.Artifacts, "own")
 			require.NoError(t, os.WriteFile(own, nil, 0o600))
 			pod, err := TryStartPod(tb, Config{Name: "alpha"})

@@ -38,8 +38,10 @@ func (p *Pod) Stop() error {
 		return p.stopErr
 	}
 	p.stopped = true
-	if p.stopErr = errors.Join(p.stop(), p.clear()); p.stopErr != nil {
-		p.stopErr = fails(p.attempt, p.stopErr)
+	for _, check := range []func() error{p.stop, p.clear} {
+		if err := check(); err != nil {
+			p.stopErr = errors.Join(p.stopErr, fails(p.attempt, err))
+		}
 	}
 	p.log.EndFollowing()
 	if _, ended := p.Ended(); ended {

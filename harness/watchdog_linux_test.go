@@ -185,7 +185,7 @@ func assertEvidence(t *testing.T, line, why string) {
 		require.Contains(t, line, fmt.Sprintf("harness: evidence of %s (%s): /", named, why))
 	}
 	dir := line[strings.LastIndex(line, ": ")+2:]
-	assert.Regexp(t, "/podharness-"+named+`-\d{8}T\d{6}\.\d{3}$`, dir)
+	assert.Regexp(t, "/podharness-([0-9a-f]{8}-)?"+named+`-\d{8}T\d{6}\.\d{3}$`, dir)
 	read := func(name string) string {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)

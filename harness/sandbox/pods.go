@@ -56,7 +56,7 @@ func (b *Box) OpenLog(name string) (*os.File, error) {
 		return nil, err
 	}
 	defer run.Close()
-	return run.Open(filepath.Join(name, "stderr.log"))
+	return run.Open(filepath.Join(name, podlog.LogName))
 }
 
 // CheckPodDir returns an error if a pod has put a link in the place of the runtime directory,

@@ -227,32 +227,27 @@ func (l *Log) End() int64 {
 	return 0
 }
 
-// Tail returns the last lines of the log for a message, an unfinished one
-// included.
+// Tail returns the last lines of the log for a message, an unfinished one included, and before
+// them why the pod has crashed.
 func (l *Log) Tail() string {
-	const most, size = 8, 8 << 10
 	log := l.Reader()
 	l.mu.Lock()
 	if l.said > 0 {
 		log = io.NewSectionReader(log, 0, min(l.said, log.Size()))
 	}
 	l.mu.Unlock()
-	_, _ = log.Seek(max(0, log.Size()-size), io.SeekStart)
-	var last []string
-	for lines := newLineReader(log); ; {
-		line, err := lines.next()
-		if err != nil {
-			break
-		}
+	tail, _ := podlog.ReadTail(log)
+	lines := tail.Strings()
+	if reason := tail.Reason(); reason != "" && !slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, reason) }) {
+		lines = slices.Insert(lines, 0, reason, "…")
+	}
+	text := ""
+	for _, line := range lines {
 		if line != "" {
-			last = append(last, line)
+			text += "\n\t\t" + podlog.PrintableLines(shorten(line, 1000))
 		}
 	}
-	last = last[max(0, len(last)-most):]
-	if len(last) == 0 {
-		return " nothing"
-	}
-	return "\n\t\t" + strings.Join(last, "\n\t\t")
+	return cmp.Or(text, " nothing")
 }
 
 // lineReader reads a log that has an end, line by line, and knows where each
@@ -266,12 +261,11 @@ func newLineReader(log io.Reader) *lineReader {
 	return &lineReader{Reader: bufio.NewReaderSize(log, 64<<10)}
 }
 
-// Next returns the next line as people see it, cut at 64 KiB. The last one may be
-// unfinished; then comes io.EOF.
+// next returns the next line, cut at 64 KiB. The last one may be unfinished; then comes io.EOF.
 func (r *lineReader) next() (string, error) {
 	part, err := r.ReadSlice('\n')
 	r.offset += int64(len(part))
-	line := podlog.Printable(strings.ToValidUTF8(strings.TrimRight(string(part), "\r\n"), "\uFFFD"))
+	line := strings.TrimRight(string(part), "\r\n")
 	if errors.Is(err, bufio.ErrBufferFull) {
 		line += "… [line cut]"
 	}

@@ -18,15 +18,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// recordOf returns a record of so many lives, in which all that pods and users can
+// recordOf returns a record of so many attempts, in which all that pods and users can
 // choose is this text, but for NUL and slashes in names. All but the last become ready.
 func recordOf(t *testing.T, lives int, text string) *Record {
 	t.Helper()
 	start := time.Unix(1_700_000_000, 0)
-	r := &Record{Test: text, Why: WhyFailed, Until: start.Add(10 * time.Second), dir: t.TempDir(), most: 64 << 20}
+	r := &Record{Test: &Test{Name: text, Most: 64 << 20}, Why: WhyFailed, Until: start.Add(10 * time.Second), dir: t.TempDir()}
 	name := (&Collector{names: map[string]int{}}).newName(text)
 	for i := range lives {
-		l := &Life{N: i, Name: fmt.Sprint(i, name), Pod: name, PID: 1000 + i, Log: filepath.Join(t.TempDir(), "log")}
+		l := &Attempt{N: i, Name: fmt.Sprint(i, name), Pod: name, PID: 1000 + i, Log: filepath.Join(t.TempDir(), "log")}
 		require.NoError(t, os.WriteFile(l.Log, []byte(strings.Repeat(text+"\n", 39)+strings.Repeat(text, 64<<10/len(text))+"\n"), 0o600))
 		var err error
 		l.file, err = os.Open(l.Log)
@@ -136,7 +136,7 @@ func TestReportInABrowser(t *testing.T) {
 func TestReportIsBounded(t *testing.T) {
 	t.Parallel()
 	r := recordOf(t, 60, hostile)
-	r.most = 1 << 20
+	r.Most = 1 << 20
 	for range 2 * maxMarks {
 		r.Lives[0].add(Mark{"SIGHUP", r.Until, false})
 	}

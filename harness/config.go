@@ -91,6 +91,9 @@ type Config struct {
 	// AllowLeaks lets the test pass although the pod leaves processes behind;
 	// false = that fails the test. They are killed in any case.
 	AllowLeaks bool
+	// AllowReadyAgain lets the test pass although the pod writes a second ready line;
+	// false = that fails the test.
+	AllowReadyAgain bool
 }
 
 func (c Config) withDefaults() (Config, error) {

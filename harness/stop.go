@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +40,7 @@ func (p *Pod) Stop() error {
 		return p.stopErr
 	}
 	p.stopped = true
-	for _, check := range []func() error{p.stop, p.clear} {
+	for _, check := range []func() error{p.stop, p.clear, p.checkLog} {
 		if err := check(); err != nil {
 			p.stopErr = errors.Join(p.stopErr, fails(p.attempt, err))
 		}
@@ -160,6 +162,27 @@ func (p *Pod) checkStatus(step string) error {
 	e := p.failed("", fmt.Errorf("pod %s was stopped by %s and ended with %s, not 0\n\tnote: Config.StopStatus, or podstart -stop-status, is for pods that may", p.name(), step, state))
 	e.saysEnd = true
 	return e
+}
+
+// checkLog reads the log of a pod that has ended for what the test should know. Of a test that
+// fails the log is shown anyway.
+func (p *Pod) checkLog() error {
+	p.tb.Helper()
+	if p.stopErr != nil || p.box.failed() || failed(p.tb) {
+		return nil
+	}
+	found := p.log.Findings()
+	if found.ReadyAgain != "" && !p.cfg.AllowReadyAgain && !p.adopted {
+		e := p.failed("", fmt.Errorf("pod %s wrote a second ready line: %q\n\tnote: Config.AllowReadyAgain, or podstart -allow-ready-again, is for pods that may", p.name(), found.ReadyAgain))
+		e.saysEnd = true
+		return e
+	}
+	if found.Crash != nil {
+		happened(crashed, p.tb)
+		lines := podlog.PrintableLines(strings.Join(found.Crash, "\n\t\t"))
+		p.tb.Logf("harness: the log of pod %s has a report, though the test passes:\n\t\t%s\n\tlog: %s (a test that fails keeps it)", p.name(), lines, podlog.PathText(p.LogPath))
+	}
+	return nil
 }
 
 // ungraceful tells that the pod did not stop by itself. It is an error where that is

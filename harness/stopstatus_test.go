@@ -65,3 +65,58 @@ func TestStatusOfAPodThatIsStopped(t *testing.T) {
 		assert.Equal(t, 66, pod.State().ExitCode())
 	})
 }
+
+func TestSecondReadyLineFailsTheTest(t *testing.T) {
+	t.Parallel()
+	const what = `harness: pod alpha wrote a second ready line: "YOI-READY\t`
+	for name, tc := range map[string]struct {
+		program string
+		allow   bool
+		act     func(tb *harness.FakeTB, p *harness.Pod)
+		fails   bool
+	}{
+		"at once":                   {program: "duplicate-ready", fails: true},
+		"later":                     {program: "bind; ready; serve; ready; serve", fails: true},
+		"and killed":                {program: "duplicate-ready", act: func(_ *harness.FakeTB, p *harness.Pod) { _ = p.Kill() }, fails: true},
+		"is allowed":                {program: "duplicate-ready", allow: true},
+		"only one":                  {program: "log 'YOI-READY x'; bind; ready; log ' YOI-READY x'; serve"},
+		"of a test that has failed": {program: "duplicate-ready", act: func(tb *harness.FakeTB, _ *harness.Pod) { tb.Fail() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tb := harness.NewTB(t)
+			cfg := fake(tc.program)
+			cfg.Name, cfg.AllowReadyAgain = "alpha", tc.allow
+			pod := harness.StartPod(tb, cfg)
+			pod.Send(ping, patience)
+			if tc.act != nil {
+				tc.act(tb, pod)
+			}
+			log := tb.End()
+			if !tc.fails {
+				assert.NotContains(t, log, what)
+				return
+			}
+			assert.True(t, tb.Failed())
+			assert.Equal(t, 1, strings.Count(log, what), log)
+			assert.Regexp(t, `\tnote: Config\.AllowReadyAgain.*\n\tlog: \S+/alpha.log\n`, log)
+		})
+	}
+}
+
+func TestReportInTheLogOfATestThatPassesIsTold(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{"WARNING: DATA RACE", "panic: no store", "fatal error: concurrent map writes"} {
+		program := "bind; ready; log '" + line + "'; log '  main.f()'; serve"
+		tb := harness.NewTB(t)
+		pod := harness.StartPod(tb, harness.Config{Name: "alpha", Command: harness.FakePod(program)})
+		pod.WaitLog("main.f", patience)
+		assert.Equal(t, "harness: the log of pod alpha has a report, though the test passes:\n\t\t"+line+"\n\t\t  main.f()\n\tlog: "+pod.LogPath+" (a test that fails keeps it)\n", tb.End())
+		assert.False(t, tb.Failed())
+
+		tb = harness.NewTB(t)
+		harness.StartPod(tb, harness.Config{Command: harness.FakePod(program)})
+		tb.Fail()
+		assert.NotContains(t, tb.End(), "though the test passes")
+	}
+}

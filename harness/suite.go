@@ -240,6 +240,7 @@ const (
 	killed        = "had to be killed"
 	endedBySignal = "were ended by their stop signal"
 	readyLate     = "became ready after more than half of their ready timeout"
+	crashed       = "logged a data race or a panic"
 )
 
 var (
@@ -258,7 +259,7 @@ func allHitches() string {
 	hitchMu.Lock()
 	defer hitchMu.Unlock()
 	var parts []string
-	for _, hitch := range []string{killed, endedBySignal, readyLate} {
+	for _, hitch := range []string{killed, endedBySignal, readyLate, crashed} {
 		if tests := hitches[hitch]; len(tests) > 0 {
 			names := slices.Compact(slices.Sorted(slices.Values(tests)))
 			const most = 5

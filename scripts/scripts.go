@@ -8,6 +8,7 @@
 //
 //	[!] podstart [flags] NAME    start a pod and wait until it is ready; ! if the start must fail
 //	    -allow-leaks             the pod may leave processes behind
+//	    -allow-ready-again       the pod may write a second ready line
 //	    -dir DIR                 the pod's DIR to work in (default: the workspace)
 //	    -env NAME=VALUE          a NAME=VALUE of its environment, or a NAME to pass on
 //	    -extra-arg ARG           an ARG after the handshake's; repeatable

@@ -281,6 +281,7 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	})
 	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
+	flags.BoolVar(&s.config.AllowReadyAgain, "allow-ready-again", s.config.AllowReadyAgain, "the pod may write a second ready line")
 	flags.BoolVar(&s.config.ShowArgs, "show-args", s.config.ShowArgs, "evidence shows its arguments beyond the handshake's")
 	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
 	flags.Func("home-from", "a `DIR` that is copied into HOME", func(dir string) error {

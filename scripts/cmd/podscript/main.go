@@ -178,8 +178,8 @@ func (s *settings) check() (err error) {
 		return conformance.Usagef("-pod-arg goes with -pod")
 	}
 	s.options.Env = s.Env
-	if len(s.paths) == 0 { // of these scenarios, some are about the status, and check it
-		s.options.Pod.StopStatus = []int{-1}
+	if len(s.paths) == 0 { // some of these scenarios are about the status, or the ready line, and check it
+		s.options.Pod.StopStatus, s.options.Pod.AllowReadyAgain = []int{-1}, true
 	}
 	if command.Program != "" {
 		if command.Program, err = conformance.Program(command.Program); err != nil {

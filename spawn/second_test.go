@@ -73,8 +73,48 @@ func TestSecondPodIsRefusedWhileTheFirstOneIsDeaf(t *testing.T) {
 	e := mustFail(t, context.Background(), fakeIn(first.WorkspaceRoot, "ready"))
 	assert.ErrorIs(t, e, spawn.ErrAlreadyRuns)
 	assert.Contains(t, e.Error(), "pod already runs: a process, whose backlog is full, listens on its socket /")
+	late, end := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer end()
+	_, err := spawn.Dial(late, filepath.Join(first.WorkspaceRoot, "run", "alpha", "sock"))
+	assert.ErrorIs(t, err, unix.EAGAIN)
+	assert.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.ErrorContains(t, err, "its backlog is full, nobody accepts connections")
 	cancel()
 	<-over
+}
+
+// TestDialWaitsForRoomInTheBacklog has a listener that accepts nothing until Dial waits.
+func TestDialWaitsForRoomInTheBacklog(t *testing.T) {
+	t.Parallel()
+	needsLinux(t, "a full backlog is EAGAIN on Linux alone")
+	address := &unix.SockaddrUnix{Name: filepath.Join(shortDir(t), "sock")}
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	defer unix.Close(listener)
+	require.NoError(t, unix.Bind(listener, address))
+	require.NoError(t, unix.Listen(listener, 0))
+	first, err := spawn.Dial(context.Background(), address.Name)
+	require.NoError(t, err)
+	defer first.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	connected := make(chan error, 1)
+	go func() {
+		conn, err := spawn.Dial(ctx, address.Name)
+		if err == nil {
+			conn.Close()
+		}
+		connected <- err
+	}()
+	select {
+	case err := <-connected:
+		require.FailNow(t, "it has not waited", "%v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	fd, _, err := unix.Accept(listener)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	assert.NoError(t, <-connected)
 }
 
 func TestOfStartsAtOnceOneGoesOn(t *testing.T) {

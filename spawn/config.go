@@ -28,9 +28,12 @@ type Config struct {
 	// has the default one.
 	Command Command
 	// PodName is the name of the pod and of its directory below the runtime
-	// directory. It is one path element and not empty. A second pod of the same name
-	// is not refused: it takes over the log and the socket.
+	// directory. It is one path element and not empty. A name is refused if a pod of it
+	// answers, or is being started: see ErrAlreadyRuns and AllowSecond.
 	PodName string
+	// AllowSecond starts the pod even if another one of its name runs, or is being
+	// started. It takes over the log, and it is for the pod itself to refuse.
+	AllowSecond bool
 	// Profile selects a profile; "" = none. It is ignored when a session is resumed.
 	Profile string
 	// TicketRole marks the process with a role; "" = none.

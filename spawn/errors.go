@@ -20,6 +20,9 @@ var (
 	ErrInvalidConfig = errors.New("invalid pod config")
 	// ErrRuntimeDirUnavailable: the pod's environment names no runtime directory.
 	ErrRuntimeDirUnavailable = errors.New("could not resolve runtime directory (set YOI_HOME, YOI_RUNTIME_DIR, XDG_RUNTIME_DIR, or HOME)")
+	// ErrAlreadyRuns: a pod of the name answers on the socket in its directory, or another
+	// start of it is under way. Nothing of that pod was touched. See Config.AllowSecond.
+	ErrAlreadyRuns = errors.New("pod already runs")
 	// ErrLaunch: no process could be started, or not in the right place.
 	ErrLaunch = errors.New("failed to launch pod runtime command")
 	// ErrExited: the process ended before it was ready, with any status.
@@ -38,18 +41,19 @@ var (
 // of [Start] are of this type.
 type Error struct {
 	// Verdict is the verdict in the words of the contract and of podspawn -json:
-	// invalid config, runtime directory unavailable, launch failed, exited early,
-	// malformed ready line, wrong name, timed out, socket error or cancelled. It is
+	// invalid config, runtime directory unavailable, already runs, launch failed, exited
+	// early, malformed ready line, wrong name, timed out, socket error or cancelled. It is
 	// failed if the error is none of these.
 	Verdict string `json:"verdict"`
 	// Pod is the name that was asked for.
 	Pod string `json:"name"`
 	// LogPath is the pod's stderr.log; "" if the start failed before it was made.
 	LogPath string `json:"log,omitempty"`
-	// PID is the number that the pod's process had; 0 if none was started.
+	// PID is the number that the pod's process had; 0 if none was started. If the verdict
+	// is "already runs", it is that of the process that answers; 0 if that is not known.
 	PID int `json:"pid,omitempty"`
-	// SocketPath is the absolute path of the socket that the pod announced; "" if it
-	// announced none.
+	// SocketPath is the absolute path of the socket that the pod announced, or of that
+	// of the pod that already runs; "" if there is none.
 	SocketPath string `json:"socket,omitempty"`
 	// Missing is what the start waited for when it timed out or was cancelled: "ready
 	// line" or "socket". Why says why the last connection to the socket failed:
@@ -100,6 +104,7 @@ func verdictOf(err error) string {
 	}{
 		{ErrInvalidConfig, "invalid config"},
 		{ErrRuntimeDirUnavailable, "runtime directory unavailable"},
+		{ErrAlreadyRuns, "already runs"},
 		{ErrLaunch, "launch failed"},
 		{ErrExited, "exited early"},
 		{ErrMalformedReady, "malformed ready line"},

@@ -121,17 +121,21 @@ func TestSocketThatAnEarlierPodsWorkerHolds(t *testing.T) {
 	conn, err := net.Dial("unix", first.SocketPath)
 	require.NoError(t, err, "and holds the socket")
 	conn.Close()
+	e := mustFail(t, context.Background(), cfg)
+	assert.ErrorIs(t, e, spawn.ErrAlreadyRuns)
+	assert.Contains(t, e.Error(), fmt.Sprintf("pod already runs: a process, left by process %d, listens on its socket %s\n", first.PID, first.SocketPath))
+	cfg.AllowSecond = true
 
 	t.Run("a pod that never binds", func(t *testing.T) {
 		second := fake(t, "ready; hang")
-		second.Env = cfg.Env
+		second.Env, second.AllowSecond = cfg.Env, true
 		e := mustFail(t, context.Background(), second)
 		assert.ErrorIs(t, e, spawn.ErrSocket)
 		assert.Contains(t, e.Error(), fmt.Sprintf("/alpha/sock: it is older than this pod (process %d), and something still listens on it", e.PID))
 	})
 	t.Run("a pod that replaces it", func(t *testing.T) {
 		second := fake(t, "ready")
-		second.Env = cfg.Env
+		second.Env, second.AllowSecond = cfg.Env, true
 		ask(t, mustStart(t, second).SocketPath, `{"method":"ping"}`, nil)
 	})
 	t.Run("a pod that has a worker, too", func(t *testing.T) {

@@ -11,13 +11,15 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
 
 // Dial connects to the socket of a pod. Unlike [net.Dial] it takes a path that
 // is longer than a socket address (108 bytes on Linux), where the system has a
-// way to do that; elsewhere the error says so. The caller closes the
-// connection.
+// way to do that; elsewhere the error says so. While the backlog of the socket is full,
+// Dial waits: a pod that is busy accepts the connection later. If ctx ends first, the
+// error says so, and wraps EAGAIN and the context's. The caller closes the connection.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	address, release, err := proc.SocketAddress(path)
 	if err != nil {
@@ -28,14 +30,25 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 		address = "./" + address // else it would be an abstract address
 	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", address)
-	var op *net.OpError
-	if errors.As(err, &op) {
-		// The address may be a stand-in for the path, which the caller's
-		// message names anyway.
-		err = op.Err
+	pace := podlog.NewPace(time.Time{})
+	defer pace.Stop()
+	for {
+		conn, err := d.DialContext(ctx, "unix", address)
+		var op *net.OpError
+		if errors.As(err, &op) {
+			// The address may be a stand-in for the path, which the caller's
+			// message names anyway.
+			err = op.Err
+		}
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		select {
+		case <-pace.Next(false):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s: %w (%w)", inSentences[deaf], err, ctx.Err())
+		}
 	}
-	return conn, err
 }
 
 // connect connects to the socket that the pod with the process pid has announced,

@@ -41,6 +41,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/proc"
 )
 
 // Start launches a pod and waits until it is ready. It may be called from many
@@ -119,9 +120,11 @@ func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 type start struct {
 	plan
 	observer *Observer
-	made     fs.FileInfo // of the log, as it was made
-	log      *podlog.Log //  nil until it was made
-	process  *process    // nil until it was launched
+	made     fs.FileInfo   // of the log, as it was made
+	claim    *podlog.Claim // nil until the pod directory was locked
+	log      *podlog.Log   //  nil until it was made
+	running  int           // the process of a pod that runs already; 0 = not known
+	process  *process      // nil until it was launched
 	tail     podlog.Tail
 	timeline Timeline
 	deadline time.Time
@@ -155,6 +158,11 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 			return nil, s.failed(err)
 		}
 	}
+	defer func() {
+		if s.claim != nil {
+			s.claim.Release()
+		}
+	}()
 	if err := s.launch(ctx); err != nil {
 		return nil, s.failed(err)
 	}
@@ -188,7 +196,7 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 
 func (s *start) failed(err error) error {
 	e := &Error{
-		Verdict: verdictOf(err), Pod: s.PodName, SocketPath: s.socket, Missing: s.unmet.missing, Why: s.unmet.why, Stopped: s.unmet.stopped, StopSignal: s.unmet.signal,
+		Verdict: verdictOf(err), Pod: s.PodName, SocketPath: s.socket, PID: s.running, Missing: s.unmet.missing, Why: s.unmet.why, Stopped: s.unmet.stopped, StopSignal: s.unmet.signal,
 		Tail: s.tail.Strings(), Reason: s.tail.Reason(), Timeline: s.timeline, Err: err,
 	}
 	e.Timeline.mark(&e.Timeline.Ended)
@@ -217,11 +225,41 @@ func (s *start) failed(err error) error {
 	return e
 }
 
+// refuse makes the pod directory, locked until the start is over, and returns an error if
+// there is another pod of the name.
+func (s *start) refuse() (err error) {
+	s.claim, err = podlog.NewClaim(s.podDir, !s.AllowSecond)
+	switch {
+	case errors.Is(err, podlog.ErrClaimed):
+		return fmt.Errorf("%w: another start of it is under way, and holds the lock on %s; its process and socket are not known yet", ErrAlreadyRuns, podlog.PathText(s.podDir))
+	case err != nil:
+		return launchError(s.shown(), err)
+	case s.AllowSecond:
+		return nil
+	}
+	socket := s.podDir + "/sock"
+	pid, err := proc.Listener(socket)
+	if err != nil && !errors.Is(err, syscall.EAGAIN) { // stale, or none
+		return nil
+	}
+	s.socket = socket
+	who := "a process"
+	switch {
+	case err != nil:
+		who += ", whose backlog is full,"
+	case pid > 0 && proc.Ended(pid): // it began to listen
+		who += fmt.Sprintf(", left by process %d,", pid)
+	case pid > 0:
+		s.running, who = pid, fmt.Sprintf("process %d", pid)
+	}
+	return fmt.Errorf("%w: %s listens on its socket %s", ErrAlreadyRuns, who, podlog.PathText(socket))
+}
+
 // launch makes the log and starts the process.
 func (s *start) launch(ctx context.Context) error {
 	stderr, err := s.openLog()
 	if err != nil {
-		return launchError(s.shown(), err)
+		return err
 	}
 	defer stderr.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -261,9 +299,19 @@ func (s *start) launch(ctx context.Context) error {
 
 // openLog makes the log that is the pod's stderr, and has it watched.
 func (s *start) openLog() (stderr *os.File, err error) {
-	stderr, reader, err := podlog.Create(s.podDir, s.observer.Fresh)
-	if err != nil {
-		return nil, err
+	var reader *os.File
+	for again := 10; ; again-- {
+		if err := s.refuse(); err != nil {
+			return nil, err
+		}
+		stderr, reader, err = podlog.Create(s.podDir, s.observer.Fresh)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || again == 0 {
+			return nil, launchError(s.shown(), err)
+		}
+		s.claim.Release() // a pod that has stopped has just removed its directory
 	}
 	s.log = podlog.Watch(reader, s.observer.Grown)
 	if s.Progress == nil && s.observer.Line == nil {
@@ -272,6 +320,7 @@ func (s *start) openLog() (stderr *os.File, err error) {
 	s.observer.Log = s.log
 	if s.made, err = stderr.Stat(); err != nil {
 		stderr.Close()
+		err = launchError(s.shown(), err)
 	}
 	return stderr, err
 }

@@ -15,14 +15,10 @@ import (
 // LogName is the name of a pod's log in its directory.
 const LogName = "stderr.log"
 
-// Create makes the pod directory and the log, and opens it twice: for the
-// pod, which appends to it, and for a reader. fresh has an older log replaced,
-// not truncated. Links are refused: whoever can put one there would choose what
-// gets overwritten.
+// Create makes the log in a pod directory, and opens it twice: for the pod, which appends
+// to it, and for a reader. fresh has an older log replaced, not truncated. Links are
+// refused: whoever can put one there would choose what gets overwritten.
 func Create(podDir string, fresh bool) (stderr, reader *os.File, err error) {
-	if err := createPodDir(podDir); err != nil {
-		return nil, nil, err
-	}
 	path := podDir + "/" + LogName
 	if fresh {
 		_ = os.Remove(path)
@@ -83,7 +79,53 @@ func openLogFile(path string) (*os.File, error) {
 }
 
 func notRegular(path string, info fs.FileInfo) error {
-	return fmt.Errorf("pod log %s is a %s, not a regular file: remove it", path, fileKind(info))
+	return fmt.Errorf("pod log %s is a %s, not a regular file: remove it", PathText(path), fileKind(info))
+}
+
+// ErrClaimed is the error of Claim while somebody else has the directory.
+var ErrClaimed = errors.New("is claimed already")
+
+// A Claim is a pod directory that one start has for itself.
+type Claim struct{ dir *os.File }
+
+// NewClaim makes the pod directory and, if lock is set, locks it. It does not wait: if
+// another start has the lock, the error is ErrClaimed. The kernel lets go of the lock with
+// its holder. Where the file system has no locks, nobody is refused.
+func NewClaim(podDir string, lock bool) (*Claim, error) {
+	for again := 100; ; again-- { // a pod that stops removes its directory
+		err := createPodDir(podDir)
+		var dir *os.File
+		if err == nil {
+			dir, err = os.OpenFile(podDir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		}
+		if errors.Is(err, fs.ErrNotExist) && again > 0 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		c := &Claim{dir}
+		if lock && unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
+			dir.Close()
+			return nil, ErrClaimed
+		}
+		own, err := dir.Stat()
+		now, nowErr := os.Lstat(podDir)
+		if err == nil && nowErr == nil && os.SameFile(own, now) {
+			return c, nil
+		}
+		c.Release()
+		if again == 0 {
+			return nil, fmt.Errorf("pod directory %s is replaced again and again", PathText(podDir))
+		}
+	}
+}
+
+// Release unlocks the directory. To close it would not do: a child that another goroutine
+// has just forked has it open until its exec.
+func (c *Claim) Release() {
+	_ = unix.Flock(int(c.dir.Fd()), unix.LOCK_UN)
+	c.dir.Close()
 }
 
 func createPodDir(dir string) error {
@@ -96,9 +138,9 @@ func createPodDir(dir string) error {
 	case err != nil:
 		return fmt.Errorf("create pod directory: %w", err)
 	case !info.IsDir():
-		return fmt.Errorf("pod directory %s is a %s, not a directory of its own: remove it", dir, fileKind(info))
+		return fmt.Errorf("pod directory %s is a %s, not a directory of its own: remove it", PathText(dir), fileKind(info))
 	case int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid():
-		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", dir, info.Sys().(*syscall.Stat_t).Uid, os.Geteuid())
+		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", PathText(dir), info.Sys().(*syscall.Stat_t).Uid, os.Geteuid())
 	}
 	return nil
 }

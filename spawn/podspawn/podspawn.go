@@ -239,7 +239,7 @@ func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 	if shown.terminal {
 		go shown.tell(ctx)
 	}
-	p.cfg.Progress, o.Idle = shown.line, shown.show
+	p.cfg.Progress, o.Idle, p.cfg.AllowSecond = shown.line, shown.show, p.replace
 	start := spawn.StartObserved
 	if p.record != "" {
 		start = p.startRecorded

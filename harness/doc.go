@@ -94,6 +94,7 @@
 //	report.html     the verdict, a picture of all pods on one clock, their logs and
 //	                processes, and what to do: the page to open first
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
+//	NAME.new.log    what the pod has put in the place of its log, as to rotate it
 //	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
 //	                could see: podscript NAME.txtar; none of a pod that a client started
 //	client-N.stdout what a client wrote to its stdout, or stderr

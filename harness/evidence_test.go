@@ -368,3 +368,37 @@ func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
 	assert.Contains(t, rest, "<span>&#43;"+at+"</span><b>alpha</b><code>the test failed: no line of the log of pod alpha matched")
 	assert.Contains(t, rest, `<line class="moment" x1=`)
 }
+
+// TestEvidenceHasALogThatWasReplaced renames the log and makes another, as a pod does that
+// rotates it.
+func TestEvidenceHasALogThatWasReplaced(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	_, err := TryStartPod(tb, Config{Name: "alpha.new"}) // whose own log is alpha.new.log
+	require.NoError(t, err)
+	pod, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("log first; bind; ready; serve")})
+	require.NoError(t, err)
+	rotate := func(old, text string) {
+		require.NoError(t, os.Rename(pod.LogPath, pod.LogPath+old))
+		require.NoError(t, os.WriteFile(pod.LogPath, []byte(text+"\n"), 0o600))
+	}
+	rotate(".1", "second")
+	box, err := sandboxOf(tb)
+	require.NoError(t, err)
+	box.evidence.Snapshot()
+	appendTo, err := os.OpenFile(pod.LogPath, os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	defer appendTo.Close()
+	_, err = appendTo.WriteString("after the snapshot\n")
+	require.NoError(t, err)
+	require.NoError(t, pod.Kill())
+	rotate(".2", "third")
+	tb.failed = true
+	tb.end()
+	assert.Contains(t, readEvidence(t, tb.artifacts, "alpha.new.log"), "YOI-READY\talpha.new\t")
+	assert.Regexp(t, `^first\nYOI-READY\talpha\t.*\n\[podharness: the log is another file from here on: alpha\.new\.log\.2\]\n$`, readEvidence(t, tb.artifacts, "alpha.log"))
+	assert.Equal(t, "second\nafter the snapshot\n", readEvidence(t, tb.artifacts, "alpha.new.log.1"))
+	assert.Equal(t, "third\n", readEvidence(t, tb.artifacts, "alpha.new.log.2"))
+	assert.Contains(t, readEvidence(t, tb.artifacts, "merged.log"), "  alpha.new.log.1  after the snapshot\n")
+	assert.Contains(t, tb.log, "harness: the log of pod alpha is another file now, as after a rotation: "+tb.artifacts+"/alpha.new.log.2\n")
+}

@@ -94,13 +94,17 @@ func nameOf(name string) string {
 	return name[:min(len(name), longestName+4)]
 }
 
+// newLog ends the names of logs that are in the place of those that a pod has renamed.
+const newLog = ".new.log"
+
 // newName makes a name for the files of an attempt: the pod's, with a number where that
 // is taken.
 func (e *Collector) newName(name string) string {
 	name = nameOf(name)
 	name = name[:min(len(name), longestName)]
 	unique := name
-	for e.names[unique] > 0 {
+	// The log of a pod has its name and .log.
+	for e.names[unique] > 0 || e.names[unique+".log"] > 0 || e.names[strings.TrimSuffix(unique, ".log")] > 0 {
 		e.names[name]++
 		unique = fmt.Sprintf("%s.%d", name, e.names[name])
 	}
@@ -238,9 +242,10 @@ func (e *Collector) note(lives []*Attempt, all bool) {
 	}
 }
 
-// do has the record written as it is now. The writing lock is held.
-func (e *Collector) do(write func(r *Record)) Record {
+// view returns the record as it is now.
+func (e *Collector) view() Record {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	r := e.known
 	r.Lives = nil
 	for _, a := range e.known.Lives {
@@ -249,7 +254,36 @@ func (e *Collector) do(write func(r *Record)) Record {
 		now.file, now.Stamps = a.Captured.view()
 		r.Lives = append(r.Lives, &now)
 	}
-	e.mu.Unlock()
+	return r
+}
+
+// freeze has written down what lives.
+func (e *Collector) freeze(why string) {
+	e.captureNew()
+	e.do(func(r *Record) { r.freeze(why, e.Processes(), time.Now()) })
+}
+
+// captureNew captures the logs that pods have put in the place of theirs.
+func (e *Collector) captureNew() {
+	r := e.view()
+	r.findNew(func(a *Attempt, log *os.File) {
+		added := e.Output(a.Name + newLog)
+		added.Captured.Capture(log)
+		live := e.at(a.N)
+		live.Change(func() { live.NewLog = added.Name })
+	})
+}
+
+// at returns an attempt by its number.
+func (e *Collector) at(n int) *Attempt {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known.Lives[n]
+}
+
+// do has the record written as it is now. The writing lock is held.
+func (e *Collector) do(write func(r *Record)) Record {
+	r := e.view()
 	r.place = e.Place(true)
 	write(&r)
 	if r.dir != "" {
@@ -270,7 +304,7 @@ func (e *Collector) Snapshot() {
 	defer e.writing.Unlock()
 	if !e.frozen && e.isOpen() {
 		e.frozen = true
-		e.do(func(r *Record) { r.freeze(WhyFailed, e.Processes(), time.Now()) })
+		e.freeze(WhyFailed)
 	}
 }
 
@@ -289,7 +323,7 @@ func (e *Collector) WriteLate() {
 		return
 	}
 	if !e.frozen {
-		e.do(func(r *Record) { r.freeze(WhyLate, e.Processes(), time.Now()) })
+		e.freeze(WhyLate)
 	}
 	r := e.do((*Record).Write)
 	e.mu.Lock()
@@ -314,11 +348,15 @@ func (e *Collector) Report() (dir string) {
 	e.Snapshot() // of a test in which no pod became ready
 	e.writing.Lock()
 	defer e.writing.Unlock()
+	e.captureNew()
 	for _, a := range e.known.Lives {
 		a.Captured.EndFollowing()
 	}
 	r := e.do((*Record).Write)
 	for _, a := range e.known.Lives {
+		if a.NewLog != "" && r.dir != "" {
+			e.Test.Log("harness: the log of pod %s is another file now, as after a rotation: %s", podlog.Printable(a.Pod), podlog.Printable(filepath.Join(r.dir, a.NewLog)))
+		}
 		if a.Shown {
 			continue
 		}

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/safefile"
 )
 
@@ -49,6 +51,10 @@ func CutShort(own *safefile.Dir, root, prefix string, places map[int]string, see
 	most, _ := MaxBytes()
 	for _, r := range all {
 		r.Most = most / int64(len(all))
+		r.findNew(func(a *Attempt, log *os.File) {
+			a.NewLog = fmt.Sprintf("%s.%d%s", a.Name, len(r.Lives), newLog)
+			r.Lives = append(r.Lives, &Attempt{N: len(r.Lives), Name: a.NewLog, Timeline: spawn.Timeline{Start: a.Timeline.Start}, file: log})
+		})
 		if r.Until.IsZero() || r.dir == "" {
 			processes := cmp.Or(seen.Processes[filepath.Base(r.Box)], "0 processes alive\n")
 			if seen.Unknown != nil {

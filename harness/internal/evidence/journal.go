@@ -214,6 +214,34 @@ func (r *Record) openDir(a *Attempt) (*safefile.Dir, error) {
 	return base.Dir(filepath.Base(r.Box) + "/" + path)
 }
 
+// findNew calls add with each log that a pod has put in the place of its own, which it has
+// renamed or removed. The file is to be closed.
+func (r *Record) findNew(add func(a *Attempt, log *os.File)) {
+	for _, a := range slices.Clone(r.Lives) {
+		if a.Pod == "" || a.file == nil {
+			continue
+		}
+		log := r.openLog(a)
+		if log == nil {
+			continue
+		}
+		info, err := log.Stat()
+		isKnown := func(other *Attempt) bool {
+			if other.file == nil {
+				return false
+			}
+			known, err := other.file.Stat()
+			return err == nil && os.SameFile(known, info)
+		}
+		// One with a name elsewhere may be a file from there.
+		if err != nil || slices.ContainsFunc(r.Lives, isKnown) || !safefile.HasOneName(log) {
+			log.Close()
+			continue
+		}
+		add(a, log)
+	}
+}
+
 // openLog opens the log of an attempt in the directory of its pod; nil if that cannot be.
 func (r *Record) openLog(a *Attempt) *os.File {
 	if a.Log == "" || !r.hasLatest(a) {

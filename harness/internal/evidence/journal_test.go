@@ -85,6 +85,34 @@ func TestLittleOfAJournalIsKept(t *testing.T) {
 // lavish is more than a test needs.
 func lavish() *allowance { return &allowance{maxJournals, maxLives} }
 
+func TestLogThatWasReplacedIsFoundByTheWatchdog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	root, base := filepath.Join(dir, "root"), filepath.Join(dir, "evidence")
+	pod := filepath.Join(root, "1/run/alpha")
+	own := filepath.Join(root, "own/1")
+	for _, path := range []string{pod, own} {
+		require.NoError(t, os.MkdirAll(path, 0o700))
+	}
+	for path, text := range map[string]string{
+		own + "/0": "old\n", pod + "/stderr.log": "the reason why\n",
+		own + "/journal": fmt.Sprintf(`{"Test":"X","Lives":[{"N":0,"Name":"alpha","Pod":"alpha","Timeline":%s,"Log":"%s/stderr.log"}]}`+"\n", begun(), pod),
+	} {
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	at, err := safefile.OpenDir(root + "/own")
+	require.NoError(t, err)
+	defer at.Close()
+	records := CutShort(at, root, Prefix(base, false), nil, Seen{At: time.Now()})
+	require.Len(t, records, 1)
+	records[0].Write()
+	where, err := records[0].Where()
+	require.NoError(t, err)
+	assert.Equal(t, "old\n[podharness: the log is another file from here on: alpha.1.new.log]\n", readEvidence(t, where, "alpha.log"))
+	assert.Equal(t, "the reason why\n", readEvidence(t, where, "alpha.1.new.log"))
+	assert.Contains(t, readEvidence(t, where, "report.html"), "<code>the reason why</code>")
+}
+
 // begun is a timeline in JSON.
 func begun() string { return fmt.Sprintf(`{"Start":%q}`, time.Now().Format(time.RFC3339)) }
 

@@ -46,7 +46,8 @@ type Attempt struct {
 	Name     string // the pod's, with a number where that is taken, or the output's
 	Pod      string // its name; "" = this is an output of a client
 	PID      int
-	Log      string // its path, at which there may be another one by now; "" = there is none
+	Log      string // its path; "" = there is none
+	NewLog   string `json:",omitempty"` // the name here of what the pod has put in its place, as to rotate it; "" = nothing
 	Env      []string
 	Dump     syscall.Signal // has the pod write what it does; 0 = nothing has
 	Timeline spawn.Timeline
@@ -361,7 +362,11 @@ func (e excerpt) copy(w io.Writer, a *Attempt) error {
 	if e.left > 0 && err == nil {
 		_, err = fmt.Fprintf(w, "%s\n", e.note())
 	}
-	return cmp.Or(err, second(io.Copy(w, e.tail)))
+	err = cmp.Or(err, second(io.Copy(w, e.tail)))
+	if a.NewLog != "" && err == nil {
+		_, err = fmt.Fprintf(w, "[podharness: the log is another file from here on: %s]\n", a.NewLog)
+	}
+	return err
 }
 
 // writeRecording writes a scenario that acts the attempt out again.

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/safefile"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -93,9 +94,78 @@ func TestReportHasNoMarkupOfPods(t *testing.T) {
 	assert.Contains(t, hostile, `\u2028 \u202e \x00 \x1b[2J`)
 }
 
-func TestAdviceDoesNotDependOnWhatAPodWrites(t *testing.T) {
+func TestAdviceGoesByWhatIsKnown(t *testing.T) {
 	t.Parallel()
-	assert.Contains(t, reportOf(t, recordOf(t, 1, "waiting for its socket")), "</strong> It ran but did not say that it is ready")
+	assert.Contains(t, reportOf(t, recordOf(t, 1, "waiting for its socket")), "</strong> It ran but did not say that it is ready", "not by what a pod writes")
+	now := time.Now()
+	mark := func(after time.Duration, what string, last bool) Mark { return Mark{what, now.Add(after), last} }
+	for name, test := range map[string]struct {
+		Attempt
+		want string
+	}{
+		"a client":                       {Attempt{}, ""},
+		"a pod that runs":                {Attempt{Pod: "a"}, "It still ran: see below what its threads waited for (Config.DumpSignal"},
+		"one that was asked":             {Attempt{Pod: "a", Dump: syscall.SIGQUIT}, "and in its log what it wrote when it was asked."},
+		"one that was stopped later":     {Attempt{Pod: "a", Marks: []Mark{mark(1, "SIGINT", false), mark(2, "exit status 0", true)}}, "It still ran"},
+		"one that was stopped before":    {Attempt{Pod: "a", Marks: []Mark{mark(-2, "SIGINT", false), mark(-1, "exit status 0", true)}}, ""},
+		"one that ended":                 {Attempt{Pod: "a", Marks: []Mark{mark(1, "exit status 2", true)}}, ""},
+		"one that was killed":            {Attempt{Pod: "a", Marks: []Mark{mark(-2, Connected, false), mark(-1, "signal: killed", true)}}, "Nobody here has sent SIGKILL"},
+		"one that the test has killed":   {Attempt{Pod: "a", Marks: []Mark{mark(-2, "SIGKILL", false), mark(-1, "signal: killed", true)}}, ""},
+		"a start":                        {Attempt{Pod: "a", StartFailed: &spawn.Error{Verdict: "timed out", Missing: "socket"}}, "have it bind and listen first"},
+		"a start of one that ended":      {Attempt{Pod: "a", StartFailed: &spawn.Error{Verdict: "exited early", Status: "exit status 2"}}, ""},
+		"a start of one that was killed": {Attempt{Pod: "a", StartFailed: &spawn.Error{Verdict: "exited early", Status: "signal: killed"}}, "when memory is short (dmesg)"},
+	} {
+		got := failure{Attempt: &test.Attempt, When: now}.advice()
+		assert.Contains(t, got, test.want, name)
+		assert.Equal(t, test.want == "", got == "", name)
+	}
+}
+
+func TestFirstFailureIsTheVerdict(t *testing.T) {
+	t.Parallel()
+	r := recordOf(t, 3, "tame")
+	at := func(d time.Duration) time.Time { return r.start().Add(d) }
+	assert.Equal(t, []string{r.Lives[2].Error}, messages(r), "a start that has failed while the test went on")
+	r.Lives[1].Failures = []Mark{{What: "second", At: at(2 * time.Second)}}
+	r.Lives[0].Failures = []Mark{{What: "first\nof all", At: at(time.Second)}, {What: "third", At: at(3 * time.Second)}}
+	assert.Equal(t, []string{"first\nof all", "second", "third", r.Lives[2].Error}, messages(r))
+	page := reportOf(t, r)
+	p, err := r.page(2048)
+	require.NoError(t, err)
+	assert.Equal(t, time.Second, p.Moment)
+	assert.Contains(t, page, `<span>&#43;1.000000</span><b>0tame</b><code>the test failed: first</code>`)
+	assert.NotContains(t, page, "The message of the test is in the output of go test")
+	r.Lives = r.Lives[:2]
+	r.Lives[0].Failures, r.Lives[1].Failures = nil, nil
+	p, err = r.page(2048)
+	require.NoError(t, err)
+	assert.Equal(t, 10*time.Second, p.Moment, "that of the snapshot")
+	assert.Contains(t, reportOf(t, r), "The message of the test is in the output of go test")
+}
+
+func messages(r *Record) (all []string) {
+	for _, f := range r.failures() {
+		all = append(all, f.Message)
+	}
+	return all
+}
+
+func TestFailuresOfAnAttemptAreBounded(t *testing.T) {
+	t.Parallel()
+	box := t.TempDir()
+	e := New(Test{Box: box, Own: func() (*safefile.Dir, error) { return safefile.OpenDir(box) }, Place: func(bool) string { return "" }, Stream: func(string) func(string) { return nil }})
+	a := e.Output("out")
+	for i := range 3 * maxFailures {
+		a.Fail(fmt.Sprint(i))
+	}
+	require.Len(t, a.Failures, maxFailures)
+	assert.Equal(t, "0", a.Failures[0].What, "the first one counts")
+	own, err := safefile.OpenDir(box)
+	require.NoError(t, err)
+	defer own.Close()
+	r := readJournal(own, Test{Box: box}, lavish())
+	require.NotNil(t, r)
+	assert.Len(t, r.Lives[0].Failures, maxFailures, "the watchdog knows them")
 }
 
 // TestReportInABrowser unchecks a pod, so that its lines are not shown. It is not parallel,

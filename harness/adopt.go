@@ -21,8 +21,9 @@ type foreign struct {
 	cancel context.CancelFunc // of watching
 	done   chan struct{}      // closed when that is over
 
-	mu       sync.Mutex                   // guards attempts
+	mu       sync.Mutex                   // guards both
 	attempts map[string]*evidence.Attempt // the latest by name
+	replaced map[string]bool              // the pod, or its client, has renamed its log, by name
 
 	adopting sync.Mutex // held during adopt; it guards over
 	over     bool       // no more are adopted
@@ -33,7 +34,8 @@ type foreign struct {
 func (b *oneTest) watchForeign() {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &b.foreign
-	f.cancel, f.done, f.attempts = cancel, make(chan struct{}), map[string]*evidence.Attempt{}
+	f.cancel, f.done = cancel, make(chan struct{})
+	f.attempts, f.replaced = map[string]*evidence.Attempt{}, map[string]bool{}
 	go func() {
 		defer close(f.done)
 		b.WatchPods(ctx, func(name string) { b.captureForeign(name) })
@@ -56,8 +58,16 @@ func (b *oneTest) captureForeign(name string) *evidence.Attempt {
 		log.Close()
 		return known
 	}
+	f.replaced[name] = known != nil && b.IsRenamed(name, known.Captured.File())
 	f.attempts[name] = b.evidence.StartOfClient(name, log)
 	return f.attempts[name]
+}
+
+// wasReplaced reports whether there is an earlier log of a client's pod, under another name.
+func (b *oneTest) wasReplaced(name string) bool {
+	b.foreign.mu.Lock()
+	defer b.foreign.mu.Unlock()
+	return b.foreign.replaced[name]
 }
 
 // isStarting reports whether the harness starts a pod of a name, whose log is its own.
@@ -113,6 +123,9 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 			e := &Error{Pod: name, Cut: note != "", note: note, Err: fmt.Errorf("no pod %s to adopt within %v: %w", podlog.Printable(name), timeout, evidence.PrintableError(err))}
 			if a != nil {
 				e.Log, e.shown = a.Captured.Path(), "\n\tlast lines:"+a.Captured.Tail()
+			}
+			if box.wasReplaced(name) {
+				e.note += "\n\tnote: " + podlog.ReplacedTrouble
 			}
 			return nil, e
 		}

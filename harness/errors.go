@@ -3,6 +3,9 @@ package harness
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
+	"time"
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
@@ -25,6 +28,9 @@ type Error struct {
 	// Cut tells that the wait was cut short to end before the test's deadline (go test
 	// -timeout), so that the error says little about the pod.
 	Cut bool
+	// Reason is why the pod has crashed, of a pod that has ended by itself, as its log says:
+	// see spawn.Error. "" = the log does not say it.
+	Reason string
 	// Err is what has happened.
 	Err error
 
@@ -66,10 +72,24 @@ func cut(err error, note string) error {
 	return &Error{Err: err, Cut: true, note: note}
 }
 
+// dyingGrace is how long a pod may take to end that has closed a connection, and that was
+// killed: it does not "still run".
+const dyingGrace = 200 * time.Millisecond
+
 // failed returns an error about the pod, as it is now.
 func (p *Pod) failed(note string, err error) *Error {
-	e := &Error{Pod: p.Name, PID: p.PID, Log: p.LogPath, Err: err, Cut: note != "" || isCut(err), note: note, shown: "\n\tlast lines:" + p.log.Tail()}
+	if p.dying.Load() || errors.Is(err, errClosed) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		p.endsWithin(dyingGrace)
+	}
+	e := &Error{Pod: p.Name, PID: p.PID, Log: p.LogPath, Err: err, Cut: note != "" || isCut(err), note: note}
 	e.Ended, _ = p.Ended()
+	if log := p.log.File(); log != nil && p.box.evidence.ByLog(p.LogPath) == p.attempt { // else it is that of its next life
+		if newer := podlog.Newer(log); newer != nil {
+			newer.Close()
+			e.note += "\n\tnote: " + podlog.ReplacedTrouble
+		}
+	}
+	e.shown = "\n\tlast lines:" + p.log.Tail()
 	return e
 }
 
@@ -96,6 +116,11 @@ func fails(a *evidence.Attempt, err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.noted {
 		return printable(err)
+	}
+	var start *spawn.Error
+	if errors.As(err, &start) {
+		start.Block = true
+		defer func() { start.Block = false }() // it is the test's, too
 	}
 	failure := err.Error()
 	if log := logOf(err); *log != "" && *log == a.Captured.Path() {

@@ -373,7 +373,7 @@ func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
 // rotates it.
 func TestEvidenceHasALogThatWasReplaced(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	_, err := TryStartPod(tb, Config{Name: "alpha.new"}) // whose own log is alpha.new.log
 	require.NoError(t, err)
 	pod, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("log first; bind; ready; serve")})
@@ -393,12 +393,12 @@ func TestEvidenceHasALogThatWasReplaced(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, pod.Kill())
 	rotate(".2", "third")
-	tb.failed = true
-	tb.end()
-	assert.Contains(t, readEvidence(t, tb.artifacts, "alpha.new.log"), "YOI-READY\talpha.new\t")
-	assert.Regexp(t, `^first\nYOI-READY\talpha\t.*\n\[podharness: the log is another file from here on: alpha\.new\.log\.2\]\n$`, readEvidence(t, tb.artifacts, "alpha.log"))
-	assert.Equal(t, "second\nafter the snapshot\n", readEvidence(t, tb.artifacts, "alpha.new.log.1"))
-	assert.Equal(t, "third\n", readEvidence(t, tb.artifacts, "alpha.new.log.2"))
-	assert.Contains(t, readEvidence(t, tb.artifacts, "merged.log"), "  alpha.new.log.1  after the snapshot\n")
-	assert.Contains(t, tb.log, "harness: the log of pod alpha is another file now, as after a rotation: "+tb.artifacts+"/alpha.new.log.2\n")
+	tb.Fail()
+	tb.End()
+	assert.Contains(t, readEvidence(t, tb.Artifacts, "alpha.new.log"), "YOI-READY\talpha.new\t")
+	assert.Regexp(t, `^first\nYOI-READY\talpha\t.*\n\[podharness: the log is another file from here on: alpha\.new\.log\.2\]\n$`, readEvidence(t, tb.Artifacts, "alpha.log"))
+	assert.Equal(t, "second\nafter the snapshot\n", readEvidence(t, tb.Artifacts, "alpha.new.log.1"))
+	assert.Equal(t, "third\n", readEvidence(t, tb.Artifacts, "alpha.new.log.2"))
+	assert.Contains(t, readEvidence(t, tb.Artifacts, "merged.log"), "  alpha.new.log.1  after the snapshot\n")
+	assert.Contains(t, tb.Text(), "harness: the log of pod alpha is another file now, as after a rotation: "+tb.Artifacts+"/alpha.new.log.2\n")
 }

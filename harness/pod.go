@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,7 +51,8 @@ type common struct {
 	next      *Pod       // what it was restarted as
 	broken    error      // that it could not be started again
 
-	restarting sync.Mutex // held during Restart
+	dying      atomic.Bool // SIGKILL was sent
+	restarting sync.Mutex  // held during Restart
 
 	stopMu  sync.Mutex // held during Stop; it guards its result
 	stopped bool
@@ -291,6 +293,9 @@ func (p *Pod) Signal(sig os.Signal) error {
 }
 
 func (p *Pod) signal(sig os.Signal) error {
+	if sig == syscall.SIGKILL {
+		p.dying.Store(true)
+	}
 	err := p.Pod.Signal(sig)
 	if number, ok := sig.(syscall.Signal); ok && err == nil {
 		p.attempt.Note(unix.SignalName(number))

@@ -140,6 +140,7 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, lau
 			a.Timeline = pod.Timeline
 		case errors.As(err, &e):
 			failed := *e
+			failed.Block = true
 			if failed.LogPath != "" {
 				failed.LogPath = a.FileName()
 			}

@@ -142,8 +142,8 @@ func (p *Pod) stop() error {
 	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
 		ignored = "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
 	}
-	err := p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed", grace, steps[len(steps)-1].name)+ignored, note)
-	return errors.Join(err, p.kill())
+	err := p.kill()
+	return errors.Join(p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed", grace, steps[len(steps)-1].name)+ignored, note), err)
 }
 
 // checkStatus returns the error that the pod has ended with a status that it should not have
@@ -250,6 +250,9 @@ func (p *Pod) died() error {
 	if how, ended := p.Ended(); ended && !p.expected && p.waits == 0 && p.verdict == nil {
 		p.verdict = p.failed("", fmt.Errorf("pod %s ended by itself during the test (%s)", p.name(), how))
 		p.verdict.saysEnd = true
+		if tail, err := podlog.ReadTail(p.log.Reader()); err == nil {
+			p.verdict.Reason = tail.Reason()
+		}
 		_ = fails(p.attempt, p.verdict)
 	}
 	if p.verdict == nil {
@@ -267,7 +270,9 @@ func (p *Pod) tell() error {
 	defer p.mu.Unlock()
 	verdict := *p.verdict
 	if p.told {
-		verdict.shown = ""
+		if verdict.shown = ""; verdict.Reason != "" {
+			verdict.shown = "\n\treason: " + podlog.Printable(verdict.Reason)
+		}
 	}
 	p.told = true
 	return &verdict

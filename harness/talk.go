@@ -232,13 +232,15 @@ func (t *Talk) wait() {
 	}
 }
 
+var errClosed = errors.New("it has closed the connection")
+
 // explain says in words what ended a wait.
 func (t *Talk) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return cut(fmt.Errorf("nothing within %v", t.within), t.note)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):
-		return errors.New("it has closed the connection")
+		return errClosed
 	}
 	return evidence.PrintableError(err) // it may have the path of the socket
 }

@@ -223,3 +223,17 @@ func BenchmarkTalk(b *testing.B) {
 	b.ReportMetric(float64(took[1])/ms/float64(b.N), "talk-ms")
 	b.ReportMetric(float64(took[1])/float64(took[0]), "talk/bare")
 }
+
+func TestSendWaitsWhileTheBacklogIsFull(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, fake("socket; listen 1; ready; sleep 100ms; fill; log full; sleep 300ms; serve"))
+	pod.WaitLog("^full$", patience)
+	assert.Equal(t, `{"event":"pong"}`, pod.Send(ping, patience))
+
+	deaf := harness.StartPod(t, fake("socket; listen 1; ready; sleep 100ms; fill; log full; hang"))
+	deaf.WaitLog("^full$", patience)
+	_, err := deaf.TrySend(ping, 200*time.Millisecond)
+	assert.ErrorContains(t, err, "could not connect to pod "+deaf.Name)
+	assert.ErrorContains(t, err, "within 200ms")
+	require.NoError(t, deaf.Kill())
+}

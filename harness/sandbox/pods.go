@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -57,6 +58,27 @@ func (b *Box) OpenLog(name string) (*os.File, error) {
 	}
 	defer run.Close()
 	return run.Open(filepath.Join(name, podlog.LogName))
+}
+
+// IsRenamed reports whether the open log of a pod is in its directory still, under another
+// name, as after a rotation.
+func (b *Box) IsRenamed(name string, log *os.File) bool {
+	run, err := b.Open("run")
+	if err != nil {
+		return false
+	}
+	defer run.Close()
+	dir, err := run.Dir(name)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	made, err := log.Stat()
+	entries, _ := dir.ReadDir(1000)
+	return err == nil && slices.ContainsFunc(entries, func(entry fs.DirEntry) bool {
+		info, err := entry.Info()
+		return err == nil && entry.Name() != podlog.LogName && os.SameFile(info, made)
+	})
 }
 
 // CheckPodDir returns an error if a pod has put a link in the place of the runtime directory,

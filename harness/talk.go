@@ -237,6 +237,8 @@ var errClosed = errors.New("it has closed the connection")
 // explain says in words what ended a wait.
 func (t *Talk) explain(err error) error {
 	switch {
+	case errors.Is(err, syscall.EAGAIN): // of the connection
+		return cut(fmt.Errorf("its backlog is full, and it accepted nothing within %v", t.within), t.note)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return cut(fmt.Errorf("nothing within %v", t.within), t.note)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):

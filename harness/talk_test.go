@@ -234,6 +234,6 @@ func TestSendWaitsWhileTheBacklogIsFull(t *testing.T) {
 	deaf.WaitLog("^full$", patience)
 	_, err := deaf.TrySend(ping, 200*time.Millisecond)
 	assert.ErrorContains(t, err, "could not connect to pod "+deaf.Name)
-	assert.ErrorContains(t, err, "within 200ms")
+	assert.ErrorContains(t, err, "/sock: its backlog is full, and it accepted nothing within 200ms")
 	require.NoError(t, deaf.Kill())
 }

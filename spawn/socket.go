@@ -32,7 +32,7 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	var d net.Dialer
 	pace := podlog.NewPace(time.Time{})
 	defer pace.Stop()
-	for {
+	for full := error(nil); ; {
 		conn, err := d.DialContext(ctx, "unix", address)
 		var op *net.OpError
 		if errors.As(err, &op) {
@@ -40,13 +40,16 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 			// message names anyway.
 			err = op.Err
 		}
-		if !errors.Is(err, syscall.EAGAIN) {
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
+			full = err
+		case full == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled):
 			return conn, err
 		}
 		select {
 		case <-pace.Next(false):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s: %w (%w)", inSentences[deaf], err, ctx.Err())
+			return nil, fmt.Errorf("%s: %w (%w)", inSentences[deaf], full, ctx.Err())
 		}
 	}
 }

@@ -294,5 +294,6 @@ func TestModesDoNotDependOnTheUmask(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, fs.FileMode(0o700), info.Mode().Perm(), "%s with the umask %#o", path, umask)
 		}
+		require.NoError(t, b.Remove())
 	}
 }

@@ -75,8 +75,7 @@ const (
 	maxJournals = 128 << 20 // bytes of the journals of all sandboxes
 	maxLives    = 10_000    // of all sandboxes
 	maxWords    = 1000      // of each list of words of an attempt
-	maxWhat     = 1000      // bytes of a mark
-	maxName     = 64 << 10  // bytes of the name of a test
+	maxName     = 64 << 10  // bytes of the name of a test, and of why it failed
 	maxAge      = 10 * 365 * 24 * time.Hour
 )
 
@@ -133,7 +132,7 @@ func readJournal(own *safefile.Dir, t Test, may *allowance) *Record {
 // take takes a line of a journal. What cannot be is left out.
 func (r *Record) take(lives map[int]*Attempt, line []byte, now time.Time, may *allowance) {
 	e := journaled{Record: Record{Test: &Test{}}}
-	if json.Unmarshal(line, &e) != nil || len(e.Name) > maxName || len(e.Why) > maxWhat {
+	if json.Unmarshal(line, &e) != nil || len(e.Name) > maxName || len(e.Why) > maxName {
 		return
 	}
 	r.Name, r.Why, r.Until = e.Name, e.Why, e.Until
@@ -172,28 +171,23 @@ func isRecent(t, now time.Time) bool {
 
 // isPlausible reports whether an attempt that was read can be one.
 func (a *Attempt) isPlausible(now time.Time) bool {
-	ok := 0 <= a.N && a.N < maxLives && a.Name == nameOf(a.Name) && len(a.Name) > 0 && a.PID >= 0 && isRecent(a.Timeline.Start, now)
+	ok := 0 <= a.N && a.N < maxLives && a.Name == nameOf(a.Name) && len(a.Name) > 0 && a.PID >= 0
+	// A word of two bytes takes sixteen more.
+	ok = ok && len(a.Env) <= maxWords && len(a.Socket) <= maxWords && len(a.Failures) <= maxFailures && (a.StartFailed == nil || len(a.StartFailed.Tail) <= maxWords)
 	for _, d := range append(phases(a.Timeline), a.Timeout) {
 		ok = ok && 0 <= d && d < maxAge
 	}
-	for _, m := range a.Marks {
-		ok = ok && isRecent(m.At, now) && len(m.What) <= maxWhat
-	}
-	// A word of two bytes takes sixteen more.
-	ok = ok && len(a.Env) <= maxWords && len(a.Socket) <= maxWords && len(a.Failures) <= maxFailures
-	if f := a.StartFailed; f != nil {
-		ok = ok && len(f.Tail) <= maxWords
-	}
-	for _, s := range a.Stamps {
-		ok = ok && isRecent(s.At, now) && s.Size >= 0
+	times := []time.Time{a.Timeline.Start}
+	for _, m := range slices.Concat(a.Marks, a.Failures) {
+		times = append(times, m.At)
 	}
 	for _, m := range a.Socket {
-		ok = ok && isRecent(m.At, now)
+		times = append(times, m.At)
 	}
-	for _, m := range a.Failures {
-		ok = ok && isRecent(m.At, now)
+	for _, s := range a.Stamps {
+		times, ok = append(times, s.At), ok && s.Size >= 0
 	}
-	return ok
+	return ok && !slices.ContainsFunc(times, func(t time.Time) bool { return !isRecent(t, now) })
 }
 
 // openDir opens the directory of a pod. Of one in the sandbox no part of the path may be a link

@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -250,35 +249,6 @@ func (l *Log) Tail() string {
 	return cmp.Or(text, " nothing")
 }
 
-// lineReader reads a log that has an end, line by line, and knows where each
-// ends. (spawn's reader, which follows, tells lines alone.)
-type lineReader struct {
-	*bufio.Reader
-	offset int64 // where the last line ended
-}
-
-func newLineReader(log io.Reader) *lineReader {
-	return &lineReader{Reader: bufio.NewReaderSize(log, 64<<10)}
-}
-
-// next returns the next line, cut at 64 KiB. The last one may be unfinished; then comes io.EOF.
-func (r *lineReader) next() (string, error) {
-	part, err := r.ReadSlice('\n')
-	r.offset += int64(len(part))
-	line := strings.TrimRight(string(part), "\r\n")
-	if errors.Is(err, bufio.ErrBufferFull) {
-		line += "… [line cut]"
-	}
-	for errors.Is(err, bufio.ErrBufferFull) {
-		part, err = r.ReadSlice('\n')
-		r.offset += int64(len(part))
-	}
-	if errors.Is(err, io.EOF) && line != "" {
-		err = nil
-	}
-	return line, err
-}
-
 // stamps tells when a log grew: the bytes before size were there at that time.
 type stamps struct {
 	at    []Stamp
@@ -309,11 +279,11 @@ func (s *stamps) add(now time.Time, size int64) {
 	s.at = append(s.at, Stamp{At: now, Size: size})
 }
 
-// of returns when the byte before offset was there.
-func (s *stamps) of(offset int64) time.Time {
-	i, _ := slices.BinarySearchFunc(s.at, offset, func(at Stamp, offset int64) int { return cmp.Compare(at.Size, offset) })
-	if len(s.at) == 0 {
+// growth returns when the byte before an offset was there.
+func growth(at []Stamp, offset int64) time.Time {
+	i, _ := slices.BinarySearchFunc(at, offset, func(at Stamp, offset int64) int { return cmp.Compare(at.Size, offset) })
+	if len(at) == 0 {
 		return time.Time{}
 	}
-	return s.at[min(i, len(s.at)-1)].At
+	return at[min(i, len(at)-1)].At
 }

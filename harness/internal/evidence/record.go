@@ -180,7 +180,7 @@ func (r *Record) freeze(why, processes string, now time.Time) {
 
 // hasLatest reports whether an attempt is the latest at the path of its log.
 func (r *Record) hasLatest(a *Attempt) bool {
-	return !slices.ContainsFunc(r.Lives[a.N+1:], func(later *Attempt) bool { return later.Log == a.Log })
+	return !slices.ContainsFunc(r.Lives[a.N+1:], func(later *Attempt) bool { return later.Pod != "" && later.Log == a.Log })
 }
 
 // keepStatusFiles keeps the small files of a pod directory, but not the log.
@@ -386,27 +386,39 @@ func (a *Attempt) writeRecording(w io.Writer) error {
 // start is when the first attempt began: the clock of the evidence begins there.
 func (r *Record) start() time.Time { return r.Lives[0].Timeline.Start }
 
-// mergedLog is one of the logs that are merged.
+// mergedLog is one of the logs that are merged. (podlog's reader, which follows, does not tell
+// where each line ends.)
 type mergedLog struct {
 	*Attempt
 	excerpt
-	lines *lineReader
-	line  string // the next one
-	at    time.Time
-	done  error // io.EOF after the last line
+	in     *bufio.Reader
+	offset int64  // where the last line ended
+	line   string // the next one
+	at     time.Time
+	done   error // io.EOF after the last line
 }
 
-// advance goes to the next line. Its time is when it was first seen whole.
+// advance goes to the next line, cut at 64 KiB; the last one may be unfinished. Its time is
+// when it was first seen whole.
 func (m *mergedLog) advance() {
-	m.line, m.done = m.lines.next()
-	if m.done == io.EOF && m.left > 0 {
-		m.line, m.done = m.note(), nil
-		m.lines = newLineReader(m.tail)
-		m.lines.offset = m.head.Size() + m.left
-		m.left = 0
-		return
+	part, err := m.in.ReadSlice('\n')
+	m.offset += int64(len(part))
+	m.line = strings.TrimRight(string(part), "\r\n")
+	if errors.Is(err, bufio.ErrBufferFull) {
+		m.line += "… [line cut]"
 	}
-	m.at = (&stamps{at: m.Stamps}).of(m.lines.offset)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		part, err = m.in.ReadSlice('\n')
+		m.offset += int64(len(part))
+	}
+	switch isEnd := errors.Is(err, io.EOF) && m.line == ""; {
+	case isEnd && m.left > 0:
+		m.line, m.in, m.offset, m.left = m.note(), bufio.NewReaderSize(m.tail, 64<<10), m.offset+m.left, 0
+		return
+	case isEnd || err != nil && !errors.Is(err, io.EOF):
+		m.done = err
+	}
+	m.at = growth(m.Stamps, m.offset)
 }
 
 // eachLine calls f with the lines of all logs, the beginning and the end of long
@@ -414,7 +426,7 @@ func (m *mergedLog) advance() {
 func (r *Record) eachLine(most, perLine int64, f func(a *Attempt, at time.Time, line string) error) error {
 	var logs []*mergedLog
 	for i, e := range r.excerpts(most, perLine) {
-		m := &mergedLog{Attempt: r.Lives[i], excerpt: e, lines: newLineReader(e.head)}
+		m := &mergedLog{Attempt: r.Lives[i], excerpt: e, in: bufio.NewReaderSize(e.head, 64<<10)}
 		m.advance()
 		logs = append(logs, m)
 	}

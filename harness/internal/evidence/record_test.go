@@ -157,12 +157,12 @@ func TestStampsAreBoundedAndInOrder(t *testing.T) {
 		}
 		assert.LessOrEqual(t, len(s.at), maxStamps)
 		for _, i := range []int64{1, lines / 100, lines / 10, lines / 3, lines / 2, lines} {
-			assert.InDelta(t, float64(time.Duration(i)*apart), float64(s.of(i).Sub(begin)), float64(fine), "line %d", i)
+			assert.InDelta(t, float64(time.Duration(i)*apart), float64(growth(s.at, i).Sub(begin)), float64(fine), "line %d", i)
 		}
 		s.add(begin.Add(time.Hour), 5) // truncated
-		assert.Equal(t, begin.Add(time.Hour), s.of(3))
+		assert.Equal(t, begin.Add(time.Hour), growth(s.at, 3))
 	}
-	assert.Zero(t, (&stamps{}).of(1))
+	assert.Zero(t, growth(nil, 1))
 }
 
 func TestNamesOfEvidenceFilesDiffer(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"math"
 	"net/url"
 	"slices"
 	"strings"
@@ -33,9 +32,8 @@ type page struct {
 	Log       []event
 	Processes string
 	Labels    []time.Duration // of the axis
-	Cuts      []bar
 
-	axis []knot
+	from, until time.Duration // the ends of the axis
 }
 
 // A row is an attempt in the picture.
@@ -62,14 +60,8 @@ type bar struct {
 	From, Until time.Duration
 }
 
-// Took returns about how long a step was.
-func (b bar) Took() string {
-	took := b.Until - b.From
-	if took > 900*time.Millisecond {
-		took = took.Round(100 * time.Millisecond)
-	}
-	return short(took)
-}
+// Took returns how long a step was.
+func (b bar) Took() string { return short(b.Until - b.From) }
 
 // An event is one of an attempt, or a line of its log.
 type event struct {
@@ -310,13 +302,6 @@ func (p *page) Growth(r *row) string {
 	return string(path)
 }
 
-// A knot is a place on the axis, in percent of its length. Between two of them it is
-// even.
-type knot struct {
-	at time.Duration
-	x  float64
-}
-
 // X returns where on the axis a time is.
 func (p *page) X(at time.Duration) string { return fmt.Sprintf("%.2f%%", p.place(at)) }
 
@@ -333,68 +318,24 @@ func (p *page) Width(b bar) string {
 	return fmt.Sprintf("%.2f%%", p.place(b.Until)-p.place(b.From))
 }
 
+// place returns where on the axis a time is, in percent of its length.
 func (p *page) place(at time.Duration) float64 {
-	i, _ := slices.BinarySearchFunc(p.axis, at, func(k knot, at time.Duration) int { return cmp.Compare(k.at, at) })
-	if i == 0 || i == len(p.axis) {
-		return p.axis[min(i, len(p.axis)-1)].x
-	}
-	from, to := p.axis[i-1], p.axis[i]
-	return from.x + (to.x-from.x)*float64(at-from.at)/float64(to.at-from.at)
+	return 100 * float64(at-p.from) / float64(max(1, p.until-p.from))
 }
 
-// scale makes the axis, on which something happens at these times. A few gaps are cut
-// short, each of which would have two thirds of it and leave one to all that are shorter.
+// scale makes the axis, on which something happens at these times.
 func (p *page) scale(times []time.Duration) {
-	const most, width = 5, 6
-	slices.Sort(times)
-	gaps := make([]time.Duration, len(times)-1)
-	for i := range gaps {
-		gaps[i] = times[i+1] - times[i]
-	}
-	long, even, cuts := time.Duration(math.MaxInt64), time.Duration(0), 0
-	for i, gap := range slices.Sorted(slices.Values(gaps)) {
-		if few := len(gaps)-i <= most; few && even > time.Millisecond && gap > max(2*even, 500*time.Millisecond) {
-			long, cuts = gap, len(gaps)-i
-			break
-		}
-		even += gap
-	}
-	p.axis = []knot{{at: times[0]}}
-	begin := 0
-	for i, gap := range gaps {
-		last := p.axis[i]
-		next := knot{times[i+1], last.x + float64(gap)/float64(max(1, even))*float64(100-cuts*width)}
-		if gap >= long {
-			next.x = last.x + width
-			p.label(p.axis[begin], last)
-			p.Cuts = append(p.Cuts, bar{"cut", last.at, next.at})
-			begin = i + 1
-		}
-		p.axis = append(p.axis, next)
-	}
-	p.label(p.axis[begin], p.axis[len(p.axis)-1])
-}
-
-// label labels an even part of the axis.
-func (p *page) label(from, to knot) {
-	const apart = 15 // is room enough on a phone
-	step, count := time.Duration(1), time.Duration(max(1, (to.x-from.x)/apart))
-	for i := 0; step*count < to.at-from.at; i++ { // 1, 2, 5, 10, 20 ...
+	const most = 6 // labels: there is room for them on a phone
+	p.from, p.until = slices.Min(times), slices.Max(times)
+	step := time.Duration(1)
+	for i := 0; step*most < p.until-p.from; i++ { // 1, 2, 5, 10, 20 ...
 		if step *= 2; i%3 == 1 {
 			step += step / 4
 		}
 	}
-	first := from.at.Truncate(step)
-	if first != from.at {
-		first += step
-	}
-	if first > to.at {
-		first = from.at
-	}
-	for at := first; at <= to.at && p.place(at) < 100-apart/2; at += step {
-		if n := len(p.Labels); n > 0 && p.place(at)-p.place(p.Labels[n-1]) < apart-1 {
-			p.Labels = p.Labels[:n-1]
+	for at := p.from.Truncate(step); p.place(at) < 93; at += step {
+		if at >= p.from {
+			p.Labels = append(p.Labels, at)
 		}
-		p.Labels = append(p.Labels, at)
 	}
 }

@@ -55,7 +55,10 @@ type Config struct {
 	// the runtime directory is: see RuntimeDir.
 	Env []string
 	// ReadyTimeout is how long the ready line and the socket may take together,
-	// from the start of the process; 0 = DefaultReadyTimeout.
+	// from the start of the process; 0 = DefaultReadyTimeout. Time in which this process
+	// was stopped, as by SIGSTOP, does not count, but for a second of each stop at most,
+	// nor does that in which the machine was suspended. Before a start times out, all that
+	// the log holds then is read, and the socket is tried once more.
 	ReadyTimeout time.Duration
 	// Progress is called from the goroutine of Start with each line that the pod logs
 	// before it is ready, in order, except the ready line. Invalid UTF-8 is replaced
@@ -154,6 +157,11 @@ func lookUp(program string) (string, error) {
 	if err == nil {
 		return handshake.Absolute(path)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		if info, statErr := os.Stat(program); statErr == nil && info.Mode()&0o111 != 0 && isNoexec(program) {
+			return "", fmt.Errorf("%w (its file system is mounted noexec)", err)
+		}
+	}
 	if dir, wdErr := os.Getwd(); wdErr == nil && strings.Contains(program, "/") && !filepath.IsAbs(program) {
 		return "", fmt.Errorf("%w (looked up from the working directory of this process, %s)", err, podlog.PathText(dir))
 	}
@@ -172,7 +180,7 @@ func checkDir(dir string) error {
 
 // launchError names the command as it may be shown.
 func launchError(command string, err error) error {
-	return fmt.Errorf("%w `%s`: %w", ErrLaunch, command, err)
+	return fmt.Errorf("%w `%s`: %w", ErrLaunch, command, explainDescriptors(err))
 }
 
 // RuntimeDir returns the runtime directory of a pod with the environment env, whose

@@ -1,9 +1,11 @@
 package spawn_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -257,6 +259,44 @@ func TestReplacedLogIsNamed(t *testing.T) {
 			assert.ErrorIs(t, e, spawn.ErrTimeout)
 			assert.Equal(t, "old", e.Tail[0])
 			assert.Equal(t, tc.named, strings.Contains(e.Error(), "\n\tnote: the log is another file now, as after a rotation"), "%s", e)
+		})
+	}
+}
+
+// TestTimeInWhichTheParentIsStoppedDoesNotCount stops a process that starts a pod for longer
+// than the pod may take. The pod becomes ready meanwhile, or after that.
+func TestTimeInWhichTheParentIsStoppedDoesNotCount(t *testing.T) {
+	const timeout = 3 * time.Second
+	if isHelper(t) {
+		cfg := fakeIn(os.Getenv("SPAWN_TEST_DIR"), os.Getenv("SPAWN_TEST_PROGRAM"))
+		cfg.ReadyTimeout = timeout
+		o := &spawn.Observer{Launched: func(int) { fmt.Println("\nlaunched") }}
+		pod, err := spawn.StartObserved(context.Background(), cfg, o)
+		require.NoError(t, err)
+		o.Log.Close()
+		kill(t, pod)
+		return
+	}
+	t.Parallel()
+	for name, program := range map[string]string{"ready meanwhile": "sleep 1s; bind; ready; serve", "ready later": "sleep 5s; bind; ready; serve"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := shortDir(t)
+			cmd := again(t, "-test.run=^TestTimeInWhichTheParentIsStoppedDoesNotCount$", "-test.v")
+			cmd.Env = append(cmd.Env, helperEnv+"=TestTimeInWhichTheParentIsStoppedDoesNotCount", "SPAWN_TEST_DIR="+dir, "SPAWN_TEST_PROGRAM="+program)
+			stdout, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			out := bufio.NewReader(stdout)
+			for line := ""; line != "launched\n"; {
+				line, err = out.ReadString('\n')
+				require.NoError(t, err)
+			}
+			require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+			<-time.After(timeout + time.Second)
+			require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+			rest, _ := io.ReadAll(out)
+			assert.NoError(t, cmd.Wait(), "%s", rest)
 		})
 	}
 }

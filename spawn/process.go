@@ -61,6 +61,18 @@ func running(program string) string {
 // fails.
 const busyGrace = time.Second
 
+// explainDescriptors adds whose trouble it is that there is no descriptor.
+func explainDescriptors(err error) error {
+	var limit syscall.Rlimit
+	switch {
+	case errors.Is(err, syscall.EMFILE) && syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil:
+		return fmt.Errorf("%w (this process has no descriptor left: its limit is %d, ulimit -n)", err, limit.Cur)
+	case errors.Is(err, syscall.ENFILE):
+		return fmt.Errorf("%w (the system has no descriptor left)", err)
+	}
+	return err
+}
+
 // explainExec adds to the error of an exec what the system's words hide.
 func explainExec(program string, err error) error {
 	switch {
@@ -70,12 +82,12 @@ func explainExec(program string, err error) error {
 		if _, statErr := os.Stat(program); statErr == nil {
 			return fmt.Errorf("%w (the file is there: the interpreter or the loader that it names is not)", err)
 		}
-	case errors.Is(err, syscall.EBADF):
-		// The child moves its descriptors to numbers beyond the limit.
-		var limit syscall.Rlimit
-		if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
-			return fmt.Errorf("%w (no descriptor is left: the limit on open files is %d, ulimit -n)", err, limit.Cur)
-		}
+	case errors.Is(err, syscall.EBADF): // the child moves its descriptors to numbers beyond the limit
+		return fmt.Errorf("%w: %w", err, syscall.EMFILE)
+	case errors.Is(err, syscall.EAGAIN):
+		return fmt.Errorf("%w (this user, or this container, may have no more processes: ulimit -u)", err)
+	case errors.Is(err, syscall.ENOMEM):
+		return fmt.Errorf("%w (there is no memory for another process)", err)
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("%w (a script needs a first line such as #!/bin/sh)", err)
 	}

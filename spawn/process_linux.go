@@ -101,3 +101,9 @@ func stopSignal(pid int) syscall.Signal {
 	})(unsafe.Pointer(&info))
 	return syscall.Signal(fields.status)
 }
+
+// isNoexec reports whether no program of the file system of a path can be executed.
+func isNoexec(path string) bool {
+	var disk unix.Statfs_t
+	return unix.Statfs(path, &disk) == nil && disk.Flags&unix.ST_NOEXEC != 0
+}

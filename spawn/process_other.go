@@ -15,3 +15,6 @@ func watchExit(int) func() { return nil }
 
 // stopSignal returns 0: what has stopped a process is not known here.
 func stopSignal(int) syscall.Signal { return 0 }
+
+// isNoexec returns false: that is not known here.
+func isNoexec(string) bool { return false }

@@ -352,7 +352,10 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 	// What is over by now is judged by all that it has left in the log.
 	ended, late, cancelled := s.process.isDone(), !time.Now().Before(s.deadline), ctx.Err()
 	offset := s.log.Offset()
-	if s.more, err = s.log.Read(s.line); err != nil {
+	if s.more, err = s.log.Read(s.line); err == nil && late && s.more {
+		err = s.log.Drain(s.line, func() bool { return time.Since(s.deadline) > lastLook })
+	}
+	if err != nil {
 		return false, err
 	}
 	if s.log.Offset() != offset {
@@ -374,7 +377,7 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 			s.timeline.mark(&s.timeline.Connected)
 			return true, nil
 		case !isNotYet(s.socketErr):
-			return false, fmt.Errorf("%w %s: %w", ErrSocket, s.shownSocket, s.socketErr)
+			return false, fmt.Errorf("%w %s: %w", ErrSocket, s.shownSocket, explainDescriptors(s.socketErr))
 		}
 	}
 	if late {
@@ -383,6 +386,9 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 	}
 	return false, nil
 }
+
+// lastLook is for how long the log is still read after the deadline.
+const lastLook = time.Second
 
 // wait returns when it is time for another look.
 func (s *start) wait(ctx context.Context) {
@@ -409,6 +415,7 @@ func (s *start) wait(ctx context.Context) {
 	case <-s.process.done:
 	case <-ctx.Done():
 	}
+	s.deadline = s.deadline.Add(s.pace.Extend())
 }
 
 // exited returns the verdict on a pod whose process has ended.

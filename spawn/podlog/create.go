@@ -128,8 +128,40 @@ func (c *Claim) Release() {
 	c.dir.Close()
 }
 
+// mkdirAll is os.MkdirAll with a mode of 0700 whatever the umask of this process, which may
+// be anything where it is a service.
+func mkdirAll(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	dir = strings.TrimRight(dir, "/")
+	if i := strings.LastIndexByte(dir, '/'); i > 0 {
+		if err := mkdirAll(dir[:i]); err != nil {
+			return err
+		}
+	}
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		if info, statErr := os.Stat(dir); statErr == nil && info.IsDir() {
+			return nil // somebody has just made it
+		}
+		return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	if err != nil {
+		return err
+	}
+	if info, err := os.Lstat(dir); err != nil || info.Mode().Perm() == 0o700 {
+		return err
+	}
+	// Not through a link that has taken its place; Linux can do that since 6.6.
+	if unix.Fchmodat(unix.AT_FDCWD, dir, 0o700, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		return nil
+	}
+	return os.Chmod(dir, 0o700)
+}
+
 func createPodDir(dir string) error {
-	err := os.MkdirAll(dir, 0o700)
+	err := mkdirAll(dir)
 	var info fs.FileInfo
 	if err == nil {
 		info, err = os.Lstat(dir)

@@ -12,12 +12,15 @@ const (
 	// asleep again takes 200 µs of CPU time.
 	firstSlowLook = time.Second
 	lastSlowLook  = 8 * time.Second
+	// A look that is so late was held up with all of this process.
+	stopped = 200 * time.Millisecond
 )
 
 // A Pace is the one timer of a wait. It says when to look again if no event says
 // so, and never later than the deadline.
 type Pace struct {
 	timer       *time.Timer
+	due         time.Time // when Next was for
 	deadline    time.Time // zero = none
 	quick, slow time.Duration
 }
@@ -37,14 +40,27 @@ func (p *Pace) Next(watched bool) <-chan time.Time {
 	d := *delay
 	*delay = min(2*d, last)
 	if !p.deadline.IsZero() {
-		d = min(d, time.Until(p.deadline))
+		d = min(d, firstSlowLook, time.Until(p.deadline)) // for Extend: a longer wait hides a stop
 	}
+	p.due = time.Now().Add(d)
 	if p.timer == nil {
 		p.timer = time.NewTimer(d)
 	} else {
 		p.timer.Reset(d)
 	}
 	return p.timer.C
+}
+
+// Extend moves the deadline by the time that has passed since Next was due, and returns it,
+// if that is so long that this process must have been stopped meanwhile, as by SIGSTOP. The
+// clock does not count the time in which the machine was suspended.
+func (p *Pace) Extend() time.Duration {
+	late := time.Since(p.due)
+	if late < stopped {
+		return 0
+	}
+	p.deadline = p.deadline.Add(late)
+	return late
 }
 
 // Woken starts the delays over: something happened, more may follow at once.

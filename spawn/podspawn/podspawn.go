@@ -72,6 +72,7 @@ var verdicts = []verdict{
 	{7, "wrong name", spawn.ErrNameMismatch, ""},
 	{8, "timed out", spawn.ErrTimeout, ""},
 	{9, "socket error", spawn.ErrSocket, ""},
+	{10, "already runs", spawn.ErrAlreadyRuns, ""},
 	{130, "cancelled", context.Canceled, "by a signal"},
 }
 

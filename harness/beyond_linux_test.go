@@ -179,11 +179,11 @@ func TestAdoptTakesNoStranger(t *testing.T) {
 	defer listener.Close()
 	require.NoError(t, os.WriteFile(dir+"/pid", fmt.Append(nil, stranger.Process.Pid), 0o600))
 	require.NoError(t, os.WriteFile(dir+"/stderr.log", []byte("YOI-READY\talpha\t"+dir+"/sock\n"), 0o600))
-	_, err = TryAdopt(t, "alpha", 100*time.Millisecond)
+	_, err = TryAdopt(t, "alpha", time.Second)
 	assert.ErrorContains(t, err, fmt.Sprintf("whoever listens on its socket is not known to be the pod, and process %d, which its file pid names, is not known to be the pod", stranger.Process.Pid))
 
 	require.NoError(t, os.Remove(dir+"/pid"))
 	require.NoError(t, syscall.Mkfifo(dir+"/pid", 0o600))
-	_, err = TryAdopt(t, "alpha", 100*time.Millisecond)
+	_, err = TryAdopt(t, "alpha", time.Second)
 	assert.ErrorContains(t, err, "its file pid cannot be read: is no regular file")
 }

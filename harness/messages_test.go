@@ -1,6 +1,7 @@
 package harness_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -53,19 +54,20 @@ $`, log)
 func TestMessageOfAPodThatCrashesSaysWhy(t *testing.T) {
 	t.Parallel()
 	tb := harness.NewTB(t)
-	cfg := fake("bind; ready; serve; " + crashes)
-	cfg.Name = "alpha"
-	pod := harness.StartPod(tb, cfg)
+	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
+	crash, err := json.Marshal(map[string]any{"method": "run", "params": map[string]string{"program": crashes}})
+	require.NoError(t, err)
 	sub, other := harness.NewTB(t), harness.NewTB(t)
 	pod.With(sub)
 	pod.With(other)
+	_, _ = pod.TrySend(string(crash), patience)
 	waitFor(t, pod.Done())
 	log := sub.End()
 	assert.Contains(t, log, "harness: pod alpha ended by itself during the test (exit status 2)\n\tlog: "+tb.Artifacts+"/alpha.log\n\tlast lines:\n\t\tpanic: no store\n\t\t…\n\t\ttwo\n")
 	log = other.End()
 	assert.Contains(t, log, "harness: pod alpha ended by itself during the test (exit status 2)\n\tlog: "+tb.Artifacts+"/alpha.log\n\treason: panic: no store\n")
 	assert.NotContains(t, log, "\t\ttwo\n")
-	_, err := pod.TryRestart()
+	_, err = pod.TryRestart()
 	var e *harness.Error
 	require.ErrorAs(t, err, &e)
 	assert.Equal(t, "panic: no store", e.Reason)

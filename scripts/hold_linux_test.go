@@ -202,6 +202,18 @@ func TestPodThatCannotBeHeldIsNotJudged(t *testing.T) {
 	}
 }
 
+func TestPodThatDoesNotStartUnderHoldIsNotJudged(t *testing.T) {
+	t.Parallel()
+	needHold(t)
+	for _, script := range []string{"podstart -hold look -fake early-exit alpha", "! podstart -hold INT -fake early-exit alpha\nstderr 'exit status 0'"} {
+		f := failureOf(t, script, patience)
+		require.NotNil(t, f, script)
+		assert.True(t, f.Kit, script)
+		assert.ErrorContains(t, f.Err, "the pod has not come to its ready line where its writes are held, which also disarms setuid programs: pod exited before", script)
+	}
+	assert.Nil(t, failureOf(t, "! podstart -hold look -fake early-exit alpha\nstderr 'exit status 7'", patience), "what the script expects")
+}
+
 // TestHeldPodFailsAsItDoesByItself compares the messages.
 func TestHeldPodFailsAsItDoesByItself(t *testing.T) {
 	t.Parallel()

@@ -229,7 +229,7 @@ func TestScriptsThatFail(t *testing.T) {
 		{"unknown signal", "podstart alpha\npodsignal alpha NONSENSE", []string{`podsignal: unknown signal "NONSENSE"`, "usage: podsignal [-process] NAME SIGNAL"}},
 		{"! without meaning", "podstart alpha\n! podkill alpha", []string{"podkill: ! has no meaning here"}},
 		{"two workspaces", "podstart -workspace . -workspace-from . alpha", []string{"podstart: -workspace and -workspace-from exclude each other"}},
-		{"a fixture that is not there", "podstart -workspace-from nowhere alpha", []string{"copy WorkspaceFrom: stat ", "nowhere"}},
+		{"a fixture that is not there", "podstart -workspace-from nowhere alpha", []string{"-workspace-from: open ", "nowhere"}},
 		{"two commands", "podstart -fake ready -pod x alpha", []string{"podstart: -fake and -pod exclude each other"}},
 		{"a client's pod that never comes", "podadopt -timeout 10ms alpha", []string{"no pod alpha to adopt within 10ms: nobody has made /"}},
 		{"! of podcommand", "! podcommand", []string{"podcommand: ! has no meaning here"}},
@@ -291,17 +291,21 @@ func TestPodsCannotRuleATerminal(t *testing.T) {
 	}
 }
 
+// failureOf runs a script and returns what failed it; nil = nothing did.
+func failureOf(t *testing.T, script string, timeout time.Duration) (failure *scripts.Failure) {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
+	r := &recorder{artifacts: t.TempDir(), deadline: time.Now().Add(timeout)}
+	testscript.RunT(r, scripts.Params(scripts.Options{Dir: dir, Report: func(f scripts.Failure) { failure = &f }}))
+	assert.Equal(t, r.Failed(), failure != nil)
+	return failure
+}
+
 // TestFailureOfAScript: what failed it, as values.
 func TestFailureOfAScript(t *testing.T) {
 	t.Parallel()
-	run := func(script string, timeout time.Duration) (failure *scripts.Failure) {
-		dir := t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
-		r := &recorder{artifacts: t.TempDir(), deadline: time.Now().Add(timeout)}
-		testscript.RunT(r, scripts.Params(scripts.Options{Dir: dir, Report: func(f scripts.Failure) { failure = &f }}))
-		assert.Equal(t, r.Failed(), failure != nil)
-		return failure
-	}
+	run := func(script string, timeout time.Duration) *scripts.Failure { return failureOf(t, script, timeout) }
 	assert.Nil(t, run("podstart alpha", patience))
 
 	f := run("podstart -fake 'log hello; bind; ready; serve; log bye; hang' alpha\npodwaitlog alpha bye\npodstart -fake never-ready -timeout 50ms beta\n", patience)
@@ -325,6 +329,22 @@ func TestFailureOfAScript(t *testing.T) {
 	f = run("podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'", patience)
 	assert.Empty(t, f.Verb, "only the end of the script has found it")
 	assert.ErrorContains(t, f.Err, "pod alpha ended by itself during the test (exit status 3)")
+	assert.False(t, f.Kit)
+}
+
+// TestTroubleOfTheKitIsNotThePods: what says nothing about a pod.
+func TestTroubleOfTheKitIsNotThePods(t *testing.T) {
+	t.Parallel()
+	for script, want := range map[string]string{
+		"podstart -no-such-flag alpha":                 "flag provided but not defined",
+		"podstart -workspace-from $WORK/nowhere alpha": "nowhere: no such file",
+		"podstart alpha\n! podwaitlog alpha '('":       "missing closing )",
+	} {
+		f := failureOf(t, script, patience)
+		require.NotNil(t, f, script)
+		assert.True(t, f.Kit, script)
+		assert.ErrorContains(t, f.Err, want, script)
+	}
 }
 
 func TestVerbsOfAPodThatIsNotThere(t *testing.T) {

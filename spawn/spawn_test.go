@@ -761,7 +761,7 @@ func TestLogTooLongToBeReadInTime(t *testing.T) {
 func TestOneDeadlineCoversTheReadyLineAndTheSocket(t *testing.T) {
 	t.Parallel()
 	cfg := fake(t, "sleep 1s; ready; hang")
-	cfg.ReadyTimeout = 3 * time.Second
+	cfg.ReadyTimeout = 8 * time.Second
 	e := mustFail(t, context.Background(), cfg)
 	assert.ErrorIs(t, e, spawn.ErrTimeout)
 	assert.Equal(t, "socket", e.Missing)

@@ -120,12 +120,3 @@ func TestReportInTheLogOfATestThatPassesIsTold(t *testing.T) {
 		assert.NotContains(t, tb.End(), "though the test passes")
 	}
 }
-
-func TestKillWaitsForTheWholeGroup(t *testing.T) {
-	t.Parallel()
-	for range 5 {
-		pod := harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("child; child; child; child; bind; ready; serve")})
-		require.NoError(t, pod.Kill())
-		assert.ErrorIs(t, syscall.Kill(-pod.PID, 0), syscall.ESRCH)
-	}
-}

@@ -173,16 +173,17 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 		"C: keeps a stale socket": {
 			pod: "pod.c", old: "unlink(address.sun_path);", requirement: "restart"},
 		"C: announces early": {
-			pod: "pod.c", old: "listen(listener, SOMAXCONN);", behind: "YOI-READY", requirement: "announces-last"},
+			pod: "pod.c", old: "check(!listen(listener, SOMAXCONN),", behind: "write(2, ready, length)", requirement: "announces-last"},
 		"C: handles SIGINT late": {
-			pod: "pod.c", old: "sigaction(SIGINT, &on_sigint, NULL);", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
+			pod: "pod.c", old: "check(write(2, ready, length) == length, \"ready line\");",
+			new: "sigprocmask(SIG_UNBLOCK, &sigint, NULL); write(2, ready, length); usleep(50000); sigprocmask(SIG_BLOCK, &sigint, NULL);", requirement: "stop-at-once", follow: afterStop},
 		"C: leaves a child": {
-			pod: "pod.c", old: "make_directory();", new: "make_directory(); if (!fork()) for (;;) pause();", requirement: "no-children"},
+			pod: "pod.c", old: "    make_directory();", new: "make_directory(); if (!fork()) for (;;) pause();", requirement: "no-children"},
 		"C: forgets a variable": {
 			pod: "pod.c", old: `{"YOI_HOME", "/run"},`, new: `{"", ""},`, requirement: "runtime-dir", follow: []string{"ready-line"}},
 		"C: serves one client at a time": {
-			pod: "pod.c", old: "check(!pthread_create(&thread, NULL, serve, (void *)(intptr_t)client) && !pthread_detach(thread), \"thread\");",
-			new: "(void)thread, serve((void *)(intptr_t)client);", requirement: "concurrent", slow: true},
+			pod: "pod.c", old: "if (!error) error = pthread_create(&thread, NULL, serve, (void *)(intptr_t)client);",
+			new: "if (!error) { serve((void *)(intptr_t)client); continue; }", requirement: "concurrent", slow: true},
 
 		"Rust: buffers its ready line": {
 			pod: "pod.rs", old: "LineWriter::new", new: "BufWriter::new", requirement: "starts", slow: true},

@@ -193,13 +193,13 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 			pod: "pod.rs", old: `["method", ":", "shutdown"]`, new: `["method", ":", "stop"]`, requirement: "stop-request", slow: true},
 
 		"Go: handles SIGINT late": {
-			pod: "pod.go", old: "signal.Notify(stop, os.Interrupt)", behind: "YOI-READY", requirement: "stop-at-once", follow: afterStop},
+			pod: "pod.go", old: "signal.Notify(stop, os.Interrupt)", behind: "check(start(name, dir, stop))", requirement: "stop-at-once", follow: afterStop},
 		"Go: serves one client at a time": {
 			pod: "pod.go", old: "go serve(client, stop)", new: "serve(client, stop)", requirement: "concurrent", slow: true},
 		"Go: stops with a wrong status": {
-			pod: "pod.go", old: "check(os.RemoveAll(dir))", new: "check(os.RemoveAll(dir)); os.Exit(1)", requirement: "stop-signal", follow: afterStop},
+			pod: "pod.go", old: "check(removeDir(dir))", new: "check(removeDir(dir)); os.Exit(1)", requirement: "stop-signal", follow: afterStop},
 		"Go: has two ready lines": {
-			pod: "pod.go", old: `pod: %s listening on %q\n`, new: `YOI-READY\t%s\t%s\n`, requirement: "ready-line", follow: []string{"stop-at-once"}},
+			pod: "pod.go", old: `log.Printf("%s listening on %q", name, dir+"/sock")`, new: `fmt.Fprintf(os.Stderr, "YOI-READY\t%s\t%s\n", name, dir+"/sock")`, requirement: "ready-line", follow: []string{"stop-at-once"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

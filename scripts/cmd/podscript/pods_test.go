@@ -188,11 +188,11 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 			new: "if (!error) { serve((void *)(intptr_t)client); continue; }", requirement: "concurrent", slow: true},
 
 		"Rust: buffers its ready line": {
-			pod: "pod.rs", old: "LineWriter::new", new: "BufWriter::new", requirement: "starts", slow: true},
+			pod: "pod.rs", old: "io::stderr().write_all(&ready)", new: "std::mem::ManuallyDrop::new(io::BufWriter::new(io::stderr())).write_all(&ready)", requirement: "starts", slow: true},
 		"Rust: leaves its directory": {
-			pod: "pod.rs", old: "fs::remove_dir_all(&directory)", new: "fs::remove_file(&path)", requirement: "clean-stop", follow: []string{"stop-request"}},
+			pod: "pod.rs", old: "match remove(&directory)", new: `match fs::remove_file(directory.join("sock"))`, requirement: "clean-stop", follow: []string{"stop-request"}},
 		"Rust: does not hear a shutdown": {
-			pod: "pod.rs", old: `["method", ":", "shutdown"]`, new: `["method", ":", "stop"]`, requirement: "stop-request", slow: true},
+			pod: "pod.rs", old: `Some("shutdown")`, new: `Some("stop")`, requirement: "stop-request", slow: true},
 
 		"Go: handles SIGINT late": {
 			pod: "pod.go", old: "signal.Notify(stop, os.Interrupt)", behind: "check(start(name, dir, stop))", requirement: "stop-at-once", follow: afterStop},

@@ -31,32 +31,48 @@ func podSource(t *testing.T, name string) string {
 }
 
 // podFlags builds a pod if it must be built, and returns the flags that name it.
-func podFlags(t *testing.T, name, source string) []string {
+func podFlags(t *testing.T, name, source string) (flags []string) {
 	t.Helper()
 	dir := t.TempDir()
 	file, program := filepath.Join(dir, name), filepath.Join(dir, "pod")
 	require.NoError(t, os.WriteFile(file, []byte(source), 0o600))
-	var version, build []string
+	var build, run []string
 	switch filepath.Ext(name) {
 	case ".py":
-		program, err := python()
+		path, err := python()
 		if err != nil {
 			t.Skipf("no Python: %v", err)
 		}
-		return []string{"-pod", program, "-pod-arg", file, "-pod-arg", "pod"}
+		run = []string{path, file}
+	case ".js":
+		if out, err := exec.Command("node", "-e", "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)").CombinedOutput(); err != nil {
+			t.Skipf("no Node 18 or newer: %v %s", err, out)
+		}
+		run = []string{"node", file}
 	case ".c":
-		version, build = []string{"cc", "--version"}, []string{"cc", "-o", program, file, "-pthread"}
+		build, run = []string{"cc", "-o", program, file, "-pthread"}, []string{program}
 	case ".rs":
-		version, build = []string{"rustc", "--version"}, []string{"rustc", "-o", program, file}
+		build, run = []string{"rustc", "-o", program, file}, []string{program}
 	case ".go":
-		version, build = []string{"go", "version"}, []string{"go", "build", "-o", program, file}
+		build, run = []string{"go", "build", "-o", program, file}, []string{program}
+	case ".java":
+		if out, err := exec.Command("javac", "--release", "17", "-version").CombinedOutput(); err != nil {
+			t.Skipf("no JDK 17 or newer: %v %s", err, out)
+		}
+		build, run = []string{"javac", "-d", dir, file}, []string{"java", "-XX:TieredStopAtLevel=1", "-cp", dir, "Pod"}
 	}
-	if err := exec.Command(version[0], version[1:]...).Run(); err != nil {
-		t.Skipf("no %s: %v", version[0], err)
+	if build != nil {
+		if _, err := exec.LookPath(build[0]); err != nil {
+			t.Skip(err)
+		}
+		out, err := exec.Command(build[0], build[1:]...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
 	}
-	out, err := exec.Command(build[0], build[1:]...).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return []string{"-pod", program, "-pod-arg", "pod"}
+	flags = []string{"-pod", run[0]}
+	for _, arg := range append(run[1:], "pod") {
+		flags = append(flags, "-pod-arg", arg)
+	}
+	return flags
 }
 
 // findings runs the portable scenarios against a pod and returns the requirements that
@@ -83,10 +99,14 @@ func findings(t *testing.T, pod ...string) (requirements []string, stdout string
 
 func TestPodsOfOtherLanguagesPass(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"pod.py", "pod.c", "pod.rs", "pod.go"} {
+	for _, name := range []string{"pod.py", "pod.js", "pod.c", "pod.rs", "pod.go", "Pod.java"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			found, stdout, status := findings(t, podFlags(t, name, podSource(t, name))...)
+			flags := podFlags(t, name, podSource(t, name))
+			if name == "Pod.java" && os.Getenv("PODHARNESS_LONG") == "" { // each start takes half a second
+				flags = append([]string{"-run", "^(starts|snapshot|stop-signal|stop-request)$"}, flags...)
+			}
+			found, stdout, status := findings(t, flags...)
 			assert.Empty(t, found, stdout)
 			assert.Zero(t, status, stdout)
 		})

@@ -157,7 +157,7 @@ func TestReadmeCommandsInCI(t *testing.T) {
 		cmd.Env = []string{"PATH=/usr/bin:/bin", "CI_NODE_INDEX=1", "CI_NODE_TOTAL=3", "TEST_SHARD_INDEX=0", "TEST_TOTAL_SHARDS=3"}
 		out, err := cmd.CombinedOutput()
 		assert.NoError(t, err, "%s\n%s", command, out)
-		assert.Regexp(t, `\n[567] passed, 0 failed, `, string(out), command)
+		assert.Regexp(t, `\n\d+ passed, 0 failed, `, string(out), command)
 	}
 	assert.FileExists(t, filepath.Join(dir, "report.xml"))
 }

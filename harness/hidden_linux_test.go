@@ -127,15 +127,15 @@ func TestHiddenLeak(t *testing.T) {
 		return
 	}
 	for kind, line := range map[string]string{"agent": asAgent, "child": asChild} {
-		tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+		tb := NewTB(t)
 		pod := StartPod(tb, startsHidden(line, "alpha"))
 		pid := hiddenPID(t, pod)
 		err := pod.Stop()
 		assert.ErrorContains(t, err, "pod alpha left processes behind, which were killed:\n\t\tprocess "+fmt.Sprint(pid), kind)
 		assert.True(t, proc.Ended(pid))
 		assert.Empty(t, pod.Unreadable())
-		tb.end()
-		assert.NotContains(t, tb.log, "cannot be looked into")
+		tb.End()
+		assert.NotContains(t, tb.Text(), "cannot be looked into")
 	}
 }
 
@@ -143,7 +143,7 @@ func TestHiddenLeakIsThatOfAPodThatRanThen(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	older := StartPod(tb, Config{})
 	require.Eventually(t, func() bool { return proc.Ticks() > older.process.Start }, 10*time.Second, time.Millisecond)
 	pod := StartPod(tb, startsHidden(asAgent, "alpha"))
@@ -154,14 +154,14 @@ func TestHiddenLeakIsThatOfAPodThatRanThen(t *testing.T) {
 	assert.NoError(t, pod.Stop(), "it may be the older one's")
 	assert.False(t, proc.Ended(pid))
 	assert.ErrorContains(t, older.Stop(), "left processes behind, which were killed:\n\t\tprocess "+fmt.Sprint(pid))
-	tb.end()
+	tb.End()
 }
 
 func TestHiddenProcessOfWhichNothingIsKnown(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	own := exec.Command(os.Args[0], hiddenArg, "child")
 	own.Env = append(os.Environ(), "HOME="+t.TempDir())
 	pod := StartPod(tb, startsHidden(asDaemon, "alpha"))
@@ -171,10 +171,10 @@ func TestHiddenProcessOfWhichNothingIsKnown(t *testing.T) {
 	assert.False(t, proc.Ended(pid), "it is not killed")
 	require.Len(t, pod.Unreadable(), 1, "the test's own child is not told")
 	assert.Equal(t, pid, pod.Unreadable()[0].PID)
-	tb.end()
-	assert.False(t, tb.failed, tb.log)
-	assert.Contains(t, tb.log, fmt.Sprintf("harness: process %d (%s ", pid, os.Args[0]))
-	assert.Contains(t, tb.log, " old) began while pod alpha ran, and cannot be looked into: ")
+	tb.End()
+	assert.False(t, tb.Failed(), tb.Text())
+	assert.Contains(t, tb.Text(), fmt.Sprintf("harness: process %d (%s ", pid, os.Args[0]))
+	assert.Contains(t, tb.Text(), " old) began while pod alpha ran, and cannot be looked into: ")
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	require.NoError(t, own.Process.Kill())
 	assert.EqualError(t, own.Wait(), "signal: killed")
@@ -190,7 +190,7 @@ func TestHiddenLeakOfAPodThatDoesNotBecomeReady(t *testing.T) {
 			cfg = startsHidden(line+" sleep 100;", "alpha")
 			cfg.ReadyTimeout = time.Second
 		}
-		tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+		tb := NewTB(t)
 		_, err := TryStartPod(tb, cfg)
 		require.Error(t, err)
 		text, err := os.ReadFile(filepath.Join(filepath.Dir(RuntimeDir(tb)), "home", "hidden"))
@@ -198,15 +198,15 @@ func TestHiddenLeakOfAPodThatDoesNotBecomeReady(t *testing.T) {
 		pid, err := strconv.Atoi(string(text))
 		require.NoError(t, err)
 		assert.True(t, proc.Ended(pid), kind)
-		tb.end()
-		assert.NotContains(t, tb.log, "cannot be looked into")
+		tb.End()
+		assert.NotContains(t, tb.Text(), "cannot be looked into")
 	}
 }
 
 // TestHiddenProcessesEndWithTheTestBinary runs itself, and kills that.
 func TestHiddenProcessesEndWithTheTestBinary(t *testing.T) {
 	if home := os.Getenv(endEnv); home != "" {
-		agent, child := StartPod(t, startsHidden(asAgent, "agent")), StartPod(&recordingTB{name: "child"}, startsHidden(asChild, "child"))
+		agent, child := StartPod(t, startsHidden(asAgent, "agent")), StartPod(NewTB(t), startsHidden(asChild, "child"))
 		fmt.Println("HIDDEN", hiddenPID(t, agent), hiddenPID(t, child))
 		select {}
 	}

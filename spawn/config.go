@@ -56,8 +56,8 @@ type Config struct {
 	Env []string
 	// ReadyTimeout is how long the ready line and the socket may take together,
 	// from the start of the process; 0 = DefaultReadyTimeout. Time in which this process
-	// was stopped, as by SIGSTOP, does not count, but for two seconds of each stop at most,
-	// nor does that in which the machine was suspended. Before a start times out, all that
+	// was stopped, as by SIGSTOP, or held up by Progress, does not count, but for two seconds
+	// at a time, nor does that in which the machine was suspended. Before a start times out, all that
 	// the log holds then is read, and the socket is tried once more.
 	ReadyTimeout time.Duration
 	// Progress is called from the goroutine of Start with each line that the pod logs

@@ -71,23 +71,8 @@ func connect(path string, pid int, launch fs.FileInfo) error {
 	case listener == pid:
 		return nil
 	}
-	// The pod's children, and whatever they leave behind, are younger than itself.
-	if err := checkListener(listener, pid); err != nil {
-		return err
-	}
-	if now, err := os.Stat(path); err != nil || !now.ModTime().Equal(info.ModTime()) {
-		return syscall.ENOENT // it was replaced meanwhile: the next look tells by whom
-	}
-	if isOlder(info, launch) {
-		return fmt.Errorf("it is older than this pod (process %d), and something still listens on it: a process that an earlier pod of the name has left?", pid)
-	}
-	return nil
-}
-
-// checkListener returns an error if the process that listens on a socket is older
-// than the pod with the process pid. Where one of them is gone, or the system does
-// not show them, that is not known.
-func checkListener(listener, pid int) error {
+	// The pod's children, and whatever they leave behind, are younger than itself. Where
+	// one of the two is gone, or the system does not show them, that is not known.
 	ours, isShown := proc.Lookup(pid)
 	theirs, _ := proc.Lookup(listener)
 	if ours.Exiting || !isShown && syscall.Kill(pid, 0) == syscall.ESRCH {
@@ -95,6 +80,12 @@ func checkListener(listener, pid int) error {
 	}
 	if 0 < theirs.Start && theirs.Start < ours.Start {
 		return fmt.Errorf("process %d answers there, which is older than this pod (process %d): a stale pod of the same name?", listener, pid)
+	}
+	if now, err := os.Stat(path); err != nil || !now.ModTime().Equal(info.ModTime()) {
+		return syscall.ENOENT // it was replaced meanwhile: the next look tells by whom
+	}
+	if isOlder(info, launch) {
+		return fmt.Errorf("it is older than this pod (process %d), and something still listens on it: a process that an earlier pod of the name has left?", pid)
 	}
 	return nil
 }

@@ -184,14 +184,8 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 		}
 		return nil, s.failed(err)
 	}
-	return &Pod{
-		Name:       s.PodName,
-		PID:        s.process.pid,
-		SocketPath: s.socket,
-		LogPath:    s.log.File().Name(),
-		Timeline:   s.timeline,
-		process:    s.process,
-	}, nil
+	s.log.Skip = nil // whoever follows the log wants all
+	return &Pod{Name: s.PodName, PID: s.process.pid, SocketPath: s.socket, LogPath: s.log.File().Name(), Timeline: s.timeline, process: s.process}, nil
 }
 
 func (s *start) failed(err error) error {
@@ -207,11 +201,7 @@ func (s *start) failed(err error) error {
 		e.LogPath = s.log.File().Name()
 		unfinished, _ := s.log.Unfinished()
 		e.Unfinished = podlog.LineText(unfinished, false)
-		e.LogTrouble = podlog.Trouble(e.LogPath)
-		if newer := podlog.Newer(s.log.File()); newer != nil && e.LogTrouble == "" {
-			newer.Close()
-			e.LogTrouble = podlog.ReplacedTrouble
-		}
+		e.LogTrouble = podlog.Trouble(s.log.File())
 		if e.LogTrouble == "" && s.log.WasTruncated() && s.socket == "" {
 			e.LogTrouble = "the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not"
 		}
@@ -224,6 +214,9 @@ func (s *start) failed(err error) error {
 	}
 	return e
 }
+
+// killedGrace is for how long a socket may answer whose pod has ended.
+const killedGrace = 200 * time.Millisecond
 
 // refuse makes the pod directory, locked until the start is over, and returns an error if
 // there is another pod of the name.
@@ -239,7 +232,11 @@ func (s *start) refuse() (err error) {
 	}
 	socket := s.podDir + "/sock"
 	pid, err := proc.Listener(socket)
-	if err != nil && !errors.Is(err, syscall.EAGAIN) { // stale, or none
+	// What the pod has left may just be ending, too: nothing tells whether it is.
+	for begin := time.Now(); err == nil && proc.Ended(pid) && time.Since(begin) < killedGrace; pid, err = proc.Listener(socket) {
+		<-time.After(5 * time.Millisecond)
+	}
+	if err != nil && !errors.Is(err, syscall.EAGAIN) || err == nil && isKilled(pid) { // stale, or none
 		return nil
 	}
 	s.socket = socket
@@ -327,11 +324,11 @@ func (s *start) openLog() (stderr *os.File, err error) {
 
 // await looks until the pod is ready, and returns the verdict if that cannot be.
 func (s *start) await(ctx context.Context) error {
+	s.pace = podlog.NewPace(s.deadline)
+	defer s.pace.Stop()
 	if s.observer.Launched != nil {
 		s.observer.Launched(s.process.pid)
 	}
-	s.pace = podlog.NewPace(s.deadline)
-	defer s.pace.Stop()
 	defer func() {
 		if s.unwatchSocket != nil {
 			s.unwatchSocket()
@@ -349,6 +346,7 @@ func (s *start) await(ctx context.Context) error {
 // look is one look at everything there is to see: the pod is ready, or there is
 // another verdict, or neither yet.
 func (s *start) look(ctx context.Context) (ready bool, err error) {
+	s.deadline = s.deadline.Add(s.pace.Extend())
 	// What is over by now is judged by all that it has left in the log.
 	ended, late, cancelled := s.process.isDone(), !time.Now().Before(s.deadline), ctx.Err()
 	offset := s.log.Offset()
@@ -415,7 +413,6 @@ func (s *start) wait(ctx context.Context) {
 	case <-s.process.done:
 	case <-ctx.Done():
 	}
-	s.deadline = s.deadline.Add(s.pace.Extend())
 }
 
 // exited returns the verdict on a pod whose process has ended.

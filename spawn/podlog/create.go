@@ -189,17 +189,22 @@ func fileKind(info fs.FileInfo) string {
 	return "special file"
 }
 
-// Trouble says why the last words of a pod may be missing in its log; "" if
-// there is no such reason.
-func Trouble(path string) string {
+// Trouble says why the last words of a pod may be missing in its open log; "" if there is
+// no such reason.
+func Trouble(log *os.File) string {
+	path := log.Name()
 	var disk unix.Statfs_t
 	if err := unix.Statfs(path[:strings.LastIndexByte(path, '/')+1], &disk); err == nil && disk.Blocks > 0 && disk.Bavail == 0 {
 		return "the disk of the log is full: the pod's last words may be missing"
 	}
 	var limit unix.Rlimit
-	info, err := os.Stat(path)
+	info, err := log.Stat()
 	if err == nil && unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) == nil && uint64(info.Size()) >= limit.Cur {
 		return fmt.Sprintf("the log has reached the file-size limit of %d bytes (ulimit -f): the pod's last words may be missing", limit.Cur)
+	}
+	if newer := Newer(log); newer != nil {
+		newer.Close()
+		return ReplacedTrouble
 	}
 	return ""
 }

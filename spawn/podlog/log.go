@@ -157,7 +157,7 @@ func Newer(log *os.File) *os.File {
 	return newer
 }
 
-// ReplacedTrouble is what an open log lacks for which there is a Newer one.
+// ReplacedTrouble is the trouble of an open log for which there is a Newer one.
 const ReplacedTrouble = "the log is another file now, as after a rotation: what was written to that one is not read"
 
 // Wake returns a channel that receives when the log, or a directory of WatchDir, may

@@ -314,6 +314,25 @@ func TestPace(t *testing.T) {
 	assert.Equal(t, firstSlowLook, p.slow)
 }
 
+func TestPaceOfAStoppedProcess(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	p := NewPace(begin.Add(time.Hour))
+	defer p.Stop()
+	assert.Zero(t, p.Extend())
+	p.passed = begin.Add(-time.Minute) // it was stopped a minute ago
+	assert.InDelta(t, time.Minute, p.Extend(), float64(10*time.Second))
+	assert.WithinDuration(t, begin.Add(time.Hour+time.Minute), p.deadline, 10*time.Second)
+	assert.Zero(t, p.Extend(), "each stop counts once")
+	p.Next(true)
+	assert.Equal(t, firstSlowLook, p.planned)
+	p.passed = time.Now().Add(-firstSlowLook)
+	assert.Zero(t, p.Extend(), "a wait is no stop")
+	p.slow = lastSlowLook
+	p.Next(true)
+	assert.Equal(t, firstSlowLook, p.planned, "a long one would hide a stop")
+}
+
 // TestRestOfAHugeLogIsNotRead has a log be larger than can be read in a minute.
 func TestRestOfAHugeLogIsNotRead(t *testing.T) {
 	t.Parallel()

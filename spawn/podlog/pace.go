@@ -20,14 +20,15 @@ const (
 // so, and never later than the deadline.
 type Pace struct {
 	timer       *time.Timer
-	due         time.Time // when Next was for
-	deadline    time.Time // zero = none
+	passed      time.Time     // until when Extend has looked
+	planned     time.Duration // of the wait since
+	deadline    time.Time     // zero = none
 	quick, slow time.Duration
 }
 
 // NewPace returns the pace of a wait that begins; the zero deadline is none.
 func NewPace(deadline time.Time) *Pace {
-	return &Pace{deadline: deadline, quick: firstLook, slow: firstSlowLook}
+	return &Pace{deadline: deadline, passed: time.Now(), quick: firstLook, slow: firstSlowLook}
 }
 
 // Next returns a channel that receives when it is time to look again: rarely
@@ -42,7 +43,7 @@ func (p *Pace) Next(watched bool) <-chan time.Time {
 	if !p.deadline.IsZero() {
 		d = min(d, firstSlowLook, time.Until(p.deadline)) // for Extend: a longer wait hides a stop
 	}
-	p.due = time.Now().Add(d)
+	p.planned = d
 	if p.timer == nil {
 		p.timer = time.NewTimer(d)
 	} else {
@@ -51,11 +52,13 @@ func (p *Pace) Next(watched bool) <-chan time.Time {
 	return p.timer.C
 }
 
-// Extend moves the deadline by the time that has passed since Next was due, and returns it,
-// if that is so long that this process must have been stopped meanwhile, as by SIGSTOP. The
-// clock does not count the time in which the machine was suspended.
+// Extend moves the deadline by the time that has passed since it was called last, but for
+// the wait of a Next since then, and returns how far, if that is so long that this process
+// must have been stopped meanwhile, as by SIGSTOP. The clock does not count the time in which
+// the machine was suspended.
 func (p *Pace) Extend() time.Duration {
-	late := time.Since(p.due)
+	late := time.Since(p.passed) - p.planned
+	p.passed, p.planned = time.Now(), 0
 	if late < stopped {
 		return 0
 	}

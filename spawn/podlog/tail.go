@@ -53,26 +53,27 @@ func ReadTail(log *io.SectionReader) (*Tail, error) {
 	t := &Tail{}
 	s := Splitter{Skip: t.Skip}
 	add := func(line []byte, cut bool) error { t.Add(line, cut); return nil }
-	begin := max(0, log.Size()-most)
-	_, err := log.Seek(begin, io.SeekStart)
 	buf := readBuffers.Get().(*[128 << 10]byte)
 	defer readBuffers.Put(buf)
-	for n := 0; err == nil; {
-		n, err = log.Read(buf[:])
+	begin := max(0, log.Size()-most)
+	for at := begin; ; {
+		n, err := log.ReadAt(buf[:], at)
 		part := buf[:n]
-		if begin > 0 { // in the middle of a line
+		if at == begin && begin > 0 { // in the middle of a line
 			_, part, _ = bytes.Cut(part, []byte{'\n'})
-			begin = 0
 		}
 		_ = s.Split(part, add)
+		if at += int64(n); err == nil {
+			continue
+		}
+		if line, cut := s.Unfinished(); len(line) > 0 {
+			t.Add(line, cut)
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return t, err
 	}
-	if line, cut := s.Unfinished(); len(line) > 0 {
-		t.Add(line, cut)
-	}
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return t, err
 }
 
 // Add adds a line, which is valid during the call only.

@@ -38,8 +38,8 @@ func linkat(file *os.File, dir int, name string) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), dir, name, unix.AT_SYMLINK_FOLLOW)
 }
 
-// chmodDir changes the mode of a directory, which may be one that cannot be opened.
-func (d *Dir) chmodDir(name string, perm fs.FileMode) error {
+// chmod changes the mode of a directory that perhaps cannot be opened.
+func (d *Dir) chmod(name string, perm fs.FileMode) error {
 	fd, err := unix.Openat(int(d.file.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -48,9 +48,5 @@ func (d *Dir) chmodDir(name string, perm fs.FileMode) error {
 	if at, err := placeOf(fd); err != nil || at != d.place {
 		return errMounted
 	}
-	var info unix.Stat_t
-	if unix.Fstat(fd, &info) == nil && info.Mode&0o777 == uint32(perm.Perm()) {
-		return nil
-	}
-	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(perm.Perm()))
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), perm)
 }

@@ -40,7 +40,7 @@ func linkat(file *os.File, dir int, name string) error {
 	return err
 }
 
-// chmodDir changes the mode of a directory, which may be one that cannot be opened.
-func (d *Dir) chmodDir(name string, perm fs.FileMode) error {
+// chmod changes the mode of a directory that perhaps cannot be opened.
+func (d *Dir) chmod(name string, perm fs.FileMode) error {
 	return unix.Fchmodat(int(d.file.Fd()), name, uint32(perm.Perm()), unix.AT_SYMLINK_NOFOLLOW)
 }

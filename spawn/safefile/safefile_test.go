@@ -132,6 +132,38 @@ func TestCreateMakesNewFilesOnly(t *testing.T) {
 	assert.Len(t, entries, 1, "nothing was made outside")
 }
 
+// TestModesDoNotDependOnTheUmask is not parallel: the umask is that of the process.
+func TestModesDoNotDependOnTheUmask(t *testing.T) {
+	for _, umask := range []int{0, 0o022, 0o177, 0o777} {
+		in := open(t, t.TempDir())
+		before := syscall.Umask(umask)
+		sub, err := in.MkdirAll("a/b", 0o751)
+		require.NoError(t, err)
+		require.NoError(t, sub.Mkdir("c", 0o500))
+		file, err := sub.Create("file", 0o642)
+		syscall.Umask(before)
+		require.NoError(t, err)
+		require.NoError(t, errors.Join(file.Close(), sub.Close()))
+		for path, want := range map[string]os.FileMode{"a": 0o751, "a/b": 0o751, "a/b/c": 0o500, "a/b/file": 0o642} {
+			info, err := os.Stat(filepath.Join(in.Name(), path))
+			require.NoError(t, err)
+			assert.Equal(t, want, info.Mode().Perm(), "%s with the umask %#o", path, umask)
+		}
+	}
+}
+
+func TestSymlinkMakesNewLinksOnly(t *testing.T) {
+	t.Parallel()
+	dir := tree(t, "in/file", "out/victim")
+	in := open(t, filepath.Join(dir, "in"))
+	require.NoError(t, in.Symlink("../out", "link"))
+	target, err := os.Readlink(filepath.Join(dir, "in/link"))
+	require.NoError(t, err)
+	assert.Equal(t, "../out", target)
+	assert.ErrorIs(t, in.Symlink("elsewhere", "link"), os.ErrExist)
+	assert.ErrorIs(t, in.Symlink("elsewhere", "file"), os.ErrExist)
+}
+
 func TestLinkFile(t *testing.T) {
 	t.Parallel()
 	dir := tree(t, "in/file", "in/other", "own/")
@@ -200,24 +232,4 @@ func TestRemoveAllOfADeepTree(t *testing.T) {
 	entries, err := top.ReadDir(10)
 	require.NoError(t, err)
 	assert.Empty(t, entries)
-}
-
-// TestModesDoNotDependOnTheUmask runs alone: the umask is the process's.
-func TestModesDoNotDependOnTheUmask(t *testing.T) {
-	for _, umask := range []int{0, 0o022, 0o177, 0o777} {
-		in := open(t, t.TempDir())
-		old := unix.Umask(umask)
-		made, err := in.MkdirAll("a/b", 0o750)
-		file, fileErr := in.Create("a/b/file", 0o640)
-		mkErr := in.Mkdir("c", 0o777)
-		unix.Umask(old)
-		require.NoError(t, errors.Join(err, fileErr, mkErr), "%#o", umask)
-		made.Close()
-		file.Close()
-		for name, want := range map[string]os.FileMode{"a": 0o750, "a/b": 0o750, "a/b/file": 0o640, "c": 0o777} {
-			info, err := os.Stat(filepath.Join(in.Name(), name))
-			require.NoError(t, err)
-			assert.Equal(t, want, info.Mode().Perm(), "%s with umask %#o", name, umask)
-		}
-	}
 }

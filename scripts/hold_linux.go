@@ -20,6 +20,7 @@ import (
 	"time"
 	"unsafe"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
@@ -93,9 +94,6 @@ func (h *holder) start(argv []string) (err error) {
 	h.mu.Lock() // until the pod is known
 	defer h.mu.Unlock()
 	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return os.NewSyscallError("prctl", err)
-	}
 	const call = 0 // its place in struct seccomp_data
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: call},
@@ -105,13 +103,23 @@ func (h *holder) start(argv []string) (err error) {
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&program)))
+	set := func() (fd uintptr, errno unix.Errno) {
+		fd, _, errno = unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&program)))
+		return fd, errno
+	}
+	fd, errno := set()
+	if errno == unix.EACCES { // an ordinary user has to give up setuid programs for it
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return os.NewSyscallError("prctl", err)
+		}
+		fd, errno = set()
+	}
 	if errno != 0 {
 		return os.NewSyscallError("seccomp", errno)
 	}
 	h.listener = int(fd)
 	go h.serve() // a program that cannot be executed is told of by a write, too
-	h.pod, err = os.StartProcess(argv[0], argv, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	h.pod, err = os.StartProcess(reexec.Running(argv[0]), argv, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	return err
 }
 
@@ -186,7 +194,7 @@ func (h *holder) take(w write) {
 	if start >= 0 {
 		_ = os.WriteFile(h.held, nil, 0o600)
 		line, after, _ := bytes.Cut(lines[start:], []byte("\n"))
-		lines, unfinished = slices.Concat(lines[:start], h.act(w, string(line)), after, unfinished), nil
+		lines, unfinished = slices.Concat(lines[:start], h.act(w, string(line), start >= len(h.unfinished)), after, unfinished), nil
 	}
 	// In this order, since one that does not wait any more comes again.
 	if h.answer(w, inItsPlace, len(text)) {
@@ -236,8 +244,8 @@ func (w write) text() (text []byte, err error) {
 }
 
 // act does what the pod is held for, and returns what is written in place of the
-// ready line.
-func (h *holder) act(w write, line string) []byte {
+// ready line. whole tells that this one write has all of the line.
+func (h *holder) act(w write, line string, whole bool) []byte {
 	if h.what != holdLook {
 		h.signal(w)
 		return nil
@@ -248,6 +256,9 @@ func (h *holder) act(w write, line string) []byte {
 	found := "is listened on"
 	if _, err := proc.Listener(told.Socket); err != nil && !errors.Is(err, unix.EAGAIN) { // a full backlog
 		found = fmt.Sprintf("is not listened on yet (%v)", err)
+	}
+	if !whole {
+		found += "\npodharness: its ready line came in several writes"
 	}
 	return fmt.Appendf(nil, "podharness: its socket %s\n%s\n", found, line)
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/podharness/fakepod/reexec"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -24,9 +25,10 @@ import (
 const goPod = "pod-to-hold"
 
 func init() {
-	if len(os.Args) > 2 && os.Args[1] == goPod {
-		beGoPod(os.Args[2], os.Args[len(os.Args)-1])
-	}
+	reexec.Register(goPod, func(args []string) int {
+		beGoPod(args[0], args[len(args)-1])
+		return 0
+	})
 }
 
 func beGoPod(how, name string) {
@@ -200,11 +202,23 @@ func TestPodThatCannotBeHeldIsNotJudged(t *testing.T) {
 	}
 }
 
+func TestPodThatDoesNotStartUnderHoldIsNotJudged(t *testing.T) {
+	t.Parallel()
+	needHold(t)
+	for _, script := range []string{"podstart -hold look -fake early-exit alpha", "! podstart -hold INT -fake early-exit alpha\nstderr 'exit status 0'"} {
+		f := failureOf(t, script, patience)
+		require.NotNil(t, f, script)
+		assert.True(t, f.Kit, script)
+		assert.ErrorContains(t, f.Err, "the pod has not come to its ready line where its writes are held, which also disarms setuid programs: pod exited before", script)
+	}
+	assert.Nil(t, failureOf(t, "! podstart -hold look -fake early-exit alpha\nstderr 'exit status 7'", patience), "what the script expects")
+}
+
 // TestHeldPodFailsAsItDoesByItself compares the messages.
 func TestHeldPodFailsAsItDoesByItself(t *testing.T) {
 	t.Parallel()
 	needHold(t)
-	private := regexp.MustCompile(`process \d+|/\S*/alpha[./]|(; last lines: | \| )?podharness: its socket[^|\n]*[^|\n ]`)
+	private := regexp.MustCompile(`process \d+|/\S*/alpha[./]|(; last lines: | \| |\n\t\t)?podharness: its socket[^|\n]*[^|\n ]`)
 	for _, program := range []string{
 		"early-exit", "early-exit-silent", "early-exit-zero", "kill SEGV", "kill ABRT", "kill TERM", "kill KILL", `raw "last words"; exit 3`, "daemon", "failed-child",
 		"wrong-name", "malformed-no-fields", "malformed-no-socket", "stdout-ready", "dead-socket", "deaf", "exit-after-ready", "invalid-utf8-exit", `flood 300KiB 0; raw "\n"; exit 5`,

@@ -126,7 +126,7 @@ func TestRecordingsActOutTheSame(t *testing.T) {
 				require.Len(t, between, 2, scenario)
 				slept, err := time.ParseDuration(between[1])
 				require.NoError(t, err)
-				assert.Greater(t, slept, 150*time.Millisecond, "bytes come at their times")
+				assert.Greater(t, slept, 50*time.Millisecond, "bytes come at their times, however late they were seen")
 			}
 		})
 	}

@@ -19,6 +19,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
@@ -111,6 +112,7 @@ func TestVerbs(t *testing.T) {
 		{"podstop", "podstart alpha\npodstop alpha\nstdout '^exit status 0$'\npodstop alpha"},
 		{"podstop by another signal", "podstart -signal TERM alpha\npodstop alpha\nstdout '^signal: terminated$'"},
 		{"podstop by a request", "podstart -fake stubborn -shutdown '{\"method\":\"shutdown\"}' alpha\npodstop alpha\nstdout '^exit status 0$'"},
+		{"podstop with a status that is allowed", "podstart -stop-status 3 -stop-status 4 -shutdown '{\"method\":\"run\",\"params\":{\"program\":\"exit 4\"}}' alpha\npodstop alpha\nstdout '^exit status 4$'\npodstart -stop-status any -shutdown '{\"method\":\"run\",\"params\":{\"program\":\"exit 4\"}}' alpha"},
 		{"podkill", "podstart alpha\npodkill alpha\nstdout '^signal: killed$'\n! podalive alpha\nstderr '^pod alpha has ended: signal: killed$'"},
 		{"podsignal", "podstart alpha\npodsignal alpha SIGSTOP\npodsignal alpha cont\npodalive alpha"},
 		{"podwait", "podstart alpha\npodsend alpha '{\"method\":\"shutdown\"}'\npodwait alpha\nstdout '^exit status 0$'"},
@@ -227,7 +229,7 @@ func TestScriptsThatFail(t *testing.T) {
 		{"unknown signal", "podstart alpha\npodsignal alpha NONSENSE", []string{`podsignal: unknown signal "NONSENSE"`, "usage: podsignal [-process] NAME SIGNAL"}},
 		{"! without meaning", "podstart alpha\n! podkill alpha", []string{"podkill: ! has no meaning here"}},
 		{"two workspaces", "podstart -workspace . -workspace-from . alpha", []string{"podstart: -workspace and -workspace-from exclude each other"}},
-		{"a fixture that is not there", "podstart -workspace-from nowhere alpha", []string{"copy WorkspaceFrom: stat ", "nowhere"}},
+		{"a fixture that is not there", "podstart -workspace-from nowhere alpha", []string{"-workspace-from: open ", "nowhere"}},
 		{"two commands", "podstart -fake ready -pod x alpha", []string{"podstart: -fake and -pod exclude each other"}},
 		{"a client's pod that never comes", "podadopt -timeout 10ms alpha", []string{"no pod alpha to adopt within 10ms: nobody has made /"}},
 		{"! of podcommand", "! podcommand", []string{"podcommand: ! has no meaning here"}},
@@ -243,6 +245,8 @@ func TestScriptsThatFail(t *testing.T) {
 		{"unknown condition", "[nonsense] podstart alpha", []string{`unknown condition "nonsense"`}},
 		{"process left behind", "podstart -fake escape alpha\n! podstop alpha\nstderr 'pod alpha left processes behind'",
 			[]string{"pod alpha left processes behind, which were killed:", "Config.AllowLeaks", "! podstop alpha passes, but what it found fails the script at its end"}},
+		{"pod that ends with a status", "podstart -stop-status 3 -shutdown '{\"method\":\"run\",\"params\":{\"program\":\"exit 4\"}}' alpha\npodstop alpha", []string{"pod alpha was stopped by the shutdown request and ended with exit status 4, not 0", "podstart -stop-status"}},
+		{"bad status", "podstart -stop-status x alpha", []string{`invalid value "x" for flag -stop-status`}},
 		{"pod that had died by itself", "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'\n! podstop alpha\nstderr 'pod alpha ended by itself .*exit status 3'",
 			[]string{"! podstop alpha passes, but what it found fails the script at its end: expect a pod's own end with podwait"}},
 		// Only the end of the script finds fault with this one.
@@ -287,17 +291,21 @@ func TestPodsCannotRuleATerminal(t *testing.T) {
 	}
 }
 
+// failureOf runs a script and returns what failed it; nil = nothing did.
+func failureOf(t *testing.T, script string, timeout time.Duration) (failure *scripts.Failure) {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
+	r := &recorder{artifacts: t.TempDir(), deadline: time.Now().Add(timeout)}
+	testscript.RunT(r, scripts.Params(scripts.Options{Dir: dir, Report: func(f scripts.Failure) { failure = &f }}))
+	assert.Equal(t, r.Failed(), failure != nil)
+	return failure
+}
+
 // TestFailureOfAScript: what failed it, as values.
 func TestFailureOfAScript(t *testing.T) {
 	t.Parallel()
-	run := func(script string, timeout time.Duration) (failure *scripts.Failure) {
-		dir := t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
-		r := &recorder{artifacts: t.TempDir(), deadline: time.Now().Add(timeout)}
-		testscript.RunT(r, scripts.Params(scripts.Options{Dir: dir, Report: func(f scripts.Failure) { failure = &f }}))
-		assert.Equal(t, r.Failed(), failure != nil)
-		return failure
-	}
+	run := func(script string, timeout time.Duration) *scripts.Failure { return failureOf(t, script, timeout) }
 	assert.Nil(t, run("podstart alpha", patience))
 
 	f := run("podstart -fake 'log hello; bind; ready; serve; log bye; hang' alpha\npodwaitlog alpha bye\npodstart -fake never-ready -timeout 50ms beta\n", patience)
@@ -321,6 +329,22 @@ func TestFailureOfAScript(t *testing.T) {
 	f = run("podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'", patience)
 	assert.Empty(t, f.Verb, "only the end of the script has found it")
 	assert.ErrorContains(t, f.Err, "pod alpha ended by itself during the test (exit status 3)")
+	assert.False(t, f.Kit)
+}
+
+// TestTroubleOfTheKitIsNotThePods: what says nothing about a pod.
+func TestTroubleOfTheKitIsNotThePods(t *testing.T) {
+	t.Parallel()
+	for script, want := range map[string]string{
+		"podstart -no-such-flag alpha":                 "flag provided but not defined",
+		"podstart -workspace-from $WORK/nowhere alpha": "nowhere: no such file",
+		"podstart alpha\n! podwaitlog alpha '('":       "missing closing )",
+	} {
+		f := failureOf(t, script, patience)
+		require.NotNil(t, f, script)
+		assert.True(t, f.Kit, script)
+		assert.ErrorContains(t, f.Err, want, script)
+	}
 }
 
 func TestVerbsOfAPodThatIsNotThere(t *testing.T) {
@@ -449,10 +473,9 @@ func TestPodOfAClientDoesNotOutliveTheScript(t *testing.T) {
 // nothing.
 const closingPod = "closing-pod"
 
+func init() { reexec.Register(closingPod, beClosingPod) }
+
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == closingPod {
-		beClosingPod(os.Args[2:])
-	}
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "8") // the tests wait for pods most of the time
@@ -460,7 +483,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func beClosingPod(args []string) {
+func beClosingPod(args []string) int {
 	name := args[slices.Index(args, "--pod")+1]
 	path := filepath.Join(os.Getenv("YOI_RUNTIME_DIR"), name, "sock")
 	listener, err := net.Listen("unix", path)

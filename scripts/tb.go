@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/harness/sandbox"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -15,6 +16,7 @@ type Failure struct {
 	Verb      string            // the verb of this package that failed the script, such as podstart; "" = none
 	Err       error             // what Verb or the harness found; nil = a verb of testscript failed, and its line in the log says why
 	Cut       bool              // the script's deadline cut the wait: Err says nothing about the pod
+	Kit       bool              // the trouble is the script's, the kit's or the machine's: Err says nothing about the pod
 	LastLines map[string]string // the last line of each pod's log that is no ready line, by the pod's name
 }
 
@@ -27,6 +29,8 @@ type scriptTB struct {
 	t      testscript.T
 	name   string
 	report func(Failure) // nil = nobody asks
+	box    *sandbox.Box  // of the harness
+	unheld error         // why a pod that had to be held was not, and did not start; nil = there is none
 
 	mu       sync.Mutex // guards all below
 	failed   bool
@@ -50,6 +54,9 @@ func newScriptTB(env *testscript.Env, report func(Failure)) *scriptTB {
 func (tb *scriptTB) note(f Failure) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
+	if tb.unheld != nil { // whatever followed from it
+		f = Failure{Verb: "podstart", Err: tb.unheld, Kit: true}
+	}
 	if !tb.noted {
 		tb.noted, tb.failure = true, f
 	}
@@ -93,7 +100,7 @@ func (tb *scriptTB) Cleanup(f func()) {
 
 func (tb *scriptTB) Errorf(format string, args ...any) {
 	err := errorOf(format, args)
-	tb.note(Failure{Err: err, Cut: isCut(err)})
+	tb.note(failureOf("", err))
 	tb.mu.Lock()
 	tb.failed = true
 	tb.mu.Unlock()
@@ -128,6 +135,9 @@ func (tb *scriptTB) Failed() bool {
 	defer tb.mu.Unlock()
 	return tb.failed
 }
+
+// Sandboxed is told the sandbox by package harness.
+func (tb *scriptTB) Sandboxed(box *sandbox.Box) { tb.box = box }
 
 // Unwrap returns the T: package harness asks that for what a TB need not have.
 func (tb *scriptTB) Unwrap() any { return tb.t }

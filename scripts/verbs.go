@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -13,12 +14,14 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 	"unicode"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
@@ -51,8 +54,10 @@ var verbs = []verb{
 	{"podwait", "[-timeout DURATION] NAME", 1, 1, nil, (*call).wait, "wait until the pod ends by itself with status 0", "if it must end in another way"},
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match the log so far, or print it", "if nothing must match"},
 	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, nil, (*call).waitLog, "wait until a line of the log matches, with -next a line after what the last podwaitlog or podlog has read", "if the timeout, or the end of the pod, must come first"},
-	{"podalive", "NAME", 1, 1, nil, (*call).alive, "check that the process of the pod runs", "if it must have ended"},
+	{"podalive", "[-for DURATION] NAME", 1, 1, nil, (*call).alive, "check that the process of the pod runs, and with -for that it goes on so", "if it must have ended"},
 	{"podsend", "[-timeout DURATION] [-open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; without LINE print the snapshot; with -open connect and stay silent until the script ends; with -leave connect and disconnect at once", "if there must be no answer"},
+	{"podplant", "NAME WHAT", 2, 2, nil, (*call).plant, "leave in the directory of the pod what an earlier life of it may have left: live-pid, pid-of-OTHER, garbage or empty", ""},
+	{"podprobe", "[-timeout DURATION] NAME PROBE", 2, 2, nil, (*call).probe, "try a rule of the contract on the pod; the portable scenarios have all probes", ""},
 }
 
 // anyArgs is the most for a verb whose arguments are not its own.
@@ -103,13 +108,14 @@ type call struct {
 type fatalError struct {
 	error
 	cut bool // no time was left for the script
+	kit bool // the trouble is not the pod's
 }
 
 func (e fatalError) Unwrap() error { return e.error }
 
 // usagef is the error of a verb used wrongly.
 func (c *call) usagef(format string, args ...any) error {
-	return fatalError{error: fmt.Errorf(format+"\nusage: %s %s (go doc example.com/podharness/scripts)", append(args, c.name, c.usage)...)}
+	return fatalError{error: fmt.Errorf(format+"\nusage: %s %s (go doc example.com/podharness/scripts)", append(args, c.name, c.usage)...), kit: true}
 }
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
@@ -136,7 +142,7 @@ func (c *call) do() error {
 	if err == nil || time.Now().Before(end) {
 		return err
 	}
-	return fatalError{err, true}
+	return fatalError{error: err, cut: true}
 }
 
 // judge fails the script if the verb did not end as that says, and notes the failure.
@@ -144,17 +150,17 @@ func (c *call) judge(err error) {
 	var fatal fatalError
 	switch isFatal := errors.As(err, &fatal); {
 	case isFatal:
-		message := harness.Told(c.tb, err).Error()
-		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s: %w", c.name, err), Cut: fatal.cut || isCut(err)})
+		message := c.tb.box.Fails(err).Error()
+		c.tb.note(failureOf(c.name, fmt.Errorf("%s: %w", c.name, err)))
 		c.fatal(c.name + ": " + message)
 	case err != nil && c.neg:
 		c.print(c.ts.Stderr(), err.Error()+"\n")
 	case err != nil:
-		message := harness.Told(c.tb, err).Error() // the evidence has it, too
+		message := c.tb.box.Fails(err).Error() // the evidence has it, too
 		if c.options.Report == nil {
 			c.print(c.ts.Stderr(), message+"\n")
 		}
-		c.tb.note(Failure{Verb: c.name, Err: err, Cut: isCut(err)})
+		c.tb.note(failureOf(c.name, err))
 		c.fatal(c.line + " failed")
 	case c.neg:
 		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s did not fail", c.line)})
@@ -162,10 +168,20 @@ func (c *call) judge(err error) {
 	}
 }
 
-// isCut reports whether the deadline of the script has cut the wait that an error is about.
-func isCut(err error) bool {
+// failureOf returns a failure that an error of a verb or of the harness is.
+func failureOf(verb string, err error) Failure {
+	var fatal fatalError
+	_ = errors.As(err, &fatal)
 	var e *harness.Error
-	return errors.As(err, &e) && e.Cut
+	own := new(*sandbox.Error)
+	return Failure{Verb: verb, Err: err, Cut: fatal.cut || errors.As(err, &e) && e.Cut, Kit: fatal.kit || errors.As(err, own) || isShortage(err)}
+}
+
+// isShortage reports whether an error comes of what this process or the machine has too
+// little of. No pod's own error is an error number.
+func isShortage(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT}, func(shortage error) bool { return errors.Is(err, shortage) }) ||
+		errors.Is(err, spawn.ErrLaunch) && errors.Is(err, syscall.EAGAIN)
 }
 
 func (c *call) fatal(message string) { c.ts.Fatalf("%s", visible(message)) }
@@ -212,7 +228,7 @@ func (c *call) parse() error {
 	if c.args = args; len(args) > 0 {
 		c.pod = c.pods[args[0]]
 	}
-	if c.pod == nil && !slices.Contains([]string{"podstart", "podcommand", "podspawn", "podadopt"}, c.name) {
+	if c.pod == nil && !slices.Contains([]string{"podstart", "podcommand", "podspawn", "podadopt", "podplant"}, c.name) {
 		return c.usagef("no pod %q was started in this script (podadopt takes over one that a client has started)", args[0])
 	}
 	return nil
@@ -226,7 +242,11 @@ func (c *call) usageFlags(flags *flag.FlagSet) {
 	c.given = map[string]*bool{}
 	for _, m := range option.FindAllStringSubmatch(c.usage, -1) {
 		if m[2] != "" {
-			flags.DurationVar(&c.timeout, m[1], 10*time.Second, "")
+			c.timeout = 0
+			if m[1] == "timeout" {
+				c.timeout = 10 * time.Second
+			}
+			flags.DurationVar(&c.timeout, m[1], c.timeout, "")
 		} else {
 			c.given[m[1]] = flags.Bool(m[1], false, "")
 		}
@@ -239,6 +259,7 @@ type starting struct {
 	config        harness.Config
 	fake          string
 	workspaceFrom string
+	unset         []string
 	hold          string // what is done at the ready line; "" = nothing
 	held          string // the file that is made when it is done
 }
@@ -259,6 +280,10 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 		s.config.Env = append(s.config.Env, entry)
 		return nil
 	})
+	flags.Func("unset", "a variable `NAME` that is not in its environment; repeatable", func(name string) error {
+		s.unset = append(s.unset, "-u", name)
+		return nil
+	})
 	flags.Func("shutdown", "a `LINE` that podstop writes first", func(line string) error {
 		s.config.Shutdown = []byte(line + "\n")
 		return nil
@@ -268,14 +293,24 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 		s.config.StopSignal = sig
 		return err
 	})
-	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, harness.DefaultStopGrace), "the `DURATION` of each step of podstop")
+	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, sandbox.StopGrace), "the `DURATION` of each step of podstop")
+	flags.Func("stop-status", "a `STATUS` that podstop may end it with, beside 0, or any; repeatable", func(text string) error {
+		status, err := strconv.Atoi(text)
+		if text == "any" {
+			status, err = -1, nil
+		}
+		s.config.StopStatus = append(slices.Clip(s.config.StopStatus), status)
+		return err
+	})
 	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
+	flags.BoolVar(&s.config.AllowReadyAgain, "allow-ready-again", s.config.AllowReadyAgain, "the pod may write a second ready line")
 	flags.BoolVar(&s.config.ShowArgs, "show-args", s.config.ShowArgs, "evidence shows its arguments beyond the handshake's")
 	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
 	flags.Func("home-from", "a `DIR` that is copied into HOME", func(dir string) error {
-		s.config.HomeFrom = os.DirFS(c.abs(dir))
-		return nil
+		var err error
+		s.config.HomeFrom, err = c.tree(dir)
+		return err
 	})
 	flags.Func("hold", "`WHAT` is done while the pod writes its ready line: look, or a signal", func(what string) error {
 		s.hold = what
@@ -302,14 +337,20 @@ func (c *call) start() error {
 		return err
 	}
 	p, err := harness.TryStartPod(c.tb, cfg)
-	if err != nil {
-		return err
+	var start *spawn.Error
+	if err != nil && !errors.As(err, &start) {
+		return fatalError{error: err, kit: true} // nothing was started
 	}
-	c.keep(p)
-	if _, err := os.Stat(c.starting.held); c.starting.hold != "" && err != nil {
-		c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that with neither write nor writev")
+	if _, statErr := os.Stat(c.starting.held); c.starting.hold != "" && statErr != nil {
+		if err == nil {
+			c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that with neither write nor writev")
+		}
+		c.tb.unheld = fmt.Errorf("the pod has not come to its ready line where its writes are held, which also disarms setuid programs: %w", err)
 	}
-	return nil
+	if err == nil {
+		c.keep(p)
+	}
+	return err
 }
 
 // keep makes a pod the latest one of its name.
@@ -340,10 +381,21 @@ func (c *call) config() (harness.Config, error) {
 		cfg.WorkspaceFrom = nil // that of Options
 	}
 	if s.workspaceFrom != "" {
-		cfg.WorkspaceFrom = os.DirFS(c.abs(s.workspaceFrom))
+		if cfg.WorkspaceFrom, err = c.tree(s.workspaceFrom); err != nil {
+			return cfg, c.usagef("-workspace-from: %v", err)
+		}
 	}
 	cfg.Env, cfg.ReadyTimeout = slices.Concat(c.options.Env, cfg.Env), s.spawn.ReadyTimeout
 	return cfg, nil
+}
+
+// tree returns a directory that is copied.
+func (c *call) tree(dir string) (fs.FS, error) {
+	dir = c.abs(dir)
+	if _, err := os.ReadDir(dir); err != nil {
+		return nil, err
+	}
+	return os.DirFS(dir), nil
 }
 
 // command returns the command that flags choose.
@@ -362,6 +414,9 @@ func (c *call) command() (spawn.Command, error) {
 		command = harness.FakePod("ready")
 	}
 	command.PrefixArgs = slices.Concat(command.PrefixArgs, s.spawn.Command.PrefixArgs)
+	if len(s.unset) > 0 {
+		command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(s.unset, []string{command.Program}, command.PrefixArgs)}
+	}
 	if s.hold == "" {
 		return command, nil
 	}
@@ -371,7 +426,7 @@ func (c *call) command() (spawn.Command, error) {
 // holding returns the command that holds a pod in its write of the ready line.
 func (c *call) holding(command spawn.Command) (spawn.Command, error) {
 	if err := canHold(); err != nil {
-		return command, fatalError{error: fmt.Errorf("this system cannot hold a pod: %w", err)}
+		return command, fatalError{error: fmt.Errorf("this system cannot hold a pod: %w", err), kit: true}
 	}
 	program, err := exec.LookPath(command.Program)
 	if err != nil {
@@ -386,8 +441,7 @@ func (c *call) holding(command spawn.Command) (spawn.Command, error) {
 	}
 	c.tb.Cleanup(func() { safefile.RemoveAll(dir) })
 	c.starting.held = filepath.Join(dir, "held")
-	self, err := os.Executable()
-	return spawn.Command{Program: self, PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, err
+	return spawn.Command{Program: reexec.Path(), PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, nil
 }
 
 // setCommand sets the variable that clients go by.
@@ -416,26 +470,20 @@ const (
 const holdLook = "look"
 
 func init() {
-	// Not os.Exit: in a binary that measures coverage that writes to stderr.
-	switch {
-	case len(os.Args) > 1 && os.Args[1] == podspawnArg:
-		syscall.Exit(podspawn.Main(os.Args[2:], os.Stdout, os.Stderr))
-	case len(os.Args) > 4 && os.Args[1] == holdArg:
-		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(os.Args[2], os.Args[3], os.Args[4:]))
-		syscall.Exit(125)
-	}
+	reexec.Register(podspawnArg, func(args []string) int { return podspawn.Main(args, os.Stdout, os.Stderr) })
+	reexec.Register(holdArg, func(args []string) int {
+		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(args[0], args[1], args[2:]))
+		return 125
+	})
 }
 
 func (c *call) spawn() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	flags, err := c.underTest()
 	if err != nil {
 		return err
 	}
-	err = c.ts.Exec(self, slices.Concat([]string{podspawnArg}, flags, c.args)...)
+	podspawn := reexec.Command(podspawnArg, slices.Concat(flags, c.args)...)
+	err = c.ts.Exec(podspawn.Path, podspawn.Args[1:]...)
 	// What a verb writes stands in their place: it would be judge's word alone.
 	c.print(c.ts.Stdout(), c.ts.ReadFile("stdout"))
 	said := c.ts.ReadFile("stderr")
@@ -460,16 +508,17 @@ func (c *call) underTest() (flags []string, err error) {
 		return nil, nil
 	}
 	cfg := c.options.Pod
-	cfg.Name, cfg.Env = c.args[n-1], slices.Concat(c.options.Env, cfg.Env)
-	if cfg.Command, err = c.command(); err != nil {
+	sc := spawn.Config{PodName: c.args[n-1], WorkspaceRoot: cfg.Workspace, Env: slices.Concat(c.options.Env, cfg.Env), ReadyTimeout: cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout)}
+	handshake.Of(cfg).To(&sc)
+	if sc.Command, err = c.command(); err != nil {
 		return nil, err
 	}
-	sc, err := harness.Prepare(c.tb, cfg)
-	if err != nil {
+	env := len(sc.Env) > 0
+	if sc, err = c.tb.box.Prepare(sc, cfg.WorkspaceFrom, cfg.HomeFrom); err != nil {
 		return nil, err
 	}
-	if len(cfg.Env) > 0 {
-		sc.Command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(sc.Env, []string{sc.Command.Program}, sc.Command.PrefixArgs)}
+	if env {
+		sc.Command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(sc.Env, []string{reexec.RunningHere(sc.Command.Program)}, sc.Command.PrefixArgs)}
 	}
 	all := flag.NewFlagSet("", flag.ContinueOnError)
 	sc.Flags(all)
@@ -574,6 +623,14 @@ func (c *call) waitLog() error {
 }
 
 func (c *call) alive() error {
+	if c.timeout > 0 {
+		c.idle()
+		goesOn, _ := sandbox.BeforeDeadline(c.tb, "", c.timeout)
+		select {
+		case <-c.pod.Done():
+		case <-time.After(goesOn):
+		}
+	}
 	if runs(c.pod) {
 		return nil
 	}

@@ -81,7 +81,7 @@ func firstFinding(checks []conformance.Check) string {
 // try runs the client once in a sandbox of its own. It returns nil if the client cannot
 // be started, which ends the sweep. It calls idle when the case only waits, or is judged.
 func (r *runner) try(c testCase, idle func()) []conformance.Check {
-	tb := &caseTB{name: c.name, evidence: r.Evidence}
+	tb := &caseTB{name: c.name, flags: &r.Flags}
 	defer tb.finish()
 	s, err := r.start(tb, c)
 	if err != nil {
@@ -108,6 +108,7 @@ func (r *runner) try(c testCase, idle func()) []conformance.Check {
 type sweepCase struct {
 	testCase
 	tb      *caseTB
+	notMet  func(level string) (result string)
 	runtime string // directory
 	client  *harness.Client
 	timeout time.Duration
@@ -132,7 +133,7 @@ func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
 	}
 	tb.Cleanup(func() { safefile.RemoveAll(dir) })
 	tb.scrap = dir
-	s := &sweepCase{testCase: c, tb: tb, runtime: harness.RuntimeDir(tb), timeout: r.timeout, longest: r.timeout + 5*time.Second, trace: filepath.Join(dir, "trace")}
+	s := &sweepCase{testCase: c, tb: tb, notMet: r.NotMet, runtime: harness.RuntimeDir(tb), timeout: r.timeout, longest: r.timeout + 5*time.Second, trace: filepath.Join(dir, "trace")}
 	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {
 		return nil, err
 	}
@@ -228,8 +229,9 @@ func monotonic() int64 {
 // caseTB is a case as the harness's TB. What the harness finds fault with beyond
 // the checks is in its evidence.
 type caseTB struct {
-	name, evidence string
-	scrap          string // a directory that is removed with the case
+	name  string
+	flags *conformance.Flags
+	scrap string // a directory that is removed with the case
 
 	mu       sync.Mutex
 	failed   bool
@@ -248,7 +250,7 @@ func (tb *caseTB) finish() {
 	}
 }
 
-func (tb *caseTB) Failed() bool              { return tb.failed && tb.evidence != "" }
+func (tb *caseTB) Failed() bool              { return tb.failed && tb.flags.Evidence != "" }
 func (tb *caseTB) Helper()                   {}
 func (tb *caseTB) Name() string              { return tb.name }
 func (tb *caseTB) Verbose() bool             { return false }
@@ -262,7 +264,5 @@ func (tb *caseTB) ArtifactDir() string {
 	if !tb.Failed() {
 		return tb.scrap
 	}
-	dir := filepath.Join(tb.evidence, tb.name)
-	_ = os.MkdirAll(dir, 0o700) // what cannot be written there is told
-	return dir
+	return tb.flags.EvidenceDir(tb.name)
 }

@@ -18,9 +18,8 @@ import (
 type testCase struct {
 	conformance.Case
 	scripts.Requirement
-	file    string
-	need    *testCase // what it needs of the cases that are run; nil = nothing
-	foreign bool      // another shard reports it
+	file string
+	need *testCase // what it needs of the cases that are run; nil = nothing
 
 	unmet *testCase // it, or what it needs, if that was not met in any run; nil = it was
 }
@@ -47,7 +46,7 @@ func (r *runner) runAll(cases []*testCase) error {
 	defer cancel()
 	var all []*conformance.Case
 	for _, c := range cases {
-		c.Run = func(func()) []conformance.Check { return r.runCase(c) }
+		c.Run = func(idle func()) []conformance.Check { return r.runCase(c, idle) }
 		all = append(all, &c.Case)
 	}
 	err := r.report.Run(ctx, all)
@@ -62,28 +61,31 @@ func (r *runner) timeIsOver() string {
 }
 
 // runCase runs a case, if that makes sense. Another shard reports a foreign one.
-func (r *runner) runCase(c *testCase) []conformance.Check {
+func (r *runner) runCase(c *testCase, idle func()) []conformance.Check {
 	check := c.check(conformance.Skip)
 	switch {
 	case c.need != nil && c.need.unmet != nil:
 		c.unmet = c.need.unmet
 		check.Why = fmt.Sprintf("needs `%s`", c.unmet.ID)
-	case r.failfast && r.failed.Load():
+	case r.givesUp():
 		check.Why = "not run after a failure (-failfast)"
 	case time.Now().After(r.deadline):
 		r.late.Store(true)
-		check.Why = "not run: " + r.timeIsOver()
+		check.Result, check.Why = conformance.Error, "not run: "+r.timeIsOver()
 	default:
-		check = r.repeat(c)
+		check = r.repeat(c, idle)
 	}
-	if check.Result == conformance.Fail || check.Result == conformance.Warn && r.Strict {
+	if check.Result == conformance.Fail && r.Accepted(check) == "" {
 		r.failed.Store(true)
 	}
-	if c.foreign {
+	if c.Foreign {
 		return nil
 	}
 	return []conformance.Check{check}
 }
+
+// givesUp reports whether a failure has ended the run.
+func (r *runner) givesUp() bool { return r.failfast && r.failed.Load() }
 
 func (c *testCase) check(result string) conformance.Check {
 	return conformance.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Section: c.Section, Result: result}
@@ -92,17 +94,17 @@ func (c *testCase) check(result string) conformance.Check {
 // repeat runs a case -count times, and returns the check of the first run that did not
 // pass. A case is not run again if it was skipped at first, or if its pod did not become
 // ready in time.
-func (r *runner) repeat(c *testCase) conformance.Check {
-	first, failure := r.try(c, 1)
-	again := first.Result != conformance.Skip && !errors.Is(failure, spawn.ErrTimeout)
+func (r *runner) repeat(c *testCase, idle func()) conformance.Check {
+	first, failure := r.try(c, 1, idle)
+	again := first.Result != conformance.Skip && first.Result != conformance.Error && !errors.Is(failure, spawn.ErrTimeout)
 	runs, passed := 1, 0
-	for check := first; ; check, _ = r.try(c, runs) {
+	for check := first; ; check, _ = r.try(c, runs, idle) {
 		if check.Result == conformance.Pass {
 			passed++
 		} else if first.Result == conformance.Pass {
 			first = check
 		}
-		if !again || runs == r.count {
+		if !again || runs == r.count || r.failfast && (check.Result == conformance.Fail || r.failed.Load()) {
 			break
 		}
 		runs++
@@ -111,6 +113,7 @@ func (r *runner) repeat(c *testCase) conformance.Check {
 		c.unmet = c
 	}
 	if runs > 1 {
+		first.Runs, first.Passed = runs, passed
 		first.Why = strings.TrimSuffix(fmt.Sprintf("%d of %d passed: %s", passed, runs, first.Why), ": ")
 		first.Key += fmt.Sprint(" ", passed)
 	}
@@ -118,25 +121,27 @@ func (r *runner) repeat(c *testCase) conformance.Check {
 }
 
 // try runs a case once. The error is what a verb or the harness found.
-func (r *runner) try(c *testCase, run int) (conformance.Check, error) {
+func (r *runner) try(c *testCase, run int, idle func()) (conformance.Check, error) {
 	check := c.check(conformance.Pass)
-	s := newScenario(r, c, run)
+	s := newScenario(r, c, run, idle)
 	s.run()
 	switch found, log := s.finding(); {
 	case s.failed && s.failure.Cut:
 		r.late.Store(true)
-		check.Result, check.Why = conformance.Skip, r.timeIsOver()+": "+found
+		check.Result, check.Why = conformance.Error, r.timeIsOver()+": "+found
+	case s.failed && s.failure.Kit:
+		check.Result, check.Why, check.Log = conformance.Error, found, log
 	case s.skipped:
 		check.Result, check.Why = conformance.Skip, s.why
 	case s.failed:
-		check.Result, check.Why, check.Log, check.Key = conformance.Missed(c.Level), found, log, s.key(found)
+		check.Result, check.Why, check.Log, check.Key = r.NotMet(c.Level), found, log, s.key(found)
 		if requirement := c.Requirement.String(); requirement != "" {
 			check.Why += "\n" + requirement
 		}
 	}
 	if check.IsFinding() {
-		check.Fix, check.Evidence = c.Fix, s.evidence
-	} else {
+		check.Fix, check.Evidence = s.fix(), s.evidence
+	} else if check.Result != conformance.Error {
 		check.Log = ""
 		_ = safefile.RemoveAll(s.evidence) // of what the harness found fault with, and the scenario did not
 	}

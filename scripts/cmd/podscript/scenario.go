@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -22,7 +23,8 @@ import (
 type scenario struct {
 	*runner
 	*testCase
-	place    string // of its files, below the directories of all
+	idle     func()
+	part     string // of -count; "" = there is one run
 	work     string // directory that it works in
 	evidence string // directory of what was kept; "" = nothing
 	pods     string // directory of its pods
@@ -34,12 +36,12 @@ type scenario struct {
 	failure         scripts.Failure
 }
 
-func newScenario(r *runner, c *testCase, run int) *scenario {
-	place := c.ID
+func newScenario(r *runner, c *testCase, run int, idle func()) *scenario {
+	part := ""
 	if r.count > 1 {
-		place = filepath.Join(place, fmt.Sprint(run))
+		part = fmt.Sprint(run)
 	}
-	return &scenario{runner: r, testCase: c, place: place, work: filepath.Join(r.work, place)}
+	return &scenario{runner: r, testCase: c, idle: idle, part: part, work: filepath.Join(r.work, c.ID, part)}
 }
 
 // run returns when the scenario has ended.
@@ -109,6 +111,23 @@ func (s *scenario) words(err error) (found string, notes []string) {
 	return found, notes[1:]
 }
 
+// fix returns what to do about what was seen, or else what the requirement has.
+func (s *scenario) fix() string {
+	var start *spawn.Error
+	var pod *harness.Error
+	switch err := s.failure.Err; {
+	case errors.As(err, &start) && errors.Is(start, spawn.ErrExited) && s.ID == "starts":
+		return "its last words say why it ended; -workspace DIR and -home DIR bring the files that it needs, -env its variables, -pod-arg its first arguments"
+	case errors.As(err, &start) && errors.Is(start, spawn.ErrLaunch):
+		return "-pod names a program that this machine can run: a script needs a first line such as #!/bin/sh"
+	case errors.As(err, &pod) && pod.Ended == "exit status 130":
+		return "a JVM ends with status 130 after its shutdown hooks: let the last one call Runtime.getRuntime().halt(0)"
+	case errors.As(err, &pod) && strings.HasPrefix(pod.Ended, "exit status "):
+		return "its log says why it ended with another status than 0"
+	}
+	return s.Fix
+}
+
 // key is equal for the same finding in several scenarios.
 func (s *scenario) key(found string) string {
 	var start *spawn.Error
@@ -164,8 +183,12 @@ func (s *scenario) clean(text string) string {
 		text = strings.ReplaceAll(text, filepath.Dir(s.pods), "$RUNTIME_DIR/..")
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if begin := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "WORK=") }); begin >= 0 {
+		n := max(0, slices.Index(lines[begin:], "")) // with -v, testscript's own environment
+		lines = slices.Delete(lines, begin, begin+n+1)
+	}
 	lines = slices.DeleteFunc(lines, func(line string) bool {
-		return strings.HasPrefix(line, "WORK=") || strings.HasPrefix(line, "\tlog: $RUNTIME_DIR") || strings.Contains(line, s.scrap())
+		return strings.HasPrefix(line, "\tlog: $RUNTIME_DIR") || strings.Contains(line, s.scrap())
 	})
 	return strings.ReplaceAll(strings.Join(lines, "\n"), s.dir+string(filepath.Separator), "")
 }
@@ -173,13 +196,12 @@ func (s *scenario) clean(text string) string {
 // ArtifactDir is where the harness puts the evidence: without -o it ends with the
 // scenario.
 func (s *scenario) ArtifactDir() string {
-	dir := s.scrap()
-	if s.Evidence != "" && !s.foreign {
-		dir = filepath.Join(s.Evidence, s.place)
-		s.evidence = dir
+	if s.Evidence != "" && !s.Foreign {
+		s.evidence = s.EvidenceDir(s.ID, s.part)
+		return s.evidence
 	}
-	_ = os.MkdirAll(dir, 0o700) // what cannot be written there is told
-	return dir
+	_ = os.MkdirAll(s.scrap(), 0o700) // what cannot be written there is told
+	return s.scrap()
 }
 
 func (s *scenario) scrap() string { return filepath.Join(s.work, "evidence") }
@@ -219,5 +241,6 @@ func (s *scenario) Failed() bool {
 }
 
 func (s *scenario) Parallel()                   {} // the runner's business
+func (s *scenario) Idle()                       { s.idle() }
 func (s *scenario) Verbose() bool               { return s.settings.Verbose }
 func (s *scenario) Deadline() (time.Time, bool) { return s.deadline, true }

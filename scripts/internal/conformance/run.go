@@ -18,11 +18,16 @@ import (
 type Case struct {
 	Name  string
 	After *Case // the case that must have ended before this one begins; nil = none
+	// Foreign is a case that another shard reports: it only runs for one that needs it.
+	Foreign bool
 	// Run runs the case and returns its checks; nil = nothing is reported. It may call
 	// idle once the case only waits: another case then takes its place.
 	Run func(idle func()) []Check
 
-	done chan struct{} // closed when the case has ended
+	done   chan struct{} // closed when the case has ended
+	ended  bool          // the rest is known; Report.mu guards it
+	took   time.Duration
+	checks []Check
 }
 
 // Run runs cases side by side, -parallel of them at once, and reports each as it ends.
@@ -32,7 +37,11 @@ func (r *Report) Run(ctx context.Context, cases []*Case) error {
 	signalled, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	slots := make(chan struct{}, r.Parallel)
+	r.order = cases
 	for _, c := range cases {
+		if err := r.forget(c.Name); err != nil {
+			return err
+		}
 		c.done = make(chan struct{})
 	}
 	for _, c := range cases {
@@ -63,24 +72,46 @@ func (r *Report) runCase(c *Case, slots chan struct{}) {
 	if !over {
 		begin := time.Now()
 		checks := c.Run(idle)
-		r.end(c.Name, checks, time.Since(begin))
+		r.end(c, checks, time.Since(begin))
 	}
 }
 
-// end prints a case that has ended.
-func (r *Report) end(name string, checks []Check, took time.Duration) {
+// end notes a case that has ended, and prints those that no case before them keeps back.
+func (r *Report) end(c *Case, checks []Check, took time.Duration) {
+	for i, c := range checks {
+		checks[i].Seconds = cmp.Or(c.Seconds, took.Seconds())
+		if checks[i].Known = r.Accepted(c); checks[i].Known != "" {
+			checks[i].Result = Known
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.running = slices.DeleteFunc(r.running, func(n string) bool { return n == name })
-	if r.over || checks == nil {
+	r.running = slices.DeleteFunc(r.running, func(n string) bool { return n == c.Name })
+	if r.over {
 		return
 	}
-	for i := range checks {
-		checks[i].Seconds = cmp.Or(checks[i].Seconds, took.Seconds())
+	c.ended, c.took, c.checks = true, took, checks
+	if checks != nil {
+		r.ended++
 	}
-	r.ended++
-	r.checks = append(r.checks, checks...)
-	r.print(name, took, checks)
+	r.clearProgress()
+	r.printEnded(false)
+	if r.progress != nil && r.ended < r.total {
+		fmt.Fprintf(r.progress, "%d of %d cases", r.ended, r.total)
+	}
+}
+
+// printEnded prints the cases that have ended, in the order of the list: up to the first
+// that still runs, or all.
+func (r *Report) printEnded(all bool) {
+	for len(r.order) > 0 && (all || r.order[0].ended) {
+		c := r.order[0]
+		r.order = r.order[1:]
+		r.results.Checks = append(r.results.Checks, c.checks...)
+		if c.checks != nil {
+			r.print(c.Name, c.took, c.checks)
+		}
+	}
 }
 
 // giveUp ends the report while cases run.
@@ -92,8 +123,16 @@ func (r *Report) giveUp(err error) error {
 	if errors.As(err, new(UsageError)) {
 		return err
 	}
-	for _, name := range r.running {
-		r.checks = append(r.checks, Check{Case: name, Requirement: name, Level: Must, Result: Skip, Why: err.Error() + " while it ran"})
+	left := r.order
+	r.printEnded(true)
+	for _, c := range left {
+		when := " before it began"
+		if slices.Contains(r.running, c.Name) {
+			when = " while it ran"
+		}
+		if !c.ended && !c.Foreign {
+			r.results.Checks = append(r.results.Checks, Check{Case: c.Name, Requirement: c.Name, Level: Must, Result: Error, Why: err.Error() + when})
+		}
 	}
 	return fmt.Errorf("%w while these cases ran: %s", err, strings.Join(r.running, ", "))
 }

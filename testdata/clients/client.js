@@ -14,7 +14,9 @@
 //
 // It is also the how-to for people who write a client for Node: from start() on in the
 // order in which things happen. It needs Node 18.14, its library, and any Unix. Arguments
-// and environment must be UTF-8: Node has no other strings for them.
+// and environment must be UTF-8: Node has no other strings for them. And Node starts a pod
+// with no signal blocked or ignored, and with the highest number of descriptors that is
+// allowed, whatever this process was started with.
 const { isUtf8 } = require('buffer')
 const { spawn } = require('child_process')
 const { once } = require('events')
@@ -27,7 +29,7 @@ const { parseArgs } = require('util')
 const READY = 'YOI-READY\t'
 const MAX_LINE = 64 << 10 // bytes that are kept of one line
 const BLOCK = 128 << 10 // bytes that are read of the log at once
-const POLL = 5 // ms: fs.watch may run out of watches, and no system has an event of listen(2)
+const POLL = 20 // ms: fs.watch may run out of watches, and no system has an event of listen(2)
 const NOT_YET = ['ENOENT', 'ECONNREFUSED', 'EAGAIN'] // not bound, not listening, backlog full
 const UUID = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/i
 const O_PATH = 0o10000000 // Linux's; Node has no names for these two
@@ -45,6 +47,7 @@ async function start (args, caught) {
   if (['', '.', '..'].includes(args.name) || /[/\0\t\r\n]/.test(args.name)) {
     throw new Failed(`invalid pod config: NAME ${quoted(args.name)} is not one path element`, 2)
   }
+  if (args.name.includes('\ufffd')) throw new Failed('invalid pod config: NAME is not UTF-8', 2)
   if (args.workspace === '') throw new Failed('invalid pod config: --workspace is empty', 2)
   const runtime = runtimeDir()
   const deadline = performance.now() + args.timeout * 1000 // one, for the ready line and the socket
@@ -55,11 +58,16 @@ async function start (args, caught) {
     if (!fs.statSync(workspace, { throwIfNoEntry: false })?.isDirectory()) { // else it looks like a missing program
       throw new Error(`working directory ${workspace} is not a directory`)
     }
-    log = createLog(from(workspace, runtime) + '/' + args.name)
+    const directory = from(workspace, runtime) + '/' + args.name
+    if (await answers(directory)) { // its log would be lost, and perhaps its socket
+      throw new Failed(`pod already runs: it answers in ${printable(directory)}`)
+    }
+    log = createLog(directory)
     const child = launch(args, workspace, log.writer)
     handshake = new Handshake(args.name, workspace, child, log)
     await once(child, 'spawn') // throws if there is no process
   } catch (error) {
+    if (error instanceof Failed) throw error
     const command = printable(args.program) + ' pod'
     throw new Failed(`failed to launch pod runtime command \`${command}\`: ${printable(error.message)}`)
   } finally {
@@ -94,7 +102,9 @@ function runtimeDir () {
 // Makes the pod directory and an empty log, and opens that for the pod, and for us.
 function createLog (directory) {
   const file = directory + '/stderr.log'
-  fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const umask = process.umask(0o077)
+  fs.mkdirSync(directory, { recursive: true })
+  process.umask(umask) // the pod's is not ours to change
   // Whoever can put a link there would choose what we overwrite, and a pipe would hang us.
   const old = fs.lstatSync(file, { throwIfNoEntry: false })
   if (!fs.lstatSync(directory).isDirectory() || (old && !old.isFile())) {
@@ -133,6 +143,29 @@ function launch (args, workspace, log) {
     stdio: ['ignore', 'ignore', log], // the file itself: a pipe would break when we end
     detached: true // a process group of its own, to be killed whole, and no terminal
   })
+}
+
+// Connects once, which is all that a pod must bear. It never waits: Node's sockets do not.
+async function connect (socket) {
+  let descriptor, connection
+  try {
+    let address = socket.toString()
+    // More than a socket address takes, or than a string can hold.
+    if (process.platform === 'linux' && (socket.length > 107 || !isUtf8(socket))) {
+      descriptor = fs.openSync(socket, O_PATH)
+      address = `/proc/self/fd/${descriptor}`
+    }
+    connection = net.connect(address)
+    await once(connection, 'connect')
+  } finally {
+    connection?.destroy()
+    if (descriptor !== undefined) fs.closeSync(descriptor)
+  }
+}
+
+// Reports whether a pod listens there; one with a full backlog does.
+function answers (directory) {
+  return connect(Buffer.from(directory + '/sock')).then(() => true, error => error.code === 'EAGAIN')
 }
 
 // What is known of a pod that is on its way. A line of its log is a latin1 string: that
@@ -211,32 +244,27 @@ class Handshake {
       const [there, said] = [fs.statSync(link), fs.statSync(text)]
       if (there.dev === said.dev && there.ino === said.ino) directory = text
     } catch {}
+    this.told = socket
     this.socket = socket[0] === 0x2f ? socket : Buffer.concat([directory, bytes('/'), socket])
   }
 
-  // Connects once, which is all that a pod must bear. It never waits: Node's sockets do not.
   async connect () {
-    let descriptor, connection
     try {
-      let address = this.socket.toString()
-      // More than a socket address takes, or than a string can hold.
-      if (process.platform === 'linux' && (this.socket.length > 107 || !isUtf8(this.socket))) {
-        descriptor = fs.openSync(this.socket, O_PATH)
-        address = `/proc/self/fd/${descriptor}`
-      }
-      connection = net.connect(address)
-      await once(connection, 'connect')
+      await connect(this.socket)
       return true
     } catch (error) {
       if (!NOT_YET.includes(error.code)) {
-        throw this.verdict(`could not connect to pod socket ${printable(this.socket)}: ${printable(error.message)}`)
+        throw this.verdict(`could not connect to pod socket ${this.where()}: ${printable(error.message)}`)
       }
       this.trouble = error.code
       return false
-    } finally {
-      connection?.destroy()
-      if (descriptor !== undefined) fs.closeSync(descriptor)
     }
+  }
+
+  // Returns the socket as a person needs it: @name, ~/x and unix:x are relative paths, too.
+  where () {
+    const note = this.told[0] === 0x2f ? '' : `, from the relative path ${quoted(this.told)}`
+    return printable(this.socket) + note
   }
 
   async exited () {
@@ -263,7 +291,7 @@ class Handshake {
       ECONNREFUSED: file && !file.isSocket() ? 'it is not a socket' : 'nobody listens on it',
       EAGAIN: 'its backlog is full, nobody accepts connections'
     }
-    return `its socket ${printable(this.socket)} (${why[this.trouble] ?? 'the pod has just ended'})`
+    return `its socket ${this.where()} (${why[this.trouble] ?? 'the pod has just ended'})`
   }
 
   // Returns the failure with its evidence.
@@ -300,7 +328,9 @@ function closeInherited () {
 function readArgs () {
   const flags = ['timeout', 'workspace', 'profile', 'ticket-role', 'session']
   const options = Object.fromEntries(flags.map(flag => [flag, { type: 'string' }]))
-  const { values, positionals } = parseArgs({ options, allowPositionals: true })
+  const words = process.argv.slice(2)
+  words.splice(-1, 0, '--') // the name may begin with a dash
+  const { values, positionals } = parseArgs({ args: words, options, allowPositionals: true })
   const program = process.env.YOI_POD_RUNTIME_COMMAND // a path, never a command line
   const args = { ...values, timeout: Number(values.timeout ?? 20), name: positionals[0], program }
   const refuse = message => { throw new Error(message) }
@@ -318,7 +348,8 @@ async function main () {
   let args
   try {
     args = readArgs()
-    fs.writeSync(1, await start(args, caught) + '\n') // console.log hides that it cannot be written
+    const line = await start(args, caught)
+    try { fs.writeSync(1, line + '\n') } catch {} // the pod is ready, whoever reads that
   } catch (error) {
     console.error(`client.js: ${args ? error.message : printable(error.message.split('\n')[0])}`)
     process.exitCode = error.status ?? (args ? 1 : 2)

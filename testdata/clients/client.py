@@ -13,6 +13,9 @@ stderr: it is not, and nothing of it is left but its log. Status 2: wrong usage.
 
 It is also the how-to for people who write a client in Python: from start() on in the
 order in which things happen. It needs Python 3.8, its library, and any Unix.
+
+The pod gets what this process was started with, but for one thing: Python itself ignores
+SIGPIPE and SIGXFSZ before a program begins, so that the pod gets their defaults.
 """
 import argparse, collections, contextlib, errno, math, os, re, shutil, signal, socket, stat
 import subprocess, sys, time, uuid
@@ -20,7 +23,7 @@ import subprocess, sys, time, uuid
 READY = b"YOI-READY\t"
 MAX_LINE = 64 << 10  # bytes that are kept of one line
 BLOCK = 128 << 10  # bytes that are read of the log at once
-POLL = 0.005  # seconds: the library has no events of files, and no system has one of listen(2)
+POLL = 0.01  # seconds: the library has no events of files, and no system has one of listen(2)
 NOT_YET = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)  # not bound, not listening, backlog full
 
 
@@ -47,7 +50,10 @@ def start(args, caught):
             workspace = os.path.join(os.getcwd(), args.workspace) if args.workspace else os.getcwd()
             if not os.path.isdir(workspace):  # else it looks like a missing program
                 raise NotADirectoryError(errno.ENOTDIR, "the working directory is not one", workspace)
-            writer, log = create_log(os.path.join(workspace, runtime, args.name), files)
+            pod_dir = os.path.join(workspace, runtime, args.name)
+            if answers(pod_dir):  # its log would be lost, and perhaps its socket
+                raise Failed(f"pod already runs: it answers in {printable(pod_dir)}")
+            writer, log = create_log(pod_dir, files)
             deadline = time.monotonic() + args.timeout  # one, for the ready line and the socket
             process = launch(args, workspace, writer)
         except OSError as error:
@@ -87,6 +93,39 @@ def create_log(pod_dir, files):
     return writer, files.enter_context(open(path, "rb", buffering=0))
 
 
+def connect(path):
+    """Connects, which is all that a pod must bear, says nothing, and never waits."""
+    address, descriptor = os.fsencode(path), None
+    try:
+        if len(address) > 107 and hasattr(os, "O_PATH"):  # more than a socket address takes
+            descriptor = os.open(path, os.O_PATH)
+            address = b"/proc/self/fd/%d" % descriptor
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.setblocking(False)  # with a full backlog connect would wait for ever
+            connection.connect(address)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def answers(pod_dir):
+    """Reports whether a pod listens there; one with a full backlog does."""
+    try:
+        connect(os.path.join(pod_dir, "sock"))
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return True
+
+
+def environment():
+    """Returns the environment as it was: in a C locale Python adds LC_CTYPE to its own."""
+    try:
+        with open("/proc/self/environ", "rb") as f:
+            return dict(entry.split(b"=", 1) for entry in f.read().split(b"\0") if b"=" in entry)
+    except OSError:
+        return os.environb
+
+
 def launch(args, workspace, log):
     # With a slash the program is relative to our directory, without one it is in our
     # PATH: it must be found before the child changes to the workspace.
@@ -104,6 +143,8 @@ def launch(args, workspace, log):
         stderr=log,  # the file itself: a pipe would break when we end
         close_fds=True,  # those that we inherited, too: whoever reads such a pipe would hang
         start_new_session=True,  # a process group of its own, to be killed whole, and no terminal
+        env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, args.sigchld),  # safe without threads
     )
 
 
@@ -125,7 +166,8 @@ class Handshake:
         self.before = b""  # what stands just before that
         self.unfinished = b""  # what follows the last newline
         self.tail = collections.deque(maxlen=8)  # the last lines
-        self.socket, self.trouble = None, None  # its path, and why it could not be connected to
+        self.told, self.socket = None, None  # its path in the ready line, and from here
+        self.trouble = None  # why it could not be connected to
 
     def wait(self, timeout, deadline, caught):
         while True:
@@ -184,27 +226,22 @@ class Handshake:
         with contextlib.suppress(OSError):
             if os.path.samefile(link, os.readlink(link)):
                 directory = os.readlink(link)
-        self.socket = os.path.join(directory, os.fsdecode(path))
+        self.told, self.socket = path, os.path.join(directory, os.fsdecode(path))
 
     def connect(self):
-        """Connects once, which is all that a pod must bear, and never waits for that."""
-        address, descriptor = os.fsencode(self.socket), None
         try:
-            if len(address) > 107 and hasattr(os, "O_PATH"):  # more than a socket address takes
-                descriptor = os.open(self.socket, os.O_PATH)
-                address = b"/proc/self/fd/%d" % descriptor
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.setblocking(False)  # with a full backlog connect would wait for ever
-                connection.connect(address)
+            connect(self.socket)
             return True
         except OSError as error:
             if error.errno not in NOT_YET:
-                raise self.verdict(f"could not connect to pod socket {printable(self.socket)}: {told(error)}") from None
+                raise self.verdict(f"could not connect to pod socket {self.where()}: {told(error)}") from None
             self.trouble = error.errno
             return False
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+
+    def where(self):
+        """Returns the socket as a person needs it: @name, ~/x and unix:x are relative paths, too."""
+        note = "" if self.told.startswith(b"/") else f", from the relative path {quoted(self.told)}"
+        return printable(self.socket) + note
 
     def exited(self):
         kill(self.process)  # what it has left in its group must not go on writing
@@ -222,7 +259,7 @@ class Handshake:
         with contextlib.suppress(OSError):
             is_socket = stat.S_ISSOCK(os.stat(self.socket).st_mode)
             why[errno.ECONNREFUSED] = "nobody listens on it" if is_socket else "it is not a socket"
-        return f"its socket {printable(self.socket)} ({why.get(self.trouble, 'it has just gone')})"
+        return f"its socket {self.where()} ({why.get(self.trouble, 'it has just gone')})"
 
     def verdict(self, text, before_tail="; last lines: "):
         """Returns the failure with its evidence."""
@@ -256,7 +293,8 @@ def main():
     parser.add_argument("--ticket-role")
     parser.add_argument("--session", metavar="UUID", type=uuid.UUID)
     parser.add_argument("name", metavar="NAME")
-    args = parser.parse_args()
+    *flags, name = sys.argv[1:] or ["--help"]
+    args = parser.parse_args([*flags, name] if name == "--help" else [*flags, "--", name])  # it may begin with a dash
     args.program = os.environ.get("YOI_POD_RUNTIME_COMMAND")  # a path, never a command line
     if not args.program:
         parser.error("which pod? Set YOI_POD_RUNTIME_COMMAND to the path of its program")
@@ -266,15 +304,16 @@ def main():
     # moment at which the process is known.
     caught = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: caught.append(number))
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # some parents ignore it, which loses exit statuses
-    if sys.stdout:  # it may be closed, or lack the letters of the path
-        sys.stdout.reconfigure(errors="backslashreplace")
+        if signal.getsignal(number) != signal.SIG_IGN:  # else the pod is to ignore it, too
+            signal.signal(number, lambda number, frame: caught.append(number))
+    args.sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would lose exit statuses
     try:
-        print(start(args, caught), flush=True)
+        line = start(args, caught)
     except (Failed, OSError) as error:
         print(f"client.py: {error}", file=sys.stderr)
         return getattr(error, "status", 1)
+    with contextlib.suppress(OSError):  # the pod is ready, whoever reads that
+        os.write(1, f"{line}\n".encode())
     return 0  # the pod is reaped by the system when it ends
 
 

@@ -27,22 +27,28 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOp
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-// What the library lacks: a process group to kill, a connect that does not wait, signals.
+// What the library lacks: a process group to kill, a connect that does not wait, signals, the umask.
 extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
+    fn sigprocmask(how: c_int, set: *const SignalSet, old: *mut SignalSet) -> c_int;
+    fn umask(mask: c_uint) -> c_uint;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn connect(fd: c_int, address: *const SocketAddress, length: c_uint) -> c_int;
 }
+type SignalSet = [u64; 16];
 const SIGKILL: c_int = 9;
+const SIGPIPE: c_int = 13;
 const SIGCHLD: c_int = 17;
 const HUP_INT_TERM: [c_int; 3] = [1, 2, 15];
 const SIG_DFL: usize = 0;
+const SIG_IGN: usize = 1;
+const SIG_SETMASK: c_int = 2;
 const F_SETFD: c_int = 2;
 const FD_CLOEXEC: c_int = 1;
 const O_PATH: c_int = 0o10000000;
@@ -59,7 +65,7 @@ const READY: &[u8] = b"YOI-READY\t";
 const MAX_LINE: usize = 64 << 10; // bytes that are kept of one line
 const BLOCK: usize = 128 << 10; // bytes that are read of the log at once
 // The library has no events of files, and no system has one of listen(2).
-const POLL: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(10);
 
 const FLAGS: [&str; 5] = ["--timeout", "--workspace", "--profile", "--ticket-role", "--session"];
 const LAST_LINES: &str = "; last lines: ";
@@ -71,6 +77,17 @@ static CAUGHT: AtomicI32 = AtomicI32::new(0); // the signal that asks this progr
 extern "C" fn on_signal(number: c_int) {
     CAUGHT.store(number, SeqCst);
 }
+
+static INHERITED_SIGPIPE: AtomicUsize = AtomicUsize::new(SIG_DFL);
+
+extern "C" fn note_sigpipe() {
+    INHERITED_SIGPIPE.store(unsafe { signal(SIGPIPE, SIG_IGN) }, SeqCst);
+}
+
+// The library ignores SIGPIPE before main begins. The pod is to get what we were started with.
+#[used]
+#[link_section = ".init_array"]
+static BEFORE_THE_LIBRARY: extern "C" fn() = note_sigpipe;
 
 /// There is no ready pod: the verdict, and the status of this program.
 struct Failed(String, u8);
@@ -86,6 +103,7 @@ struct Args {
     name: OsString,
     timeout: f64,
     flags: HashMap<&'static str, OsString>, // "" = not given
+    sigchld: usize,                         // as we were started with
 }
 
 /// Starts the pod and returns a line that tells where it is.
@@ -98,8 +116,13 @@ fn start(args: &Args) -> Result<String, Failed> {
     if args.flags["--workspace"].is_empty() {
         return Err(Failed("invalid pod config: --workspace is empty".into(), 2));
     }
-    let runtime = runtime_dir()?;
-    let mut handshake = launch(args, &runtime).map_err(|error| {
+    // Absolute, since the pod is in another directory than this process.
+    let workspace = current_dir()?.join(&args.flags["--workspace"]);
+    let directory = workspace.join(runtime_dir()?).join(&args.name);
+    if answers(&directory) { // its log would be lost, and perhaps its socket
+        return Err(Failed(format!("pod already runs: it answers in {}", shown(&directory)), 1));
+    }
+    let mut handshake = launch(args, workspace, &directory).map_err(|error| {
         let verdict = format!("failed to launch pod runtime command `{} pod`: {error}", args.program.to_string_lossy());
         Failed(printable(verdict.as_bytes()), 1)
     })?;
@@ -126,7 +149,10 @@ fn runtime_dir() -> Result<PathBuf, Failed> {
 /// Makes the pod directory and an empty log, and opens that for the pod.
 fn create_log(path: &Path) -> io::Result<File> {
     let directory = path.parent().unwrap();
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let inherited = unsafe { umask(0o077) }; // the pod's is not ours to change
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    unsafe { umask(inherited) };
+    made?;
     // Whoever can put a link there would choose what we overwrite, and a pipe would hang us.
     let log_is_wrong = fs::symlink_metadata(path).map_or(false, |file| !file.is_file());
     if log_is_wrong || !fs::symlink_metadata(directory)?.is_dir() {
@@ -155,13 +181,11 @@ fn find_program(program: &OsStr) -> io::Result<PathBuf> {
     Err(Error::new(NotFound, "not found in PATH"))
 }
 
-fn launch(args: &Args, runtime: &Path) -> io::Result<Handshake> {
-    // Absolute, since the pod is in another directory than this process.
-    let workspace = current_dir()?.join(&args.flags["--workspace"]);
+fn launch(args: &Args, workspace: PathBuf, directory: &Path) -> io::Result<Handshake> {
     if !workspace.is_dir() { // else it looks like a missing program
         return Err(Error::new(NotFound, format!("working directory {} is not a directory", workspace.display())));
     }
-    let log_path = workspace.join(runtime).join(&args.name).join("stderr.log");
+    let log_path = directory.join("stderr.log");
     let writer = create_log(&log_path)?;
     keep_inherited()?;
     let log = File::open(&log_path)?;
@@ -180,12 +204,23 @@ fn launch(args: &Args, runtime: &Path) -> io::Result<Handshake> {
     add("--ticket-role", &args.flags["--ticket-role"]);
     // The log itself is its stderr: a pipe would break when we end. The group is to be killed whole.
     command.current_dir(&workspace).stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer).process_group(0);
+    // The library resets the signal mask, and SIGPIPE, for the program.
+    let (mut mask, sigpipe, sigchld) = ([0; 16], INHERITED_SIGPIPE.load(SeqCst), args.sigchld);
+    unsafe {
+        sigprocmask(SIG_SETMASK, std::ptr::null(), &mut mask);
+        command.pre_exec(move || {
+            signal(SIGPIPE, sigpipe);
+            signal(SIGCHLD, sigchld);
+            sigprocmask(SIG_SETMASK, &mask, std::ptr::null_mut());
+            Ok(())
+        });
+    }
     let started = Instant::now();
     let child = command.spawn()?;
     Ok(Handshake {
         name: args.name.as_bytes().to_vec(), workspace, child, started, log, log_path,
         offset: 0, before: vec![], unfinished: vec![], tail: VecDeque::new(),
-        socket: None, trouble: NotFound,
+        told: vec![], socket: None, trouble: NotFound,
     })
 }
 
@@ -201,7 +236,8 @@ struct Handshake {
     before: Vec<u8>,          // what stands just before that
     unfinished: Vec<u8>,      // what follows the last newline
     tail: VecDeque<Vec<u8>>,  // the last lines
-    socket: Option<PathBuf>,
+    told: Vec<u8>,            // the socket's path in the ready line
+    socket: Option<PathBuf>,  // and from here
     trouble: ErrorKind,       // why the socket could not be connected to
 }
 
@@ -283,6 +319,7 @@ impl Handshake {
             let (got, want) = (quoted(name), quoted(&self.name));
             return self.verdict(format!("pod became ready under another name: got {got}, want {want}"), LAST_LINES);
         }
+        self.told = path.to_vec();
         self.socket = Some(self.directory().unwrap_or(self.workspace.clone()).join(OsStr::from_bytes(path)));
         Ok(())
     }
@@ -307,7 +344,7 @@ impl Handshake {
                 Ok(false)
             }
             Err(error) => {
-                self.verdict(format!("could not connect to pod socket {}: {error}", shown(path)), LAST_LINES)
+                self.verdict(format!("could not connect to pod socket {}: {error}", self.place(path)), LAST_LINES)
             }
         }
     }
@@ -345,7 +382,15 @@ impl Handshake {
             _ if is_socket => "nobody listens on it",
             _ => "it is not a socket",
         };
-        format!("its socket {} ({why})", shown(path))
+        format!("its socket {} ({why})", self.place(path))
+    }
+
+    /// Returns the socket as a person needs it: @name, ~/x and unix:x are relative paths, too.
+    fn place(&self, path: &Path) -> String {
+        match self.told.starts_with(b"/") {
+            true => shown(path),
+            false => format!("{}, from the relative path {}", shown(path), quoted(&self.told)),
+        }
     }
 
     /// Returns the failure with its evidence.
@@ -386,6 +431,11 @@ fn connect_once(path: &Path) -> io::Result<()> {
     };
     drop(by_descriptor);
     result
+}
+
+/// Reports whether a pod listens there; one with a full backlog does.
+fn answers(pod_directory: &Path) -> bool {
+    connect_once(&pod_directory.join("sock")).map_or_else(|error| error.kind() == WouldBlock, |()| true)
 }
 
 /// Returns text so that it cannot rule a terminal: a pod may write anything.
@@ -430,13 +480,12 @@ fn parse_args() -> Result<Args, String> {
     let mut flags: HashMap<&str, OsString> = HashMap::from(FLAGS.map(|flag| (flag, OsString::new())));
     flags.insert("--timeout", "20".into());
     flags.insert("--workspace", current_dir().map_err(|error| error.to_string())?.into());
-    let mut names = vec![];
-    let mut words = args_os().skip(1);
-    while let Some(word) = words.next() {
-        match word.to_str().and_then(|flag| flags.get_mut(flag)) {
-            Some(value) => *value = words.next().ok_or(format!("{word:?} needs a value"))?,
-            None if word.as_bytes().starts_with(b"--") => return Err(format!("unknown flag {word:?}")),
-            None => names.push(word),
+    let mut words: Vec<OsString> = args_os().skip(1).collect();
+    let name = words.pop(); // it may begin with a dash
+    for pair in words.chunks(2) {
+        match (pair[0].to_str().and_then(|flag| flags.get_mut(flag)), pair.get(1)) {
+            (Some(value), Some(word)) => *value = word.clone(),
+            _ => return Err(format!("unknown flag, or one without a value: {:?}", pair[0])),
         }
     }
     let timeout = flags["--timeout"].to_str().and_then(|text| text.parse().ok()).unwrap_or(0.0);
@@ -445,17 +494,17 @@ fn parse_args() -> Result<Args, String> {
         8 | 13 | 18 | 23 => *b == b'-',
         _ => b.is_ascii_hexdigit(),
     });
-    match names.pop() {
+    match name {
         _ if program.is_empty() => Err("which pod? Set YOI_POD_RUNTIME_COMMAND to the path of its program".into()),
         _ if !(timeout > 0.0 && timeout < f64::INFINITY) => Err("--timeout must be a number of seconds above 0".into()),
         _ if !session.is_empty() && !is_uuid => Err("--session must be a UUID".into()),
-        Some(name) if names.is_empty() => Ok(Args { program, name, timeout, flags }),
-        _ => Err("want one pod NAME".into()),
+        Some(name) => Ok(Args { program, name, timeout, flags, sigchld: SIG_DFL }),
+        None => Err("want a pod NAME".into()),
     }
 }
 
 fn main() -> ExitCode {
-    let args = match parse_args() {
+    let mut args = match parse_args() {
         Ok(args) => args,
         Err(message) => {
             eprintln!("client: {message}\n{USAGE}");
@@ -464,12 +513,17 @@ fn main() -> ExitCode {
     };
     unsafe {
         for number in HUP_INT_TERM {
-            signal(number, on_signal as *const () as usize);
+            if signal(number, on_signal as *const () as usize) == SIG_IGN {
+                signal(number, SIG_IGN); // the pod is to ignore it, too
+            }
         }
-        signal(SIGCHLD, SIG_DFL); // some parents ignore it, which loses exit statuses
+        args.sigchld = signal(SIGCHLD, SIG_DFL); // ignored, it would lose exit statuses
     }
-    match start(&args).and_then(|line| Ok(writeln!(io::stdout(), "{line}")?)) {
-        Ok(()) => ExitCode::SUCCESS, // the pod is reaped by the system when it ends
+    match start(&args) {
+        Ok(line) => {
+            let _ = writeln!(io::stdout(), "{line}"); // the pod is ready, whoever reads that
+            ExitCode::SUCCESS // it is reaped by the system when it ends
+        }
         Err(Failed(verdict, status)) => {
             let _ = writeln!(io::stderr(), "client: {verdict}");
             ExitCode::from(status)

@@ -243,7 +243,7 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 		"takes an empty variable for a directory": {"if os.environ.get(variable):", "if variable in os.environ:", "dir-xdg", "independent", nil},
 		"does not wait for the whole timeout":     {"time.monotonic() + args.timeout", "time.monotonic() + args.timeout / 10", "never-ready", "verdict", nil},
 
-		"is late to say that the pod is ready": {"        print(start(args, caught), flush=True)", "        told = start(args, caught); time.sleep(2.5); print(told, flush=True)", "", "prompt", nil},
+		"is late to say that the pod is ready": {"        line = start(args, caught)", "        line = start(args, caught); time.sleep(2.5)", "", "prompt", nil},
 		"waits on after the pod has died": {
 			"            if ended:\n", "            if ended: time.sleep(2.5)\n            if ended:\n", "early-exit$", "prompt", nil},
 
@@ -256,7 +256,7 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 		"passes on a stray descriptor":    {"close_fds=True", "close_fds=False", "", "independent", nil},
 		"lets others read the log":        {"os.fchmod(writer.fileno(), 0o600)", "os.fchmod(writer.fileno(), 0o644)", "", "independent", nil},
 		"lets others into the directory":  {"os.umask(0o077)", "os.umask(0o022)", "", "independent", nil},
-		"kills a pod that is ready":       {"        print(start(args, caught), flush=True)", "        print(start(args, caught)); os.system('kill -9 $(cat $YOI_RUNTIME_DIR/alpha/pid)')", "", "independent", nil},
+		"kills a pod that is ready":       {"        line = start(args, caught)", "        line = start(args, caught); os.system('kill -9 $(cat $YOI_RUNTIME_DIR/alpha/pid)')", "", "independent", nil},
 		"leaves out the argument pod":     {`argv = [args.program, "pod", `, "argv = [args.program, ", "", "arguments", nil},
 		"names another pod":               {`["--pod", args.name]`, `["--pod", args.name + "x"]`, "", "arguments", nil},
 		"has another flag for the name":   {`["--pod", args.name]`, `["--name", args.name]`, "", "arguments", nil},

@@ -1,6 +1,7 @@
 package fakepod
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,6 +95,9 @@ func Main(args []string) int {
 		return 2
 	}
 	dir, err := podDir(told["--pod"])
+	if err == nil && strings.Contains(dir, "\n") {
+		err = fmt.Errorf("the runtime directory has a newline in its path, which no ready line can tell: %q", dir)
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -151,15 +155,12 @@ func withoutPrefix(args []string) []string {
 
 // parseArgs reads what to act out and what the handshake tells.
 func parseArgs(args []string) ([]Step, handshake, error) {
-	program := os.Getenv(ProgramEnv)
+	program := cmp.Or(os.Getenv(ProgramEnv), "ready")
 	if len(args) > 0 && args[0] == "-program" {
 		if len(args) == 1 {
 			return nil, nil, errors.New("-program needs a value")
 		}
-		program, args = args[1], args[2:]
-		args = withoutPrefix(args) // of a client
-	} else if program == "" {
-		program = "ready"
+		program, args = args[1], withoutPrefix(args[2:]) // of a client
 	}
 	steps, err := Parse(program)
 	if err != nil {
@@ -184,37 +185,34 @@ func (h handshake) args() (args []string) {
 // parseHandshake is as strict as real pods are.
 func parseHandshake(args []string) (handshake, error) {
 	h := handshake{}
+	has := func(name string) bool { _, ok := h[name]; return ok }
 	for ; len(args) > 0; args = args[2:] {
 		name := args[0]
 		if name == "--worker" { // as newer pods call it
 			name = "--pod"
 		}
-		_, twice := h[name]
-		switch {
+		switch known := slices.Contains(handshakeFlags, name); {
 		case name == "-program":
 			return nil, errors.New("-program comes first, before the handshake's arguments")
-		case !slices.Contains(handshakeFlags, name) && strings.HasPrefix(name, "-"):
+		case !known && strings.HasPrefix(name, "-"):
 			return nil, fmt.Errorf("unknown flag %q", name)
-		case !slices.Contains(handshakeFlags, name):
+		case !known:
 			return nil, fmt.Errorf("unexpected argument %q", name)
-		case twice:
+		case has(name):
 			return nil, fmt.Errorf("%s is given twice", name)
 		case len(args) == 1:
 			return nil, fmt.Errorf("%s needs a value", name)
 		}
 		h[name] = args[1]
 	}
-	for _, name := range handshakeFlags[:2] {
-		if _, ok := h[name]; !ok {
-			return nil, fmt.Errorf("%s is missing", name)
-		}
-	}
-	_, session := h["--session"]
-	_, profile := h["--profile"]
-	switch pod := h["--pod"]; {
+	switch pod, session := h["--pod"], has("--session"); {
+	case !has("--workspace"):
+		return nil, errors.New("--workspace is missing")
+	case !has("--pod"):
+		return nil, errors.New("--pod is missing")
 	case pod == "" || pod == "." || pod == ".." || strings.ContainsAny(pod, "/\x00\t\r\n"):
 		return nil, fmt.Errorf("--pod %q is not one path element", pod)
-	case session && profile:
+	case session && has("--profile"):
 		return nil, errors.New("--profile cannot be used with --session")
 	case session && !uuidForm.MatchString(h["--session"]):
 		return nil, fmt.Errorf("--session %q is not a UUID", h["--session"])
@@ -224,19 +222,13 @@ func parseHandshake(args []string) (handshake, error) {
 
 // podDir returns the absolute path of a pod's directory.
 func podDir(pod string) (string, error) {
-	dir, err := runtimeDir()
-	if err != nil || filepath.IsAbs(dir) {
-		return dir + "/" + pod, err
-	}
-	// Not filepath.Join: where .. leads behind a link, only the system knows.
-	wd, err := os.Getwd()
-	return wd + "/" + dir + "/" + pod, err
-}
-
-func runtimeDir() (string, error) {
 	for _, place := range [][2]string{{"YOI_RUNTIME_DIR", ""}, {"YOI_HOME", "/run"}, {"XDG_RUNTIME_DIR", "/yoi"}, {"HOME", "/.yoi/run"}} {
-		if base := os.Getenv(place[0]); base != "" {
-			return base + place[1], nil
+		if base := os.Getenv(place[0]); filepath.IsAbs(base) {
+			return base + place[1] + "/" + pod, nil
+		} else if base != "" {
+			// Not filepath.Join: where .. leads behind a link, only the system knows.
+			wd, err := os.Getwd()
+			return wd + "/" + base + place[1] + "/" + pod, err
 		}
 	}
 	return "", errors.New("no runtime directory: set YOI_RUNTIME_DIR, YOI_HOME, XDG_RUNTIME_DIR or HOME")

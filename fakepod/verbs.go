@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,12 +27,12 @@ type verb struct {
 // mean to parse a program.
 func verbs() []verb {
 	return []verb{
-		{"log", "TEXT", "write a line to stderr", (*pod).log},
-		{"out", "TEXT", "write a line to stdout", (*pod).out},
-		{"raw", "TEXT", "write to stderr, with no newline added", (*pod).raw},
-		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, (*pod).clock},
-		{"sleep", "DURATION", "wait", (*pod).sleep},
-		{"hang", "", "wait for ever", (*pod).hang},
+		{"log", "TEXT", "write a line to stderr", func(p *pod, args []string) error { return write(os.Stderr, p.expand(args[0])+"\n") }},
+		{"out", "TEXT", "write a line to stdout", func(p *pod, args []string) error { return write(os.Stdout, p.expand(args[0])+"\n") }},
+		{"raw", "TEXT", "write to stderr, with no newline added", func(p *pod, args []string) error { return write(os.Stderr, p.expand(args[0])) }},
+		{"clock", "", `log the line "monotonic N", CLOCK_MONOTONIC in ns`, func(*pod, []string) error { return write(os.Stderr, fmt.Sprintf("monotonic %d\n", monotonic())) }},
+		{"sleep", "DURATION", "wait", func(_ *pod, args []string) error { time.Sleep(duration(args[0])); return nil }},
+		{"hang", "", "wait for ever", func(*pod, []string) error { select {} }},
 		{"socket", "", "make the socket and bind it, without listening", (*pod).socket},
 		{"listen", "[BACKLOG]", "listen on it (128); again to change the backlog", (*pod).listen},
 		{"bind", "", "socket and listen: what a healthy pod does", (*pod).bind},
@@ -41,21 +40,25 @@ func verbs() []verb {
 		{"ready", "[NAME [PATH]]", "write the ready line", (*pod).ready},
 		{"serve", "", "accept connections and answer: for ever, or beside the steps that follow", (*pod).serve},
 		{"answer", "METHOD JSON", "from now on, answer a method with a line of JSON", (*pod).answerWith},
-		{"event", "JSON", "send a line to all connections, to later ones after their snapshot", (*pod).event},
+		{"event", "JSON", "send a line to all connections, to later ones after their snapshot", func(p *pod, args []string) error { return p.garbage([]string{args[0] + "\n"}) }},
 		{"garbage", "BYTES", "the same with bytes as they are", (*pod).garbage},
-		{"stall", "DURATION", "from now on, hold every line up in its middle", (*pod).stall},
+		{"stall", "DURATION", "from now on, hold every line up in its middle", func(p *pod, args []string) error {
+			p.habit(func(h *habits) { h.stall = duration(args[0]) })
+			return nil
+		}},
 		{"close", "", "close all connections, later ones when they were sent what comes first", (*pod).closeAll},
-		{"reset", "", "from now on, reset a connection that asks for something", (*pod).reset},
+		{"reset", "", "from now on, reset a connection that asks for something", func(p *pod, _ []string) error { p.habit(func(h *habits) { h.resets = true }); return nil }},
 		{"stop", "", "stop gracefully, as on SIGINT", (*pod).stop},
-		{"exit", "STATUS", "exit at once and leave everything", (*pod).exit},
+		{"exit", "STATUS", "exit at once and leave everything", func(_ *pod, args []string) error { exit(number(args[0])); return nil }},
 		{"kill", "SIGNAL", "send itself a signal; nothing follows a deadly one", (*pod).kill},
-		{"ignore", "SIGNAL...", "ignore signals from now on", (*pod).ignore},
-		{"child", "[PROGRAM]", "start a process of the same process group (hang)", (*pod).child},
-		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", (*pod).escape},
-		{"daemonize", "", "fork twice and exit: the next steps are the daemon's, in its own session", nil}, // see run
+		{"ignore", "SIGNAL...", "from now on, ignore signals", (*pod).ignore},
+		{"on", "SIGNAL PROGRAM", "from now on, act a program out on a signal, beside the other steps", (*pod).on},
+		{"child", "[PROGRAM]", "start a process of the same process group (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), false) }},
+		{"escape", "[PROGRAM]", "start a process in a session of its own (hang)", func(p *pod, args []string) error { return p.start("-role child", argument(args, 0, "hang"), true) }},
+		{"daemonize", "[DURATION]", "fork twice and exit, a DURATION after the daemon goes on: the next steps are its, in its own session", nil}, // see run
 		{"flood", "SIZE [LINE]", "write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)", (*pod).flood},
 		{"unlink", "WHAT", "remove the sock, the log or the whole pod dir", (*pod).unlink},
-		{"truncate", "", "truncate the log", (*pod).truncate},
+		{"truncate", "", "truncate the log", func(*pod, []string) error { return os.Stderr.Truncate(0) }},
 	}
 }
 
@@ -89,7 +92,7 @@ func (p *pod) run(steps []Step, began func(i int)) error {
 		act, rest := v.act, steps[i+1:]
 		switch {
 		case s.Verb == "daemonize":
-			act = func(p *pod, _ []string) error { return p.daemonize(rest) }
+			act = func(p *pod, args []string) error { return p.daemonize(rest, duration(argument(args, 0, "0s"))) }
 		case s.Verb == "serve" && len(rest) > 0:
 			act = (*pod).serveBeside
 		}
@@ -100,9 +103,16 @@ func (p *pod) run(steps []Step, began func(i int)) error {
 	return nil
 }
 
-func (p *pod) log(args []string) error { return write(os.Stderr, p.expand(args[0])+"\n") }
-func (p *pod) out(args []string) error { return write(os.Stdout, p.expand(args[0])+"\n") }
-func (p *pod) raw(args []string) error { return write(os.Stderr, p.expand(args[0])) }
+// duration and number read an argument that was checked.
+func duration(arg string) time.Duration {
+	d, _ := time.ParseDuration(arg)
+	return d
+}
+
+func number(arg string) int {
+	n, _ := strconv.Atoi(arg)
+	return n
+}
 
 // write is one write(2), unless the system takes less.
 func write(file *os.File, text string) error {
@@ -115,24 +125,12 @@ func (p *pod) expand(text string) string {
 		"{pid}", strconv.Itoa(os.Getpid())).Replace(text)
 }
 
-func (p *pod) clock([]string) error {
-	return write(os.Stderr, fmt.Sprintf("monotonic %d\n", monotonic()))
-}
-
 // monotonic returns the time in ns by the clock that all processes share.
 func monotonic() int64 {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // every system has it
 	return now.Nano()
 }
-
-func (p *pod) sleep(args []string) error {
-	d, _ := time.ParseDuration(args[0])
-	<-time.After(d)
-	return nil
-}
-
-func (p *pod) hang([]string) error { select {} }
 
 func (p *pod) socket([]string) error {
 	p.fs.Lock()
@@ -163,8 +161,7 @@ func (p *pod) listen(args []string) error {
 	if p.listener < 0 {
 		return errNoSocket
 	}
-	backlog, _ := strconv.Atoi(argument(args, 0, "128"))
-	return unix.Listen(p.listener, backlog)
+	return unix.Listen(p.listener, number(argument(args, 0, "128")))
 }
 
 func (p *pod) bind([]string) error {
@@ -232,24 +229,38 @@ func (p *pod) stop([]string) error {
 		exit(130)
 	}
 	p.fs.Lock() // for good: nothing may come back
-	if err := os.RemoveAll(p.dir); err != nil {
+	if err := p.clear(); err != nil {
 		exit(fail(fmt.Errorf("stop: %w", err)))
 	}
 	exit(0)
 	return nil
 }
 
-func (p *pod) exit(args []string) error {
-	status, _ := strconv.Atoi(args[0])
-	exit(status)
-	return nil
+// clear removes the pod directory, the socket last: until then nobody starts a new pod
+// of the name, and after that nothing is removed that one may have made.
+func (p *pod) clear() error {
+	entries, err := os.ReadDir(p.dir)
+	for _, entry := range entries {
+		if entry.Name() != "sock" && err == nil {
+			err = os.RemoveAll(p.path(entry.Name()))
+		}
+	}
+	for _, path := range []string{p.path("sock"), p.dir} {
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+			err = nil
+		}
+	}
+	return err
 }
 
 // kill returns if the process survives the signal.
 func (p *pod) kill(args []string) error {
 	sig := ParseSignal(args[0])
 	p.mu.Lock()
-	harmless := slices.ContainsFunc(p.ignored, func(name string) bool { return ParseSignal(name) == sig })
+	_, harmless := p.reacts[sig]
 	p.mu.Unlock()
 	switch sig {
 	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, // it goes on after SIGCONT
@@ -267,23 +278,40 @@ func (p *pod) ignore(args []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, arg := range args {
-		signal.Ignore(ParseSignal(arg))
+		sig := ParseSignal(arg)
+		signal.Ignore(sig)
+		p.reacts[sig] = nil
 	}
-	p.ignored = append(p.ignored, args...)
 	return nil
 }
 
-func (p *pod) child(args []string) error {
-	return p.start("-role child", argument(args, 0, "hang"), false)
+func (p *pod) on(args []string) error {
+	steps, err := Parse(args[1])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sig := ParseSignal(args[0])
+	p.reacts[sig] = steps
+	signal.Notify(p.signals, sig)
+	return err
 }
 
-func (p *pod) escape(args []string) error {
-	return p.start("-role child", argument(args, 0, "hang"), true)
+// reactions returns the steps that have another process react as this one does.
+func (p *pod) reactions() (steps []Step) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for sig, program := range p.reacts {
+		if program == nil {
+			steps = append(steps, Step{"ignore", []string{unix.SignalName(sig)}})
+		} else {
+			steps = append(steps, Step{"on", []string{unix.SignalName(sig), format(program)}})
+		}
+	}
+	return steps
 }
 
 func (p *pod) flood(args []string) error {
 	size, _ := ParseSize(args[0])
-	length, _ := strconv.Atoi(argument(args, 1, "80"))
+	length := number(argument(args, 1, "80"))
 	line := bytes.Repeat([]byte("."), max(1, length))
 	if length > 0 {
 		line[length-1] = '\n'
@@ -310,5 +338,3 @@ func (p *pod) unlink(args []string) error {
 	}
 	return os.Remove(p.path(map[string]string{"sock": "sock", "log": "stderr.log"}[args[0]]))
 }
-
-func (p *pod) truncate([]string) error { return os.Stderr.Truncate(0) }

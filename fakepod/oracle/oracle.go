@@ -118,18 +118,20 @@ func Expect(program string, timeout time.Duration) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	e := &expectation{latest: noticed, listening: -1, full: -1}
+	e := &expectation{latest: noticed, listening: -1, full: -1, reacts: map[syscall.Signal]string{}}
 	past := []situation{e.look(-1)}
 	for i, s := range steps {
-		if s.Verb == "sleep" {
-			e.sleep(s)
-			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-			continue
-		}
 		e.rest = steps[i+1:]
 		e.take(s)
 		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-		past = append(past, e.look(i))
+		if s.Verb != "sleep" || e.over {
+			past = append(past, e.look(i))
+		}
+		if e.over && e.parentEnds > 0 { // the process that was started goes on until then
+			e.pass(e.parentEnds - e.soonest)
+			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
+			past = append(past, e.look(i))
+		}
 		if e.over {
 			return judge(past, timeout)
 		}
@@ -210,7 +212,8 @@ type expectation struct {
 	listening        int  // the backlog; -1 = it is not listened on
 	full             int  // the backlog that was filled
 	logGone, dirGone bool
-	ignored          []syscall.Signal
+	reacts           map[syscall.Signal]string // the verb that said how
+	parentEnds       time.Duration             // when, at the soonest, the process ends that has become a daemon; 0 = there is none
 	over             bool
 	status           string
 }
@@ -333,7 +336,12 @@ func (e *expectation) line(line string, cut bool) {
 }
 
 // end is the end of the process.
-func (e *expectation) end(status string) { e.over, e.status = true, status }
+func (e *expectation) end(status string) {
+	if e.parentEnds > 0 {
+		e.unclear = errors.New("a daemon that ends before its parent is not followed")
+	}
+	e.over, e.status = true, status
+}
 
 // fail is a step that fails: the fake pod says so and ends.
 func (e *expectation) fail(verb, format string, args ...any) {
@@ -353,61 +361,81 @@ const (
 
 // take works out what a step comes to.
 func (e *expectation) take(s fakepod.Step) {
-	nothing := func(*expectation, fakepod.Step) {} // that a client sees
-	map[string]func(*expectation, fakepod.Step){
-		"log": (*expectation).log, "raw": (*expectation).raw, "clock": (*expectation).clock, "flood": (*expectation).flood, "truncate": (*expectation).truncate,
-		"sleep": (*expectation).sleep, "hang": (*expectation).hang, "stop": (*expectation).stop, "exit": (*expectation).exit,
-		"socket": (*expectation).socket, "listen": (*expectation).listen, "bind": (*expectation).bind, "fill": (*expectation).fill,
-		"ready": (*expectation).ready, "serve": (*expectation).serve, "unlink": (*expectation).unlink,
-		"kill": (*expectation).kill, "ignore": (*expectation).ignore,
-		"child": (*expectation).child, "escape": (*expectation).child, "daemonize": (*expectation).daemonize,
+	nothing := func() {} // that a client sees
+	map[string]func(){
+		"log":      func() { e.write(e.expand(s.Args[0]) + "\n") },
+		"raw":      func() { e.write(e.expand(s.Args[0])) },
+		"clock":    func() { e.write("monotonic {clock}\n") },
+		"ready":    func() { e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n")) },
+		"flood":    func() { e.flood(s) },
+		"sleep":    func() { e.pass(duration(s.Args[0])) },
+		"hang":     func() { e.over = true },
+		"stop":     func() { e.end("exit status 0") },
+		"exit":     func() { e.end(fmt.Sprint("exit status ", number(s.Args[0]))) },
+		"kill":     func() { e.kill(fakepod.ParseSignal(s.Args[0])) },
+		"ignore":   func() { e.react("ignore", s.Args...) },
+		"on":       func() { e.react("on", s.Args[0]) },
+		"socket":   func() { e.socket("socket") },
+		"bind":     func() { e.socket("bind") },
+		"listen":   func() { e.listen(number(s.Arg(0, "128"))) },
+		"fill":     e.fill,
+		"serve":    e.serve,
+		"unlink":   func() { e.unlink(s.Args[0]) },
+		"truncate": e.truncate,
+		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": func() { e.daemonize(duration(s.Arg(0, "0s"))) },
 		"out": nothing, "answer": nothing, "event": nothing, "garbage": nothing, "stall": nothing, "close": nothing, "reset": nothing,
-	}[s.Verb](e, s)
+	}[s.Verb]()
 }
 
-func (e *expectation) log(s fakepod.Step) { e.write(e.expand(s.Args[0]) + "\n") }
-func (e *expectation) raw(s fakepod.Step) { e.write(e.expand(s.Args[0])) }
-func (e *expectation) clock(fakepod.Step) { e.write("monotonic {clock}\n") }
-func (e *expectation) hang(fakepod.Step)  { e.over = true }
-func (e *expectation) stop(fakepod.Step)  { e.end("exit status 0") }
-func (e *expectation) exit(s fakepod.Step) {
-	status, _ := strconv.Atoi(s.Args[0])
-	e.end(fmt.Sprint("exit status ", status))
+// duration and number read arguments that were checked.
+func duration(arg string) time.Duration {
+	d, _ := time.ParseDuration(arg)
+	return d
 }
 
-func (e *expectation) sleep(s fakepod.Step) {
-	d, _ := time.ParseDuration(s.Args[0])
-	e.soonest, e.latest = e.soonest+d, e.latest+d
+func number(arg string) int {
+	n, _ := strconv.Atoi(arg)
+	return n
 }
 
-func (e *expectation) socket(fakepod.Step) { e.makeSocket("socket") }
+// pass lets time pass, which a parent may not live through.
+func (e *expectation) pass(d time.Duration) {
+	ends := e.parentEnds > 0 && e.soonest+d >= e.parentEnds
+	if ends {
+		d, e.parentEnds = e.parentEnds-e.soonest, 0
+	}
+	if e.soonest, e.latest = e.soonest+d, e.latest+d; ends {
+		e.end("exit status 0")
+	}
+}
 
-func (e *expectation) makeSocket(verb string) {
+func (e *expectation) react(verb string, names ...string) {
+	for _, name := range names {
+		e.reacts[fakepod.ParseSignal(name)] = verb
+	}
+}
+
+func (e *expectation) socket(verb string) {
 	switch {
 	case e.bound:
 		e.fail(verb, socketThere)
+		return
 	case e.dirGone:
 		e.fail(verb, "bind {dir}/sock: %v", unix.ENOENT)
-	default:
-		e.bound, e.atPath = true, true
-	}
-}
-
-func (e *expectation) bind(fakepod.Step) {
-	if e.makeSocket("bind"); !e.over {
-		e.listen(fakepod.Step{})
-	}
-}
-
-func (e *expectation) listen(s fakepod.Step) {
-	if !e.bound {
-		e.fail("listen", noSocket)
 		return
+	case verb == "bind":
+		e.listening = 128
 	}
-	e.listening, _ = strconv.Atoi(s.Arg(0, "128"))
+	e.bound, e.atPath = true, true
 }
 
-func (e *expectation) fill(fakepod.Step) {
+func (e *expectation) listen(backlog int) {
+	if e.listening = backlog; !e.bound {
+		e.fail("listen", noSocket)
+	}
+}
+
+func (e *expectation) fill() {
 	switch {
 	case !e.atPath || e.dirGone:
 		e.fail("fill", "connection 1: %v", unix.ENOENT)
@@ -420,11 +448,7 @@ func (e *expectation) fill(fakepod.Step) {
 	}
 }
 
-func (e *expectation) ready(s fakepod.Step) {
-	e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n"))
-}
-
-func (e *expectation) serve(fakepod.Step) {
+func (e *expectation) serve() {
 	switch {
 	case !e.bound:
 		e.fail("serve", noSocket)
@@ -437,32 +461,27 @@ func (e *expectation) serve(fakepod.Step) {
 	}
 }
 
-func (e *expectation) kill(s fakepod.Step) {
-	switch sig := fakepod.ParseSignal(s.Args[0]); sig {
-	case syscall.SIGKILL:
+func (e *expectation) kill(sig syscall.Signal) {
+	switch {
+	case sig == syscall.SIGKILL:
 		e.end("signal: killed")
-	case syscall.SIGSTOP:
+	case sig == syscall.SIGSTOP:
 		e.over = true
-	case syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH:
+	case e.reacts[sig] == "on":
+		e.unclear = fmt.Errorf("what it does on %v is done beside the steps that follow", unix.SignalName(sig))
+	case slices.Contains(harmless, sig) || e.reacts[sig] == "ignore":
+	case sig == syscall.SIGINT:
+		e.end("exit status 0")
+	case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
+		e.unclear = fmt.Errorf("whether %v stops a process depends on its session", unix.SignalName(sig))
+		e.over = true
 	default:
-		switch {
-		case slices.Contains(e.ignored, sig):
-		case sig == syscall.SIGINT:
-			e.stop(fakepod.Step{})
-		case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
-			e.unclear = fmt.Errorf("whether %v stops a process depends on its session", unix.SignalName(sig))
-			e.over = true
-		default:
-			e.end("signal: " + sig.String())
-		}
+		e.end("signal: " + sig.String())
 	}
 }
 
-func (e *expectation) ignore(s fakepod.Step) {
-	for _, arg := range s.Args {
-		e.ignored = append(e.ignored, fakepod.ParseSignal(arg))
-	}
-}
+// harmless are the signals that do nothing by default.
+var harmless = []syscall.Signal{syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH}
 
 // child is a process that is started beside the pod. What it does at the same time
 // is worked out only if nobody can see it.
@@ -477,10 +496,17 @@ func (e *expectation) child(s fakepod.Step) {
 // unseen are the steps that leave neither words nor files.
 var unseen = []string{"hang", "sleep", "ignore", "exit", "out"}
 
-// daemonize ends the process, while another one goes on. Whether a client reads
-// what that writes at once is chance.
-func (e *expectation) daemonize(fakepod.Step) {
-	e.latest += noticed
+// daemonize ends the process, at once or after a wait, while another one goes on. Whether
+// a client reads what that writes at once is chance.
+func (e *expectation) daemonize(wait time.Duration) {
+	if e.latest += noticed; e.parentEnds > 0 {
+		e.unclear, e.over = errors.New("a daemon of a daemon whose parent lives is not followed"), true
+		return
+	}
+	if wait > 0 {
+		e.bound, e.serving, e.listening, e.full, e.parentEnds = false, false, -1, -1, e.soonest+wait
+		return
+	}
 	daemon := *e
 	daemon.tail = slices.Clone(e.tail)
 	daemon.bound, daemon.listening, daemon.full = false, -1, -1 // it is another program
@@ -503,28 +529,27 @@ func (e *expectation) daemonize(fakepod.Step) {
 
 func (e *expectation) flood(s fakepod.Step) {
 	size, _ := fakepod.ParseSize(s.Args[0])
-	length, _ := strconv.ParseInt(s.Arg(1, "80"), 10, 64)
+	length := int64(number(s.Arg(1, "80")))
 	e.latest += time.Duration(size) * time.Second / (32 << 20) // on a slow disk
 	if length == 0 {
-		e.write(strings.Repeat(".", int(min(size, longestLine+2))))
-		e.size += size - min(size, longestLine+2)
+		n := min(size, longestLine+2)
+		e.write(strings.Repeat(".", int(n)))
+		e.size += size - n
 		return
 	}
 	// The first line ends one that was unfinished; of the others the last count.
-	const last = tailLines + 1
 	lines, unread := (size+length-1)/length, e.unread
-	for i := range lines {
-		if i > 0 && i < lines-last {
-			continue
+	for i := int64(0); i < lines; i++ {
+		if i == 1 {
+			i = max(i, lines-tailLines-1)
 		}
-		n := min(length, size-i*length)
-		e.write(strings.Repeat(".", int(n-1)) + "\n")
+		e.write(strings.Repeat(".", int(min(length, size-i*length)-1)) + "\n")
 	}
 	e.unread, e.size = unread+1, max(e.size, size) // it writes them in one piece, or nearly
 }
 
-func (e *expectation) unlink(s fakepod.Step) {
-	switch what := s.Args[0]; {
+func (e *expectation) unlink(what string) {
+	switch {
 	case what == "dir":
 		e.dirGone, e.atPath, e.logGone = true, false, true
 	case what == "sock" && e.atPath:
@@ -536,7 +561,7 @@ func (e *expectation) unlink(s fakepod.Step) {
 	}
 }
 
-func (e *expectation) truncate(fakepod.Step) {
+func (e *expectation) truncate() {
 	e.wasRead()
 	if e.unread > 1 || e.fresh {
 		e.unclear = errors.New("how much of the log was read before it was truncated is chance")

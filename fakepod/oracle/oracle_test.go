@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,14 +41,20 @@ func TestExpect(t *testing.T) {
 		"ignore TERM; kill TERM; kill STOP":    waiting("ready line"),
 		"kill INT":                             exited(0, "exit status 0"),
 		"log 1; log 2; log 3; log 4; log 5; log 6; log 7; log 8; log 9; exit 1": exited(9, "exit status 1", "2", "3", "4", "5", "6", "7", "8", "9"),
-		"serve; exit 3":            exited(0, "exit status 1", "fakepod: serve: there is no socket yet: the step bind, or socket, comes before"),
-		"bind; socket":             exited(1, "exit status 1", "fakepod: socket: there is a socket already"),
-		"unlink sock":              exited(0, "exit status 1", "fakepod: unlink: remove {dir}/sock: no such file or directory"),
-		"raw 'no newline'; exit 1": {Verdict: Exited, Step: 1, Status: "exit status 1", Unfinished: "no newline"},
-		"daemon":                   exited(0, "exit status 0"),
-		"flood 100 40; exit 1":     exited(1, "exit status 1", dots(39), dots(39), dots(19)),
-		"malformed-no-socket":      {Verdict: Malformed, Step: 1, Line: "YOI-READY\t{name}"},
-		"log hm; raw \"YOI-READY\\t\\n\"; exit 1": {Verdict: Malformed, Step: 1, Line: "YOI-READY\t", Tail: []string{"hm"}},
+		"serve; exit 3":             exited(0, "exit status 1", "fakepod: serve: there is no socket yet: the step bind, or socket, comes before"),
+		"bind; socket":              exited(1, "exit status 1", "fakepod: socket: there is a socket already"),
+		"unlink sock":               exited(0, "exit status 1", "fakepod: unlink: remove {dir}/sock: no such file or directory"),
+		"raw 'no newline'; exit 1":  {Verdict: Exited, Step: 1, Status: "exit status 1", Unfinished: "no newline"},
+		"daemon":                    exited(0, "exit status 0"),
+		"daemon-late-end":           ready(2),
+		"log a; daemonize 1s; hang": exited(2, "exit status 0", "a"),
+		"daemonize 1s; sleep 2s; bind; ready; serve":                    exited(1, "exit status 0"),
+		"daemonize 1s; log b; sleep 10s; exit 4":                        exited(2, "exit status 0", "b"),
+		"on TERM hang; ignore TERM; kill TERM; on INT 'exit 3'; exit 4": exited(4, "exit status 4"),
+		"on INT 'exit 3'; kill TERM":                                    exited(1, "signal: terminated"),
+		"flood 100 40; exit 1":                                          exited(1, "exit status 1", dots(39), dots(39), dots(19)),
+		"malformed-no-socket":                                           {Verdict: Malformed, Step: 1, Line: "YOI-READY\t{name}"},
+		"log hm; raw \"YOI-READY\\t\\n\"; exit 1":                       {Verdict: Malformed, Step: 1, Line: "YOI-READY\t", Tail: []string{"hm"}},
 		"wrong-name":                            {Verdict: WrongName, Step: 1, Name: "{name}-other"},
 		"never-ready":                           waiting("ready line", "loading"),
 		"stopped":                               waiting("ready line", "loading"),
@@ -75,19 +82,25 @@ func dots(n int) string {
 func TestExpectSaysWhyThereIsNoSingleOutcome(t *testing.T) {
 	t.Parallel()
 	for program, why := range map[string]string{
-		"no-such-mode":                            `unknown verb "no-such-mode"`,
-		"bind; ready; exit 3":                     "whoever looks at once after step 2 concludes: ready; whoever does not: exited (exit status 3)",
-		"bind; ready; unlink sock; hang":          "whoever looks at once after step 2 concludes: ready; whoever does not: timed out",
-		"sleep 5s; bind; ready; serve":            "comes close to the timeout of 5s",
-		"sleep 4900ms; log x; hang":               "comes close to the timeout of 5s",
-		"ready; truncate; bind; serve":            "how much of the log was read before it was truncated is chance",
-		"ready '{name}' sock; hang":               `it depends on what is at "sock"`,
-		"ready '{name}' /run/x; hang":             `it depends on what is at "/run/x"`,
-		"child 'bind; ready; serve'; hang":        "bind is done by a child at the same time",
-		"daemonize; log x; hang":                  "may or may not read what the daemon writes",
-		"daemonize; daemonize; log x; hang":       "may or may not read what the daemon writes",
-		"kill TSTP; hang":                         "whether SIGTSTP stops a process depends on its session",
-		"log x; sleep 1s; truncate; log yy; hang": "looks as if it had only grown",
+		"no-such-mode":                                  `unknown verb "no-such-mode"`,
+		"bind; ready; exit 3":                           "whoever looks at once after step 2 concludes: ready; whoever does not: exited (exit status 3)",
+		"bind; ready; unlink sock; hang":                "whoever looks at once after step 2 concludes: ready; whoever does not: timed out",
+		"sleep 5s; bind; ready; serve":                  "comes close to the timeout of 5s",
+		"sleep 4900ms; log x; hang":                     "comes close to the timeout of 5s",
+		"ready; truncate; bind; serve":                  "how much of the log was read before it was truncated is chance",
+		"ready '{name}' sock; hang":                     `it depends on what is at "sock"`,
+		"ready '{name}' /run/x; hang":                   `it depends on what is at "/run/x"`,
+		"child 'bind; ready; serve'; hang":              "bind is done by a child at the same time",
+		"daemonize; log x; hang":                        "may or may not read what the daemon writes",
+		"daemonize; daemonize; log x; hang":             "may or may not read what the daemon writes",
+		"daemonize 100ms; bind; ready; serve":           "whoever looks at once after step 3 concludes: ready; whoever does not: exited (exit status 0)",
+		"daemonize 1s; sleep 900ms; bind; ready; serve": "whoever looks at once after step 4 concludes: ready",
+		"daemonize 1s; exit 3":                          "a daemon that ends before its parent",
+		"daemonize 1s; daemonize; hang":                 "a daemon of a daemon",
+		"daemonize 5s; bind; hang":                      "comes close to the timeout of 5s",
+		"on TERM 'exit 3'; kill TERM; hang":             "what it does on SIGTERM is done beside the steps that follow",
+		"kill TSTP; hang":                               "whether SIGTSTP stops a process depends on its session",
+		"log x; sleep 1s; truncate; log yy; hang":       "looks as if it had only grown",
 	} {
 		_, err := Expect(program, 5*time.Second)
 		assert.ErrorContains(t, err, why, program)
@@ -99,13 +112,13 @@ func TestEveryVerbIsKnown(t *testing.T) {
 	for _, verb := range fakepod.Verbs() {
 		args := []string{"1", "1"} // a number is a text, a size, a status
 		switch verb {
-		case "sleep":
+		case "sleep", "daemonize":
 			args = []string{"1ms"}
 		case "child", "escape":
 			args = []string{"hang"}
 		}
 		assert.NotPanics(t, func() {
-			(&expectation{}).take(fakepod.Step{Verb: verb, Args: args})
+			(&expectation{reacts: map[syscall.Signal]string{}}).take(fakepod.Step{Verb: verb, Args: args})
 		}, verb)
 	}
 }

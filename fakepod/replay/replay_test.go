@@ -67,3 +67,14 @@ func TestNoWordOfARecordingBeginsALine(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotContains(t, scenario, "\nexec x")
 }
+
+func TestAPathThatWasReadInHalvesIsRecordedAtOnce(t *testing.T) {
+	t.Parallel()
+	const log = "YOI-READY\talpha\t/run/alpha/sock\n/run/alpha"
+	for first := range len(log) {
+		scenario := recorded(t, log, int64(first))
+		assert.Equal(t, 1, strings.Count(scenario, "{socket}"), first)
+		assert.Equal(t, 1, strings.Count(scenario, "{dir}"), first)
+		assert.NotContains(t, scenario, "/run", first)
+	}
+}

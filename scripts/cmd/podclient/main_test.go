@@ -116,7 +116,7 @@ func TestPodspawnPassesTheWholeSweep(t *testing.T) {
 		flags = []string{"-skip", "^flood$"} // podspawn, which is this binary, is ten times as slow then
 	}
 	out := assertPasses(t, flags, os.Args[0], asPodspawn, "-timeout", "{timeout}s", "{name}")
-	assert.Regexp(t, `\n[34]\d passed, 0 failed, 0 warned, \d skipped in \d+\.\ds\n$`, out, "one is skipped only where the machine is too busy for its pod")
+	assert.Regexp(t, `\n[3-9]\d passed, 0 failed, 0 warned, \d skipped in \d+\.\ds\n$`, out, "one is skipped only where the machine is too busy for its pod")
 	assert.Regexp(t, `(?m)^PASS  deaf +\d+\.\d{3}s$`, out)
 	assert.Equal(t, here, names(t, "."), "it leaves nothing in the working directory")
 }

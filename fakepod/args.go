@@ -2,13 +2,13 @@ package fakepod
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -19,7 +19,7 @@ const ProgramEnv = "FAKEPOD_PROGRAM"
 
 const usage = `usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]
        fakepod worker ... --worker NAME ... (the same)
-       fakepod -help | -list
+       fakepod -help | -list | -version
 `
 
 // handshake is what the pod is told on its command line, by the flag's name.
@@ -56,37 +56,42 @@ func Command(program string) (name string, args []string) {
 // the handshake. The newer words worker and --worker NAME stand for pod and --pod NAME.
 // Without -program, the environment variable FAKEPOD_PROGRAM holds the program. Without
 // both, the fake pod is a healthy one. With -help alone, Main prints its usage. With
-// -trace FILE before -program, Main appends the other arguments to FILE as a line of JSON,
-// and then a line when a step begins: the index of the step, CLOCK_MONOTONIC in ns, and the
-// process.
+// -trace FILE before -program, Main appends to FILE what [ReadTrace] reads: a line of JSON
+// with the other arguments, one with what it has inherited, a line when a step begins (the
+// index of the step, CLOCK_MONOTONIC in ns, and the process), and lines of JSON with its
+// connections.
 func Main(args []string) int {
 	if len(args) == 1 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]) {
 		return fail(write(os.Stdout, help()))
 	}
-	args = withoutPrefix(args)
 	var role role
-	for ; len(args) > 1 && args[0] == "-role"; args = args[2:] { // see start
-		switch args[1] {
-		case "fork":
+	var trace trace
+	seen := ""
+	for args = withoutPrefix(args); len(args) > 1 && slices.Contains([]string{"-role", "-trace", "-base", "-seen"}, args[0]); args = args[2:] {
+		switch value := args[1]; args[0] + " " + value {
+		case "-role fork": // see start
 			return fail(fork(args[2:]))
-		case "child":
+		case "-role child":
 			role.child = true
-		case "daemon":
+		case "-role daemon":
 			role.daemon = true
+		case "-trace " + value:
+			if err := trace.open(value); err != nil {
+				return fail(err)
+			}
+		case "-base " + value: // see daemonize
+			trace.base, _ = strconv.Atoi(value)
+		case "-seen " + value: // see Traced
+			seen = value
 		}
 	}
-	var trace *os.File // writing to nil is an error that nobody looks at
-	if len(args) > 1 && args[0] == "-trace" {
-		var err error
-		if trace, err = os.OpenFile(args[1], os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
-			return fail(err)
-		}
-		args = args[2:]
+	if trace.file != nil && !role.daemon {
 		given := args
 		if len(given) > 1 && given[0] == "-program" {
 			given = given[2:]
 		}
-		_ = json.NewEncoder(trace).Encode(given)
+		trace.note(given)
+		trace.note(inheritance(seen))
 	}
 	steps, told, err := parseArgs(args)
 	if err != nil {
@@ -122,7 +127,13 @@ and without that it is a healthy pod. The steps:
 %s
 The methods that a client may ask for in a line {"method":…,"params":…}:
 
-%s`, usage, ProgramEnv, table(verbs()), table(methods()))
+%s
+The exit status is the one of the step exit. Without it:
+0  the steps are over, or it has stopped gracefully (SIGINT, the step stop, a shutdown)
+1  a step has failed, or the pod directory cannot be made; stderr says why
+2  a wrong argument, or a bad program: nothing was touched
+130  a process of child or escape has stopped
+`, usage, ProgramEnv, table(verbs()), table(methods()))
 }
 
 // table aligns the cells of rows, between which are tabs.

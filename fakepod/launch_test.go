@@ -55,6 +55,12 @@ func launchIn(t *testing.T, root, program string, more ...string) *running {
 func launchAs(t *testing.T, root, pod, program string, env []string, more ...string) *running {
 	t.Helper()
 	name, args := fakepod.Command(program)
+	return launchCommand(t, root, pod, name, args, env, more...)
+}
+
+// launchCommand is launchAs for another command.
+func launchCommand(t *testing.T, root, pod, name string, args, env []string, more ...string) *running {
+	t.Helper()
 	cmd := exec.Command(name, append(append(args, "--pod", pod), more...)...)
 	cmd.Env = append([]string{"YOI_RUNTIME_DIR=" + root}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

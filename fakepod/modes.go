@@ -39,6 +39,7 @@ var modes = []Mode{
 	{"stdout-ready", `bind; out "YOI-READY\t{name}\t{socket}"; hang`, "the ready line on stdout, where nobody reads"},
 	{"dead-socket", `socket; ready; hang`, "a socket that it bound but never listens on"},
 	{"file-socket", `ready '{name}' '{dir}/pid'; hang`, "announces a path that is a regular file"},
+	{"socket-below-file", `ready '{name}' '{dir}/pid/sock'; hang`, "announces a path through a regular file"},
 	{"deaf", `bind; listen 0; fill; ready; hang`, "never accepts, and its backlog is full"},
 	{"flood", `flood 16MiB; bind; ready; serve`, "a flood of lines before the ready line"},
 	{"long-line", `flood 1MiB 0; raw "\n"; bind; ready; serve`, "a megabyte without a newline"},

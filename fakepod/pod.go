@@ -44,12 +44,15 @@
 // {"event":"snapshot","data":{…}}. Its data has the pod's name, pid, workspace, dir and
 // state; and session, profile and ticket_role if the pod was given them. Each line
 // {"method":…,"params":…} of a client then gets one answer; fakepod -help lists the
-// methods. Any other line is answered with {"event":"error","data":{"message":"…"}}.
+// methods. Any other line but an empty one is answered with
+// {"event":"error","data":{"message":"…"}}, and one of more than 2 MiB ends its connection.
+// A line that its client does not finish is dropped. A client that does not read holds up
+// no other, and gets no answer either until it reads; one that holds up a line that is
+// sent to all for a second is dropped.
 package fakepod
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -61,12 +64,14 @@ import (
 // pod is the fake pod at work.
 type pod struct {
 	role    role
+	trace   trace
 	told    handshake
 	dir     string
 	started time.Time
 
 	fs       sync.Mutex // held while the pod directory or the socket changes
 	listener int        // the socket's descriptor, -1 before there is one
+	bound    string     // its path
 
 	mu      sync.Mutex
 	state   string
@@ -77,8 +82,8 @@ type pod struct {
 }
 
 // act acts the steps out. A pod whose steps are over leaves everything.
-func act(role role, told handshake, dir string, steps []Step, trace *os.File) error {
-	p := &pod{role: role, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting", reacts: map[syscall.Signal][]Step{}, signals: make(chan os.Signal, 16)}
+func act(role role, told handshake, dir string, steps []Step, trace trace) error {
+	p := &pod{role: role, trace: trace, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting", reacts: map[syscall.Signal][]Step{}, signals: make(chan os.Signal, 16)}
 	p.habits.answers, p.habits.links = map[string]string{}, map[*link]bool{}
 	signal.Notify(p.signals, syscall.SIGINT)
 	go func() {
@@ -92,7 +97,7 @@ func act(role role, told handshake, dir string, steps []Step, trace *os.File) er
 	if err := p.begin(steps); err != nil {
 		return err
 	}
-	return p.run(steps, func(i int) { _, _ = fmt.Fprintf(trace, "%d %d %d\n", i, monotonic(), os.Getpid()) })
+	return p.run(steps, true)
 }
 
 // react does what the steps have said of a signal: a pod stops on SIGINT.
@@ -103,7 +108,7 @@ func (p *pod) react(sig syscall.Signal) {
 	if !told {
 		steps = []Step{{Verb: "stop"}}
 	}
-	if err := p.run(steps, nil); err != nil {
+	if err := p.run(steps, false); err != nil {
 		exit(fail(err))
 	}
 }

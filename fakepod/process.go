@@ -5,7 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -25,6 +25,8 @@ const (
 	originalFD = 4
 )
 
+var childRole = []string{"-role", "child"}
+
 // again is the fake pod's own executable as a command.
 func again(args []string) *exec.Cmd {
 	if len(os.Args) > 1 && os.Args[1] == marker {
@@ -36,8 +38,8 @@ func again(args []string) *exec.Cmd {
 }
 
 // start starts a process in the roles, and waits until it acts the program out.
-func (p *pod) start(roles, program string, newSession bool, more ...*os.File) error {
-	cmd := again(slices.Concat(strings.Fields(roles), []string{"-program", program}, p.told.args()))
+func (p *pod) start(roles []string, program string, newSession bool, more ...*os.File) error {
+	cmd := again(slices.Concat(roles, []string{"-program", program}, p.told.args()))
 	started, end, err := os.Pipe()
 	if err != nil {
 		return err
@@ -65,7 +67,7 @@ func (p *pod) begin(steps []Step) error {
 		if s.Verb != "ignore" && s.Verb != "on" {
 			break
 		}
-		if err := p.run([]Step{s}, nil); err != nil {
+		if err := p.run([]Step{s}, false); err != nil {
 			return err
 		}
 	}
@@ -81,8 +83,9 @@ func (p *pod) begin(steps []Step) error {
 }
 
 // daemonize forks twice and exits. Without a wait, the daemon goes on once this process
-// is gone, so that nobody can take the one for the other.
-func (p *pod) daemonize(steps []Step, wait time.Duration) error {
+// is gone, so that nobody can take the one for the other. at is the index of the first of
+// its steps, for the trace; 0 = they are none of the program.
+func (p *pod) daemonize(steps []Step, wait time.Duration, at int) error {
 	if len(steps) == 0 {
 		steps = []Step{{Verb: "hang"}}
 	}
@@ -92,12 +95,16 @@ func (p *pod) daemonize(steps []Step, wait time.Duration) error {
 	}
 	defer end.Close()
 	defer original.Close() // not before exit
-	roles := "-role fork -role daemon"
+	roles := []string{"-role", "fork", "-role", "daemon"}
 	if p.role.child {
-		roles += " -role child"
+		roles = append(roles, childRole...)
 	}
 	// The daemon is a new program, with Go's own handlers: it has to be told.
-	if err := p.start(roles, format(append(p.reactions(), steps...)), true, end); err != nil {
+	reactions := p.reactions()
+	if p.trace.file != nil && at > 0 {
+		roles = append(roles, "-trace", p.trace.file.Name(), "-base", strconv.Itoa(p.trace.base+at-len(reactions)))
+	}
+	if err := p.start(roles, format(append(reactions, steps...)), true, end); err != nil {
 		return err
 	}
 	if wait > 0 {

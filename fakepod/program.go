@@ -23,13 +23,23 @@ type Step struct {
 }
 
 // Arg returns the i-th argument, or missing if the step has fewer.
-func (s Step) Arg(i int, missing string) string { return argument(s.Args, i, missing) }
-
-func argument(args []string, i int, missing string) string {
-	if i < len(args) {
-		return args[i]
+func (s Step) Arg(i int, missing string) string {
+	if i < len(s.Args) {
+		return s.Args[i]
 	}
 	return missing
+}
+
+// Duration is Arg as a DURATION.
+func (s Step) Duration(i int, missing string) time.Duration {
+	d, _ := time.ParseDuration(s.Arg(i, missing))
+	return d
+}
+
+// Number is Arg as a STATUS, BACKLOG or LINE.
+func (s Step) Number(i int, missing string) int {
+	n, _ := strconv.Atoi(s.Arg(i, missing))
+	return n
 }
 
 // word is a verb or an argument.

@@ -111,7 +111,7 @@ func TestStopTouchesNothingOfANewPod(t *testing.T) {
 	t.Parallel()
 	r := launch(t, "ready")
 	r.line()
-	for i := range 5000 { // which take a while to be removed
+	for i := range 1000 { // which take a while to be removed
 		require.NoError(t, os.WriteFile(filepath.Join(r.dir, fmt.Sprint("z", i)), nil, 0o600))
 	}
 	made := make(chan error)
@@ -131,6 +131,28 @@ func TestStopTouchesNothingOfANewPod(t *testing.T) {
 	assert.Equal(t, "exit status 0", r.wait())
 	require.NoError(t, <-made)
 	assert.Equal(t, []string{filepath.Join(r.dir, "stderr.log")}, files(t, r.dir))
+}
+
+func TestStopRemovesNoDirectoryThatALinkLeadsTo(t *testing.T) {
+	t.Parallel()
+	root, elsewhere := tempDir(t), tempDir(t)
+	require.NoError(t, os.Symlink(elsewhere, filepath.Join(root, "alpha")))
+	require.NoError(t, os.WriteFile(filepath.Join(elsewhere, "kept"), nil, 0o600))
+	r := launchIn(t, root, "ready")
+	assert.Equal(t, r.ready(), r.line())
+	r.signal(syscall.SIGINT)
+	assert.Equal(t, "exit status 0", r.wait())
+	assert.FileExists(t, filepath.Join(elsewhere, "kept"))
+	assert.Empty(t, files(t, root))
+}
+
+func TestStopAfterTheDirectoryIsGone(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "bind; unlink dir; ready; serve")
+	assert.Equal(t, r.ready(), r.line())
+	r.signal(syscall.SIGINT)
+	assert.Equal(t, "exit status 0", r.wait())
+	assert.Empty(t, r.rest())
 }
 
 func TestIdlePodIsIdle(t *testing.T) {

@@ -72,7 +72,7 @@ func (p *pod) runProgram(params json.RawMessage) (any, error) {
 	}
 	steps, err := Parse(run.Program)
 	if err == nil {
-		err = p.run(steps, nil)
+		err = p.run(steps, false)
 	}
 	return nil, err
 }
@@ -91,7 +91,23 @@ type habits struct {
 // link is a connection.
 type link struct {
 	*net.UnixConn
-	mu sync.Mutex // held while a line is sent
+	mu    sync.Mutex // held while a line is sent
+	trace trace
+	noted Connection // by the one who reads
+}
+
+// Read notes what its client does.
+func (l *link) Read(b []byte) (int, error) {
+	n, err := l.UnixConn.Read(b)
+	if l.noted.Bytes += int64(n); l.noted.Bytes > 0 && l.noted.Spoke == 0 {
+		l.noted.Spoke = monotonic()
+		l.trace.note(l.noted)
+	}
+	if err != nil {
+		l.noted.Ended = monotonic()
+		l.trace.note(l.noted)
+	}
+	return n, err
 }
 
 // habit looks at the habits, or changes them.
@@ -101,18 +117,18 @@ func (p *pod) habit(do func(h *habits)) {
 	do(&p.habits)
 }
 
-func (p *pod) answerWith(args []string) error {
-	p.habit(func(h *habits) { h.answers[args[0]] = args[1] })
+func (p *pod) answerWith(s Step) error {
+	p.habit(func(h *habits) { h.answers[s.Args[0]] = s.Args[1] })
 	return nil
 }
 
 // garbage sends what a client that is gone does not get: that is no error.
-func (p *pod) garbage(args []string) error {
-	p.toAll(func(h *habits) { h.greeting += args[0] }, func(l *link, stall time.Duration) error { return l.write(args[0], stall) })
+func (p *pod) garbage(s Step) error {
+	p.toAll(func(h *habits) { h.greeting += s.Args[0] }, func(l *link, stall time.Duration) error { return l.write(s.Args[0], stall) })
 	return nil
 }
 
-func (p *pod) closeAll([]string) error {
+func (p *pod) closeAll(Step) error {
 	p.toAll(func(h *habits) { h.closes = true }, func(l *link, _ time.Duration) error { return l.Close() })
 	return nil
 }
@@ -168,7 +184,7 @@ func (p *pod) send(l *link, e any) {
 }
 
 // serve goes on when a connection cannot be accepted, as without a descriptor left.
-func (p *pod) serve([]string) error {
+func (p *pod) serve(Step) error {
 	p.fs.Lock()
 	fd := p.listener
 	p.fs.Unlock()
@@ -181,7 +197,7 @@ func (p *pod) serve([]string) error {
 	if err != nil {
 		return err
 	}
-	for {
+	for n := 1; ; {
 		conn, err := listener.Accept()
 		switch {
 		case errors.Is(err, unix.EINVAL): // nobody listens
@@ -189,17 +205,20 @@ func (p *pod) serve([]string) error {
 		case err != nil:
 			<-time.After(10 * time.Millisecond)
 		default:
-			go p.answer(&link{UnixConn: conn.(*net.UnixConn)})
+			l := &link{UnixConn: conn.(*net.UnixConn), trace: p.trace, noted: Connection{Number: n, Accepted: monotonic()}}
+			l.trace.note(l.noted)
+			go p.answer(l)
+			n++
 		}
 	}
 }
 
 // serveBeside serves while the steps that follow are acted out.
-func (p *pod) serveBeside([]string) error {
+func (p *pod) serveBeside(Step) error {
 	if p.listener < 0 {
 		return errNoSocket
 	}
-	go func() { exit(fail(p.serve(nil))) }()
+	go func() { exit(fail(p.serve(Step{}))) }()
 	return nil
 }
 
@@ -257,7 +276,7 @@ func (p *pod) answer(l *link) {
 		}
 		p.send(l, reply)
 		if stops {
-			_ = p.stop(nil)
+			_ = p.stop(Step{})
 		}
 	}
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {

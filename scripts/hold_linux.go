@@ -193,7 +193,7 @@ func (h *holder) take(w write) {
 	if start >= 0 {
 		_ = os.WriteFile(h.held, nil, 0o600)
 		line, after, _ := bytes.Cut(lines[start:], []byte("\n"))
-		lines, unfinished = slices.Concat(lines[:start], h.act(w, string(line)), after, unfinished), nil
+		lines, unfinished = slices.Concat(lines[:start], h.act(w, string(line), start >= len(h.unfinished)), after, unfinished), nil
 	}
 	// In this order, since one that does not wait any more comes again.
 	if h.answer(w, inItsPlace, len(text)) {
@@ -243,8 +243,8 @@ func (w write) text() (text []byte, err error) {
 }
 
 // act does what the pod is held for, and returns what is written in place of the
-// ready line.
-func (h *holder) act(w write, line string) []byte {
+// ready line. whole tells that this one write has all of the line.
+func (h *holder) act(w write, line string, whole bool) []byte {
 	if h.what != holdLook {
 		h.signal(w)
 		return nil
@@ -255,6 +255,9 @@ func (h *holder) act(w write, line string) []byte {
 	found := "is listened on"
 	if _, err := proc.Listener(told.Socket); err != nil && !errors.Is(err, unix.EAGAIN) { // a full backlog
 		found = fmt.Sprintf("is not listened on yet (%v)", err)
+	}
+	if !whole {
+		found += "\npodharness: its ready line came in several writes"
 	}
 	return fmt.Appendf(nil, "podharness: its socket %s\n%s\n", found, line)
 }

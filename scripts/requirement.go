@@ -45,9 +45,14 @@ func Scenarios() fs.FS {
 
 // order is that of the portable scenarios.
 var order = []string{
-	"starts", "arguments", "ready-line", "runtime-dir", "announces-last", "snapshot", "socket", "concurrent",
-	"stop-signal", "stop-at-once", "stop-connected", "stop-request", "clean-stop", "no-children",
-	"restart", "restart-after-stop", "session", "independent", "terminate",
+	"starts", "arguments", "flags", "ready-line", "ready-write", "runtime-dir", "announces-last",
+	"names", "name-dash", "name-long", "workspaces", "surroundings",
+	"snapshot", "socket", "concurrent", "connections", "merged-lines", "split-lines", "unfinished-line",
+	"bad-lines", "bad-lines-answered", "slow-reader", "long-line",
+	"files", "private", "log-in-place", "descriptors", "listener",
+	"stop-signal", "stop-at-once", "stop-connected", "stop-busy", "stop-request", "stop-lines", "stop-spelling",
+	"clean-stop", "tidies-in-time", "no-children", "restart", "restart-after-stop", "session", "session-unknown",
+	"beside", "independent", "terminate", "idle", "growth", "litter",
 }
 
 // Requirements returns the requirements of the portable scenarios. The scenario of a

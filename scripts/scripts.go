@@ -26,6 +26,7 @@
 //	    -signal SIGNAL           the SIGNAL that podstop sends (INT)
 //	    -ticket-role ROLE        the pod's ticket ROLE
 //	    -timeout DURATION        the DURATION that becoming ready may take (20s)
+//	    -unset NAME              a variable NAME that is not in its environment; repeatable
 //	    -workspace DIR           the pod's workspace DIR
 //	    -workspace-from DIR      a DIR that is copied into its workspace in the sandbox
 //	podcommand [-fake PROGRAM | -pod PROGRAM [-pod-arg ARG]...]
@@ -48,12 +49,19 @@
 //	                             wait until a line of the log matches, with -next a line after what the
 //	                             last podwaitlog or podlog has read; ! if the timeout, or the end of the
 //	                             pod, must come first
-//	[!] podalive NAME            check that the process of the pod runs; ! if it must have ended
+//	[!] podalive [-for DURATION] NAME
+//	                             check that the process of the pod runs, and with -for that it goes on
+//	                             so; ! if it must have ended
 //	[!] podsend [-timeout DURATION] [-open | -leave] NAME [LINE]
 //	                             send a line and print the answer: the line that follows the snapshot;
 //	                             without LINE print the snapshot; with -open connect and stay silent
 //	                             until the script ends; with -leave connect and disconnect at once; ! if
 //	                             there must be no answer
+//	podplant NAME WHAT           leave in the directory of the pod what an earlier life of it may have
+//	                             left: live-pid, pid-of-OTHER, garbage or empty
+//	podprobe [-timeout DURATION] NAME PROBE
+//	                             try a rule of the contract on the pod; the portable scenarios have all
+//	                             probes
 //
 // podstart prints the name, process and socket of a ready pod on stdout. It prints the
 // whole error on stderr, so that a script can check a failure:
@@ -115,7 +123,8 @@
 // started is killed (on Linux).
 //
 // The condition [fakepod] is true if the pod under test is the built-in fake pod. The
-// condition [session] is true if there is a session to resume: $SESSION.
+// condition [session] is true if there is a session to resume: $SESSION. The condition
+// [busy] is true if a request is known that takes the pod a while.
 package scripts
 
 import (
@@ -139,8 +148,13 @@ type Options struct {
 	Env []string
 	// Pod has the defaults of podstart and podspawn, except for Name, Command and Env.
 	Pod harness.Config
+	// Busy is a request that takes a pod a while, for the scenario that stops a busy one;
+	// "" = none is known.
+	Busy string
 	// Session is the session that $SESSION names; nil = none.
 	Session *uuid.UUID
+	// Strict makes a should count as a must in Conform.
+	Strict bool
 	// Report is called at the end of a script that failed. The verb that failed the
 	// script does not print its error then. nil = the verb prints it.
 	Report func(Failure)
@@ -170,6 +184,8 @@ func Params(o Options) testscript.Params {
 				return o.Command.Program == "", nil
 			case "session":
 				return o.Session != nil, nil
+			case "busy":
+				return o.Busy != "", nil
 			case "hold":
 				return canHold() == nil, nil
 			}

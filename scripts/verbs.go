@@ -52,8 +52,10 @@ var verbs = []verb{
 	{"podwait", "[-timeout DURATION] NAME", 1, 1, nil, (*call).wait, "wait until the pod ends by itself with status 0", "if it must end in another way"},
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match the log so far, or print it", "if nothing must match"},
 	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, nil, (*call).waitLog, "wait until a line of the log matches, with -next a line after what the last podwaitlog or podlog has read", "if the timeout, or the end of the pod, must come first"},
-	{"podalive", "NAME", 1, 1, nil, (*call).alive, "check that the process of the pod runs", "if it must have ended"},
+	{"podalive", "[-for DURATION] NAME", 1, 1, nil, (*call).alive, "check that the process of the pod runs, and with -for that it goes on so", "if it must have ended"},
 	{"podsend", "[-timeout DURATION] [-open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; without LINE print the snapshot; with -open connect and stay silent until the script ends; with -leave connect and disconnect at once", "if there must be no answer"},
+	{"podplant", "NAME WHAT", 2, 2, nil, (*call).plant, "leave in the directory of the pod what an earlier life of it may have left: live-pid, pid-of-OTHER, garbage or empty", ""},
+	{"podprobe", "[-timeout DURATION] NAME PROBE", 2, 2, nil, (*call).probe, "try a rule of the contract on the pod; the portable scenarios have all probes", ""},
 }
 
 // anyArgs is the most for a verb whose arguments are not its own.
@@ -169,7 +171,8 @@ func failureOf(verb string, err error) Failure {
 	var fatal fatalError
 	_ = errors.As(err, &fatal)
 	var e *harness.Error
-	return Failure{Verb: verb, Err: err, Cut: fatal.cut || errors.As(err, &e) && e.Cut, Kit: fatal.kit || isShortage(err)}
+	own := new(*sandbox.Error)
+	return Failure{Verb: verb, Err: err, Cut: fatal.cut || errors.As(err, &e) && e.Cut, Kit: fatal.kit || errors.As(err, own) || isShortage(err)}
 }
 
 // isShortage reports whether an error comes of what this process or the machine has too
@@ -223,7 +226,7 @@ func (c *call) parse() error {
 	if c.args = args; len(args) > 0 {
 		c.pod = c.pods[args[0]]
 	}
-	if c.pod == nil && !slices.Contains([]string{"podstart", "podcommand", "podspawn", "podadopt"}, c.name) {
+	if c.pod == nil && !slices.Contains([]string{"podstart", "podcommand", "podspawn", "podadopt", "podplant"}, c.name) {
 		return c.usagef("no pod %q was started in this script (podadopt takes over one that a client has started)", args[0])
 	}
 	return nil
@@ -237,7 +240,11 @@ func (c *call) usageFlags(flags *flag.FlagSet) {
 	c.given = map[string]*bool{}
 	for _, m := range option.FindAllStringSubmatch(c.usage, -1) {
 		if m[2] != "" {
-			flags.DurationVar(&c.timeout, m[1], 10*time.Second, "")
+			c.timeout = 0
+			if m[1] == "timeout" {
+				c.timeout = 10 * time.Second
+			}
+			flags.DurationVar(&c.timeout, m[1], c.timeout, "")
 		} else {
 			c.given[m[1]] = flags.Bool(m[1], false, "")
 		}
@@ -250,6 +257,7 @@ type starting struct {
 	config        harness.Config
 	fake          string
 	workspaceFrom string
+	unset         []string
 	hold          string // what is done at the ready line; "" = nothing
 	held          string // the file that is made when it is done
 }
@@ -268,6 +276,10 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 	s.spawn.Flags(flags)
 	flags.Func("env", "a `NAME=VALUE` of its environment, or a NAME to pass on", func(entry string) error {
 		s.config.Env = append(s.config.Env, entry)
+		return nil
+	})
+	flags.Func("unset", "a variable `NAME` that is not in its environment; repeatable", func(name string) error {
+		s.unset = append(s.unset, "-u", name)
 		return nil
 	})
 	flags.Func("shutdown", "a `LINE` that podstop writes first", func(line string) error {
@@ -391,6 +403,9 @@ func (c *call) command() (spawn.Command, error) {
 		command = harness.FakePod("ready")
 	}
 	command.PrefixArgs = slices.Concat(command.PrefixArgs, s.spawn.Command.PrefixArgs)
+	if len(s.unset) > 0 {
+		command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(s.unset, []string{command.Program}, command.PrefixArgs)}
+	}
 	if s.hold == "" {
 		return command, nil
 	}
@@ -603,6 +618,14 @@ func (c *call) waitLog() error {
 }
 
 func (c *call) alive() error {
+	if c.timeout > 0 {
+		c.idle()
+		goesOn, _ := sandbox.BeforeDeadline(c.tb, "", c.timeout)
+		select {
+		case <-c.pod.Done():
+		case <-time.After(goesOn):
+		}
+	}
 	if runs(c.pod) {
 		return nil
 	}

@@ -6,8 +6,8 @@ package oracle
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -47,7 +47,7 @@ type Outcome struct {
 	// Unfinished is what the pod has written after its last newline, as Tail is.
 	Unfinished string
 	// Line is the ready line if the verdict is Malformed; Name is the name in it
-	// if that is WrongName; Socket the path in it once there was a right one.
+	// if that is WrongName; Socket the path in it, as it is there, once there was a right one.
 	Line, Name, Socket string
 	// Missing is what a start that TimedOut waited for: "ready line" or "socket". Why is
 	// why it could not connect to that: "missing" (there is no file), "not a socket",
@@ -120,24 +120,26 @@ func Expect(program string, timeout time.Duration) (Outcome, error) {
 	}
 	e := &expectation{latest: noticed, listening: -1, full: -1, reacts: map[syscall.Signal]string{}}
 	past := []situation{e.look(-1)}
+	see := func(step int) {
+		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
+		past = append(past, e.look(step))
+	}
 	for i, s := range steps {
 		e.rest = steps[i+1:]
-		e.take(s)
-		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-		if s.Verb != "sleep" || e.over {
-			past = append(past, e.look(i))
+		if e.take(s); s.Verb != "sleep" || e.over {
+			see(i)
 		}
 		if e.over && e.parentEnds > 0 { // the process that was started goes on until then
 			e.pass(e.parentEnds - e.soonest)
-			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-			past = append(past, e.look(i))
+			see(i)
 		}
 		if e.over {
 			return judge(past, timeout)
 		}
 	}
 	e.end("exit status 0")
-	return judge(append(past, e.look(len(steps)-1)), timeout)
+	see(len(steps) - 1)
+	return judge(past, timeout)
 }
 
 // situation is what there is to see after a step, until the next one changes it.
@@ -207,10 +209,13 @@ type expectation struct {
 	unclear error         // since then
 	unsure  int           // how many more lines it takes until the tail is sure
 
-	bound, serving   bool // the process has its socket, and accepts connections
-	atPath           bool // a socket is at the path
-	listening        int  // the backlog; -1 = it is not listened on
-	full             int  // the backlog that was filled
+	bound            string // the path of its socket, as resolve returns it; "" = it has none
+	given            string // the same, as the program has it
+	serving          bool   // it accepts connections
+	cwd              string // its working directory; "" = the one that it was started in
+	atPath           string // the path at which a socket is
+	listening        int    // the backlog; -1 = it is not listened on
+	full             int    // the backlog that was filled
 	logGone, dirGone bool
 	reacts           map[syscall.Signal]string // the verb that said how
 	parentEnds       time.Duration             // when, at the soonest, the process ends that has become a daemon; 0 = there is none
@@ -221,6 +226,7 @@ type expectation struct {
 // announcement is a ready line.
 type announcement struct {
 	line, name, socket string
+	leads              string // where, as resolve returns it
 	malformed          bool
 	tail               []string // before it
 }
@@ -249,7 +255,7 @@ func (e *expectation) look(step int) situation {
 	case t != nil:
 		var err error
 		o.Socket = t.socket
-		if o.Verdict, o.Why, err = e.connect(t.socket); err != nil {
+		if o.Verdict, o.Why, err = e.connect(t.leads); err != nil {
 			s.unclear = err
 		}
 		o.Missing = map[bool]string{true: "socket"}[o.Verdict == TimedOut]
@@ -261,19 +267,34 @@ func (e *expectation) look(step int) situation {
 	return s
 }
 
+// resolve returns a path from the root or {dir}, or, of one that counts from the directory
+// in which the pod was started, the path as it is.
+func (e *expectation) resolve(path string) string {
+	if e.cwd == "" || strings.HasPrefix(path, "/") || strings.HasPrefix(path, "{dir}") {
+		return path
+	}
+	return e.cwd + "/" + path
+}
+
+// plain is a path of which the program alone decides what is there: {dir}, a name in it or
+// in the directory that the pod was started in, and one name below that.
+var plain = regexp.MustCompile(`^(?:(\{dir\})(?:/|$))?(?:([^./{\x00][^/{\x00]{0,63})(/[^./{\x00][^/{\x00]{0,63})?)?$`)
+
 // connect says what comes of a connection to a path.
 func (e *expectation) connect(path string) (verdict Verdict, why string, err error) {
-	below, own := strings.CutPrefix(path, "{dir}")
-	own = own && (below == "" || below[0] == '/') && !strings.Contains(below, "//") && !slices.Contains(strings.Split(below, "/"), "..")
-	name, inside, deeper := strings.Cut(strings.TrimPrefix(below, "/"), "/")
+	parts := plain.FindStringSubmatch(path)
+	if parts == nil {
+		parts = []string{"", "", "", ""} // any path
+	}
+	inDir, name, below := parts[1] != "", parts[2], parts[3]
 	isFile := name == "pid" || name == "status.json" || name == "stderr.log" && !e.logGone
-	isSocket := name == "sock" && e.atPath
+	isSocket := name != "" && e.atPath == strings.TrimSuffix(path, below)
 	switch {
-	case !own:
+	case !inDir && !isSocket:
 		return TimedOut, "", fmt.Errorf("it depends on what is at %q", path)
-	case e.dirGone || !isFile && !isSocket && name != "":
+	case inDir && (e.dirGone || !isFile && !isSocket && name != ""):
 		return TimedOut, "missing", nil
-	case deeper && inside != "":
+	case below != "":
 		return SocketError, "", nil // part of the path is not a directory
 	case !isSocket:
 		return TimedOut, "not a socket", nil
@@ -327,7 +348,7 @@ func (e *expectation) line(line string, cut bool) {
 		name, socket, _ := strings.Cut(rest, "\t")
 		malformed := cut || name == "" || socket == "" || strings.Contains(socket, "\x00") || len(socket) > longestPath
 		e.fresh = true
-		e.told = &announcement{line, name, socket, malformed, slices.Clone(e.tail)}
+		e.told = &announcement{line, name, socket, e.resolve(socket), malformed, slices.Clone(e.tail)}
 		return
 	}
 	e.tail = append(e.tail, strings.ToValidUTF8(line, "\uFFFD"))
@@ -368,34 +389,24 @@ func (e *expectation) take(s fakepod.Step) {
 		"clock":    func() { e.write("monotonic {clock}\n") },
 		"ready":    func() { e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n")) },
 		"flood":    func() { e.flood(s) },
-		"sleep":    func() { e.pass(duration(s.Args[0])) },
+		"sleep":    func() { e.pass(s.Duration(0, "")) },
 		"hang":     func() { e.over = true },
 		"stop":     func() { e.end("exit status 0") },
-		"exit":     func() { e.end(fmt.Sprint("exit status ", number(s.Args[0]))) },
+		"exit":     func() { e.end(fmt.Sprint("exit status ", s.Number(0, ""))) },
 		"kill":     func() { e.kill(fakepod.ParseSignal(s.Args[0])) },
 		"ignore":   func() { e.react("ignore", s.Args...) },
 		"on":       func() { e.react("on", s.Args[0]) },
-		"socket":   func() { e.socket("socket") },
-		"bind":     func() { e.socket("bind") },
-		"listen":   func() { e.listen(number(s.Arg(0, "128"))) },
+		"socket":   func() { e.socket("socket", e.expand(s.Arg(0, "{socket}"))) },
+		"bind":     func() { e.socket("bind", e.expand(s.Arg(0, "{socket}"))) },
+		"cd":       func() { e.cd(e.resolve(e.expand(s.Args[0]))) },
+		"listen":   func() { e.listen(s.Number(0, "128")) },
 		"fill":     e.fill,
 		"serve":    e.serve,
 		"unlink":   func() { e.unlink(s.Args[0]) },
 		"truncate": e.truncate,
-		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": func() { e.daemonize(duration(s.Arg(0, "0s"))) },
+		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": func() { e.daemonize(s.Duration(0, "0s")) },
 		"out": nothing, "answer": nothing, "event": nothing, "garbage": nothing, "stall": nothing, "close": nothing, "reset": nothing,
 	}[s.Verb]()
-}
-
-// duration and number read arguments that were checked.
-func duration(arg string) time.Duration {
-	d, _ := time.ParseDuration(arg)
-	return d
-}
-
-func number(arg string) int {
-	n, _ := strconv.Atoi(arg)
-	return n
 }
 
 // pass lets time pass, which a parent may not live through.
@@ -415,29 +426,49 @@ func (e *expectation) react(verb string, names ...string) {
 	}
 }
 
-func (e *expectation) socket(verb string) {
-	switch {
-	case e.bound:
+func (e *expectation) socket(verb, given string) {
+	path := e.resolve(given)
+	parts := plain.FindStringSubmatch(path)
+	switch inDir := strings.HasPrefix(path, "{dir}"); {
+	case e.bound != "":
 		e.fail(verb, socketThere)
 		return
-	case e.dirGone:
-		e.fail(verb, "bind {dir}/sock: %v", unix.ENOENT)
+	case parts == nil || parts[2] == "" || parts[3] != "" || inDir && slices.Contains([]string{"pid", "status.json", "stderr.log"}, parts[2]):
+		e.unclear = fmt.Errorf("it depends on what is at %q", path)
+	case inDir && e.dirGone:
+		e.fail(verb, "bind %s: %v", given, unix.ENOENT)
 		return
 	case verb == "bind":
 		e.listening = 128
 	}
-	e.bound, e.atPath = true, true
+	e.bound, e.given, e.atPath = path, given, path
+}
+
+// cd is followed to the pod directory.
+func (e *expectation) cd(path string) {
+	e.wasRead()
+	switch {
+	case e.parentEnds > 0:
+		e.unclear = errors.New("a relative path counts from the directory of the process that was started")
+	case path != "{dir}":
+		e.unclear = fmt.Errorf("it depends on what is at %q", path)
+	case e.dirGone:
+		e.fail("cd", "chdir {dir}: %v", unix.ENOENT)
+	case e.told != nil && e.fresh && !strings.HasPrefix(e.told.leads, "/") && !strings.HasPrefix(e.told.leads, "{dir}"):
+		e.unclear = errors.New("from where a relative path counts depends on when the ready line is read")
+	}
+	e.cwd = path
 }
 
 func (e *expectation) listen(backlog int) {
-	if e.listening = backlog; !e.bound {
+	if e.listening = backlog; e.bound == "" {
 		e.fail("listen", noSocket)
 	}
 }
 
 func (e *expectation) fill() {
 	switch {
-	case !e.atPath || e.dirGone:
+	case e.atPath == "" || e.dirGone && strings.HasPrefix(e.atPath, "{dir}"):
 		e.fail("fill", "connection 1: %v", unix.ENOENT)
 	case e.listening < 0:
 		e.fail("fill", "connection 1: %v", unix.ECONNREFUSED)
@@ -450,12 +481,12 @@ func (e *expectation) fill() {
 
 func (e *expectation) serve() {
 	switch {
-	case !e.bound:
+	case e.bound == "":
 		e.fail("serve", noSocket)
 	case e.listening < 0 && len(e.rest) > 0:
 		e.unclear = errors.New("when it fails beside the steps that follow is chance")
 	case e.listening < 0:
-		e.fail("serve", "accept unix {dir}/sock: accept4: %v", unix.EINVAL)
+		e.fail("serve", "accept unix %s: accept4: %v", e.given, unix.EINVAL)
 	default:
 		e.full, e.serving, e.over = -1, true, len(e.rest) == 0
 	}
@@ -504,12 +535,12 @@ func (e *expectation) daemonize(wait time.Duration) {
 		return
 	}
 	if wait > 0 {
-		e.bound, e.serving, e.listening, e.full, e.parentEnds = false, false, -1, -1, e.soonest+wait
+		e.bound, e.serving, e.listening, e.full, e.parentEnds = "", false, -1, -1, e.soonest+wait
 		return
 	}
 	daemon := *e
 	daemon.tail = slices.Clone(e.tail)
-	daemon.bound, daemon.listening, daemon.full = false, -1, -1 // it is another program
+	daemon.bound, daemon.listening, daemon.full = "", -1, -1 // it is another program
 	for i, s := range e.rest {
 		if daemon.over || daemon.soonest-e.soonest >= noticed {
 			break
@@ -529,7 +560,7 @@ func (e *expectation) daemonize(wait time.Duration) {
 
 func (e *expectation) flood(s fakepod.Step) {
 	size, _ := fakepod.ParseSize(s.Args[0])
-	length := int64(number(s.Arg(1, "80")))
+	length := int64(s.Number(1, "80"))
 	e.latest += time.Duration(size) * time.Second / (32 << 20) // on a slow disk
 	if length == 0 {
 		n := min(size, longestLine+2)
@@ -551,9 +582,9 @@ func (e *expectation) flood(s fakepod.Step) {
 func (e *expectation) unlink(what string) {
 	switch {
 	case what == "dir":
-		e.dirGone, e.atPath, e.logGone = true, false, true
-	case what == "sock" && e.atPath:
-		e.atPath = false
+		e.dirGone, e.logGone = true, true
+	case what == "sock" && e.atPath == "{dir}/sock" && !e.dirGone:
+		e.atPath = ""
 	case what == "log" && !e.logGone:
 		e.logGone = true
 	default:

@@ -275,9 +275,11 @@ func (r *Recording) paths() (pairs []string) {
 	if n := len(r.Socket); n > 0 && r.Socket[n-1].What == "not a socket" {
 		socket = "{dir}/pid"
 	}
-	if filepath.IsAbs(r.socket) {
+	switch {
+	case r.Failed != nil && r.Failed.Verdict == "socket error" || r.socket == "": // a path that is wrong itself stays
+	case filepath.IsAbs(r.socket):
 		pairs = append(pairs, r.socket, socket)
-	} else if r.socket != "" { // a relative one is a word that may stand anywhere
+	default: // a relative one is a word that may stand anywhere
 		pairs = append(pairs, "\t"+r.socket+"\n", "\t"+socket+"\n")
 	}
 	if r.Dir != "" {

@@ -78,3 +78,17 @@ func TestAPathThatWasReadInHalvesIsRecordedAtOnce(t *testing.T) {
 		assert.NotContains(t, scenario, "/run", first)
 	}
 }
+
+func TestAPathThatCannotBeConnectedToStays(t *testing.T) {
+	t.Parallel()
+	r := replay.Recording{
+		Pod: "alpha", Dir: "/run/alpha", Timeline: spawn.Timeline{Start: time.Now(), Launched: time.Millisecond}, Failed: &spawn.Error{Verdict: "socket error"},
+	}
+	for _, path := range []string{"/run/alpha/pid/sock", "/etc/passwd/sock", "here"} {
+		log := "YOI-READY\talpha\t" + path + "\n"
+		r.Log, r.Size = strings.NewReader(log), int64(len(log))
+		scenario, err := r.Scenario()
+		require.NoError(t, err)
+		assert.Contains(t, scenario, `raw "YOI-READY\talpha\t`+strings.ReplaceAll(path, "/run/alpha", "{dir}")+`\n"`)
+	}
+}

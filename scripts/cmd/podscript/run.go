@@ -18,9 +18,8 @@ import (
 type testCase struct {
 	conformance.Case
 	scripts.Requirement
-	file    string
-	need    *testCase // what it needs of the cases that are run; nil = nothing
-	foreign bool      // another shard reports it
+	file string
+	need *testCase // what it needs of the cases that are run; nil = nothing
 
 	unmet *testCase // it, or what it needs, if that was not met in any run; nil = it was
 }
@@ -47,7 +46,7 @@ func (r *runner) runAll(cases []*testCase) error {
 	defer cancel()
 	var all []*conformance.Case
 	for _, c := range cases {
-		c.Run = func(func()) []conformance.Check { return r.runCase(c) }
+		c.Run = func(idle func()) []conformance.Check { return r.runCase(c, idle) }
 		all = append(all, &c.Case)
 	}
 	err := r.report.Run(ctx, all)
@@ -62,7 +61,7 @@ func (r *runner) timeIsOver() string {
 }
 
 // runCase runs a case, if that makes sense. Another shard reports a foreign one.
-func (r *runner) runCase(c *testCase) []conformance.Check {
+func (r *runner) runCase(c *testCase, idle func()) []conformance.Check {
 	check := c.check(conformance.Skip)
 	switch {
 	case c.need != nil && c.need.unmet != nil:
@@ -74,12 +73,12 @@ func (r *runner) runCase(c *testCase) []conformance.Check {
 		r.late.Store(true)
 		check.Result, check.Why = conformance.Error, "not run: "+r.timeIsOver()
 	default:
-		check = r.repeat(c)
+		check = r.repeat(c, idle)
 	}
-	if check.Result == conformance.Fail {
+	if check.Result == conformance.Fail && r.Accepted(check) == "" {
 		r.failed.Store(true)
 	}
-	if c.foreign {
+	if c.Foreign {
 		return nil
 	}
 	return []conformance.Check{check}
@@ -95,11 +94,11 @@ func (c *testCase) check(result string) conformance.Check {
 // repeat runs a case -count times, and returns the check of the first run that did not
 // pass. A case is not run again if it was skipped at first, or if its pod did not become
 // ready in time.
-func (r *runner) repeat(c *testCase) conformance.Check {
-	first, failure := r.try(c, 1)
+func (r *runner) repeat(c *testCase, idle func()) conformance.Check {
+	first, failure := r.try(c, 1, idle)
 	again := first.Result != conformance.Skip && first.Result != conformance.Error && !errors.Is(failure, spawn.ErrTimeout)
 	runs, passed := 1, 0
-	for check := first; ; check, _ = r.try(c, runs) {
+	for check := first; ; check, _ = r.try(c, runs, idle) {
 		if check.Result == conformance.Pass {
 			passed++
 		} else if first.Result == conformance.Pass {
@@ -114,6 +113,7 @@ func (r *runner) repeat(c *testCase) conformance.Check {
 		c.unmet = c
 	}
 	if runs > 1 {
+		first.Runs, first.Passed = runs, passed
 		first.Why = strings.TrimSuffix(fmt.Sprintf("%d of %d passed: %s", passed, runs, first.Why), ": ")
 		first.Key += fmt.Sprint(" ", passed)
 	}
@@ -121,9 +121,9 @@ func (r *runner) repeat(c *testCase) conformance.Check {
 }
 
 // try runs a case once. The error is what a verb or the harness found.
-func (r *runner) try(c *testCase, run int) (conformance.Check, error) {
+func (r *runner) try(c *testCase, run int, idle func()) (conformance.Check, error) {
 	check := c.check(conformance.Pass)
-	s := newScenario(r, c, run)
+	s := newScenario(r, c, run, idle)
 	s.run()
 	switch found, log := s.finding(); {
 	case s.failed && s.failure.Cut:

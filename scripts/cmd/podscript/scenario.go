@@ -23,6 +23,7 @@ import (
 type scenario struct {
 	*runner
 	*testCase
+	idle     func()
 	part     string // of -count; "" = there is one run
 	work     string // directory that it works in
 	evidence string // directory of what was kept; "" = nothing
@@ -35,12 +36,12 @@ type scenario struct {
 	failure         scripts.Failure
 }
 
-func newScenario(r *runner, c *testCase, run int) *scenario {
+func newScenario(r *runner, c *testCase, run int, idle func()) *scenario {
 	part := ""
 	if r.count > 1 {
 		part = fmt.Sprint(run)
 	}
-	return &scenario{runner: r, testCase: c, part: part, work: filepath.Join(r.work, c.ID, part)}
+	return &scenario{runner: r, testCase: c, idle: idle, part: part, work: filepath.Join(r.work, c.ID, part)}
 }
 
 // run returns when the scenario has ended.
@@ -195,7 +196,7 @@ func (s *scenario) clean(text string) string {
 // ArtifactDir is where the harness puts the evidence: without -o it ends with the
 // scenario.
 func (s *scenario) ArtifactDir() string {
-	if s.Evidence != "" && !s.foreign {
+	if s.Evidence != "" && !s.Foreign {
 		s.evidence = s.EvidenceDir(s.ID, s.part)
 		return s.evidence
 	}
@@ -240,5 +241,6 @@ func (s *scenario) Failed() bool {
 }
 
 func (s *scenario) Parallel()                   {} // the runner's business
+func (s *scenario) Idle()                       { s.idle() }
 func (s *scenario) Verbose() bool               { return s.settings.Verbose }
 func (s *scenario) Deadline() (time.Time, bool) { return s.deadline, true }

@@ -94,7 +94,9 @@ function runtimeDir () {
 // Makes the pod directory and an empty log, and opens that for the pod, and for us.
 function createLog (directory) {
   const file = directory + '/stderr.log'
+  const umask = process.umask(0o077) // ours may take rights from the owner, too
   fs.mkdirSync(directory, { recursive: true, mode: 0o700 })
+  process.umask(umask) // the pod's is not ours to change
   // Whoever can put a link there would choose what we overwrite, and a pipe would hang us.
   const old = fs.lstatSync(file, { throwIfNoEntry: false })
   if (!fs.lstatSync(directory).isDirectory() || (old && !old.isFile())) {

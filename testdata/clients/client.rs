@@ -31,10 +31,11 @@ use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-// What the library lacks: a process group to kill, a connect that does not wait, signals.
+// What the library lacks: a process group to kill, a connect that does not wait, signals, the umask.
 extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
+    fn umask(mask: c_uint) -> c_uint;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn connect(fd: c_int, address: *const SocketAddress, length: c_uint) -> c_int;
@@ -126,7 +127,10 @@ fn runtime_dir() -> Result<PathBuf, Failed> {
 /// Makes the pod directory and an empty log, and opens that for the pod.
 fn create_log(path: &Path) -> io::Result<File> {
     let directory = path.parent().unwrap();
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let before = unsafe { umask(0o077) }; // ours may take rights from the owner, too
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    unsafe { umask(before) }; // the pod's is not ours to change
+    made?;
     // Whoever can put a link there would choose what we overwrite, and a pipe would hang us.
     let log_is_wrong = fs::symlink_metadata(path).map_or(false, |file| !file.is_file());
     if log_is_wrong || !fs::symlink_metadata(directory)?.is_dir() {

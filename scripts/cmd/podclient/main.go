@@ -39,11 +39,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
 	"example.com/podharness/scripts/internal/conformance"
-	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -63,6 +63,8 @@ type settings struct {
 	conformance.Flags
 	client  []string
 	timeout time.Duration
+	ready   string // a regular expression; "" = the client ends when the pod is ready
+	tty     bool
 	random  int
 	seed    uint64
 }
@@ -88,12 +90,9 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 		}
 		return 0, nil
 	}
-	// The client inherits a descriptor that it must not pass on.
-	stray, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
-	if err != nil {
+	if err := selfTest(); err != nil {
 		return 0, err
 	}
-	defer unix.Close(stray)
 	report, err := s.Report("podclient", len(cases), stdout, stderr)
 	if err != nil {
 		return 0, err
@@ -109,6 +108,12 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	s := settings{seed: uint64(time.Now().UnixNano())}
 	flags := flag.NewFlagSet("podclient", flag.ContinueOnError)
 	flags.DurationVar(&s.timeout, "timeout", 20*time.Second, "the `DURATION` that the client waits for a pod: its own, which podclient cannot set")
+	flags.Func("ready", "take the `REGEXP` in the output of a client that stays open for its word that the pod is ready", func(text string) error {
+		_, err := regexp.Compile(text)
+		s.ready = text
+		return err
+	})
+	flags.BoolVar(&s.tty, "tty", false, "run the client on a pseudo terminal in all cases")
 	flags.IntVar(&s.random, "random", 0, "run `N` random programs in place of the cases")
 	flags.Uint64Var(&s.seed, "seed", s.seed, "make the random programs of this `NUMBER`")
 	if err := s.Flags.Parse(flags, usage, args, stdout, stderr); err != nil {

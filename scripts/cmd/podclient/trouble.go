@@ -69,8 +69,6 @@ func selfTest() error {
 	switch {
 	case err != nil:
 		return err
-	case state.ExitCode() == 126: // a shell's word for what it cannot execute
-		return fmt.Errorf("no pod can be started here: no program can be executed below %s (is it mounted noexec? TMPDIR names another directory): %s", os.TempDir(), strings.TrimSpace(client.Stderr()))
 	case !state.Success():
 		return fmt.Errorf("no pod can be started here, by podclient either: %v: %s", state, strings.TrimSpace(client.Stderr()))
 	}

@@ -45,8 +45,9 @@ const (
 	either    oracle.Verdict = "ready, or refused"
 )
 
-// cases returns the cases that are asked for.
-func (s *settings) cases() (chosen []testCase, err error) {
+// cases returns the cases that are asked for, of this shard.
+func (s *settings) cases() (mine []testCase, err error) {
+	var chosen []testCase
 	all := s.portable()
 	if s.random > 0 {
 		all = s.randomCases()
@@ -75,7 +76,12 @@ func (s *settings) cases() (chosen []testCase, err error) {
 	if len(chosen) == 0 {
 		return nil, s.NoneChosen()
 	}
-	return chosen, nil
+	for i, c := range chosen {
+		if s.Has(i) {
+			mine = append(mine, c)
+		}
+	}
+	return mine, nil
 }
 
 // portable returns all cases but random ones.

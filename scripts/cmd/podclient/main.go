@@ -61,6 +61,7 @@ in the arguments is replaced by the name of the pod that CLIENT must start.
 // settings are the values of the command line.
 type settings struct {
 	conformance.Flags
+	conformance.Runs
 	client  []string
 	timeout time.Duration
 	ready   string // a regular expression; "" = the client ends when the pod is ready
@@ -114,16 +115,24 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		return err
 	})
 	flags.BoolVar(&s.tty, "tty", false, "run the client on a pseudo terminal in all cases")
+	s.AddFlags(flags, "case")
 	flags.IntVar(&s.random, "random", 0, "run `N` random programs in place of the cases")
 	flags.Uint64Var(&s.seed, "seed", s.seed, "make the random programs of this `NUMBER`")
 	if err := s.Flags.Parse(flags, usage, args, stdout, stderr); err != nil {
 		return s, err
 	}
-	s.client, s.Part = flags.Args(), s.Part || s.random > 0
-	return s, s.check()
+	s.client = flags.Args()
+	if err := s.check(); err != nil {
+		return s, err
+	}
+	s.Part = s.Part || s.random > 0 || s.IsPart()
+	return s, nil
 }
 
 func (s *settings) check() (err error) {
+	if err := s.CheckFlags(); err != nil {
+		return err
+	}
 	switch {
 	case s.timeout < time.Second:
 		return conformance.Usagef("-timeout %v is too short: 1s at the least", s.timeout)
@@ -136,7 +145,9 @@ func (s *settings) check() (err error) {
 	case !strings.Contains(strings.Join(s.client[1:], " "), "{name}"):
 		return conformance.Usagef("no argument of the client holds {name}")
 	}
-	s.client[0], err = conformance.Program(s.client[0])
+	if s.client[0], err = conformance.Program(s.client[0]); err != nil {
+		return err
+	}
 	s.Tested.Argv = s.client
-	return err
+	return nil
 }

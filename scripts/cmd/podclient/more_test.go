@@ -67,7 +67,7 @@ func inMountNamespace(t *testing.T, options string, args ...string) (out string,
 		t.Skip("only root may mount, with unshare")
 	}
 	cmd.Path = path
-	text, err := cmd.CombinedOutput()
+	text, _ := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() == 77 || strings.Contains(string(text), "unshare failed") {
 		t.Skipf("nothing can be mounted here: %s", text)
 	}
@@ -207,4 +207,50 @@ func TestLauncherSaysWhyAClientCannotBeStarted(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, string(text), "/no/such/client")
 	assert.Empty(t, stderr.String())
+}
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	all, out, status := checks(t, []string{"-count", "3", "-run", "^(ready|early-exit)$"}, podspawn()...)
+	assert.Equal(t, 0, status, out)
+	for _, c := range all {
+		assert.Equal(t, []int{3, 3}, []int{c.Runs, c.Passed}, "%+v", c)
+	}
+	assert.Contains(t, out, "verdict (must): 3 of 3 passed\n")
+
+	every := `touch "$TALLY/$$"; [ "$(ls "$TALLY" | wc -l)" = 2 ] && { echo no; exit 1; }; ` + "'" + os.Args[0] + "' " + asPodspawn + ` -timeout 2s "$1"`
+	all, out, status = checks(t, []string{"-count", "3", "-env", "TALLY=" + t.TempDir(), "-run", "^ready$"}, shell(every)...)
+	assert.Equal(t, 1, status, out)
+	assert.Equal(t, []string{"verdict"}, found(all))
+	assert.Contains(t, out, `verdict (must): 2 of 3 passed: the client ended with exit status 1 before a pod had begun, and said "no";`)
+	_, out, _ = checks(t, []string{"-count", "3", "-failfast", "-env", "TALLY=" + t.TempDir(), "-run", "^ready$"}, shell(every)...)
+	assert.Contains(t, out, "verdict (must): 1 of 2 passed: ")
+}
+
+func TestFailFast(t *testing.T) {
+	t.Parallel()
+	all, out, status := checks(t, []string{"-failfast", "-parallel", "1"}, shell("echo no; exit 1")...)
+	assert.Equal(t, 1, status, out)
+	assert.Contains(t, found(all), "verdict")
+	assert.Greater(t, strings.Count(out, "  not run after a failure (-failfast)\n"), len(all)/2, "those that had begun are judged: %s", out)
+}
+
+func TestShardsAreTheWhole(t *testing.T) {
+	t.Parallel()
+	whole, _, status := podclient(t, "-list")
+	assert.Equal(t, 0, status)
+	var parts []string
+	for _, part := range []string{"1/3", "2/3", "3/3"} {
+		out, _, status := podclient(t, "-list", "-shard", part)
+		assert.Equal(t, 0, status)
+		parts = append(parts, sortedNames(out)...)
+	}
+	slices.Sort(parts)
+	assert.Equal(t, sortedNames(whole), parts)
+	_, stderr, status := podclient(t, "-list", "-shard", "4/3")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "want I/N, such as 1/4 to 4/4")
+	_, stderr, status = podclient(t, "-list", "-count", "0")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "-count 0 runs nothing")
 }

@@ -39,15 +39,25 @@ func (r *runner) runAll(cases []testCase) error {
 	})
 	var all []*conformance.Case
 	for _, c := range cases {
-		all = append(all, &conformance.Case{Name: c.name, Run: func(idle func()) []conformance.Check {
-			checks := r.try(c, idle)
-			if c.random != nil {
-				checks = r.minimize(c, checks)
-			}
-			return checks
-		}})
+		all = append(all, &conformance.Case{Name: c.name, Run: func(idle func()) []conformance.Check { return r.runCase(c, idle) }})
 	}
 	return r.report.Run(ctx, all)
+}
+
+// runCase runs a case -count times, unless an earlier failure has ended the run.
+func (r *runner) runCase(c testCase, idle func()) []conformance.Check {
+	if r.GivesUp() {
+		return []conformance.Check{{Case: c.name, Requirement: "verdict", Level: conformance.Must, Section: find("verdict").section, Result: conformance.Skip, Why: conformance.NotRun}}
+	}
+	checks := r.Repeat(func(int) ([]conformance.Check, bool) {
+		checks := r.try(c, idle)
+		if c.random != nil {
+			checks = r.minimize(c, checks)
+		}
+		return checks, true
+	})
+	r.Note(&r.Flags, checks)
+	return checks
 }
 
 // minimize leaves steps out of a program as long as the same requirement is not met,

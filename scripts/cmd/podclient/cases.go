@@ -33,6 +33,7 @@ type testCase struct {
 	metered bool           // samples are taken of what the client uses
 	dashes  bool           // -- stands before its name on the client's command line
 	random  oracle.Program // nil = it is no random one
+	real    *realCase      // nil = the pod is a fake one
 }
 
 // badName is what a message holds of a name that is refused.
@@ -49,7 +50,10 @@ const (
 func (s *settings) cases() (mine []testCase, err error) {
 	var chosen []testCase
 	all := s.portable()
-	if s.random > 0 {
+	switch {
+	case s.pod.Program != "":
+		all = realCases()
+	case s.random > 0:
 		all = s.randomCases()
 	}
 	for _, c := range all {

@@ -63,10 +63,6 @@ func (s *sweepCase) unseen(format string, args ...any) *finding {
 // judge returns the checks of all requirements that the case concerns.
 func (s *sweepCase) judge() []conformance.Check {
 	s.readOutput()
-	s.podDir = filepath.Join(s.runtime, s.pod)
-	if s.dir != "" {
-		s.podDir = filepath.Join(s.root(), s.dir, s.pod)
-	}
 	want := s.want.For(s.pod, s.podDir)
 	s.readTrace()
 	verdict, arguments := s.verdict(want), s.arguments()

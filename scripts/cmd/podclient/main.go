@@ -44,6 +44,7 @@ import (
 	"time"
 
 	"example.com/podharness/scripts/internal/conformance"
+	"example.com/podharness/spawn"
 )
 
 func main() {
@@ -63,6 +64,7 @@ type settings struct {
 	conformance.Flags
 	conformance.Runs
 	client  []string
+	pod     spawn.Command // a real one; no Program = fake pods
 	timeout time.Duration
 	ready   string // a regular expression; "" = the client ends when the pod is ready
 	tty     bool
@@ -108,6 +110,7 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	s := settings{seed: uint64(time.Now().UnixNano())}
 	flags := flag.NewFlagSet("podclient", flag.ContinueOnError)
+	s.pod.Flags(flags)
 	flags.DurationVar(&s.timeout, "timeout", 20*time.Second, "the `DURATION` that the client waits for a pod: its own, which podclient cannot set")
 	flags.Func("ready", "take the `REGEXP` in the output of a client that stays open for its word that the pod is ready", func(text string) error {
 		_, err := regexp.Compile(text)
@@ -136,6 +139,10 @@ func (s *settings) check() (err error) {
 	switch {
 	case s.timeout < time.Second:
 		return conformance.Usagef("-timeout %v is too short: 1s at the least", s.timeout)
+	case len(s.pod.PrefixArgs) > 0 && s.pod.Program == "":
+		return conformance.Usagef("-pod-arg goes with -pod")
+	case s.pod.Program != "" && s.random > 0:
+		return conformance.Usagef("-random goes with fake pods, not with -pod")
 	case s.random < 0:
 		return conformance.Usagef("-random %d is negative", s.random)
 	case s.List:
@@ -149,5 +156,10 @@ func (s *settings) check() (err error) {
 		return err
 	}
 	s.Tested.Argv = s.client
-	return nil
+	if s.pod.Program != "" {
+		s.Parallel = 1 // a pod may claim its workspace, and it is the client that chooses that
+		s.pod.Program, err = conformance.Program(s.pod.Program)
+		s.Tested.Flags = append(s.Tested.Flags, "-pod="+strings.Join(append([]string{s.pod.Program}, s.pod.PrefixArgs...), " "))
+	}
+	return err
 }

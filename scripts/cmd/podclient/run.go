@@ -92,6 +92,9 @@ func firstFinding(checks []conformance.Check) string {
 // try runs the client once in a sandbox of its own. It returns nil if the client cannot
 // be started, which ends the sweep. It calls idle when the case only waits, or is judged.
 func (r *runner) try(c testCase, idle func()) []conformance.Check {
+	if c.real != nil {
+		return r.tryReal(c)
+	}
 	for {
 		if checks, again := r.tryOnce(&c, idle); !again {
 			return checks
@@ -118,7 +121,7 @@ func (r *runner) tryOnce(c *testCase, idle func()) (checks []conformance.Check, 
 		return []conformance.Check{s.kitTrouble(err.Error())}, false
 	}
 	if c.waits() || c.rests() {
-		go func() { defer idle(); s.await(-1) }()
+		go func() { defer idle(); s.await(func(seen fakepod.Trace) bool { return len(seen.Steps) > 0 }) }()
 	}
 	if c.signal != 0 {
 		go func() { defer idle(); s.interrupt() }()
@@ -132,7 +135,9 @@ func (r *runner) tryOnce(c *testCase, idle func()) (checks []conformance.Check, 
 	}
 	checks = s.judge()
 	again = s.again(c, checks)
-	tb.failed = !again && slices.ContainsFunc(checks, func(c conformance.Check) bool { return c.IsFinding() && c.Result != conformance.Missed })
+	if !again {
+		tb.keepIf(checks)
+	}
 	s.end()
 	return checks, again
 }
@@ -189,6 +194,10 @@ func (r *runner) prepare(tb *caseTB, c testCase) (*sweepCase, error) {
 	tb.Cleanup(func() { safefile.RemoveAll(dir) })
 	tb.scrap, s.trace = dir, filepath.Join(dir, "trace")
 	s.runtime = harness.RuntimeDir(tb)
+	s.podDir = filepath.Join(s.runtime, s.pod)
+	if s.dir != "" {
+		s.podDir = filepath.Join(s.root(), s.dir, s.pod)
+	}
 	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {
 		return s, err
 	}
@@ -222,13 +231,16 @@ func (s *sweepCase) configure() error {
 	}
 	at := s.at
 	at.Command, at.Failed = inRoot(at.Command), filepath.Join(s.tb.scrap, "failed")
-	s.config = harness.ClientConfig{Dir: cwd, Env: env, TTY: s.tty, Pod: s.fakePod()}
+	s.config = harness.ClientConfig{Dir: cwd, Env: env, TTY: s.tty, Pod: s.command()}
 	s.config.Program, s.config.Args = at.launch(words)
 	return nil
 }
 
-// fakePod is the pod that the client starts.
-func (s *sweepCase) fakePod() spawn.Command {
+// command is the pod that the client starts.
+func (s *sweepCase) command() spawn.Command {
+	if s.real != nil {
+		return s.real.command(s.settings.pod, s.trace)
+	}
 	if slices.ContainsFunc(s.about, func(id string) bool { return id == "inherits" || id == "signals" }) {
 		program, args := fakepod.Traced(s.program, s.trace)
 		return spawn.Command{Program: program, PrefixArgs: args}
@@ -304,15 +316,15 @@ func (s *sweepCase) wait() {
 	_ = s.client.Kill()
 }
 
-// await waits until the pod has come to a step, and reports whether it has before the
-// client ended. Each pod has come to -1.
-func (s *sweepCase) await(step int) bool {
+// await waits until the pod has noted something, and reports whether it has before the
+// client ended.
+func (s *sweepCase) await(has func(seen fakepod.Trace) bool) bool {
 	done, cancel := context.WithTimeout(context.Background(), s.longest)
 	defer cancel()
 	came := make(chan struct{})
 	look := sync.OnceFunc(func() { close(came) })
 	log, err := podlog.Open(s.trace, func(int64) {
-		if seen, _ := fakepod.ReadTrace(s.trace); slices.ContainsFunc(seen.Steps, func(b fakepod.Began) bool { return b.Step >= step }) {
+		if seen, _ := fakepod.ReadTrace(s.trace); has(seen) {
 			look()
 		}
 	})
@@ -344,7 +356,8 @@ const underWay = 250 * time.Millisecond
 // interrupt sends the client a signal, and all of its process group, as a terminal does.
 func (s *sweepCase) interrupt() {
 	steps, err := fakepod.Parse(s.program)
-	if err != nil || !s.await(len(steps)-1) {
+	last := func(b fakepod.Began) bool { return b.Step == len(steps)-1 }
+	if err != nil || !s.await(func(seen fakepod.Trace) bool { return slices.ContainsFunc(seen.Steps, last) }) {
 		return
 	}
 	select {
@@ -386,6 +399,11 @@ type caseTB struct {
 	mu       sync.Mutex
 	failed   bool
 	cleanups []func()
+}
+
+// keepIf has the evidence kept of a case with a finding.
+func (tb *caseTB) keepIf(checks []conformance.Check) {
+	tb.failed = slices.ContainsFunc(checks, func(c conformance.Check) bool { return c.IsFinding() && c.Result != conformance.Missed })
 }
 
 func (tb *caseTB) Cleanup(f func()) {

@@ -9,7 +9,9 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // latePod handles SIGINT so many seconds after it became ready.
@@ -37,11 +39,20 @@ func TestStopWaitsUntilThePodHandlesItsStopSignal(t *testing.T) {
 		"0.1": "",
 		"30":  "harness: pod alpha was ended by SIGINT, which it should handle and end with a status\n",
 	} {
-		tb := newTB(t)
+		tb := harness.NewTB(t)
 		pod := harness.StartPod(tb, harness.Config{Name: "alpha", Command: spawn.Command{Program: python, PrefixArgs: []string{"-c", latePod, seconds}}})
 		begin := time.Now()
 		assert.NoError(t, pod.Stop())
 		assert.Less(t, time.Since(begin), 5*time.Second, "it waits for a moment only")
-		assert.Equal(t, want, tb.end())
+		assert.Equal(t, want, tb.End())
+	}
+}
+
+func TestKillWaitsForTheWholeGroup(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		pod := harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("child; child; child; child; bind; ready; serve")})
+		require.NoError(t, pod.Kill())
+		assert.Empty(t, proc.Find(proc.Match{Group: pod.PID}))
 	}
 }

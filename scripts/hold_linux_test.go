@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/podharness/fakepod/reexec"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -24,9 +25,10 @@ import (
 const goPod = "pod-to-hold"
 
 func init() {
-	if len(os.Args) > 2 && os.Args[1] == goPod {
-		beGoPod(os.Args[2], os.Args[len(os.Args)-1])
-	}
+	reexec.Register(goPod, func(args []string) int {
+		beGoPod(args[0], args[len(args)-1])
+		return 0
+	})
 }
 
 func beGoPod(how, name string) {
@@ -216,7 +218,7 @@ func TestPodThatDoesNotStartUnderHoldIsNotJudged(t *testing.T) {
 func TestHeldPodFailsAsItDoesByItself(t *testing.T) {
 	t.Parallel()
 	needHold(t)
-	private := regexp.MustCompile(`process \d+|/\S*/alpha[./]|(; last lines: | \| )?podharness: its socket[^|\n]*[^|\n ]`)
+	private := regexp.MustCompile(`process \d+|/\S*/alpha[./]|(; last lines: | \| |\n\t\t)?podharness: its socket[^|\n]*[^|\n ]`)
 	for _, program := range []string{
 		"early-exit", "early-exit-silent", "early-exit-zero", "kill SEGV", "kill ABRT", "kill TERM", "kill KILL", `raw "last words"; exit 3`, "daemon", "failed-child",
 		"wrong-name", "malformed-no-fields", "malformed-no-socket", "stdout-ready", "dead-socket", "deaf", "exit-after-ready", "invalid-utf8-exit", `flood 300KiB 0; raw "\n"; exit 5`,

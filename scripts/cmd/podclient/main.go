@@ -5,15 +5,25 @@
 //	podclient -timeout 3s -json report.json -- ./podspawn -timeout 3s {name}
 //
 // Podclient runs the client once for each case, in the current directory but in a
-// sandbox of its own. It replaces {name} by the name of a pod. The client must start that
-// pod by YOI_POD_RUNTIME_COMMAND. It must end with status 0 when the pod is ready, and
-// with another status and a message on stdout or stderr when the pod is not. The pods
-// are fake ones, which act out each way in which a start can end.
+// sandbox of its own, with a umask, limits and signals that depend on the case alone. It
+// replaces {name} by the name of a pod. The client must start that pod by
+// YOI_POD_RUNTIME_COMMAND. It must end with status 0 when the pod is ready, and with another
+// status and a message on stdout or stderr when the pod is not. The pods are fake ones, which
+// act out each way in which a start can end. A client that stays open when the pod is ready,
+// such as a terminal UI, says so in its output instead: -ready REGEXP matches that, and
+// podclient then stops the client as a service manager does. Some cases run the client on a
+// pseudo terminal, and with -tty all do.
+//
+// With -pod the client starts a real pod, and the cases are what becomes of the two:
+//
+//	podclient -pod ./agent -pod-arg --manifest=agent.toml -- my-client start {name}
 //
 // Podclient prints a line for each case. A finding follows below its line: what the
-// client did, what it should have done, and the section of the contract that says so.
-// Musts are verdict, prompt, clean, independent and arguments; shoulds are reason and
-// terminal.
+// client did, what it should have done, and the section of the contract that says so. -list
+// shows the cases, and the requirements with their level and section. What takes a client
+// too long is tried once more while podclient looks at what the client does: one that had no
+// core, or whose pod lacked something, is not judged (SKIP, ERROR). What takes effect in the
+// pod can be seen on Linux alone.
 //
 // -json FILE writes a run down, for later ones: -since FILE tells what is new, mended or
 // slower, and -rerun FILE runs only what did not pass there. -known FILE lists findings
@@ -90,6 +100,10 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 	if s.List {
 		for _, c := range cases {
 			fmt.Fprintf(stdout, "%-24s %s: %v\n", c.name, c.doc, c.want)
+		}
+		fmt.Fprintln(stdout)
+		for _, r := range requirements {
+			fmt.Fprintf(stdout, "%-12s %-7s %-8s %s\n", r.id, r.level, r.section, r.text)
 		}
 		return 0, nil
 	}

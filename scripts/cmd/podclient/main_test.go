@@ -496,6 +496,7 @@ func TestListRunAndSkip(t *testing.T) {
 }
 
 func sortedNames(list string) (names []string) {
+	list, _, _ = strings.Cut(list, "\n\n")
 	for _, line := range strings.Split(strings.TrimSpace(list), "\n") {
 		names = append(names, strings.Fields(line)[0])
 	}

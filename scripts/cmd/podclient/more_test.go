@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -192,6 +193,27 @@ func TestEachRequirementIsJudged(t *testing.T) {
 	}
 	for _, c := range all {
 		assert.Equal(t, find(c.Requirement).level, c.Level)
+	}
+}
+
+func TestContractNamesEachRequirement(t *testing.T) {
+	t.Parallel()
+	contract, err := os.ReadFile("../../../spawn/HANDSHAKE.md")
+	if err != nil {
+		t.Skipf("the source is not here: %v", err)
+	}
+	sections := strings.Split(string(contract), "\n## ")
+	for _, r := range requirements {
+		for _, section := range strings.Split(r.section, ", ") {
+			i := slices.IndexFunc(sections, func(text string) bool { return strings.HasPrefix(text, section+". ") })
+			require.GreaterOrEqual(t, i, 0, "%s is in section %s", r.id, section)
+			assert.Regexp(t, `\[client:[^]]* `+r.id+`[],]`, sections[i], "section %s", section)
+		}
+	}
+	for _, tag := range regexp.MustCompile(`\[client: ([^]]*)\]`).FindAllStringSubmatch(string(contract), -1) {
+		for _, id := range strings.Split(tag[1], ", ") {
+			assert.NotPanics(t, func() { find(id) }, id)
+		}
 	}
 }
 

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,8 +13,10 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/fakepod"
 	"example.com/podharness/fakepod/oracle"
 	"example.com/podharness/scripts/internal/conformance"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
 
@@ -25,10 +29,17 @@ const (
 	gone = 500 * time.Millisecond
 	// livesOn is how long a pod is looked at: one that was just killed is there yet.
 	livesOn = 100 * time.Millisecond
+	// soon is how long after it could be known a client should notice.
+	soon = 500 * time.Millisecond
+	// settled is how long a client may be busy with what the pod did last.
+	settled = 500 * time.Millisecond
 )
 
 // A finding is what is wrong with the client.
-type finding struct{ why, section, key string }
+type finding struct {
+	why, section, key string
+	result            string // "" = that of a requirement that was not met
+}
 
 // found returns a finding against a section of the contract. The numbers of processes,
 // durations, and the place of the sandbox do not make it another one.
@@ -41,56 +52,78 @@ func (s *sweepCase) found(section, format string, args ...any) *finding {
 			key += fmt.Sprint(" ", arg)
 		}
 	}
-	return &finding{fmt.Sprintf(format+" (%s)", append(args, section)...), section, strings.ReplaceAll(key, s.root(), "")}
+	return &finding{why: fmt.Sprintf(format+" (%s)", append(args, section)...), section: section, key: strings.ReplaceAll(key, s.root(), "")}
+}
+
+// unseen is a requirement that could not be judged here.
+func (s *sweepCase) unseen(format string, args ...any) *finding {
+	return &finding{why: "not judged: " + fmt.Sprintf(format, args...), result: conformance.Skip}
 }
 
 // judge returns the checks of all requirements that the case concerns.
 func (s *sweepCase) judge() []conformance.Check {
 	s.readOutput()
-	dir := filepath.Join(s.runtime, s.pod)
-	if s.dir != "" {
-		dir = filepath.Join(s.root(), s.dir, s.pod)
+	want := s.want.For(s.pod, s.podDir)
+	s.readTrace()
+	verdict, arguments := s.verdict(want), s.arguments()
+	if verdict != nil {
+		if why := s.trouble(want); why != "" {
+			return []conformance.Check{s.kitTrouble(why)}
+		}
 	}
-	want := s.want.For(s.pod, dir)
-	events := s.readTrace()
-	if len(events) > 0 {
-		s.pid = events[0].pid
+	if s.signalledLate(want) || verdict != nil && arguments == nil && (s.tooSlow(want) || s.lackedTime()) {
+		checks := []conformance.Check{s.check("verdict", s.unseen("the pod, or the client, had too little time within the timeout of %v; on a machine this busy that must be longer (-timeout)", s.settings.timeout))}
+		if slices.Contains(s.about, "memory") {
+			checks = append(checks, s.check("memory", s.memory()))
+		}
+		return checks
 	}
 	var checks []conformance.Check
-	check := func(requirement, level string, f *finding) {
-		c := conformance.Check{Case: s.name, Requirement: requirement, Level: level, Section: sections[requirement], Result: conformance.Pass, Seconds: time.Since(s.begun).Seconds()}
-		if f != nil {
-			c.Result, c.Why, c.Section, c.Key = s.notMet(level), f.why, f.section, requirement+" "+f.key
+	check := func(id string, concerned bool, judge func() *finding) {
+		if concerned {
+			checks = append(checks, s.check(id, judge()))
 		}
-		checks = append(checks, c)
 	}
-	arguments, verdict := s.arguments(), s.verdict(want)
-	if s.given != nil {
-		check("arguments", conformance.Must, arguments)
-	}
+	about := func(id string) bool { return verdict == nil && slices.Contains(s.about, id) }
+	alive, failed := want.Verdict == oracle.Ready && verdict == nil, !s.late && !s.succeeded()
+	known := func(f *finding) func() *finding { return func() *finding { return f } }
+	check("arguments", s.seen.Args != nil, known(arguments))
 	// A pod that was told something else proves nothing.
-	if verdict == nil || arguments == nil {
-		check("verdict", conformance.Must, verdict)
-	}
-	if verdict != nil && arguments == nil && s.tooSlow(want, events) {
-		skipped := checks[len(checks)-1]
-		skipped.Result, skipped.Why = conformance.Skip, fmt.Sprintf("the pod itself took longer than half of the timeout of %v; on a machine this busy that must be longer (-timeout)", s.timeout)
-		return []conformance.Check{skipped}
-	}
-	if s.pid != 0 && verdict == nil {
-		check("prompt", conformance.Must, s.prompt(want, events))
-	}
-	if want.Verdict == oracle.Ready && verdict == nil {
-		check("independent", conformance.Must, s.independent(dir))
-	}
-	if !s.late && !s.client.State().Success() {
-		check("clean", conformance.Must, s.clean())
-	}
-	if want.Verdict != oracle.Ready && verdict == nil {
-		check("reason", conformance.Should, s.reason(want))
-	}
-	check("terminal", conformance.Should, s.terminal(want))
+	check("verdict", verdict == nil || arguments == nil, known(verdict))
+	late := false
+	check("prompt", verdict == nil && (s.pid != 0 || want.Verdict == refused), func() *finding {
+		f := s.prompt(want)
+		late = f != nil && f.result == ""
+		return f
+	})
+	check("independent", alive || s.second, s.independent)
+	check("workspace", s.seen.Inherited != nil && arguments == nil, s.inWorkspace)
+	check("inherits", about("inherits"), s.inherits)
+	check("clean", failed && !s.second, s.clean)
+	check("log", failed && s.pid != 0 && want.Verdict != oracle.Ready && !s.second && s.leavesLog(), func() *finding { return s.logKept(want) })
+	check("silent", about("silent"), s.silent)
+	check("memory", slices.Contains(s.about, "memory") && s.pid != 0, s.memory)
+	check("reason", verdict == nil && !slices.Contains([]oracle.Verdict{oracle.Ready, cancelled, either}, want.Verdict), func() *finding { return s.reason(want) })
+	check("terminal", true, func() *finding { return s.terminal(want) })
+	check("notices", about("notices") && !late, func() *finding { return s.notices(want) })
+	check("idle", about("idle"), s.idle)
+	check("rereads", about("rereads"), s.rereads)
+	check("signals", about("signals"), s.signals)
+	check("one-pod", about("one-pod"), s.onePod)
 	return checks
+}
+
+// check is the result of a requirement: pass if there is no finding.
+func (s *sweepCase) check(id string, f *finding) conformance.Check {
+	r := find(id)
+	if id == "verdict" && strings.HasPrefix(s.pod, "-") {
+		r = find("dash-name")
+	}
+	c := conformance.Check{Case: s.name, Requirement: r.id, Level: r.level, Section: r.section, Result: conformance.Pass, Seconds: time.Since(s.begun).Seconds()}
+	if f != nil {
+		c.Result, c.Why, c.Section, c.Key = cmp.Or(f.result, s.settings.NotMet(r.level)), f.why, cmp.Or(f.section, r.section), r.id+" "+f.key
+	}
+	return c
 }
 
 // maxOutput is how much of each output is looked at: of its begin, and of its end.
@@ -115,47 +148,91 @@ func (s *sweepCase) firstWords() string {
 	return fmt.Sprintf("%.200q", line)
 }
 
+// succeeded reports whether the client has said that the pod is ready.
+func (s *sweepCase) succeeded() bool {
+	if s.settings.ready != "" {
+		return s.said
+	}
+	return !s.late && s.client.State().Success()
+}
+
+// how tells how the client ended.
+func (s *sweepCase) how() string {
+	if s.said {
+		return "said that the pod is ready (-ready)"
+	}
+	return fmt.Sprintf("ended with %v", s.client.State())
+}
+
 func (s *sweepCase) verdict(want oracle.Outcome) *finding {
-	state := s.client.State()
+	state, ready := s.client.State(), "end with status 0"
+	if s.settings.ready != "" {
+		ready = "say so: -ready matches nowhere in its output"
+	}
 	switch {
+	case s.late && s.starved():
+		return s.unseen("the client did not end within %v, and had no core for much of that", s.longest)
 	case s.late:
-		return s.found("4", "the client did not end within %v, and said %s; it must end when the start has, within its timeout of %v (-timeout) at the latest", s.longest, s.firstWords(), s.timeout)
-	case s.refused == "" && s.given == nil:
-		return s.found("1", "the client ended with %v before a pod had begun, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names, and wait for it", state, s.firstWords())
-	case want.Verdict == oracle.Ready && !state.Success():
-		return s.found("2, 3", "the client ended with %v and said %s; the pod became ready, so it must end with status 0", state, s.firstWords())
-	case want.Verdict != oracle.Ready && state.Success():
-		return s.found("2, 3, 4", "the client ended with status 0 where the start is: %v; it must end with another status", want)
-	case want.Verdict != oracle.Ready && strings.TrimSpace(s.output) == "":
-		return s.found("4", "the client ended with %v without a word; it must say why the pod did not start: %v", state, want)
-	case want.Verdict == oracle.TimedOut && s.took < s.timeout-early:
-		return s.found("3, 4", "the client gave up after %v and said %s; it must wait for the whole timeout, %v (-timeout), since the pod may become ready until then", s.took.Round(time.Millisecond), s.firstWords(), s.timeout)
+		return s.found("4", "the client did not end within %v, and said %s; it must end when the start has, within its timeout of %v (-timeout) at the latest", s.longest, s.firstWords(), s.settings.timeout)
+	case want.Verdict == either:
+	case want.Verdict != refused && s.seen.Args == nil:
+		return s.found("1", "the client %s before a pod had begun, and said %s; it must start what YOI_POD_RUNTIME_COMMAND names, and wait for it", s.how(), s.firstWords())
+	case want.Verdict == oracle.Ready && !s.succeeded():
+		return s.found("2, 3", "the client %s and said %s; the pod became ready, so it must %s", s.how(), s.firstWords(), ready)
+	case want.Verdict == cancelled && s.signalled.Load() == 0:
+		return s.found("3, 4", "the client %s and said %s while the pod was still starting; it must wait for the pod", s.how(), s.firstWords())
+	case want.Verdict == cancelled && (s.said || state.Success()):
+		return s.found("4", "the client %s when %v had come in the middle of a start; it must end with another status than 0", s.how(), s.signal)
+	case want.Verdict != oracle.Ready && (s.said || state.Success()):
+		return s.found("2, 3, 4", "the client %s where the start is: %v; it must end with another status than 0", s.how(), want)
+	case want.Verdict != oracle.Ready && want.Verdict != cancelled && strings.TrimSpace(s.output) == "":
+		return s.found("4", "the client %s without a word; it must say why the pod did not start: %v", s.how(), want)
+	case want.Verdict == oracle.TimedOut && s.took < s.settings.timeout-early:
+		return s.found("3, 4", "the client gave up after %v and said %s; it must wait for the whole timeout, %v (-timeout), since the pod may become ready until then", s.took.Round(time.Millisecond), s.firstWords(), s.settings.timeout)
 	}
 	return nil
 }
 
-// prompt measures from the pod's own event, or from its begin where only the
-// timeout decides.
-func (s *sweepCase) prompt(want oracle.Outcome, events []event) *finding {
-	since, what := events[0].at+int64(s.timeout), fmt.Sprintf("the timeout of %v was over", s.timeout)
-	if want.Step >= 0 {
-		since, what = events[len(events)-1].at, "it could be known: "+want.String()
-		if e := decided(want, events); e != nil {
-			since = e.at
+// prompt measures from the pod's own event, from its begin where only the timeout
+// decides, or from the signal that ended the start.
+func (s *sweepCase) prompt(want oracle.Outcome) *finding {
+	limit := min(prompt, s.settings.timeout/2)
+	var since int64
+	var what string
+	switch {
+	case want.Verdict == refused, want.Verdict == either:
+		since, what = s.clientBegun, "it began"
+		limit += s.settings.timeout // it may start another one, in vain
+		if want.Verdict == refused {
+			limit = s.settings.timeout - early
+		}
+	case want.Verdict == cancelled:
+		since, what = s.signalled.Load(), fmt.Sprintf("%v had come", s.signal)
+	case want.Step < 0:
+		since, what = s.seen.Steps[0].At+int64(s.settings.timeout), fmt.Sprintf("the timeout of %v was over", s.settings.timeout)
+	default:
+		since, what = s.seen.Steps[len(s.seen.Steps)-1].At, "it could be known: "+want.String()
+		if e := s.decided(want); e != nil {
+			since = e.At
 		}
 	}
-	if late := time.Duration(s.ended - since); late > prompt {
-		return s.found("3, 4", "the client ended %v after %s; it must within %v", late.Round(10*time.Millisecond), what, prompt)
+	late := time.Duration(s.ended - since)
+	switch rounded := late.Round(10 * time.Millisecond); {
+	case late <= limit:
+		return nil
+	case s.wasBusy(since, limit):
+		return s.unseen(lacked, rounded, what)
+	default:
+		return s.found("3, 4", "the client %s %v after %s; it must within %v", strings.Replace(s.how(), "ended with", "ended, with", 1), rounded, what, limit)
 	}
-	return nil
 }
 
-// decided returns the event at which the outcome could be known; nil = it has not
-// come to that.
-func decided(want oracle.Outcome, events []event) (at *event) {
-	for i, e := range events {
-		if e.step == want.Step || e.step == want.Step+1 { // the step, or what follows it
-			at = &events[i]
+// decided returns the step at which the outcome could be known; nil = it has not come to
+// that.
+func (s *sweepCase) decided(want oracle.Outcome) (at *fakepod.Began) {
+	for i, b := range s.seen.Steps {
+		if b.Step == want.Step || b.Step == want.Step+1 { // the step, or what follows it
+			at = &s.seen.Steps[i]
 		}
 	}
 	return at
@@ -163,19 +240,29 @@ func decided(want oracle.Outcome, events []event) (at *event) {
 
 // tooSlow reports whether the client has waited for its whole timeout, in which
 // the pod has hardly come to what decides: that proves nothing against the client.
-func (s *sweepCase) tooSlow(want oracle.Outcome, events []event) bool {
-	if s.late || want.Step < 0 || s.refused != "" || s.took < s.timeout-early || len(events) == 0 {
+func (s *sweepCase) tooSlow(want oracle.Outcome) bool {
+	if s.late || want.Step < 0 || s.refused != "" || s.took < s.settings.timeout-early || len(s.seen.Steps) == 0 {
 		return false
 	}
-	e := decided(want, events)
-	return e == nil || time.Duration(e.at-s.ended)+s.took > s.timeout/2
+	e := s.decided(want)
+	return e == nil || time.Duration(e.At-s.ended)+s.took > s.settings.timeout/2
 }
 
-// clean looks for what is left of a pod whose start has failed.
+// signalledLate reports whether the signal came so late that the client may have timed out,
+// because the pod was slow.
+func (s *sweepCase) signalledLate(want oracle.Outcome) bool {
+	at := time.Duration(s.signalled.Load() - s.clientBegun)
+	return want.Verdict == cancelled && !s.late && (at > s.settings.timeout/2 || at < 0 && s.took >= s.settings.timeout-early)
+}
+
+// clean looks for what is left of a pod whose start has failed, or of a refused name.
 func (s *sweepCase) clean() *finding {
-	if path := filepath.Join(s.root(), s.touched); s.touched != "" {
-		if _, err := os.Lstat(path); err == nil {
-			return s.found("1", "the client has made %s; a name that is no path element must be refused before anything is touched", path)
+	if s.refused == badName {
+		if made := s.touched(); len(made) > 0 {
+			return s.found("1", "the client has made %s; such a name must be refused before anything is touched", strings.Join(made, ", "))
+		}
+		if s.seen.Args != nil {
+			return s.found("1", "the client has started the pod, with: %s; it must refuse the name itself", strings.Join(s.seen.Args, " "))
 		}
 	}
 	if s.pid == 0 {
@@ -206,6 +293,8 @@ func (s *sweepCase) reason(want oracle.Outcome) *finding {
 		return nil
 	}
 	switch want.Verdict {
+	case oracle.SocketError:
+		return says(words(filepath.Base(want.Socket))...)
 	case oracle.Exited:
 		if len(want.Tail) > 0 {
 			return says(words(want.Tail[len(want.Tail)-1])...)
@@ -217,10 +306,10 @@ func (s *sweepCase) reason(want oracle.Outcome) *finding {
 		return says("YOI-READY")
 	case oracle.TimedOut:
 		if want.Socket != "" {
-			return says(filepath.Base(want.Socket))
+			return says(words(filepath.Base(want.Socket))...)
 		}
 		return says("ready")
-	case "refused":
+	case refused:
 		return says(s.refused)
 	}
 	return nil
@@ -246,7 +335,7 @@ func (s *sweepCase) terminal(want oracle.Outcome) *finding {
 	if valid := strings.ToValidUTF8(s.output, "\xff"); strings.Contains(valid, "\xff") {
 		return s.found("2", should, valid[max(0, strings.Index(valid, "\xff")-4):])
 	}
-	said := strings.Join(append([]string{want.Line, want.Name, want.Unfinished}, want.Tail...), "\n")
+	said := strings.Join(append([]string{want.Line, want.Name, want.Unfinished, rulers}, want.Tail...), "\n")
 	for _, sequence := range control.FindAllString(said, -1) {
 		if strings.Contains(s.output, sequence) {
 			return s.found("2", should, sequence)
@@ -258,12 +347,34 @@ func (s *sweepCase) terminal(want oracle.Outcome) *finding {
 // control matches a control character with what gives it a meaning.
 var control = regexp.MustCompile(`[\x00-\x08\x0b-\x1f\x7f-\x{9f}][^\x00-\x1f\x7f-\x{9f}]+`)
 
+// touched returns what there is in the sandbox where only a pod that is started has something.
+func (s *sweepCase) touched() (made []string) {
+	for _, path := range []string{s.root(), s.runtime} {
+		entries, _ := os.ReadDir(path)
+		for _, entry := range entries {
+			if path == s.runtime || entry.Name() == "stderr.log" || entry.Name() == "outside" {
+				made = append(made, podlog.Printable(filepath.Join(path, entry.Name())))
+			}
+		}
+	}
+	return made
+}
+
 // independent looks at the pod that is ready, when its client has ended.
-func (s *sweepCase) independent(dir string) *finding {
+func (s *sweepCase) independent() *finding {
+	if s.second {
+		if proc.Ended(s.pid) {
+			return s.found("1", "the client has ended the pod that answered before; it must leave that alone")
+		}
+		return nil
+	}
 	for end := time.Now().Add(livesOn); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
 		if proc.Ended(s.pid) {
 			return s.found("1", "the client has left no pod that lives; it must live on without its client")
 		}
+	}
+	if seen := s.seen.Inherited; seen != nil && seen.ParentDeathSignal != 0 {
+		return s.found("1", "the pod gets %v when the process that has started it ends (PR_SET_PDEATHSIG); it must live on then", syscall.Signal(seen.ParentDeathSignal))
 	}
 	if group, err := syscall.Getpgid(s.pid); err == nil && group != s.pid {
 		return s.found("1", "the pod (process %d) is in process group %d; it must lead one of its own", s.pid, group)
@@ -271,29 +382,34 @@ func (s *sweepCase) independent(dir string) *finding {
 	if len(members(s.pid)) == 0 {
 		return nil // this system does not tell more
 	}
-	log := filepath.Join(dir, "stderr.log")
-	for fd, want := range []string{os.DevNull, os.DevNull, log} {
+	for fd, want := range []string{os.DevNull, os.DevNull, s.logPath()} {
 		got, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", s.pid, fd))
 		got = strings.TrimSuffix(got, " (deleted)")
-		if real, evalErr := filepath.EvalSymlinks(dir); evalErr == nil && fd == 2 {
+		if real, evalErr := filepath.EvalSymlinks(s.podDir); evalErr == nil && fd == 2 {
 			want = filepath.Join(real, "stderr.log")
 		}
 		if err == nil && got != want {
 			return s.found("1", "the pod's %s is %s; it must be %s", []string{"stdin", "stdout", "stderr"}[fd], got, want)
 		}
 	}
-	if stray := inherited(s.pid); len(stray) > 0 {
+	fds := descriptors(s.pid)
+	if flags, ok := fds[2]; ok && flags&syscall.O_APPEND == 0 {
+		return s.found("1", "the pod's log is not open for appending (O_APPEND); it must be, or a log that is truncated gets a hole")
+	}
+	if stray := inherited(s.pid, fds); len(stray) > 0 {
 		return s.found("1", "the pod has inherited %s; it must inherit no other descriptor than 0, 1 and 2, not even a stray one", strings.Join(stray, ", "))
 	}
-	return s.files(dir, log)
+	return s.files()
 }
 
+func (s *sweepCase) logPath() string { return filepath.Join(s.podDir, "stderr.log") }
+
 // files looks at the directory and the log of the pod.
-func (s *sweepCase) files(dir, log string) *finding {
-	for path, want := range map[string]os.FileMode{dir: 0o700, log: 0o600} {
+func (s *sweepCase) files() *finding {
+	for path, want := range map[string]os.FileMode{s.podDir: 0o700, s.logPath(): 0o600} {
 		info, err := os.Lstat(path)
 		if err == nil && info.Mode().Perm() != want {
-			return s.found("1", "%s has the mode %#o; it must be %#o", "the pod's "+map[bool]string{true: "directory", false: "stderr.log"}[path == dir], info.Mode().Perm(), want)
+			return s.found("1", "%s has the mode %#o; it must be %#o", "the pod's "+map[bool]string{true: "directory", false: "stderr.log"}[path == s.podDir], info.Mode().Perm(), want)
 		}
 	}
 	// Through the pod's own descriptor: it may have removed the log.
@@ -304,27 +420,76 @@ func (s *sweepCase) files(dir, log string) *finding {
 	return nil
 }
 
-// inherited returns the descriptors above 2 that a fake pod, which opens its own
-// close-on-exec, was given.
-func inherited(pid int) (stray []string) {
-	dir := fmt.Sprintf("/proc/%d", pid)
-	entries, _ := os.ReadDir(dir + "/fd")
+// descriptors returns the descriptors of a process, with the flags of open.
+func descriptors(pid int) map[int]uint64 {
+	all := map[int]uint64{}
+	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	for _, entry := range entries {
-		info, err := os.ReadFile(dir + "/fdinfo/" + entry.Name())
+		info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, entry.Name()))
 		_, flags, ok := strings.Cut(string(info), "flags:\t")
 		bits, parseErr := strconv.ParseUint(strings.Fields(flags + " x")[0], 8, 64)
-		if fd, _ := strconv.Atoi(entry.Name()); fd <= 2 || err != nil || !ok || parseErr != nil || bits&syscall.O_CLOEXEC != 0 {
-			continue
+		if fd, fdErr := strconv.Atoi(entry.Name()); err == nil && ok && parseErr == nil && fdErr == nil {
+			all[fd] = bits
 		}
-		target, _ := os.Readlink(dir + "/fd/" + entry.Name())
-		stray = append(stray, fmt.Sprintf("descriptor %s (%s)", entry.Name(), target))
+	}
+	return all
+}
+
+// inherited returns the descriptors above 2 that a fake pod, which opens its own
+// close-on-exec, was given.
+func inherited(pid int, fds map[int]uint64) (stray []string) {
+	for _, fd := range slices.Sorted(maps.Keys(fds)) {
+		if fd > 2 && fds[fd]&syscall.O_CLOEXEC == 0 {
+			target, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+			stray = append(stray, fmt.Sprintf("descriptor %d (%s)", fd, target))
+		}
 	}
 	return stray
 }
 
+// leavesLog reports whether the pod itself leaves its log alone.
+func (s *sweepCase) leavesLog() bool {
+	steps, _ := fakepod.Parse(s.program)
+	return !slices.ContainsFunc(steps, func(s fakepod.Step) bool {
+		return slices.Contains([]string{"unlink", "truncate", "stop", "kill", "on"}, s.Verb) && s.Arg(0, "") != "KILL" && s.Arg(0, "") != "STOP"
+	})
+}
+
+// logKept looks at the log of a start that has failed.
+func (s *sweepCase) logKept(want oracle.Outcome) *finding {
+	info, err := os.Lstat(s.logPath())
+	switch {
+	case err != nil:
+		return s.found("4", "the pod's log is gone: %v; it must stay after a failed start", err)
+	case !info.Mode().IsRegular() || info.Mode().Perm() != 0o600:
+		return s.found("1, 4", "the pod's log is left with the mode %v; it must stay as it was, a file with the mode 0600", info.Mode())
+	case s.size > 0 && info.Size() != s.size:
+		return s.found("4", "the pod's log has %d bytes; it must stay whole after a failed start, with the %d that the pod has written", info.Size(), s.size)
+	}
+	text, err := os.ReadFile(s.logPath())
+	if err != nil {
+		return s.unseen("%v", err)
+	}
+	left := strings.ReplaceAll(strings.ToValidUTF8(string(text), "\uFFFD"), "\r\n", "\n")
+	for _, line := range append(slices.Clone(want.Tail), want.Line, want.Unfinished) {
+		if !strings.Contains(left, strings.ToValidUTF8(line, "\uFFFD")) {
+			return s.found("4", "the pod's log lacks %.100q, which the pod has written; it must stay whole after a failed start", line)
+		}
+	}
+	return nil
+}
+
+// onePod looks at what became of a start while a pod of the name answered.
+func (s *sweepCase) onePod() *finding {
+	if s.succeeded() {
+		return s.found("1", "the client has started a second pod of the name; it may refuse that while one answers")
+	}
+	return nil
+}
+
 // arguments looks at what the pod was told on its command line.
 func (s *sweepCase) arguments() *finding {
-	given := s.given
+	given := s.seen.Args
 	if given == nil {
 		return nil // it was not started, or has not come to tell
 	}
@@ -336,7 +501,7 @@ func (s *sweepCase) arguments() *finding {
 	switch info, err := os.Stat(workspace); {
 	case name != s.pod:
 		return s.found("1", "the pod was given: %s; it must be given --pod %s", shown, s.pod)
-	case workspace == "" || filepath.IsAbs(workspace) && (err != nil || !info.IsDir()):
+	case strings.HasPrefix(workspace, "--") || workspace == "" || filepath.IsAbs(workspace) && (err != nil || !info.IsDir()):
 		return s.found("1", "the pod was given: %s; it must be given --workspace with a directory that is there", shown)
 	}
 	return nil

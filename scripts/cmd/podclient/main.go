@@ -5,15 +5,25 @@
 //	podclient -timeout 3s -json report.json -- ./podspawn -timeout 3s {name}
 //
 // Podclient runs the client once for each case, in the current directory but in a
-// sandbox of its own. It replaces {name} by the name of a pod. The client must start that
-// pod by YOI_POD_RUNTIME_COMMAND. It must end with status 0 when the pod is ready, and
-// with another status and a message on stdout or stderr when the pod is not. The pods
-// are fake ones, which act out each way in which a start can end.
+// sandbox of its own, with a umask, limits and signals that depend on the case alone. It
+// replaces {name} by the name of a pod. The client must start that pod by
+// YOI_POD_RUNTIME_COMMAND. It must end with status 0 when the pod is ready, and with another
+// status and a message on stdout or stderr when the pod is not. The pods are fake ones, which
+// act out each way in which a start can end. A client that stays open when the pod is ready,
+// such as a terminal UI, says so in its output instead: -ready REGEXP matches that, and
+// podclient then stops the client as a service manager does. Some cases run the client on a
+// pseudo terminal, and with -tty all do.
+//
+// With -pod the client starts a real pod, and the cases are what becomes of the two:
+//
+//	podclient -pod ./agent -pod-arg --manifest=agent.toml -- my-client start {name}
 //
 // Podclient prints a line for each case. A finding follows below its line: what the
-// client did, what it should have done, and the section of the contract that says so.
-// Musts are verdict, prompt, clean, independent and arguments; shoulds are reason and
-// terminal.
+// client did, what it should have done, and the section of the contract that says so. -list
+// shows the cases, and the requirements with their level and section. What takes a client
+// too long is tried once more while podclient looks at what the client does: one that had no
+// core, or whose pod lacked something, is not judged (SKIP, ERROR). What takes effect in the
+// pod can be seen on Linux alone.
 //
 // -json FILE writes a run down, for later ones: -since FILE tells what is new, mended or
 // slower, and -rerun FILE runs only what did not pass there. -known FILE lists findings
@@ -39,11 +49,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
 	"example.com/podharness/scripts/internal/conformance"
-	"golang.org/x/sys/unix"
+	"example.com/podharness/spawn"
 )
 
 func main() {
@@ -61,8 +72,12 @@ in the arguments is replaced by the name of the pod that CLIENT must start.
 // settings are the values of the command line.
 type settings struct {
 	conformance.Flags
+	conformance.Runs
 	client  []string
+	pod     spawn.Command // a real one; no Program = fake pods
 	timeout time.Duration
+	ready   string // a regular expression; "" = the client ends when the pod is ready
+	tty     bool
 	random  int
 	seed    uint64
 }
@@ -86,14 +101,15 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 		for _, c := range cases {
 			fmt.Fprintf(stdout, "%-24s %s: %v\n", c.name, c.doc, c.want)
 		}
+		fmt.Fprintln(stdout)
+		for _, r := range requirements {
+			fmt.Fprintf(stdout, "%-12s %-7s %-8s %s\n", r.id, r.level, r.section, r.text)
+		}
 		return 0, nil
 	}
-	// The client inherits a descriptor that it must not pass on.
-	stray, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
-	if err != nil {
+	if err := selfTest(); err != nil {
 		return 0, err
 	}
-	defer unix.Close(stray)
 	report, err := s.Report("podclient", len(cases), stdout, stderr)
 	if err != nil {
 		return 0, err
@@ -108,20 +124,39 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	s := settings{seed: uint64(time.Now().UnixNano())}
 	flags := flag.NewFlagSet("podclient", flag.ContinueOnError)
+	s.pod.Flags(flags)
 	flags.DurationVar(&s.timeout, "timeout", 20*time.Second, "the `DURATION` that the client waits for a pod: its own, which podclient cannot set")
+	flags.Func("ready", "take the `REGEXP` in the output of a client that stays open for its word that the pod is ready", func(text string) error {
+		_, err := regexp.Compile(text)
+		s.ready = text
+		return err
+	})
+	flags.BoolVar(&s.tty, "tty", false, "run the client on a pseudo terminal in all cases")
+	s.AddFlags(flags, "case")
 	flags.IntVar(&s.random, "random", 0, "run `N` random programs in place of the cases")
 	flags.Uint64Var(&s.seed, "seed", s.seed, "make the random programs of this `NUMBER`")
 	if err := s.Flags.Parse(flags, usage, args, stdout, stderr); err != nil {
 		return s, err
 	}
-	s.client, s.Part = flags.Args(), s.Part || s.random > 0
-	return s, s.check()
+	s.client = flags.Args()
+	if err := s.check(); err != nil {
+		return s, err
+	}
+	s.Part = s.Part || s.random > 0 || s.IsPart()
+	return s, nil
 }
 
 func (s *settings) check() (err error) {
+	if err := s.CheckFlags(); err != nil {
+		return err
+	}
 	switch {
 	case s.timeout < time.Second:
 		return conformance.Usagef("-timeout %v is too short: 1s at the least", s.timeout)
+	case len(s.pod.PrefixArgs) > 0 && s.pod.Program == "":
+		return conformance.Usagef("-pod-arg goes with -pod")
+	case s.pod.Program != "" && s.random > 0:
+		return conformance.Usagef("-random goes with fake pods, not with -pod")
 	case s.random < 0:
 		return conformance.Usagef("-random %d is negative", s.random)
 	case s.List:
@@ -131,7 +166,14 @@ func (s *settings) check() (err error) {
 	case !strings.Contains(strings.Join(s.client[1:], " "), "{name}"):
 		return conformance.Usagef("no argument of the client holds {name}")
 	}
-	s.client[0], err = conformance.Program(s.client[0])
+	if s.client[0], err = conformance.Program(s.client[0]); err != nil {
+		return err
+	}
 	s.Tested.Argv = s.client
+	if s.pod.Program != "" {
+		s.Parallel = 1 // a pod may claim its workspace, and it is the client that chooses that
+		s.pod.Program, err = conformance.Program(s.pod.Program)
+		s.Tested.Flags = append(s.Tested.Flags, "-pod="+strings.Join(append([]string{s.pod.Program}, s.pod.PrefixArgs...), " "))
+	}
 	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"example.com/podharness/fakepod"
@@ -38,15 +39,25 @@ func (r *runner) runAll(cases []testCase) error {
 	})
 	var all []*conformance.Case
 	for _, c := range cases {
-		all = append(all, &conformance.Case{Name: c.name, Run: func(idle func()) []conformance.Check {
-			checks := r.try(c, idle)
-			if c.random != nil {
-				checks = r.minimize(c, checks)
-			}
-			return checks
-		}})
+		all = append(all, &conformance.Case{Name: c.name, Run: func(idle func()) []conformance.Check { return r.runCase(c, idle) }})
 	}
 	return r.report.Run(ctx, all)
+}
+
+// runCase runs a case -count times, unless an earlier failure has ended the run.
+func (r *runner) runCase(c testCase, idle func()) []conformance.Check {
+	if r.GivesUp() {
+		return []conformance.Check{{Case: c.name, Requirement: "verdict", Level: conformance.Must, Section: find("verdict").section, Result: conformance.Skip, Why: conformance.NotRun}}
+	}
+	checks := r.Repeat(func(int) ([]conformance.Check, bool) {
+		checks := r.try(c, idle)
+		if c.random != nil {
+			checks = r.minimize(c, checks)
+		}
+		return checks, true
+	})
+	r.Note(&r.Flags, checks)
+	return checks
 }
 
 // minimize leaves steps out of a program as long as the same requirement is not met,
@@ -81,143 +92,295 @@ func firstFinding(checks []conformance.Check) string {
 // try runs the client once in a sandbox of its own. It returns nil if the client cannot
 // be started, which ends the sweep. It calls idle when the case only waits, or is judged.
 func (r *runner) try(c testCase, idle func()) []conformance.Check {
+	if c.real != nil {
+		return r.tryReal(c)
+	}
+	for {
+		if checks, again := r.tryOnce(&c, idle); !again {
+			return checks
+		}
+	}
+}
+
+// tryOnce also reports whether the case is to be tried again, after changes.
+func (r *runner) tryOnce(c *testCase, idle func()) (checks []conformance.Check, again bool) {
 	tb := &caseTB{name: c.name, flags: &r.Flags}
 	defer tb.finish()
-	s, err := r.start(tb, c)
-	if err != nil {
-		r.abort(conformance.UsageError{Err: err})
-		return nil
+	s, err := r.prepare(tb, *c)
+	if err == nil && c.second {
+		err = s.first()
 	}
-	if c.waits() {
-		go s.onLaunch(idle)
+	if err == nil {
+		err = s.start()
+	}
+	switch {
+	case errors.As(err, new(conformance.UsageError)):
+		r.abort(err)
+		return nil, false
+	case err != nil:
+		return []conformance.Check{s.kitTrouble(err.Error())}, false
+	}
+	if c.waits() || c.rests() {
+		go func() { defer idle(); s.await(func(seen fakepod.Trace) bool { return len(seen.Steps) > 0 }) }()
+	}
+	if c.signal != 0 {
+		go func() { defer idle(); s.interrupt() }()
 	}
 	defer time.AfterFunc(prompt, idle).Stop() // one that hangs must not hold up the others
-	if _, err := s.client.TryWait(s.longest); err != nil {
-		s.late = true
-		_ = s.client.Kill()
-	}
-	s.ended, s.took = monotonic(), time.Since(s.begun)
-	checks := s.judge()
+	s.wait()
 	idle()
-	tb.failed = firstFinding(checks) != ""
-	s.stop()
-	return checks
+	if err := s.notStarted(); err != nil {
+		r.abort(err)
+		return nil, false
+	}
+	checks = s.judge()
+	again = s.again(c, checks)
+	if !again {
+		tb.keepIf(checks)
+	}
+	s.end()
+	return checks, again
+}
+
+// again changes a case if what was found may have another reason than a fault of the client.
+func (s *sweepCase) again(c *testCase, checks []conformance.Check) bool {
+	found := firstFinding(checks)
+	switch {
+	case found == "dash-name" && !c.dashes: // it may have taken the name for a flag
+		c.dashes = true
+	case (s.late || found == "prompt" || found == "verdict" && s.timedOut()) && !c.metered: // it may have had no core
+		c.metered = true
+	default:
+		return false
+	}
+	return true
 }
 
 // sweepCase is a case on its way: the client and its pod.
 type sweepCase struct {
 	testCase
-	tb      *caseTB
-	notMet  func(level string) (result string)
-	runtime string // directory
-	client  *harness.Client
-	timeout time.Duration
-	begun   time.Time
-	trace   string
-	longest time.Duration // until the client is killed
-	late    bool          // the client had to be killed
-	ended   int64         // when the client had, in ns of CLOCK_MONOTONIC
-	took    time.Duration // the client
-	output  string        // all that the client has said
-	given   []string      // the arguments of the pod, also of one that refuses them; nil = it was not started
-	pid     int           // of the pod; 0 = it has not begun
+	tb       *caseTB
+	settings settings
+	config   harness.ClientConfig
+	runtime  string // directory
+	podDir   string
+	client   *harness.Client
+	meter    *meter // nil = none is taken
+	begun    time.Time
+	trace    string
+	longest  time.Duration // until the client is killed
+
+	clientBegun int64         // in ns of CLOCK_MONOTONIC, as the next ones
+	signalled   atomic.Int64  // when the client was sent a signal; 0 = it was not
+	ended       int64         // when the client had, or had said that the pod is ready
+	took        time.Duration // the client
+	said        bool          // -ready has matched
+	late        bool          // the client had to be killed
+	output      string        // all that the client has said
+	seen        fakepod.Trace // what the pod has noted
+	pid         int           // of the pod; 0 = it has not begun
 }
 
 // root returns the directory of the sandbox.
 func (s *sweepCase) root() string { return filepath.Dir(s.runtime) }
 
-func (r *runner) start(tb *caseTB, c testCase) (*sweepCase, error) {
+// prepare makes what a case needs, and starts nothing.
+func (r *runner) prepare(tb *caseTB, c testCase) (*sweepCase, error) {
+	s := &sweepCase{testCase: c, tb: tb, settings: r.settings, longest: r.timeout + 5*time.Second, begun: time.Now()}
 	dir, err := harness.TempDir()
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	tb.Cleanup(func() { safefile.RemoveAll(dir) })
-	tb.scrap = dir
-	s := &sweepCase{testCase: c, tb: tb, notMet: r.NotMet, runtime: harness.RuntimeDir(tb), timeout: r.timeout, longest: r.timeout + 5*time.Second, trace: filepath.Join(dir, "trace")}
+	tb.scrap, s.trace = dir, filepath.Join(dir, "trace")
+	s.runtime = harness.RuntimeDir(tb)
+	s.podDir = filepath.Join(s.runtime, s.pod)
+	if s.dir != "" {
+		s.podDir = filepath.Join(s.root(), s.dir, s.pod)
+	}
 	if err := os.WriteFile(s.trace, nil, 0o600); err != nil {
-		return nil, err
+		return s, err
 	}
 	if c.log != "" {
 		dir := filepath.Join(s.runtime, c.pod)
-		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "stderr.log"), []byte(c.log), 0o600)); err != nil {
-			return nil, err
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "stderr.log"), []byte(c.log), 0o644)); err != nil {
+			return s, err
 		}
 	}
-	env := append([]string{}, r.Env...)
-	for _, entry := range c.env {
-		env = append(env, strings.ReplaceAll(entry, "{root}", s.root()))
+	return s, s.configure()
+}
+
+// configure says how the client is started.
+func (s *sweepCase) configure() error {
+	inRoot := func(text string) string { return strings.ReplaceAll(text, "{root}", s.root()) }
+	env := slices.Clone(s.settings.Env)
+	for _, entry := range s.env {
+		env = append(env, inRoot(entry))
 	}
-	words := slices.Clone(r.client)
-	for i := range words[1:] {
-		words[1+i] = strings.ReplaceAll(words[1+i], "{name}", c.pod)
+	words := slices.Clone(s.settings.client)
+	for i := len(words) - 1; i > 0; i-- {
+		if s.dashes && words[i] == "{name}" {
+			words = slices.Insert(words, i, "--")
+			i++
+		}
+		words[i] = strings.ReplaceAll(words[i], "{name}", s.pod)
 	}
 	cwd, err := os.Getwd()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	stdin, err := os.Create(filepath.Join(dir, "stdin")) // empty, and not the null device
-	if err != nil {
-		return nil, err
-	}
-	defer stdin.Close()
-	program, args := fakepod.Command(c.program)
-	pod := spawn.Command{Program: program, PrefixArgs: slices.Insert(args, 1, "-trace", s.trace)}
-	s.begun = time.Now()
-	s.client, err = harness.TryStartClient(tb, harness.ClientConfig{Program: words[0], Args: words[1:], Dir: cwd, Env: env, Stdin: stdin, Pod: pod})
-	return s, err
+	at := s.at
+	at.Command, at.Failed = inRoot(at.Command), filepath.Join(s.tb.scrap, "failed")
+	s.config = harness.ClientConfig{Dir: cwd, Env: env, TTY: s.tty, Pod: s.command()}
+	s.config.Program, s.config.Args = at.launch(words)
+	return nil
 }
 
-// onLaunch calls idle once the pod has begun, or never will.
-func (s *sweepCase) onLaunch(idle func()) {
-	defer idle()
-	begun, cancel := context.WithTimeout(context.Background(), s.timeout)
+// command is the pod that the client starts.
+func (s *sweepCase) command() spawn.Command {
+	if s.real != nil {
+		return s.real.command(s.settings.pod, s.trace)
+	}
+	if slices.ContainsFunc(s.about, func(id string) bool { return id == "inherits" || id == "signals" }) {
+		program, args := fakepod.Traced(s.program, s.trace)
+		return spawn.Command{Program: program, PrefixArgs: args}
+	}
+	program, args := fakepod.Command(s.program) // the same, without a shell that looks at more
+	return spawn.Command{Program: program, PrefixArgs: slices.Insert(args, 1, "-trace", s.trace)}
+}
+
+// first has the client start a pod that answers when it is started again.
+func (s *sweepCase) first() error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	s.wait()
+	if err := s.notStarted(); err != nil {
+		return err
+	}
+	if s.readTrace(); !s.succeeded() || s.pid == 0 {
+		return errors.New("there is no pod of the name to begin with, which the case ready judges")
+	}
+	s.said, s.late = false, false
+	return nil
+}
+
+func (s *sweepCase) start() error {
+	cfg := s.config
+	if !s.tty {
+		stdin, err := os.Create(filepath.Join(s.tb.scrap, "stdin")) // empty, and not the null device
+		if err != nil {
+			return err
+		}
+		defer stdin.Close()
+		cfg.Stdin = stdin
+	}
+	s.begun, s.clientBegun = time.Now(), monotonic()
+	var err error
+	if s.client, err = harness.TryStartClient(s.tb, cfg); err != nil {
+		return err
+	}
+	if s.metered {
+		s.meter = watch(s.client.PID)
+	}
+	return nil
+}
+
+// notStarted returns why the client could not be started; nil = it was.
+func (s *sweepCase) notStarted() error {
+	why, err := os.ReadFile(filepath.Join(s.tb.scrap, "failed"))
+	if err != nil {
+		return nil
+	}
+	return conformance.Usagef("start client %s: %s", s.settings.client[0], why)
+}
+
+// wait waits until the client has ended, or has said that the pod is ready. It ends one
+// that goes on.
+func (s *sweepCase) wait() {
+	var err error
+	if s.settings.ready != "" {
+		_, err = s.client.TryWaitOutput(s.settings.ready, s.longest)
+		s.said = err == nil
+	} else {
+		_, err = s.client.TryWait(s.longest)
+	}
+	s.ended, s.took = monotonic(), time.Since(s.begun)
+	s.meter.end()
+	s.late = err != nil && s.client.State() == nil
+	if s.said && s.client.State() == nil {
+		// As a service manager does, or a terminal that is closed.
+		_ = syscall.Kill(-s.client.PID, map[bool]syscall.Signal{true: syscall.SIGHUP, false: syscall.SIGTERM}[s.tty])
+		_, _ = s.client.TryWait(prompt)
+	}
+	_ = s.client.Kill()
+}
+
+// await waits until the pod has noted something, and reports whether it has before the
+// client ended.
+func (s *sweepCase) await(has func(seen fakepod.Trace) bool) bool {
+	done, cancel := context.WithTimeout(context.Background(), s.longest)
 	defer cancel()
-	log, err := podlog.Open(s.trace, func(size int64) {
-		if size > 0 {
-			cancel()
+	came := make(chan struct{})
+	look := sync.OnceFunc(func() { close(came) })
+	log, err := podlog.Open(s.trace, func(int64) {
+		if seen, _ := fakepod.ReadTrace(s.trace); has(seen) {
+			look()
 		}
 	})
 	if err != nil {
-		return
+		return false
 	}
 	defer log.Close()
 	go func() {
 		select {
 		case <-s.client.Done():
-			cancel()
-		case <-begun.Done():
+		case <-came:
+		case <-done.Done():
 		}
+		cancel()
 	}()
-	_ = log.Follow(begun, nil)
+	_ = log.Follow(done, nil)
+	select {
+	case <-came:
+		return s.client.State() == nil
+	default:
+		return false
+	}
 }
 
-// stop ends the pod at once: how it would stop is not what is asked.
-func (s *sweepCase) stop() {
+// underWay is how long a start has gone on at the least when it is interrupted: the client
+// knows its pod then.
+const underWay = 250 * time.Millisecond
+
+// interrupt sends the client a signal, and all of its process group, as a terminal does.
+func (s *sweepCase) interrupt() {
+	steps, err := fakepod.Parse(s.program)
+	last := func(b fakepod.Began) bool { return b.Step == len(steps)-1 }
+	if err != nil || !s.await(func(seen fakepod.Trace) bool { return slices.ContainsFunc(seen.Steps, last) }) {
+		return
+	}
+	select {
+	case <-s.client.Done():
+	case <-time.After(underWay):
+		s.signalled.Store(monotonic())
+		_ = syscall.Kill(-s.client.PID, s.signal)
+	}
+}
+
+// end ends the pod at once: how it would stop is not what is asked.
+func (s *sweepCase) end() {
 	if p, err := harness.TryAdopt(s.tb, s.pod, 0); err == nil {
 		_ = p.Kill()
 	}
 }
 
-// event is a step of the pod that has begun.
-type event struct {
-	step int
-	at   int64
-	pid  int
-}
-
-// readTrace reads what the pod has told of itself: its arguments, and its steps.
-func (s *sweepCase) readTrace() (events []event) {
-	text, _ := os.ReadFile(s.trace)
-	for _, line := range strings.Split(string(text), "\n") {
-		var e event
-		if strings.HasPrefix(line, "[") {
-			_ = json.Unmarshal([]byte(line), &s.given)
-		}
-		if n, _ := fmt.Sscanf(line, "%d %d %d", &e.step, &e.at, &e.pid); n == 3 {
-			events = append(events, e)
-		}
+// readTrace reads what the pod has noted.
+func (s *sweepCase) readTrace() {
+	s.seen, _ = fakepod.ReadTrace(s.trace)
+	if len(s.seen.Steps) > 0 {
+		s.pid = s.seen.Steps[0].Process
 	}
-	return events
 }
 
 func monotonic() int64 {
@@ -236,6 +399,11 @@ type caseTB struct {
 	mu       sync.Mutex
 	failed   bool
 	cleanups []func()
+}
+
+// keepIf has the evidence kept of a case with a finding.
+func (tb *caseTB) keepIf(checks []conformance.Check) {
+	tb.failed = slices.ContainsFunc(checks, func(c conformance.Check) bool { return c.IsFinding() && c.Result != conformance.Missed })
 }
 
 func (tb *caseTB) Cleanup(f func()) {

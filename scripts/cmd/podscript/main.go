@@ -89,7 +89,7 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	cases, mine := s.shard.of(cases)
+	cases, mine := s.part(cases)
 	if s.List {
 		for _, c := range mine {
 			fmt.Fprintln(stdout, podlog.PrintableLines(fmt.Sprintf("%-20s %-7s %-8s %s", c.ID, c.Level, c.Section, c.Text)))
@@ -113,6 +113,27 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 	return report.Finish(r.runAll(cases))
 }
 
+// part returns the cases of this part, and with them those that they need, which another
+// part reports.
+func (s *settings) part(cases []*testCase) (run, mine []*testCase) {
+	wanted := map[*testCase]bool{}
+	for i, c := range cases {
+		if c.Foreign = !s.Has(i); c.Foreign {
+			continue
+		}
+		mine = append(mine, c)
+		for ; c != nil; c = c.need {
+			wanted[c] = true
+		}
+	}
+	for _, c := range cases {
+		if wanted[c] {
+			run = append(run, c)
+		}
+	}
+	return run, mine
+}
+
 // tempDir makes a directory for scenarios, which is removed when this process, or the
 // test that Bazel runs, has ended.
 func tempDir() (string, error) {
@@ -130,20 +151,18 @@ func tempDir() (string, error) {
 // settings are the values of the command line.
 type settings struct {
 	conformance.Flags
-	options  scripts.Options
-	timeout  time.Duration
-	count    int
-	failfast bool
-	update   bool
-	keep     bool
-	shard    shard
-	section  string
-	leftOut  string // what of -workspace and -home is not copied; "" = nothing
-	paths    []string
+	conformance.Runs
+	options scripts.Options
+	timeout time.Duration
+	update  bool
+	keep    bool
+	section string
+	leftOut string // what of -workspace and -home is not copied; "" = nothing
+	paths   []string
 }
 
 func parse(args []string, stdout, stderr io.Writer) (settings, error) {
-	s := settings{shard: shard{1, 1}}
+	var s settings
 	pod := &s.options.Pod
 	flags := flag.NewFlagSet("podscript", flag.ContinueOnError)
 	s.options.Command.Flags(flags)
@@ -180,11 +199,9 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, "the `DURATION` that becoming ready may take")
 	flags.DurationVar(&pod.StopGrace, "grace", sandbox.StopGrace, "the `DURATION` that a stop may take")
 	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
-	flags.IntVar(&s.count, "count", 1, "run each scenario `N` times")
-	flags.BoolVar(&s.failfast, "failfast", false, "begin no scenario after one that failed")
+	s.AddFlags(flags, "scenario")
 	flags.BoolVar(&s.update, "u", false, "update the files of named scenarios where cmp finds another text")
 	flags.BoolVar(&s.keep, "work", false, "keep the directories that the scenarios worked in")
-	flags.Func("shard", "run only the `I/N`th part of the scenarios, from 1/N to N/N", s.shard.set)
 	if err := s.Flags.Parse(flags, usage, args, stdout, stderr); err != nil {
 		return s, err
 	}
@@ -201,8 +218,6 @@ func (s *settings) check() (err error) {
 		}
 	}
 	switch {
-	case s.count < 1:
-		return conformance.Usagef("-count %d runs nothing", s.count)
 	case s.update && len(s.paths) == 0:
 		return conformance.Usagef("-u goes with named scenarios: the portable ones are built in")
 	case len(command.PrefixArgs) > 0 && command.Program == "":
@@ -218,8 +233,8 @@ func (s *settings) check() (err error) {
 		}
 		s.Tested.Argv = append([]string{command.Program}, command.PrefixArgs...)
 	}
-	err = s.shard.obeyBazel()
-	s.Part = s.Part || len(s.paths) > 0 || s.shard.parts > 1
+	err = s.CheckFlags()
+	s.Part = s.Part || len(s.paths) > 0 || s.IsPart()
 	return err
 }
 

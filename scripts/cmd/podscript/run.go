@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +30,6 @@ type runner struct {
 	dir      string // of the portable scenarios, which messages leave out
 	work     string // directory that the scenarios work in
 	deadline time.Time
-	failed   atomic.Bool // a case has
 	late     atomic.Bool // a case was cut short, or not run, by the deadline
 }
 
@@ -67,57 +65,36 @@ func (r *runner) runCase(c *testCase, idle func()) []conformance.Check {
 	case c.need != nil && c.need.unmet != nil:
 		c.unmet = c.need.unmet
 		check.Why = fmt.Sprintf("needs `%s`", c.unmet.ID)
-	case r.givesUp():
-		check.Why = "not run after a failure (-failfast)"
+	case r.GivesUp():
+		check.Why = conformance.NotRun
 	case time.Now().After(r.deadline):
 		r.late.Store(true)
 		check.Result, check.Why = conformance.Error, "not run: "+r.timeIsOver()
 	default:
 		check = r.repeat(c, idle)
 	}
-	if check.Result == conformance.Fail && r.Accepted(check) == "" {
-		r.failed.Store(true)
-	}
+	r.Note(&r.Flags, []conformance.Check{check})
 	if c.Foreign {
 		return nil
 	}
 	return []conformance.Check{check}
 }
 
-// givesUp reports whether a failure has ended the run.
-func (r *runner) givesUp() bool { return r.failfast && r.failed.Load() }
-
 func (c *testCase) check(result string) conformance.Check {
 	return conformance.Check{Case: c.ID, Requirement: c.ID, Level: c.Level, Section: c.Section, Result: result}
 }
 
-// repeat runs a case -count times, and returns the check of the first run that did not
-// pass. A case is not run again if it was skipped at first, or if its pod did not become
-// ready in time.
+// repeat runs a case -count times. It is not run again if its pod did not become ready in
+// time.
 func (r *runner) repeat(c *testCase, idle func()) conformance.Check {
-	first, failure := r.try(c, 1, idle)
-	again := first.Result != conformance.Skip && first.Result != conformance.Error && !errors.Is(failure, spawn.ErrTimeout)
-	runs, passed := 1, 0
-	for check := first; ; check, _ = r.try(c, runs, idle) {
-		if check.Result == conformance.Pass {
-			passed++
-		} else if first.Result == conformance.Pass {
-			first = check
-		}
-		if !again || runs == r.count || r.failfast && (check.Result == conformance.Fail || r.failed.Load()) {
-			break
-		}
-		runs++
-	}
-	if passed == 0 {
+	check := r.Repeat(func(run int) ([]conformance.Check, bool) {
+		check, failure := r.try(c, run, idle)
+		return []conformance.Check{check}, !errors.Is(failure, spawn.ErrTimeout)
+	})[0]
+	if check.Result != conformance.Pass && check.Passed == 0 {
 		c.unmet = c
 	}
-	if runs > 1 {
-		first.Runs, first.Passed = runs, passed
-		first.Why = strings.TrimSuffix(fmt.Sprintf("%d of %d passed: %s", passed, runs, first.Why), ": ")
-		first.Key += fmt.Sprint(" ", passed)
-	}
-	return first
+	return check
 }
 
 // try runs a case once. The error is what a verb or the harness found.

@@ -38,7 +38,7 @@ type scenario struct {
 
 func newScenario(r *runner, c *testCase, run int, idle func()) *scenario {
 	part := ""
-	if r.count > 1 {
+	if r.Count > 1 {
 		part = fmt.Sprint(run)
 	}
 	return &scenario{runner: r, testCase: c, idle: idle, part: part, work: filepath.Join(r.work, c.ID, part)}

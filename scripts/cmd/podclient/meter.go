@@ -1,0 +1,251 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/oracle"
+	"example.com/podharness/spawn/proc"
+)
+
+// A sample is what the processes of a client have used up to a moment.
+type sample struct {
+	at   int64         // CLOCK_MONOTONIC, in ns
+	cpu  time.Duration // of all of them
+	busy time.Duration // in which a thread had a core, or waited for one
+	late time.Duration // in which a thread waited for a core
+	runs bool          // a thread has a core now, or waits for one, which late does not have yet
+	read int64         // bytes, also those that came from memory; -1 = it cannot be known
+	peak int64         // bytes of memory that the largest has needed
+}
+
+// meter takes samples of a client until it ends.
+type meter struct {
+	stop chan struct{}
+	over sync.WaitGroup
+	all  []sample // once over
+}
+
+// sampled is how often.
+const sampled = 20 * time.Millisecond
+
+// watch begins to take samples of a process group.
+func watch(group int) *meter {
+	u := &meter{stop: make(chan struct{})}
+	u.over.Add(1)
+	go func() {
+		defer u.over.Done()
+		tick := time.NewTicker(sampled)
+		defer tick.Stop()
+		last := map[int]sample{} // of each process
+		var known processes
+		for n := 0; ; n++ {
+			if n%8 == 0 { // to look for new ones costs more
+				known = members(group)
+			}
+			total := sample{at: monotonic()}
+			for _, pid := range known {
+				if s, ok := sampleOf(pid); ok {
+					last[pid], total.runs = s, total.runs || s.runs
+				}
+			}
+			for _, s := range last {
+				total.cpu, total.busy, total.late, total.peak = total.cpu+s.cpu, total.busy+s.busy, total.late+s.late, max(total.peak, s.peak)
+				if total.read += s.read; s.read < 0 || total.read < 0 {
+					total.read = -1
+				}
+			}
+			if len(last) > 0 {
+				u.all = append(u.all, total)
+			}
+			select {
+			case <-tick.C:
+			case <-u.stop:
+				return
+			}
+		}
+	}()
+	return u
+}
+
+// end ends the samples. Without a meter it does nothing.
+func (u *meter) end() {
+	if u != nil {
+		close(u.stop)
+		u.over.Wait()
+	}
+}
+
+// sampleOf looks at one process.
+func sampleOf(pid int) (s sample, ok bool) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return s, false
+	}
+	for _, task := range tasks {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, task.Name()))
+		var ran, waited int64
+		if n, _ := fmt.Sscan(string(text), &ran, &waited); n == 2 {
+			s.busy += time.Duration(ran + waited)
+			s.late += time.Duration(waited)
+		}
+		text, _ = os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, task.Name()))
+		_, state, _ := strings.Cut(string(text), ") ")
+		s.runs = s.runs || strings.HasPrefix(state, "R")
+	}
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(text), ") ") // of all threads, also those that have ended
+	if fields := strings.Fields(rest); len(fields) > 13 {
+		user, _ := strconv.Atoi(fields[11])
+		system, _ := strconv.Atoi(fields[12])
+		s.cpu = time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
+	}
+	s.read = -1
+	io, _ := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if _, err := fmt.Sscanf(string(io), "rchar: %d", &s.read); err != nil {
+		s.read = -1
+	}
+	kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(proc.Status(pid, "VmHWM")), " kB"), 10, 64)
+	s.peak = kib << 10
+	return s, s.peak > 0
+}
+
+// at returns the last sample that was taken before a moment, or the first one.
+func (u *meter) at(moment int64) (s sample) {
+	for i, next := range u.all {
+		if i == 0 || next.at <= moment {
+			s = next
+		}
+	}
+	return s
+}
+
+// seen reports whether there is enough to judge by.
+func (u *meter) seen() bool { return len(u.all) > 1 }
+
+const notShown = "the system does not show what the client's processes use"
+
+// slept returns how long after a moment the client has waited for something else than a
+// core, as far as samples tell; false = they do not. Where they are far apart, podclient
+// itself had no core, and may have been as late to see what the client did.
+func (s *sweepCase) slept(since int64) (slept time.Duration, known bool) {
+	if s.meter == nil || !s.meter.seen() {
+		return 0, false
+	}
+	last := s.meter.all[0]
+	for _, next := range s.meter.all[1:] {
+		if whole := next.at - last.at; next.at > since && whole < 5*int64(sampled) && !next.runs {
+			slept += max(0, time.Duration(min(whole, next.at-since))-(next.busy-last.busy))
+		}
+		last = next
+	}
+	return slept, true
+}
+
+// wasBusy reports whether a client that took longer than a limit, from a moment on, lacked
+// a core, or had much to do: the limit is for what it may wait.
+func (s *sweepCase) wasBusy(since int64, limit time.Duration) bool {
+	slept, known := s.slept(since)
+	return known && slept < limit*8/10
+}
+
+// starved reports whether a client has waited for a core for much of its life.
+func (s *sweepCase) starved() bool {
+	return s.meter != nil && s.meter.seen() && s.meter.at(s.ended).late > s.took/3
+}
+
+// lacked is what is said of a client that was busy.
+const lacked = "the client was busy, or had no core, for most of the %v after %s"
+
+// notices looks for a client that slept on after what decides.
+func (s *sweepCase) notices(want oracle.Outcome) *finding {
+	e := s.decided(want)
+	switch {
+	case e == nil:
+		return s.unseen("the pod has not told when it could be known")
+	case time.Duration(s.ended-e.At) <= soon:
+		return nil
+	case !s.meter.seen():
+		return s.unseen(notShown)
+	case s.wasBusy(e.At, soon):
+		return s.unseen(lacked, time.Duration(s.ended-e.At).Round(10*time.Millisecond), "it could be known: "+want.String())
+	}
+	return s.found("5c", "the client ended %v after it could be known: %v; it should notice that within %v", time.Duration(s.ended-e.At).Round(10*time.Millisecond), want, soon)
+}
+
+// resting returns the part of the wait in which the pod does nothing: what the client does
+// then it does again and again.
+func (s *sweepCase) resting() (from, to sample, long bool) {
+	if len(s.seen.Steps) == 0 || !s.meter.seen() {
+		return from, to, false
+	}
+	from, to = s.meter.at(s.seen.Steps[len(s.seen.Steps)-1].At+int64(settled)), s.meter.at(s.seen.Steps[0].At+int64(s.settings.timeout-early))
+	return from, to, to.at-from.at >= int64(300*time.Millisecond)
+}
+
+// idle looks at the CPU time of a client that waits.
+func (s *sweepCase) idle() *finding {
+	from, to, long := s.resting()
+	if !long {
+		return s.unseen("%s for long enough", notShown)
+	}
+	// Beside others it would have used more in the time in which it waited for a core.
+	used, had := to.cpu-from.cpu, time.Duration(to.at-from.at)-(to.late-from.late)
+	if had < early {
+		return s.unseen("the machine is too busy")
+	}
+	if used > had/5 {
+		return s.found("5c", "the client used %v of CPU time in %v in which the pod did nothing; it should wait without a busy loop", used, had.Round(10*time.Millisecond))
+	}
+	return nil
+}
+
+// rereads looks at how much a client reads while nothing is written.
+func (s *sweepCase) rereads() *finding {
+	_, to, long := s.resting()
+	if !long || to.read < 0 {
+		return s.unseen("%s for long enough", notShown)
+	}
+	if read := to.read - s.meter.at(s.seen.Steps[0].At).read; read > 3*bigLog {
+		return s.found("5c", "the client has read %d MiB, and the pod's log has %d MiB; it should read the log once", int(read>>20), bigLog>>20)
+	}
+	return nil
+}
+
+// tooMuch is how much more memory than before a flood a client may have needed after it.
+const tooMuch = 64 << 20
+
+// memory compares what the client needs before the floods and after them.
+func (s *sweepCase) memory() *finding {
+	var begin int64
+	for _, b := range s.seen.Steps {
+		if b.Step == 2 { // the first flood
+			begin = b.At
+		}
+	}
+	if begin == 0 || !s.meter.seen() {
+		return s.unseen(notShown)
+	}
+	if more := s.meter.at(s.ended).peak - s.meter.at(begin).peak; more > tooMuch {
+		return s.found("2", "the client needed %d MiB more of memory when the pod had written %d MiB; its memory must be bounded, whatever the pod writes", int(more>>20), 2*flood>>20)
+	}
+	return nil
+}
+
+// timedOut reports whether the client has waited for its whole timeout.
+func (s *sweepCase) timedOut() bool { return !s.late && s.took > s.settings.timeout-early }
+
+// lackedTime reports whether a client has timed out because it had no core, or was busy with
+// a flood: how fast it reads is not asked.
+func (s *sweepCase) lackedTime() bool {
+	steps, _ := fakepod.Parse(s.program)
+	reads := len(s.seen.Steps) > 0 && slices.ContainsFunc(steps, func(s fakepod.Step) bool { return s.Verb == "flood" })
+	// On a terminal it also waits until podclient has taken what it shows.
+	return s.timedOut() && s.meter != nil && (s.starved() || reads && (s.tty || s.wasBusy(s.seen.Steps[0].At, s.settings.timeout/2)))
+}

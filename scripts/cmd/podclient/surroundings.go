@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.com/podharness/spawn"
+	"golang.org/x/sys/unix"
+)
+
+// inWorkspace looks at the directory that the pod was started in.
+func (s *sweepCase) inWorkspace() *finding {
+	dir, workspace := s.seen.Inherited.Dir, value(s.seen.Args, "--workspace")
+	if !filepath.IsAbs(workspace) {
+		workspace = filepath.Join(dir, workspace)
+	}
+	is, err := os.Stat(dir)
+	if err != nil {
+		return s.unseen("the pod's directory: %v", err)
+	}
+	if want, err := os.Stat(workspace); err != nil || !os.SameFile(is, want) {
+		return s.found("1", "the pod was started in the directory %s; it must be in its workspace, %s", dir, workspace)
+	}
+	return nil
+}
+
+// inherits compares what the pod has with what the client was started with.
+func (s *sweepCase) inherits() *finding {
+	is := s.seen.Inherited
+	if is == nil || is.Umask == "" {
+		return s.unseen("the system does not show what a process has inherited")
+	}
+	for _, entry := range s.env {
+		if !slices.Contains(is.Env, entry) {
+			name, _, _ := strings.Cut(entry, "=")
+			got := slices.DeleteFunc(slices.Clone(is.Env), func(e string) bool { return !strings.HasPrefix(e, name+"=") })
+			return s.found("1", "the pod's environment has, of the variable %s: %q; it must have %q, as the client's", name, got, entry)
+		}
+	}
+	if want := fmt.Sprintf("%04o", s.at.Umask); is.Umask != want {
+		return s.found("1", "the pod's umask is %s; it must be %s, as that with which the client was started", is.Umask, want)
+	}
+	for _, limit := range s.at.limits() {
+		if want := fmt.Sprint(limit.soft); limit.may() && is.Limits[limit.name][0] != want {
+			return s.found("1", "the pod's limit of %s is %s; it must be %s, as that with which the client was started", limit.name, is.Limits[limit.name][0], want)
+		}
+	}
+	if more := besides(is.Blocked, s.at.Blocked); len(more) > 0 {
+		return s.found("1", "the pod was started with %s blocked; it must not be, as the client was not", strings.Join(more, ", "))
+	}
+	if more := besides(is.Ignored, s.at.Ignored); len(more) > 0 {
+		return s.found("1", "the pod was started with %s ignored; it must not be, as the client was not", strings.Join(more, ", "))
+	}
+	return nil
+}
+
+// besides returns the names that are not those of the signals. Those above 31 have no
+// names: glibc ignores some for itself.
+func besides(names []string, signals []syscall.Signal) (more []string) {
+	for _, name := range names {
+		if sig := unix.SignalNum(name); sig != 0 && !slices.Contains(signals, sig) {
+			more = append(more, name)
+		}
+	}
+	return more
+}
+
+// signals looks for the signals that the client was started with.
+func (s *sweepCase) signals() *finding {
+	is := s.seen.Inherited
+	if is == nil || is.Blocked == nil {
+		return s.unseen("the system does not show which signals a process has inherited")
+	}
+	for _, set := range []struct {
+		what string
+		was  []syscall.Signal
+		is   []string
+	}{{"blocked", s.at.Blocked, is.Blocked}, {"ignored", s.at.Ignored, is.Ignored}} {
+		for _, sig := range set.was {
+			if name := unix.SignalName(sig); !slices.Contains(set.is, name) {
+				return s.found("1", "the pod was started without %s %s; it may be as the client was started", name, set.what)
+			}
+		}
+	}
+	return nil
+}
+
+// silent looks at the connections that the client has made.
+func (s *sweepCase) silent() *finding {
+	if s.settings.ready != "" {
+		return s.unseen("a client that stays open may talk to its pod")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), prompt)
+	defer cancel()
+	// One more, which is served after all that the client has made.
+	conn, err := spawn.Dial(ctx, filepath.Join(s.podDir, "sock"))
+	if err != nil {
+		return s.unseen("the pod does not answer: %v", err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(prompt))
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		return s.unseen("the pod does not answer: %v", err)
+	}
+	for end := time.Now().Add(gone); ; <-time.After(5 * time.Millisecond) {
+		s.readTrace()
+		made := s.seen.Connections[:max(0, len(s.seen.Connections)-1)]
+		bytes, open := int64(0), 0
+		for _, c := range made {
+			bytes += c.Bytes
+			if c.Ended == 0 {
+				open++
+			}
+		}
+		switch over := time.Now().After(end); {
+		case bytes > 0:
+			return s.found("3", "the client has sent %d bytes to the pod; it must connect and say nothing", bytes)
+		case len(made) > 1:
+			return s.found("3", "the client has connected to the pod %d times; it must once", len(made))
+		case open > 0 && over:
+			return s.found("3", "the client has left a connection to the pod open; it must close the connection")
+		case open == 0:
+			return nil
+		}
+	}
+}

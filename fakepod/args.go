@@ -1,13 +1,14 @@
 package fakepod
 
 import (
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -18,7 +19,7 @@ const ProgramEnv = "FAKEPOD_PROGRAM"
 
 const usage = `usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME [--session UUID | --profile P] [--ticket-role R]
        fakepod worker ... --worker NAME ... (the same)
-       fakepod -help | -list
+       fakepod -help | -list | -version
 `
 
 // handshake is what the pod is told on its command line, by the flag's name.
@@ -55,37 +56,42 @@ func Command(program string) (name string, args []string) {
 // the handshake. The newer words worker and --worker NAME stand for pod and --pod NAME.
 // Without -program, the environment variable FAKEPOD_PROGRAM holds the program. Without
 // both, the fake pod is a healthy one. With -help alone, Main prints its usage. With
-// -trace FILE before -program, Main appends the other arguments to FILE as a line of JSON,
-// and then a line when a step begins: the index of the step, CLOCK_MONOTONIC in ns, and the
-// process.
+// -trace FILE before -program, Main appends to FILE what [ReadTrace] reads: a line of JSON
+// with the other arguments, one with what it has inherited, a line when a step begins (the
+// index of the step, CLOCK_MONOTONIC in ns, and the process), and lines of JSON with its
+// connections.
 func Main(args []string) int {
 	if len(args) == 1 && slices.Contains([]string{"-h", "-help", "--help"}, args[0]) {
 		return fail(write(os.Stdout, help()))
 	}
-	args = withoutPrefix(args)
 	var role role
-	for ; len(args) > 1 && args[0] == "-role"; args = args[2:] { // see start
-		switch args[1] {
-		case "fork":
+	var trace trace
+	seen := ""
+	for args = withoutPrefix(args); len(args) > 1 && slices.Contains([]string{"-role", "-trace", "-base", "-seen"}, args[0]); args = args[2:] {
+		switch value := args[1]; args[0] + " " + value {
+		case "-role fork": // see start
 			return fail(fork(args[2:]))
-		case "child":
+		case "-role child":
 			role.child = true
-		case "daemon":
+		case "-role daemon":
 			role.daemon = true
+		case "-trace " + value:
+			if err := trace.open(value); err != nil {
+				return fail(err)
+			}
+		case "-base " + value: // see daemonize
+			trace.base, _ = strconv.Atoi(value)
+		case "-seen " + value: // see Traced
+			seen = value
 		}
 	}
-	var trace *os.File // writing to nil is an error that nobody looks at
-	if len(args) > 1 && args[0] == "-trace" {
-		var err error
-		if trace, err = os.OpenFile(args[1], os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
-			return fail(err)
-		}
-		args = args[2:]
+	if trace.file != nil && !role.daemon {
 		given := args
 		if len(given) > 1 && given[0] == "-program" {
 			given = given[2:]
 		}
-		_ = json.NewEncoder(trace).Encode(given)
+		trace.note(given)
+		trace.note(inheritance(seen))
 	}
 	steps, told, err := parseArgs(args)
 	if err != nil {
@@ -94,6 +100,9 @@ func Main(args []string) int {
 		return 2
 	}
 	dir, err := podDir(told["--pod"])
+	if err == nil && strings.Contains(dir, "\n") {
+		err = fmt.Errorf("the runtime directory has a newline in its path, which no ready line can tell: %q", dir)
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -118,7 +127,13 @@ and without that it is a healthy pod. The steps:
 %s
 The methods that a client may ask for in a line {"method":…,"params":…}:
 
-%s`, usage, ProgramEnv, table(verbs()), table(methods()))
+%s
+The exit status is the one of the step exit. Without it:
+0  the steps are over, or it has stopped gracefully (SIGINT, the step stop, a shutdown)
+1  a step has failed, or the pod directory cannot be made; stderr says why
+2  a wrong argument, or a bad program: nothing was touched
+130  a process of child or escape has stopped
+`, usage, ProgramEnv, table(verbs()), table(methods()))
 }
 
 // table aligns the cells of rows, between which are tabs.
@@ -151,15 +166,12 @@ func withoutPrefix(args []string) []string {
 
 // parseArgs reads what to act out and what the handshake tells.
 func parseArgs(args []string) ([]Step, handshake, error) {
-	program := os.Getenv(ProgramEnv)
+	program := cmp.Or(os.Getenv(ProgramEnv), "ready")
 	if len(args) > 0 && args[0] == "-program" {
 		if len(args) == 1 {
 			return nil, nil, errors.New("-program needs a value")
 		}
-		program, args = args[1], args[2:]
-		args = withoutPrefix(args) // of a client
-	} else if program == "" {
-		program = "ready"
+		program, args = args[1], withoutPrefix(args[2:]) // of a client
 	}
 	steps, err := Parse(program)
 	if err != nil {
@@ -184,37 +196,34 @@ func (h handshake) args() (args []string) {
 // parseHandshake is as strict as real pods are.
 func parseHandshake(args []string) (handshake, error) {
 	h := handshake{}
+	has := func(name string) bool { _, ok := h[name]; return ok }
 	for ; len(args) > 0; args = args[2:] {
 		name := args[0]
 		if name == "--worker" { // as newer pods call it
 			name = "--pod"
 		}
-		_, twice := h[name]
-		switch {
+		switch known := slices.Contains(handshakeFlags, name); {
 		case name == "-program":
 			return nil, errors.New("-program comes first, before the handshake's arguments")
-		case !slices.Contains(handshakeFlags, name) && strings.HasPrefix(name, "-"):
+		case !known && strings.HasPrefix(name, "-"):
 			return nil, fmt.Errorf("unknown flag %q", name)
-		case !slices.Contains(handshakeFlags, name):
+		case !known:
 			return nil, fmt.Errorf("unexpected argument %q", name)
-		case twice:
+		case has(name):
 			return nil, fmt.Errorf("%s is given twice", name)
 		case len(args) == 1:
 			return nil, fmt.Errorf("%s needs a value", name)
 		}
 		h[name] = args[1]
 	}
-	for _, name := range handshakeFlags[:2] {
-		if _, ok := h[name]; !ok {
-			return nil, fmt.Errorf("%s is missing", name)
-		}
-	}
-	_, session := h["--session"]
-	_, profile := h["--profile"]
-	switch pod := h["--pod"]; {
+	switch pod, session := h["--pod"], has("--session"); {
+	case !has("--workspace"):
+		return nil, errors.New("--workspace is missing")
+	case !has("--pod"):
+		return nil, errors.New("--pod is missing")
 	case pod == "" || pod == "." || pod == ".." || strings.ContainsAny(pod, "/\x00\t\r\n"):
 		return nil, fmt.Errorf("--pod %q is not one path element", pod)
-	case session && profile:
+	case session && has("--profile"):
 		return nil, errors.New("--profile cannot be used with --session")
 	case session && !uuidForm.MatchString(h["--session"]):
 		return nil, fmt.Errorf("--session %q is not a UUID", h["--session"])
@@ -224,19 +233,13 @@ func parseHandshake(args []string) (handshake, error) {
 
 // podDir returns the absolute path of a pod's directory.
 func podDir(pod string) (string, error) {
-	dir, err := runtimeDir()
-	if err != nil || filepath.IsAbs(dir) {
-		return dir + "/" + pod, err
-	}
-	// Not filepath.Join: where .. leads behind a link, only the system knows.
-	wd, err := os.Getwd()
-	return wd + "/" + dir + "/" + pod, err
-}
-
-func runtimeDir() (string, error) {
 	for _, place := range [][2]string{{"YOI_RUNTIME_DIR", ""}, {"YOI_HOME", "/run"}, {"XDG_RUNTIME_DIR", "/yoi"}, {"HOME", "/.yoi/run"}} {
-		if base := os.Getenv(place[0]); base != "" {
-			return base + place[1], nil
+		if base := os.Getenv(place[0]); filepath.IsAbs(base) {
+			return base + place[1] + "/" + pod, nil
+		} else if base != "" {
+			// Not filepath.Join: where .. leads behind a link, only the system knows.
+			wd, err := os.Getwd()
+			return wd + "/" + base + place[1] + "/" + pod, err
 		}
 	}
 	return "", errors.New("no runtime directory: set YOI_RUNTIME_DIR, YOI_HOME, XDG_RUNTIME_DIR or HOME")

@@ -110,6 +110,9 @@ func TestRefusalsAreExact(t *testing.T) {
 		"log 'a''":                      `column 5: no ' ends this text (write one with a ' as "it's")`,
 		"log cannot open store; exit 7": "column 1: log: wrong number of arguments (3), want: log TEXT (quote a text with spaces: log 'cannot open store')",
 		`raw "it's" so`:                 "column 1: raw: wrong number of arguments (2), want: raw TEXT (quote a text with spaces: raw 'it''s so')",
+		"on INT exit 3":                 "column 1: on: wrong number of arguments (3), want: on SIGNAL PROGRAM (quote a program with spaces: on INT 'exit 3')",
+		"on INT":                        "column 1: on: wrong number of arguments (1), want: on SIGNAL PROGRAM",
+		"on INT 'exit x'":               `column 8: on: bad program: column 6: exit: bad number "x", want 0 to 255`,
 		"out":                           "column 1: out: wrong number of arguments (0), want: out TEXT",
 		"sleep 1s exit 3":               "column 1: sleep: wrong number of arguments (3), want: sleep DURATION (put a ; before the next step, exit)",
 		"serve now":                     "column 1: serve: wrong number of arguments (1), want: serve",
@@ -136,4 +139,18 @@ func TestSizesAndExpansion(t *testing.T) {
 	}
 	p := &pod{told: handshake{"--pod": "{dir}"}, dir: "/d"}
 	assert.Equal(t, "{dir} /d {name} } /d/sock", p.expand("{name} {dir} {{name} } {socket}"), "what was put in is not expanded again")
+}
+
+func TestEveryArgumentOfAVerbIsChecked(t *testing.T) {
+	t.Parallel()
+	for _, v := range verbs() {
+		kinds, least, most := v.arguments()
+		assert.LessOrEqual(t, least, most, v)
+		for _, kind := range kinds {
+			assert.NotPanics(t, func() { _ = check(kind, "") }, "%s of %s", kind, v)
+		}
+		assert.NotEmpty(t, v.doc, v)
+		assert.Equal(t, v.name != "daemonize", v.act != nil, v)
+	}
+	assert.Panics(t, func() { _ = check("NONSENSE", "") })
 }

@@ -48,9 +48,21 @@ func launch(t *testing.T, program string, more ...string) *running {
 // launchIn is launch in a runtime directory.
 func launchIn(t *testing.T, root, program string, more ...string) *running {
 	t.Helper()
+	return launchAs(t, root, "alpha", program, nil, append([]string{"--workspace", root}, more...)...)
+}
+
+// launchAs is launchIn for a pod of any name and workspace, with more in its environment.
+func launchAs(t *testing.T, root, pod, program string, env []string, more ...string) *running {
+	t.Helper()
 	name, args := fakepod.Command(program)
-	cmd := exec.Command(name, append(append(args, "--workspace", root, "--pod", "alpha"), more...)...)
-	cmd.Env = []string{"YOI_RUNTIME_DIR=" + root}
+	return launchCommand(t, root, pod, name, args, env, more...)
+}
+
+// launchCommand is launchAs for another command.
+func launchCommand(t *testing.T, root, pod, name string, args, env []string, more ...string) *running {
+	t.Helper()
+	cmd := exec.Command(name, append(append(args, "--pod", pod), more...)...)
+	cmd.Env = append([]string{"YOI_RUNTIME_DIR=" + root}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -60,7 +72,7 @@ func launchIn(t *testing.T, root, program string, more ...string) *running {
 	err = cmd.Start()
 	w.Close()
 	require.NoError(t, err)
-	r := &running{t, cmd, filepath.Join(root, "alpha"), bufio.NewReaderSize(stderr, 1<<16), make(chan struct{})}
+	r := &running{t, cmd, filepath.Join(root, pod), bufio.NewReaderSize(stderr, 1<<16), make(chan struct{})}
 	t.Cleanup(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-r.exited

@@ -20,35 +20,7 @@
 // the escapes of Go. A program that is one word, the name of a mode, is that mode: the
 // step ready alone is written "ready;". In a TEXT, {name}, {socket}, {dir} and {pid}
 // stand for the pod's name, socket, directory and process, and {{ for a brace.
-//
-//	log TEXT             write a line to stderr
-//	out TEXT             write a line to stdout
-//	raw TEXT             write to stderr, with no newline added
-//	clock                log the line "monotonic N", CLOCK_MONOTONIC in ns
-//	sleep DURATION       wait
-//	hang                 wait for ever
-//	socket               make the socket and bind it, without listening
-//	listen [BACKLOG]     listen on it (128); again to change the backlog
-//	bind                 socket and listen: what a healthy pod does
-//	fill                 connect to the own socket until its backlog is full
-//	ready [NAME [PATH]]  write the ready line
-//	serve                accept connections and answer: for ever, or beside the steps that follow
-//	answer METHOD JSON   from now on, answer a method with a line of JSON
-//	event JSON           send a line to all connections, to later ones after their snapshot
-//	garbage BYTES        the same with bytes as they are
-//	stall DURATION       from now on, hold every line up in its middle
-//	close                close all connections, later ones when they were sent what comes first
-//	reset                from now on, reset a connection that asks for something
-//	stop                 stop gracefully, as on SIGINT
-//	exit STATUS          exit at once and leave everything
-//	kill SIGNAL          send itself a signal; nothing follows a deadly one
-//	ignore SIGNAL...     ignore signals from now on
-//	child [PROGRAM]      start a process of the same process group (hang)
-//	escape [PROGRAM]     start a process in a session of its own (hang)
-//	daemonize            fork twice and exit: the next steps are the daemon's, in its own session
-//	flood SIZE [LINE]    write SIZE bytes to stderr, in lines of LINE bytes (80; 0 = no newline)
-//	unlink WHAT          remove the sock, the log or the whole pod dir
-//	truncate             truncate the log
+// fakepod -help lists the verbs.
 //
 // kill has the signal's default effect, as in a C program: on Linux a deadly signal
 // kills even where Go would write a stack trace or do nothing. A signal that stops the
@@ -62,30 +34,25 @@
 // Apart from its program, the fake pod does what real pods do. It refuses wrong
 // handshake arguments with exit status 2. It finds the runtime directory by the same
 // four variables. It keeps the files pid and status.json in the pod directory. It removes
-// a stale socket before it binds. On SIGINT, at any step, it removes the whole pod
-// directory and exits with status 0. SIGTERM kills it.
+// a stale socket before it binds. On SIGINT, at any step and while a request runs, it
+// removes the whole pod directory, the socket last, and exits with status 0. SIGTERM
+// kills it. It stores no sessions, and accepts each --session.
 //
 // # Socket
 //
 // serve speaks lines of JSON. The first line on each connection is
 // {"event":"snapshot","data":{…}}. Its data has the pod's name, pid, workspace, dir and
 // state; and session, profile and ticket_role if the pod was given them. Each line
-// {"method":…,"params":…} of a client then gets one answer:
-//
-//	ping      {"event":"pong","data":<params>}
-//	echo      {"event":"echo","data":<params>}
-//	status    {"event":"status","data":<as in the snapshot>}
-//	env       {"event":"env","data":{"NAME":"value",…}}: its environment
-//	fds       {"event":"fds","data":{"0":"/dev/null",…}}: what it inherited (Linux)
-//	run       {"event":"done"} once params {"program":"…"} was acted out
-//	shutdown  {"event":"shutdown"}, then a graceful stop
-//
-// Any other line is answered with {"event":"error","data":{"message":"…"}}.
+// {"method":…,"params":…} of a client then gets one answer; fakepod -help lists the
+// methods. Any other line but an empty one is answered with
+// {"event":"error","data":{"message":"…"}}, and one of more than 2 MiB ends its connection.
+// A line that its client does not finish is dropped. A client that does not read holds up
+// no other, and gets no answer either until it reads; one that holds up a line that is
+// sent to all for a second is dropped.
 package fakepod
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -97,77 +64,94 @@ import (
 // pod is the fake pod at work.
 type pod struct {
 	role    role
+	trace   trace
 	told    handshake
 	dir     string
 	started time.Time
 
 	fs       sync.Mutex // held while the pod directory or the socket changes
 	listener int        // the socket's descriptor, -1 before there is one
+	bound    string     // its path
 
 	mu      sync.Mutex
 	state   string
-	ignored []string // signals, as ignore was given them
+	reacts  map[syscall.Signal][]Step // nil = it ignores the signal
+	signals chan os.Signal            // all others that it handles
 
 	habits habits // of serve
 }
 
 // act acts the steps out. A pod whose steps are over leaves everything.
-func act(role role, told handshake, dir string, steps []Step, trace *os.File) error {
-	p := &pod{role: role, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting"}
-	interrupts := make(chan os.Signal, 1)
-	signal.Notify(interrupts, syscall.SIGINT)
+func act(role role, told handshake, dir string, steps []Step, trace trace) error {
+	p := &pod{role: role, trace: trace, told: told, dir: dir, started: time.Now(), listener: -1, state: "starting", reacts: map[syscall.Signal][]Step{}, signals: make(chan os.Signal, 16)}
+	p.habits.answers, p.habits.links = map[string]string{}, map[*link]bool{}
+	signal.Notify(p.signals, syscall.SIGINT)
 	go func() {
-		<-interrupts
-		_ = p.stop(nil)
+		for sig := range p.signals {
+			go p.react(sig.(syscall.Signal))
+		}
 	}()
-	err := p.keep()
-	if err == nil {
-		err = p.begin(steps)
+	if err := p.keep(); err != nil {
+		return err
 	}
-	if err == nil {
-		err = p.run(steps, func(i int) { _, _ = fmt.Fprintf(trace, "%d %d %d\n", i, monotonic(), os.Getpid()) })
+	if err := p.begin(steps); err != nil {
+		return err
 	}
-	return err
+	return p.run(steps, true)
+}
+
+// react does what the steps have said of a signal: a pod stops on SIGINT.
+func (p *pod) react(sig syscall.Signal) {
+	p.mu.Lock()
+	steps, told := p.reacts[sig]
+	p.mu.Unlock()
+	if !told {
+		steps = []Step{{Verb: "stop"}}
+	}
+	if err := p.run(steps, false); err != nil {
+		exit(fail(err))
+	}
 }
 
 func (p *pod) path(name string) string { return p.dir + "/" + name }
 
-// keep makes the pod directory and writes what a pod keeps in it. Like
-// writeStatus, it leaves a child's pod alone.
+// keep makes the pod directory and writes what a pod keeps in it. Like writeStatus, it
+// leaves a child's pod alone.
 func (p *pod) keep() error {
 	if p.role.child {
 		return nil
 	}
 	p.fs.Lock()
 	err := os.MkdirAll(p.dir, 0o700)
-	if err == nil {
-		err = writeAtomically(p.path("pid"), strconv.Itoa(os.Getpid())+"\n")
-	}
 	p.fs.Unlock()
-	if err == nil {
-		err = p.writeStatus()
+	if err != nil {
+		return err
 	}
-	return err
+	if err := p.replace("pid", strconv.Itoa(os.Getpid())); err != nil {
+		return err
+	}
+	return p.writeStatus()
 }
 
 func (p *pod) writeStatus() error {
 	if p.role.child {
 		return nil
 	}
-	p.fs.Lock()
-	defer p.fs.Unlock()
 	status, err := json.Marshal(p.status())
-	if err == nil {
-		err = writeAtomically(p.path("status.json"), string(status)+"\n")
-	}
-	return err
-}
-
-func writeAtomically(path, text string) error {
-	if err := os.WriteFile(path+".tmp", []byte(text), 0o600); err != nil {
+	if err != nil {
 		return err
 	}
-	return os.Rename(path+".tmp", path)
+	return p.replace("status.json", string(status))
+}
+
+// replace writes a line into a file of the pod directory, atomically.
+func (p *pod) replace(name, line string) error {
+	p.fs.Lock()
+	defer p.fs.Unlock()
+	if err := os.WriteFile(p.path(name)+".tmp", []byte(line+"\n"), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(p.path(name)+".tmp", p.path(name))
 }
 
 type status struct {

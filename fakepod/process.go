@@ -5,8 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
+	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,8 @@ const (
 	originalFD = 4
 )
 
+var childRole = []string{"-role", "child"}
+
 // again is the fake pod's own executable as a command.
 func again(args []string) *exec.Cmd {
 	if len(os.Args) > 1 && os.Args[1] == marker {
@@ -35,8 +38,8 @@ func again(args []string) *exec.Cmd {
 }
 
 // start starts a process in the roles, and waits until it acts the program out.
-func (p *pod) start(roles, program string, newSession bool, more ...*os.File) error {
-	cmd := again(slices.Concat(strings.Fields(roles), []string{"-program", program}, p.told.args()))
+func (p *pod) start(roles []string, program string, newSession bool, more ...*os.File) error {
+	cmd := again(slices.Concat(roles, []string{"-program", program}, p.told.args()))
 	started, end, err := os.Pipe()
 	if err != nil {
 		return err
@@ -46,14 +49,13 @@ func (p *pod) start(roles, program string, newSession bool, more ...*os.File) er
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: newSession}
 	err = cmd.Start()
 	end.Close()
-	if err != nil {
-		return err
+	if err == nil {
+		go func() { _ = cmd.Wait() }()
+		// Nothing is ever written: the end of the pipe tells that it has closed it,
+		// or that it has died, which its words in the log explain.
+		_, _ = started.Read(make([]byte, 1))
 	}
-	go func() { _ = cmd.Wait() }()
-	// Nothing is ever written: the end of the pipe tells that it has closed it,
-	// or that it has died, which its words in the log explain.
-	_, _ = started.Read(make([]byte, 1))
-	return nil
+	return err
 }
 
 // begin is a started process's half of start.
@@ -61,8 +63,13 @@ func (p *pod) begin(steps []Step) error {
 	if p.role == (role{}) {
 		return nil
 	}
-	for i := 0; i < len(steps) && steps[i].Verb == "ignore"; i++ { // what it survives from the beginning
-		_ = p.ignore(steps[i].Args)
+	for _, s := range steps { // what it survives from the beginning
+		if s.Verb != "ignore" && s.Verb != "on" {
+			break
+		}
+		if err := p.run([]Step{s}, false); err != nil {
+			return err
+		}
 	}
 	if err := unix.Close(startedFD); err != nil {
 		return fmt.Errorf("tell that it started: %w", err)
@@ -75,30 +82,34 @@ func (p *pod) begin(steps []Step) error {
 	return nil
 }
 
-// daemonize forks twice and exits. The daemon goes on once this process is
-// gone, so that nobody can take the one for the other.
-func (p *pod) daemonize(steps []Step) error {
+// daemonize forks twice and exits. Without a wait, the daemon goes on once this process
+// is gone, so that nobody can take the one for the other. at is the index of the first of
+// its steps, for the trace; 0 = they are none of the program.
+func (p *pod) daemonize(steps []Step, wait time.Duration, at int) error {
 	if len(steps) == 0 {
 		steps = []Step{{Verb: "hang"}}
 	}
-	// The daemon is a new program, with Go's own handlers: it has to be told.
-	p.mu.Lock()
-	if len(p.ignored) > 0 {
-		steps = append([]Step{{"ignore", p.ignored}}, steps...)
-	}
-	p.mu.Unlock()
 	end, original, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer end.Close()
 	defer original.Close() // not before exit
-	roles := "-role fork -role daemon"
+	roles := []string{"-role", "fork", "-role", "daemon"}
 	if p.role.child {
-		roles += " -role child"
+		roles = append(roles, childRole...)
 	}
-	if err := p.start(roles, format(steps), true, end); err != nil {
+	// The daemon is a new program, with Go's own handlers: it has to be told.
+	reactions := p.reactions()
+	if p.trace.file != nil && at > 0 {
+		roles = append(roles, "-trace", p.trace.file.Name(), "-base", strconv.Itoa(p.trace.base+at-len(reactions)))
+	}
+	if err := p.start(roles, format(append(reactions, steps...)), true, end); err != nil {
 		return err
+	}
+	if wait > 0 {
+		original.Close()
+		time.Sleep(wait)
 	}
 	exit(0)
 	return nil
@@ -109,10 +120,7 @@ func (p *pod) daemonize(steps []Step) error {
 func fork(args []string) error {
 	cmd := again(args)
 	cmd.ExtraFiles = []*os.File{os.NewFile(startedFD, "started"), os.NewFile(originalFD, "original")}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("daemonize: %w", err)
-	}
-	return nil
+	return cmd.Start()
 }
 
 func self() string {

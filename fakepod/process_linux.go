@@ -66,3 +66,10 @@ func raise(sig syscall.Signal, deadly bool) error {
 	defer runtime.UnlockOSThread()
 	return unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
 }
+
+// parentDeathSignal is what the process was started with. It belongs to the thread on
+// which packages are initialized.
+var parentDeathSignal = func() (sig int) {
+	_ = unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&sig)), 0, 0, 0)
+	return sig
+}()

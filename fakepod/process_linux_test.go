@@ -1,6 +1,7 @@
 package fakepod_test
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +35,26 @@ func TestNoDescriptorIsLeft(t *testing.T) {
 			assert.Equal(t, "exit status 1", r.wait())
 		})
 	}
+}
+
+func TestPodWithoutADescriptorLeftServesLater(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "ready")
+	r.line()
+	c := r.client()
+	var before unix.Rlimit
+	require.NoError(t, unix.Prlimit(r.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Max: 1 << 10}, &before))
+	conn, err := net.Dial("unix", filepath.Join(r.dir, "sock"))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err = conn.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`))
+	require.NoError(t, unix.Prlimit(r.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 10, Max: 1 << 10}, nil))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	_, err = conn.Read(make([]byte, 1))
+	assert.NoError(t, err, "the snapshot")
 }
 
 func TestBacklogIsAsLongAsItSays(t *testing.T) {

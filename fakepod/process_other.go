@@ -24,3 +24,5 @@ func inherited() (map[string]string, error) {
 
 // raise sends this process a signal. What Go makes of a deadly one stays.
 func raise(sig syscall.Signal, _ bool) error { return syscall.Kill(os.Getpid(), sig) }
+
+const parentDeathSignal = 0

@@ -257,6 +257,29 @@ func TestErrorsOfTheSocket(t *testing.T) {
 	}
 }
 
+func TestSocketElsewhere(t *testing.T) {
+	t.Parallel()
+	for program, path := range map[string]string{
+		`bind "{dir}/a\tb "; log bound; serve`:                 "a\tb ",
+		`bind "{socket}\r"; log bound; serve`:                  "sock\r",
+		"cd '{dir}'; bind s; log bound; serve":                 "s",
+		"cd '{dir}'; socket s; cd /; listen; log bound; serve": "s",
+	} {
+		r := launch(t, program)
+		assert.Equal(t, "bound\n", r.line(), program)
+		conn, err := net.Dial("unix", filepath.Join(r.dir, path))
+		require.NoError(t, err, program)
+		conn.Close()
+		r.signal(syscall.SIGINT)
+		assert.Equal(t, "exit status 0", r.wait(), program)
+		assert.NoDirExists(t, r.dir)
+	}
+	r := launch(t, "cd '{dir}/pid'")
+	assert.Equal(t, "fakepod: cd: chdir "+r.dir+"/pid: not a directory\n", r.rest())
+	r = launch(t, "bind '{dir}/s'; listen 0; fill; log full; hang")
+	assert.Equal(t, "full\n", r.line())
+}
+
 func TestStatesOfTheSocket(t *testing.T) {
 	t.Parallel()
 	for program, want := range map[string]error{
@@ -349,7 +372,8 @@ func TestHelp(t *testing.T) {
 		assert.Contains(t, stdout, "$FAKEPOD_PROGRAM")
 		assert.Regexp(t, `(?m)^ready \[NAME \[PATH\]\]  +write the ready line$`, stdout)
 		assert.Regexp(t, `(?m)^shutdown  +\{"event":"shutdown"\}, then a graceful stop$`, stdout)
-		assert.Contains(t, stdout, "\n       fakepod -help | -list\n")
+		assert.Contains(t, stdout, "\n       fakepod -help | -list | -version\n")
+		assert.Regexp(t, `(?m)^2  a wrong argument, or a bad program: nothing was touched$`, stdout)
 		assert.True(t, strings.HasPrefix(stdout, "usage: fakepod [pod] [-trace FILE] [-program PROGRAM|MODE] --workspace W --pod NAME "), stdout)
 	}
 }

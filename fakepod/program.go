@@ -23,13 +23,23 @@ type Step struct {
 }
 
 // Arg returns the i-th argument, or missing if the step has fewer.
-func (s Step) Arg(i int, missing string) string { return argument(s.Args, i, missing) }
-
-func argument(args []string, i int, missing string) string {
-	if i < len(args) {
-		return args[i]
+func (s Step) Arg(i int, missing string) string {
+	if i < len(s.Args) {
+		return s.Args[i]
 	}
 	return missing
+}
+
+// Duration is Arg as a DURATION.
+func (s Step) Duration(i int, missing string) time.Duration {
+	d, _ := time.ParseDuration(s.Arg(i, missing))
+	return d
+}
+
+// Number is Arg as a STATUS, BACKLOG or LINE.
+func (s Step) Number(i int, missing string) int {
+	n, _ := strconv.Atoi(s.Arg(i, missing))
+	return n
 }
 
 // word is a verb or an argument.
@@ -116,8 +126,9 @@ func (v verb) hint(args []string) string {
 	if len(args) <= most {
 		return ""
 	}
-	if kind := strings.Join(kinds, " "); kind == "TEXT" || kind == "PROGRAM" {
-		return fmt.Sprintf(" (quote a %s with spaces: %s '%s')", strings.ToLower(kind), v.name, strings.ReplaceAll(strings.Join(args, " "), "'", "''"))
+	if kind := kinds[max(0, most-1):]; most > 0 && (kind[0] == "TEXT" || kind[0] == "PROGRAM") {
+		text := strings.ReplaceAll(strings.Join(args[most-1:], " "), "'", "''")
+		return fmt.Sprintf(" (quote a %s with spaces: %s '%s')", strings.ToLower(kind[0]), strings.Join(append([]string{v.name}, args[:most-1]...), " "), text)
 	}
 	if _, ok := findVerb(args[most]); ok {
 		return fmt.Sprintf(" (put a ; before the next step, %s)", args[most])
@@ -212,7 +223,11 @@ var placeholder = regexp.MustCompile(`\{\{|\{[^{}]*\}?`)
 func check(kind, arg string) (err error) {
 	switch kind {
 	case "TEXT", "NAME", "PATH":
-		err = checkText(arg)
+		for _, found := range placeholder.FindAllString(arg, -1) {
+			if !slices.Contains([]string{"{{", "{name}", "{socket}", "{dir}", "{pid}"}, found) {
+				return fmt.Errorf("unknown %q, want {name}, {socket}, {dir}, {pid}, or {{ for a brace", found)
+			}
+		}
 	case "PROGRAM":
 		_, err = Parse(arg)
 	case "DURATION":
@@ -245,25 +260,12 @@ func check(kind, arg string) (err error) {
 	return err
 }
 
-func checkText(s string) error {
-	for _, found := range placeholder.FindAllString(s, -1) {
-		if !slices.Contains([]string{"{{", "{name}", "{socket}", "{dir}", "{pid}"}, found) {
-			return fmt.Errorf("unknown %q, want {name}, {socket}, {dir}, {pid}, or {{ for a brace", found)
-		}
-	}
-	return nil
-}
-
 // ParseSize reads the SIZE of a step, such as 64KiB.
 func ParseSize(s string) (int64, error) {
-	number, unit := s, int64(1)
-	for suffix, bytes := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
-		if n, ok := strings.CutSuffix(s, suffix); ok {
-			number, unit = n, bytes
-		}
-	}
+	number := strings.TrimRight(s, "BGKMi")
+	unit, ok := map[string]int64{"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[s[len(number):]]
 	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64/unit {
+	if err != nil || !ok || n < 0 || n > math.MaxInt64/unit {
 		return 0, fmt.Errorf("bad size %q, want such as 4096, 64KiB, 16MiB or 1GiB", s)
 	}
 	return n * unit, nil

@@ -99,10 +99,15 @@ func TestRequests(t *testing.T) {
 	assert.Equal(t, `{"event":"echo","data":[1,{"b":2}]}`, c.ask(`{"params": [1, {"b": 2}], "method": "echo"}`))
 	assert.Equal(t, `{"event":"env","data":{"YOI_RUNTIME_DIR":"`+filepath.Dir(r.dir)+`"}}`, c.ask(`{"method":"env"}`))
 	assert.Equal(t, `{"event":"error","data":{"message":"a request is a line {\"method\":\"…\",\"params\":…}: invalid character 'p' looking for beginning of value"}}`, c.ask("ping"))
-	for _, bad := range []string{"", "{", "[]", `"ping"`, `{"method":3}`, "\xff", "{}", "null", `{"method":"Ping"}`} {
-		assert.True(t, strings.HasPrefix(c.ask(bad), `{"event":"error","data":{"message":"`), "%q", bad)
+	for _, bad := range []string{"{", "[]", `"ping"`, `{"method":3}`, "\xff", "{}", "null", " ", `{"method":"Ping"}`, `{"Method":"ping"}`, `{"method":"ping","x":"` + "\xff" + `"}`,
+		`{"method":"ping"} x`, `{"method":"ping"}{"method":"ping"}`, strings.Repeat("[", 20_000), `{"method":"` + strings.Repeat("x", 1<<20) + `"}`} {
+		answer := c.ask(bad)
+		assert.True(t, strings.HasPrefix(answer, `{"event":"error","data":{"message":"`), "%.100q: %.100q", bad, answer)
+		assert.Less(t, len(answer), 1000, "%.100q", bad)
 	}
-	assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`), "the connection goes on")
+	for _, good := range []string{"\n\r\n\n" + `{"method":"ping"}`, ` { "method" :` + "\t" + `"ping" } `, `{"method":"ping"}` + "\r", `{"m":1,"params":{},"method":"p\u0069ng"}`} {
+		assert.True(t, strings.HasPrefix(c.ask(good), `{"event":"pong"`), "%q: an empty line has no answer", good)
+	}
 
 	if fds := c.ask(`{"method":"fds"}`); runtime.GOOS == "linux" {
 		var got struct{ Data map[string]string }
@@ -125,34 +130,170 @@ func TestLongRequests(t *testing.T) {
 		return head + strings.Repeat("x", size-1-len(head)-len(tail)) + tail // and a newline
 	}
 	c := r.client()
-	assert.Equal(t, `{"event":"pong"}`, c.ask(padded(1<<20)))
-	_, _ = io.WriteString(c.conn, padded(1<<20+1)+"\n") // it may hang up before the end
+	assert.Equal(t, `{"event":"pong"}`, c.ask(padded(2<<20)))
+	_, _ = io.WriteString(c.conn, padded(2<<20+1)+"\n") // it may hang up before the end
 	answer, err := c.lines.ReadString('\n')
 	require.NoError(t, err)
-	assert.Equal(t, `{"event":"error","data":{"message":"a request line is longer than 1048576 bytes"}}`+"\n", answer)
+	assert.Equal(t, `{"event":"error","data":{"message":"a request line is longer than 2097152 bytes"}}`+"\n", answer)
 	_, err = c.lines.ReadByte()
 	assertEnded(t, err)
 	assert.Equal(t, `{"event":"pong"}`, r.client().ask(`{"method":"ping"}`), "the pod goes on")
 }
 
-func TestLastRequestOfAClientThatHalfCloses(t *testing.T) {
+// write writes to the socket in pieces, and waits between them until the pod has read each.
+func (c *client) write(pieces ...string) {
+	c.t.Helper()
+	for i, piece := range pieces {
+		if i > 0 {
+			<-time.After(5 * time.Millisecond)
+		}
+		_, err := io.WriteString(c.conn, piece)
+		require.NoError(c.t, err)
+	}
+}
+
+func TestLinesAreLinesHoweverTheirBytesArrive(t *testing.T) {
 	t.Parallel()
 	r := launch(t, "ready")
 	r.line()
-	for request, want := range map[string]string{
-		`{"method":"ping"}`:               `{"event":"pong"}`,
-		strings.Repeat("x", 1<<20):        `{"event":"error","data":{"message":"a request line is longer than 1048576 bytes"}}`,
-		strings.Repeat(" ", 1<<20-1):      `{"event":"error","data":{"message":"a request is a line {\"method\":\"…\",\"params\":…}: unexpected end of JSON input"}}`,
-		strings.Repeat("x", 1<<20) + "\n": `{"event":"error","data":{"message":"a request line is longer than 1048576 bytes"}}`,
-	} {
+	c := r.client()
+	c.write(`{"method":"ping"}` + "\n" + `{"method":"echo"}` + "\n")
+	assert.Equal(t, `{"event":"pong"}`, c.answer())
+	assert.Equal(t, `{"event":"echo"}`, c.answer())
+	c.write("{", `"meth`, `od":"ping"}`, "\n")
+	assert.Equal(t, `{"event":"pong"}`, c.answer())
+
+	// A client that leaves at once gets no answer, and its lines count.
+	conn, err := net.Dial("unix", filepath.Join(r.dir, "sock"))
+	require.NoError(t, err)
+	_, err = io.WriteString(conn, `{"method":"ping"}`+"\n"+`{"method":"run","params":{"program":"log one"}}`+"\n"+`{"method":"run","params":{"program":"log two"}}`+"\n"+`{"method":"shutdown"}`)
+	require.NoError(t, err)
+	conn.Close()
+	assert.Equal(t, "one\n", r.line())
+	assert.Equal(t, "two\n", r.line())
+	assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`), "the line that was never finished is dropped")
+	for _, unfinished := range []string{`{"method":"shutdown"}`, strings.Repeat("x", 1<<20)} {
 		c := r.client()
-		_, err := io.WriteString(c.conn, request)
-		require.NoError(t, err)
+		c.write(unfinished)
 		require.NoError(t, c.conn.CloseWrite())
-		assert.Equal(t, want, c.answer())
-		_, err = c.lines.ReadByte()
-		assertEnded(t, err)
+		_, err := c.lines.ReadByte()
+		assert.ErrorIs(t, err, io.EOF, "%.40q", unfinished)
 	}
+	assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`))
+}
+
+// deafen has a client write until the pod does not read on, and read nothing.
+func (c *client) deafen() {
+	c.t.Helper()
+	require.NoError(c.t, c.conn.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
+	line := `{"method":"echo","params":"` + strings.Repeat("x", 4096) + `"}` + "\n"
+	for range 10_000 {
+		if _, err := io.WriteString(c.conn, line); err != nil {
+			assert.ErrorIs(c.t, err, os.ErrDeadlineExceeded)
+			return
+		}
+	}
+	require.Fail(c.t, "the pod keeps all answers to a client that reads none")
+}
+
+func TestClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "ready")
+	r.line()
+	deaf, c, other := r.client(), r.client(), r.client()
+	deaf.deafen()
+	assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`))
+	c.write(`{"method":"run","params":{"program":"event 1; event 2"}}` + "\n")
+	assert.Equal(t, "1", other.answer())
+	assert.Equal(t, `{"event":"pong"}`, r.client().pingAfter("1"), "it greets others, too")
+	assert.Equal(t, "2", other.answer())
+	assert.Equal(t, []string{"1", "2", `{"event":"done"}`}, []string{c.answer(), c.answer(), c.answer()})
+	_, err := io.Copy(io.Discard, deaf.conn)
+	assert.NotErrorIs(t, err, os.ErrDeadlineExceeded, "one that holds up what is sent to all is dropped")
+	assert.Equal(t, `{"event":"shutdown"}`, c.ask(`{"method":"shutdown"}`))
+	assert.Equal(t, "exit status 0", r.wait())
+}
+
+// pingAfter asks when some lines have come.
+func (c *client) pingAfter(lines ...string) (answer string) {
+	c.t.Helper()
+	for _, line := range lines {
+		require.Equal(c.t, line, c.answer())
+	}
+	c.write(`{"method":"ping"}` + "\n")
+	for answer = c.answer(); answer == "2"; {
+		answer = c.answer()
+	}
+	return answer
+}
+
+func TestSlowReaderGetsAllItsAnswers(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "ready")
+	r.line()
+	c := r.client()
+	go func() { // it writes more than the system holds, and reads later
+		for i := range 1000 {
+			_, _ = fmt.Fprintf(c.conn, `{"method":"echo","params":["%d","%s"]}`+"\n", i, strings.Repeat("x", 2000))
+		}
+	}()
+	other := r.client()
+	for range 10 {
+		assert.Equal(t, `{"event":"pong"}`, other.ask(`{"method":"ping"}`))
+		<-time.After(10 * time.Millisecond)
+	}
+	for i := range 1000 {
+		require.True(t, strings.HasPrefix(c.answer(), fmt.Sprintf(`{"event":"echo","data":["%d",`, i)), i)
+	}
+}
+
+func TestStopWhileARequestRuns(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"signal", "shutdown"} {
+		r := launch(t, "ready")
+		r.line()
+		busy, c := r.client(), r.client()
+		busy.write(`{"method":"run","params":{"program":"log busy; sleep 1h"}}` + "\n")
+		assert.Equal(t, "busy\n", r.line())
+		assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`))
+		if how == "signal" {
+			r.signal(syscall.SIGINT)
+		} else {
+			c.write(`{"method":"shutdown"}` + "\n")
+		}
+		assert.Equal(t, "exit status 0", r.wait(), how)
+		assert.NoDirExists(t, r.dir)
+		assert.Empty(t, r.rest())
+	}
+}
+
+func TestManyConnections(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "ready")
+	r.line()
+	fds := func() int {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.cmd.Process.Pid))
+		if err != nil {
+			return 0
+		}
+		return len(entries)
+	}
+	c := r.client()
+	before := fds()
+	var silent []*client
+	for range 64 {
+		silent = append(silent, r.client())
+	}
+	assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`))
+	for range 1000 {
+		r.client().conn.Close()
+	}
+	for _, s := range silent {
+		assert.Equal(t, `{"event":"pong"}`, s.ask(`{"method":"ping"}`))
+		s.conn.Close()
+	}
+	assert.Equal(t, `{"event":"pong"}`, c.ask(`{"method":"ping"}`))
+	require.Eventually(t, func() bool { return fds() <= before }, patience, 5*time.Millisecond, "it keeps descriptors of connections that have ended")
 }
 
 func TestStatusThatCannotBeWritten(t *testing.T) {

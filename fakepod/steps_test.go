@@ -119,6 +119,61 @@ func TestDaemonGoesOnAfterTheOriginal(t *testing.T) {
 	assert.Equal(t, "on\n", string(text))
 }
 
+func TestDaemonThatIsReadyBeforeItsParentEnds(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "daemonize 1s; log '{pid}'; bind; ready; serve")
+	pid := r.pid()
+	assert.NotEqual(t, r.cmd.Process.Pid, pid)
+	assert.Equal(t, r.ready(), r.line())
+	r.client()
+	select {
+	case <-r.exited:
+		assert.Fail(t, "its parent has ended")
+	default:
+	}
+	assert.Equal(t, "exit status 0", r.wait())
+	r.client()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGINT))
+	assert.Empty(t, r.rest())
+}
+
+func TestWhatAPodDoesOnASignal(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		program, log, end string
+		sig               syscall.Signal
+	}{
+		{"on INT 'exit 3'; log on; hang", "", "exit status 3", syscall.SIGINT},
+		{"on TERM 'log bye; sleep 10ms; stop'; log on; hang", "bye\n", "exit status 0", syscall.SIGTERM},
+		{"on USR1 'log bye; bind; bind'; log on; hang", "bye\nfakepod: bind: there is a socket already\n", "exit status 1", syscall.SIGUSR1},
+		{"on TERM hang; ignore TERM; on TERM 'exit 4'; log on; hang", "", "exit status 4", syscall.SIGTERM},
+		{"on INT 'exit 3'; on INT 'exit 5'; log on; hang", "", "exit status 5", syscall.SIGINT},
+		{"on USR1 'exit 7'; log on; kill USR1; hang", "", "exit status 7", 0},
+	} {
+		r := launch(t, tc.program)
+		assert.Equal(t, "on\n", r.line(), tc.program)
+		if tc.sig != 0 {
+			_ = syscall.Kill(-r.cmd.Process.Pid, tc.sig)
+		}
+		assert.Equal(t, tc.log, r.rest(), tc.program)
+		assert.Equal(t, tc.end, r.wait(), tc.program)
+	}
+}
+
+func TestPodReactsToEachSignalOfMany(t *testing.T) {
+	t.Parallel()
+	r := launch(t, "on HUP 'log again; ready;'; bind; ready; serve")
+	assert.Equal(t, r.ready(), r.line())
+	for range 3 {
+		r.signal(syscall.SIGHUP)
+		assert.Equal(t, "again\n", r.line())
+		assert.Equal(t, r.ready(), r.line())
+	}
+	r.signal(syscall.SIGINT)
+	assert.Equal(t, "exit status 0", r.wait())
+	assert.NoDirExists(t, r.dir)
+}
+
 func TestDaemonOfADaemon(t *testing.T) {
 	t.Parallel()
 	r := launch(t, `log "{pid}"; daemonize; log "{pid}"; daemonize; log "{pid}"; ready; daemonize`)

@@ -101,7 +101,7 @@ func (b *oneTest) openLog(name string) (*os.File, error) {
 		return nil, err
 	}
 	defer run.Close()
-	return run.Open(filepath.Join(name, "stderr.log"))
+	return run.Open(filepath.Join(name, podlog.LogName))
 }
 
 // isStarting reports whether the harness starts a pod of a name, whose log is its own.
@@ -187,7 +187,7 @@ func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 		return nil, errTestEnded
 	}
 	if a == nil {
-		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.Dir("run"), name, "stderr.log")))
+		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.Dir("run"), name, podlog.LogName)))
 	}
 	timeline, told, err := a.Seen()
 	socket := told.Socket

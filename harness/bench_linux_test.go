@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -186,91 +184,27 @@ func BenchmarkFirstPod(b *testing.B) {
 	b.ReportMetric(median(first)/median(second), "first/second")
 }
 
-// cpuTime is what this process has used.
-func cpuTime(b *testing.B) time.Duration { return cpuTimeOf(b, unix.RUSAGE_SELF) }
-
 func cpuTimeOf(b *testing.B, who int) time.Duration {
 	var usage unix.Rusage
 	require.NoError(b, unix.Getrusage(who, &usage))
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// memory is what this process holds.
-func memory() float64 {
-	runtime.GC()
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return float64(stats.HeapInuse + stats.StackInuse)
-}
-
-// floorStart starts a pod in the least that any parent can do, to its ready line
-// and a connection, ends it, and returns how long the start took.
-func floorStart(b *testing.B, program, name string) time.Duration {
-	return floor(b, spawn.Command{Program: program}, RuntimeDir(b), name)
-}
-
-func floor(b *testing.B, command spawn.Command, runtimeDir, name string) time.Duration {
+// floor starts a pod in the least that any parent can do, to its ready line and a
+// connection, and ends it.
+func floor(b *testing.B, command spawn.Command, runtimeDir, name string) {
 	cmd := exec.Command(command.Program, append(slices.Clip(command.PrefixArgs), "--workspace", "/", "--pod", name)...)
 	cmd.Env = []string{"YOI_RUNTIME_DIR=" + runtimeDir}
 	stderr, err := cmd.StderrPipe()
 	require.NoError(b, err)
-	begin := time.Now()
 	require.NoError(b, cmd.Start())
 	line, err := bufio.NewReader(stderr).ReadString('\n')
 	require.NoError(b, err)
 	conn, err := net.Dial("unix", strings.Split(strings.TrimSuffix(line, "\n"), "\t")[2])
-	took := time.Since(begin)
 	require.NoError(b, err)
 	conn.Close()
 	require.NoError(b, cmd.Process.Kill())
 	_ = cmd.Wait()
-	return took
-}
-
-// BenchmarkLivePods measures what one more pod costs while many live: its start
-// and its stop, the same start at the floor, and for each that lives memory of
-// this process and CPU time.
-func BenchmarkLivePods(b *testing.B) {
-	command := nativePod(b)
-	for _, live := range []int{1, 10, 100, 1000} {
-		if live > 100 && testing.Short() {
-			continue
-		}
-		b.Run(fmt.Sprint(live), func(b *testing.B) {
-			cfg := Config{Command: command, StopSignal: syscall.SIGKILL}
-			StartPod(b, cfg) // what is made once is not counted
-			before := memory()
-			for range live {
-				StartPod(b, cfg)
-			}
-			b.ReportMetric((memory()-before)/1024/float64(live), "KiB/pod")
-			for i := range b.N {
-				var starts, stops, floors []time.Duration
-				for j := range 20 {
-					floors = append(floors, floorStart(b, command.Program, fmt.Sprint("floor-", i, "-", j)))
-					begin := time.Now()
-					pod := StartPod(b, cfg)
-					starts = append(starts, time.Since(begin))
-					begin = time.Now()
-					require.NoError(b, pod.Stop())
-					stops = append(stops, time.Since(begin))
-				}
-				b.ReportMetric(median(starts)/ms, "start-ms")
-				b.ReportMetric(median(stops)/ms, "stop-ms")
-				b.ReportMetric(median(floors)/ms, "floor-ms")
-			}
-			while := 4 * time.Second
-			if testing.Short() {
-				while /= 10
-			}
-			debug.FreeOSMemory() // else the runtime would do it meanwhile
-			used := cpuTime(b)
-			<-time.After(while)
-			used = cpuTime(b) - used
-			b.ReportMetric(float64(used)/float64(time.Microsecond)/while.Seconds()/float64(live+1), "cpu-µs/s/pod")
-			b.ReportMetric(0, "ns/op")
-		})
-	}
 }
 
 // BenchmarkEvidence measures what the evidence of a failed test costs, and what each

@@ -15,8 +15,8 @@ import (
 // is.
 type binary struct {
 	*watchdog.Parent
-	base         string // where a directory for evidence is made
-	few          bool   // of those of earlier runs in base only the newest are kept
+	base         string // how the path of a directory for evidence begins
+	few          bool   // of those of earlier runs only the newest are kept
 	mostEvidence int64  // bytes for each failed test
 }
 
@@ -48,7 +48,7 @@ func makeBinary() (*binary, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.MkdirTemp(shortTempDir(), "pod")
+	root, err := mkdirTemp(shortTempDir(), "pod")
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +56,7 @@ func makeBinary() (*binary, error) {
 	if b.base == "" {
 		b.base, b.few = artifactsBase()
 	}
+	b.base = evidence.Prefix(b.base, b.few)
 	if b.Parent, err = watchdog.Start(uuid.NewString(), root, b.base, stderr); err != nil {
 		_ = os.RemoveAll(root)
 		return nil, fmt.Errorf("start the watchdog that ends pods when this process dies: %w", evidence.PrintableError(err))
@@ -71,5 +72,13 @@ func TempDir() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make a temporary directory: %w", err)
 	}
-	return os.MkdirTemp(b.Root, "temp")
+	return mkdirTemp(b.Root, "temp")
+}
+
+// mkdirTemp is os.MkdirTemp whatever the umask is.
+func mkdirTemp(dir, pattern string) (path string, err error) {
+	if path, err = os.MkdirTemp(dir, pattern); err == nil {
+		err = os.Chmod(path, 0o700)
+	}
+	return path, err
 }

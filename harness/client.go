@@ -80,7 +80,7 @@ func StartClient(tb TB, cfg ClientConfig) *Client {
 	tb.Helper()
 	c, err := TryStartClient(tb, cfg)
 	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
+		tb.Fatalf("harness: %v", evidence.Reworded(podlog.PrintableLines(err.Error()), err))
 	}
 	return c
 }
@@ -371,7 +371,7 @@ func (c *Client) endsWithin(d time.Duration) bool {
 // fail fails the test, and ends it.
 func (c *Client) fail(err error) {
 	c.tb.Helper()
-	c.outputs[0].Change(func() { c.outputs[0].Failure = err.Error() })
+	c.outputs[0].Fail(err.Error())
 	var e *Error
 	for _, a := range c.outputs {
 		a.Shown = a.Shown || errors.As(err, &e) && e.shown != ""
@@ -487,7 +487,7 @@ func ClientEnv(tb TB, pod spawn.Command) []string {
 		env, err = box.clientEnv(nil, pod, box.newMark())
 	}
 	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
+		tb.Fatalf("harness: %v", evidence.Reworded(podlog.PrintableLines(err.Error()), err))
 		return nil
 	}
 	return env

@@ -45,9 +45,10 @@ type Config struct {
 	// pods of this name have for themselves.
 	Workspace string
 	// WorkspaceFrom is copied into that directory when it is made; nil = nothing.
-	// Workspace must be "" then.
+	// Workspace must be "" then. Of os.DirFS, and whatever else tells of links, these are
+	// copied as links. Sockets, FIFOs and devices are left out, which the test's log tells.
 	WorkspaceFrom fs.FS
-	// HomeFrom is copied into HOME, which the pods of a test share, when the first
+	// HomeFrom is copied in the same way into HOME, which the pods of a test share, when the first
 	// pod of this name is started: files that are there already stay; nil =
 	// nothing.
 	HomeFrom fs.FS
@@ -156,8 +157,8 @@ func fakeProgram(command spawn.Command) (program string, ok bool) {
 }
 
 // life returns what is known of a start that is about to begin.
-func (c Config) life(pod string) evidence.Life {
-	l := evidence.Life{Pod: pod, Env: c.shownEnv(), Timeout: c.ReadyTimeout}
+func (c Config) life(pod string) *evidence.Attempt {
+	l := &evidence.Attempt{Pod: pod, Env: c.shownEnv(), Timeout: c.ReadyTimeout}
 	if c.DumpSignal != nil {
 		l.Dump = c.DumpSignal.(syscall.Signal)
 	}

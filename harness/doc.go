@@ -20,10 +20,12 @@
 // directory, HOME, TMPDIR and the default workspace, and is removed at the end.
 //
 // A pod's environment is built, not inherited: PATH, LANG, LC_ALL, LC_CTYPE, TZ
-// and GOCOVERDIR as the test has them (LANG is C.UTF-8 where it has none), HOME,
-// TMPDIR, YOI_HOME, YOI_RUNTIME_DIR and XDG_RUNTIME_DIR inside the sandbox, and
-// last what [Config.Env] adds and PODHARNESS_MARK, see below. Nothing else of the
-// developer's environment reaches a pod.
+// and GOCOVERDIR as the test has them (LANG is C.UTF-8 where it has none, GOCOVERDIR an
+// absolute path), HOME, TMPDIR, YOI_HOME, YOI_RUNTIME_DIR and XDG_RUNTIME_DIR inside the
+// sandbox, and last what [Config.Env] adds and PODHARNESS_MARK, see below. GORACE is the
+// test's or that of Config.Env, with atexit_sleep_ms=0 unless it has that option: a pod that
+// is built with -race takes a second to exit without. YOI_HOME is HOME's .yoi, which
+// [Config.HomeFrom] can bring. Nothing else of the developer's environment reaches a pod.
 //
 // A pod runs with the rights of its tester, so it can read, change and kill whatever the
 // tester can. What the harness does for it stays in the sandbox: the harness follows no
@@ -84,13 +86,14 @@
 // When a test failed, the last lines of each pod's log are reported, and the evidence
 // is kept in a directory that one line names. It is named after the test and the time
 // in the directory PODHARNESS_ARTIFACTS, if that environment variable is set; else it is
-// the test's artifact directory (go test -artifacts), or a temporary one, of which the
-// newest 20 are kept beside those of this run of tests. (A TB that is not of package
+// the test's artifact directory (go test -artifacts), or a temporary one. Of those
+// of earlier runs of a package's tests the newest 20 are kept. (A TB that is not of package
 // testing and has ArtifactDir chooses itself.)
 //
 //	report.html     the verdict, a picture of all pods on one clock, their logs and
 //	                processes, and what to do: the page to open first
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
+//	NAME.new.log    what the pod has put in the place of its log, as to rotate it
 //	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
 //	                could see: podscript NAME.txtar; none of a pod that a client started
 //	client-N.stdout what a client wrote to its stdout, or stderr

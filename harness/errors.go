@@ -157,9 +157,9 @@ func told(a *evidence.Attempt, err error) error {
 		return a.Keep()
 	})
 	if kept {
-		a.Change(func() { a.Failure = textOf(err, func(string) string { return a.FileName() }) })
+		a.Fail(textOf(err, func(string) string { return a.FileName() }))
 	} else {
-		a.Change(func() { a.Failure = text })
+		a.Fail(text)
 	}
 	return evidence.Reworded(podlog.PrintableLines(text), err)
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/harness/internal/evidence"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -69,8 +70,8 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  alpha: \d+\.\d{3}ms connect, \d+\.\d{3}ms SIGINT, \d+\.\d{3}ms exit status 0$`, timelines)
 
 	report := read("report.html")
-	for _, text := range []string{"<h1>" + t.Name() + "</h1>", "The start of broken failed", "exit status 7): no disk", "\tlog: broken.log", "It ended by itself", `href="./alpha.dir"`, `href="./broken.txtar"`, `third \x1b[2J`} {
-		assert.Contains(t, report, strings.ReplaceAll(text, "\t", "    "))
+	for _, text := range []string{"<h1>" + t.Name() + "</h1>", "The start of broken failed", "exit status 7): no disk", "\tlog: broken.log", `href="./alpha.dir"`, `href="./broken.txtar"`, `third \x1b[2J`} {
+		assert.Contains(t, report, text)
 	}
 	assert.NotContains(t, report, password)
 
@@ -97,7 +98,7 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	require.Error(t, err)
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
-	box.evidence.Base = os.DevNull
+	box.evidence.Prefix = os.DevNull + "/"
 	_, err = alpha.TryWaitLog("nowhere", time.Millisecond)
 	tb.Errorf("%s", Told(tb, err))
 	tb.end()
@@ -360,10 +361,57 @@ func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
 	pod, err := TryStartPod(tb, Config{Name: "alpha"})
 	require.NoError(t, err)
 	assert.Panics(t, func() { pod.WaitLog("never <said>", time.Millisecond) })
+	time.AfterFunc(time.Millisecond, func() { _ = pod.Signal(syscall.SIGKILL) })
+	<-pod.Done()
+	assert.Panics(t, func() { pod.Talk(time.Second) })
 	tb.failed = true
 	tb.end()
 	page := readEvidence(t, tb.artifacts, "report.html")
-	message, rest, _ := strings.Cut(page, "</article>")
-	assert.Regexp(t, `<h3>alpha</h3>\n<pre>.*never &lt;said&gt;.*\n    pod: it still runs.*\n    log: alpha.log\n    last lines:\n        YOI-READY`, message)
+	verdict, rest, _ := strings.Cut(page, "</article>")
+	assert.Regexp(t, `<h3>alpha <span class="dim">at \S+ s</span></h3>\n<pre>.*never &lt;said&gt;.*\n\tpod: it still runs.*\n\tlog: alpha.log\n\tlast lines:\n\t\tYOI-READY\talpha\t/`, verdict)
+	assert.Contains(t, verdict, "What to do:</strong> It still ran: see below what its threads waited for (Config.DumpSignal has it tell more).")
+	second, rest, _ := strings.Cut(rest, "</article>")
+	assert.Regexp(t, `<pre>could not connect to pod alpha.*\n\tpod: it has ended \(signal: killed\)`, second)
+	third, rest, _ := strings.Cut(rest, "</article>")
+	assert.Contains(t, third, "<pre>pod alpha ended by itself during the test (signal: killed)", third)
 	assert.NotContains(t, rest, "<article")
+	at := regexp.MustCompile(`at &#43;(\S+) s`).FindStringSubmatch(verdict)[1]
+	assert.Contains(t, rest, "<span>&#43;"+at+"</span><b>alpha</b><code>the test failed: no line of the log of pod alpha matched")
+	assert.Contains(t, rest, `<line class="moment" x1=`)
+}
+
+// TestEvidenceHasALogThatWasReplaced renames the log and makes another, as a pod does that
+// rotates it.
+func TestEvidenceHasALogThatWasReplaced(t *testing.T) {
+	t.Parallel()
+	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	_, err := TryStartPod(tb, Config{Name: "alpha.new"}) // whose own log is alpha.new.log
+	require.NoError(t, err)
+	pod, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("log first; bind; ready; serve")})
+	require.NoError(t, err)
+	rotate := func(old, text string) {
+		require.NoError(t, os.Rename(pod.LogPath, pod.LogPath+old))
+		require.NoError(t, os.WriteFile(pod.LogPath, []byte(text+"\n"), 0o600))
+	}
+	rotate(".1", "second")
+	box, err := sandboxOf(tb)
+	require.NoError(t, err)
+	box.evidence.Snapshot()
+	assert.Equal(t, "alpha", box.evidence.ByLog(pod.LogPath).Name)
+	<-time.After(2 * evidence.ApartNoted) // the new log is in the journal, too
+	appendTo, err := os.OpenFile(pod.LogPath, os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	defer appendTo.Close()
+	_, err = appendTo.WriteString("after the snapshot\n")
+	require.NoError(t, err)
+	require.NoError(t, pod.Kill())
+	rotate(".2", "third")
+	tb.failed = true
+	tb.end()
+	assert.Contains(t, readEvidence(t, tb.artifacts, "alpha.new.log"), "YOI-READY\talpha.new\t")
+	assert.Regexp(t, `^first\nYOI-READY\talpha\t.*\n\[podharness: the log is another file from here on: alpha\.new\.log\.2\]\n$`, readEvidence(t, tb.artifacts, "alpha.log"))
+	assert.Equal(t, "second\nafter the snapshot\n", readEvidence(t, tb.artifacts, "alpha.new.log.1"))
+	assert.Equal(t, "third\n", readEvidence(t, tb.artifacts, "alpha.new.log.2"))
+	assert.Contains(t, readEvidence(t, tb.artifacts, "merged.log"), "  alpha.new.log.1  after the snapshot\n")
+	assert.Contains(t, tb.log, "harness: the log of pod alpha is another file now, as after a rotation: "+tb.artifacts+"/alpha.new.log.2\n")
 }

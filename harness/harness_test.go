@@ -197,7 +197,7 @@ func TestEnvironmentIsBuiltNotInherited(t *testing.T) {
 	var env map[string]string
 	ask(t, pod, `{"method":"env"}`, &env)
 	root := filepath.Dir(harness.RuntimeDir(t))
-	for name, dir := range map[string]string{"HOME": "home", "TMPDIR": "tmp", "YOI_HOME": "yoi", "YOI_RUNTIME_DIR": "run", "XDG_RUNTIME_DIR": "xdg"} {
+	for name, dir := range map[string]string{"HOME": "home", "TMPDIR": "tmp", "YOI_HOME": "home/.yoi", "YOI_RUNTIME_DIR": "run", "XDG_RUNTIME_DIR": "xdg"} {
 		assert.Equal(t, filepath.Join(root, dir), env[name])
 		assert.DirExists(t, env[name])
 		delete(env, name)
@@ -206,7 +206,7 @@ func TestEnvironmentIsBuiltNotInherited(t *testing.T) {
 	assert.NotEmpty(t, env["LANG"])
 	assert.Equal(t, "by name", env["PASSED_ON"])
 	assert.Equal(t, "2", env["ADDED"])
-	for _, name := range []string{"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "GOCOVERDIR", "PASSED_ON", "ADDED", "PODHARNESS_MARK"} {
+	for _, name := range []string{"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "GOCOVERDIR", "GORACE", "PASSED_ON", "ADDED", "PODHARNESS_MARK"} {
 		delete(env, name)
 	}
 	assert.Empty(t, env, "nothing else gets in")
@@ -833,7 +833,7 @@ func TestFailureIsReportedAtTheCallersLine(t *testing.T) {
 		line := 1 + strings.Count(string(source[:strings.Index(string(source), fmt.Sprint("// line ", i))]), "\n")
 		assert.Regexp(t, fmt.Sprintf(`harness_test\.go:%d: harness: %s`, line, message), out)
 	}
-	path := regexp.MustCompile(`log: (.*/podharness-TestFailureIsReportedAtTheCallersLine-call_0-\d{8}T\d{6}\.\d{3}/beta\.log)`).FindStringSubmatch(out)
+	path := regexp.MustCompile(`log: (.*/podharness-[0-9a-f]{8}-TestFailureIsReportedAtTheCallersLine-call_0-\d{8}T\d{6}\.\d{3}/beta\.log)`).FindStringSubmatch(out)
 	require.NotNil(t, path, out)
 	assert.FileExists(t, path[1], "it is kept")
 	assert.True(t, strings.HasPrefix(path[1], temp+"/"), "in TMPDIR: %s", path[1])

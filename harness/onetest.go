@@ -83,7 +83,7 @@ func makeSandbox(tb TB) (*oneTest, error) {
 		return nil, err
 	}
 	box.evidence = evidence.New(evidence.Test{
-		Name: tb.Name(), Mark: box.mark, Box: filepath.Join(b.Root, n), Own: box.Own, Base: b.base, Few: b.few, Most: b.mostEvidence,
+		Name: tb.Name(), Box: filepath.Join(b.Root, n), Own: box.Own, Prefix: b.base, Few: b.few, Most: b.mostEvidence,
 		Place:  func(mayMake bool) string { return artifactDir(tb, mayMake && artifacts == "") },
 		Placed: func(dir string) { b.Place(box.number, dir) },
 		Processes: func() string {
@@ -253,9 +253,12 @@ func (b *oneTest) newName() string {
 // spawnConfig returns what to start for a config whose defaults are filled in, with
 // what the pod finds in place.
 func (b *oneTest) spawnConfig(cfg Config) (sc spawn.Config, err error) {
-	workspace, err := b.Furnish(cfg.Name, cfg.WorkspaceFrom, cfg.HomeFrom)
+	workspace, leftOut, err := b.Furnish(cfg.Name, cfg.WorkspaceFrom, cfg.HomeFrom)
 	if err != nil {
 		return sc, err
+	}
+	if leftOut != "" {
+		b.tb.Logf("harness: %s", leftOut)
 	}
 	workspace = cmp.Or(cfg.Workspace, workspace)
 	own := strings.NewReplacer("{workspace}", workspace, "{home}", b.Dir("home"), "{runtime}", b.Dir("run"), "{name}", cfg.Name)

@@ -86,7 +86,7 @@ func TestEvidenceOfATestThatIsLate(t *testing.T) {
 	for name, fails := range map[string]bool{"ends well": false, "fails": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tb := &lateTB{&recordingTB{name: "TestLate", artifacts: t.TempDir()}, time.Now().Add(3 * time.Second)}
+			tb := &lateTB{&recordingTB{name: "TestLate", artifacts: t.TempDir()}, time.Now().Add(6 * time.Second)}
 			own := filepath.Join(tb.artifacts, "own")
 			require.NoError(t, os.WriteFile(own, nil, 0o600))
 			pod, err := TryStartPod(tb, Config{Name: "alpha"})

@@ -58,7 +58,7 @@ var ends = []struct {
 		await(t)
 	}},
 	{name: "os.Exit", end: func(*testing.T) { os.Exit(3) }},
-	{name: "timeout", args: []string{"-test.timeout=8s"}, why: "it was still running shortly before its deadline", end: await},
+	{name: "timeout", args: []string{"-test.timeout=15s"}, why: "it was still running shortly before its deadline", end: await},
 	{name: "SIGINT", signal: syscall.SIGINT, end: await},
 	{name: "SIGTERM", signal: syscall.SIGTERM, end: await},
 	{name: "SIGHUP", signal: syscall.SIGHUP, end: await},
@@ -185,7 +185,7 @@ func assertEvidence(t *testing.T, line, why string) {
 		require.Contains(t, line, fmt.Sprintf("harness: evidence of %s (%s): /", named, why))
 	}
 	dir := line[strings.LastIndex(line, ": ")+2:]
-	assert.Regexp(t, "/podharness-"+named+`-\d{8}T\d{6}\.\d{3}$`, dir)
+	assert.Regexp(t, "/podharness-([0-9a-f]{8}-)?"+named+`-\d{8}T\d{6}\.\d{3}$`, dir)
 	read := func(name string) string {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)

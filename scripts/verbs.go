@@ -171,7 +171,8 @@ func failureOf(verb string, err error) Failure {
 	var fatal fatalError
 	_ = errors.As(err, &fatal)
 	var e *harness.Error
-	return Failure{Verb: verb, Err: err, Cut: fatal.cut || errors.As(err, &e) && e.Cut, Kit: fatal.kit || isShortage(err)}
+	own := new(*sandbox.Error)
+	return Failure{Verb: verb, Err: err, Cut: fatal.cut || errors.As(err, &e) && e.Cut, Kit: fatal.kit || errors.As(err, own) || isShortage(err)}
 }
 
 // isShortage reports whether an error comes of what this process or the machine has too

@@ -8,11 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"slices"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
@@ -27,9 +28,12 @@ type Config struct {
 	// has the default one.
 	Command Command
 	// PodName is the name of the pod and of its directory below the runtime
-	// directory. It is one path element and not empty. A second pod of the same name
-	// is not refused: it takes over the log and the socket.
+	// directory. It is one path element and not empty. A name is refused if a pod of it
+	// answers, or is being started: see ErrAlreadyRuns and AllowSecond.
 	PodName string
+	// AllowSecond starts the pod even if another one of its name runs, or is being
+	// started. It takes over the log, and it is for the pod itself to refuse.
+	AllowSecond bool
 	// Profile selects a profile; "" = none. It is ignored when a session is resumed.
 	Profile string
 	// TicketRole marks the process with a role; "" = none.
@@ -51,7 +55,10 @@ type Config struct {
 	// the runtime directory is: see RuntimeDir.
 	Env []string
 	// ReadyTimeout is how long the ready line and the socket may take together,
-	// from the start of the process; 0 = DefaultReadyTimeout.
+	// from the start of the process; 0 = DefaultReadyTimeout. Time in which this process
+	// was stopped, as by SIGSTOP, or held up by Progress, does not count, but for two seconds
+	// at a time, nor does that in which the machine was suspended. Before a start times out, all that
+	// the log holds then is read, and the socket is tried once more.
 	ReadyTimeout time.Duration
 	// Progress is called from the goroutine of Start with each line that the pod logs
 	// before it is ready, in order, except the ready line. Invalid UTF-8 is replaced
@@ -89,15 +96,15 @@ func (c Config) check() error {
 	case c.ReadyTimeout < 0:
 		return fmt.Errorf("ReadyTimeout %v is negative", c.ReadyTimeout)
 	}
-	err := cmp.Or(
+	for _, entry := range c.Env {
+		if name, _, _ := strings.Cut(entry, "="); strings.ContainsRune(entry, 0) { // the value may be a secret
+			return fmt.Errorf("%s %q holds a NUL byte", "Env", name)
+		}
+	}
+	return cmp.Or(
 		handshake.CheckName(c.PodName), handshake.Of(c).Check(), handshake.CheckNUL("Command.Program", c.Command.Program),
 		handshake.CheckNUL("Command.PrefixArgs", c.Command.PrefixArgs...), handshake.CheckNUL("WorkspaceRoot", c.WorkspaceRoot),
 	)
-	if i := slices.IndexFunc(c.Env, func(entry string) bool { return strings.ContainsRune(entry, 0) }); err == nil && i >= 0 {
-		name, _, _ := strings.Cut(c.Env[i], "=") // the value may be a secret
-		err = fmt.Errorf("%s %q holds a NUL byte", "Env", name)
-	}
-	return err
 }
 
 // plan is a config that was checked, with its defaults filled in and all its
@@ -135,10 +142,7 @@ func (c Config) plan(shown string) (plan, error) {
 	}
 	p.podDir = handshake.Below(handshake.Below(c.Dir, runtimeDir), c.PodName) // as the pod will take it
 
-	if p.program, err = exec.LookPath(c.Command.Program); err == nil {
-		p.program, err = handshake.Absolute(p.program)
-	}
-	if err == nil {
+	if p.program, err = lookUp(c.Command.Program); err == nil {
 		err = checkDir(c.Dir)
 	}
 	if err != nil {
@@ -147,23 +151,36 @@ func (c Config) plan(shown string) (plan, error) {
 	return p, err
 }
 
+// lookUp returns the absolute path of a program. Its error says where it is not.
+func lookUp(program string) (string, error) {
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return handshake.Absolute(path)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		if info, statErr := os.Stat(program); statErr == nil && info.Mode()&0o111 != 0 && isNoexec(program) {
+			return "", fmt.Errorf("%w (its file system is mounted noexec)", err)
+		}
+	}
+	if dir, wdErr := os.Getwd(); wdErr == nil && strings.Contains(program, "/") && !filepath.IsAbs(program) {
+		return "", fmt.Errorf("%w (looked up from the working directory of this process, %s)", err, podlog.PathText(dir))
+	}
+	return "", err
+}
+
 // checkDir returns an error if the working directory is missing or must not be
 // entered. The system's own error does not say whether the directory or the program is
 // meant.
 func checkDir(dir string) error {
-	_, err := os.Stat(dir)
-	if no := unix.Access(dir+"/.", unix.X_OK); err == nil && no != nil {
-		err = &fs.PathError{Op: "chdir", Path: dir, Err: no}
-	}
-	if err != nil {
-		return fmt.Errorf("working directory: %w", err)
+	if err := unix.Access(dir+"/.", unix.X_OK); err != nil {
+		return fmt.Errorf("working directory: %w", &fs.PathError{Op: "chdir", Path: dir, Err: err})
 	}
 	return nil
 }
 
 // launchError names the command as it may be shown.
 func launchError(command string, err error) error {
-	return fmt.Errorf("%w `%s`: %w", ErrLaunch, command, err)
+	return fmt.Errorf("%w `%s`: %w", ErrLaunch, command, explainDescriptors(err))
 }
 
 // RuntimeDir returns the runtime directory of a pod with the environment env, whose
@@ -172,24 +189,15 @@ func launchError(command string, err error) error {
 // counts as unset. If a variable occurs twice, the last one counts. The error is
 // [ErrRuntimeDirUnavailable].
 func RuntimeDir(env []string) (string, error) {
-	for _, place := range []struct{ variable, below string }{
-		{"YOI_RUNTIME_DIR", ""},
-		{"YOI_HOME", "/run"},
-		{"XDG_RUNTIME_DIR", "/yoi"},
-		{"HOME", "/.yoi/run"},
-	} {
-		if base := lookupEnv(env, place.variable); base != "" {
+	values := map[string]string{}
+	for _, entry := range env {
+		name, value, _ := strings.Cut(entry, "=")
+		values[name] = value
+	}
+	for _, place := range []struct{ variable, below string }{{"YOI_RUNTIME_DIR", ""}, {"YOI_HOME", "/run"}, {"XDG_RUNTIME_DIR", "/yoi"}, {"HOME", "/.yoi/run"}} {
+		if base := values[place.variable]; base != "" {
 			return handshake.Clean(base + place.below), nil
 		}
 	}
 	return "", ErrRuntimeDirUnavailable
-}
-
-func lookupEnv(env []string, key string) string {
-	for _, entry := range slices.Backward(env) {
-		if name, value, ok := strings.Cut(entry, "="); ok && name == key {
-			return value
-		}
-	}
-	return ""
 }

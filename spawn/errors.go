@@ -20,6 +20,9 @@ var (
 	ErrInvalidConfig = errors.New("invalid pod config")
 	// ErrRuntimeDirUnavailable: the pod's environment names no runtime directory.
 	ErrRuntimeDirUnavailable = errors.New("could not resolve runtime directory (set YOI_HOME, YOI_RUNTIME_DIR, XDG_RUNTIME_DIR, or HOME)")
+	// ErrAlreadyRuns: a pod of the name answers on the socket in its directory, or another
+	// start of it is under way. Nothing of that pod was touched. See Config.AllowSecond.
+	ErrAlreadyRuns = errors.New("pod already runs")
 	// ErrLaunch: no process could be started, or not in the right place.
 	ErrLaunch = errors.New("failed to launch pod runtime command")
 	// ErrExited: the process ended before it was ready, with any status.
@@ -38,18 +41,19 @@ var (
 // of [Start] are of this type.
 type Error struct {
 	// Verdict is the verdict in the words of the contract and of podspawn -json:
-	// invalid config, runtime directory unavailable, launch failed, exited early,
-	// malformed ready line, wrong name, timed out, socket error or cancelled. It is
+	// invalid config, runtime directory unavailable, already runs, launch failed, exited
+	// early, malformed ready line, wrong name, timed out, socket error or cancelled. It is
 	// failed if the error is none of these.
 	Verdict string `json:"verdict"`
 	// Pod is the name that was asked for.
 	Pod string `json:"name"`
 	// LogPath is the pod's stderr.log; "" if the start failed before it was made.
 	LogPath string `json:"log,omitempty"`
-	// PID is the number that the pod's process had; 0 if none was started.
+	// PID is the number that the pod's process had; 0 if none was started. If the verdict
+	// is "already runs", it is that of the process that answers; 0 if that is not known.
 	PID int `json:"pid,omitempty"`
-	// SocketPath is the absolute path of the socket that the pod announced; "" if it
-	// announced none.
+	// SocketPath is the absolute path of the socket that the pod announced, or of that
+	// of the pod that already runs; "" if there is none.
 	SocketPath string `json:"socket,omitempty"`
 	// Missing is what the start waited for when it timed out or was cancelled: "ready
 	// line" or "socket". Why says why the last connection to the socket failed:
@@ -58,21 +62,32 @@ type Error struct {
 	Missing string `json:"missing,omitempty"`
 	Why     string `json:"why,omitempty"`
 	// Stopped is true if the process was stopped at that time, as by SIGSTOP (Linux).
-	Stopped bool `json:"stopped,omitempty"`
+	// StopSignal is the name of the signal that did it, if that is known.
+	Stopped    bool   `json:"stopped,omitempty"`
+	StopSignal string `json:"stop_signal,omitempty"`
 	// Status says how the process ended if the verdict is "exited early", in the words
 	// of os.ProcessState; "" if the status was lost, and for other verdicts.
 	Status string `json:"status,omitempty"`
 	// Tail holds the last lines of the log, 8 at most, as the pod wrote them:
-	// they may hold control characters, which Error escapes.
+	// they may hold control characters, which Error escapes. Several lines of a stack
+	// trace are one such as "… 23 lines of a stack trace".
 	Tail []string `json:"tail,omitempty"`
+	// Reason is what begins the last report of a crash in the log, such as "panic: …" or
+	// "TypeError: …", however long before the last lines that was. Without a report it is
+	// the last line that names an error; "" if there is none. Of a traceback of Python it
+	// is the last line. It has at most a few KiB, and may hold control characters.
+	Reason string `json:"reason,omitempty"`
+	// NearMiss is the first line that was probably meant to be a ready line and is none,
+	// if there was no ready line: one that a logger has written, in UTF-16, or without tabs.
+	NearMiss string `json:"near_miss,omitempty"`
 	// Unfinished is what the pod wrote after its last newline.
 	Unfinished string `json:"unfinished,omitempty"`
 	// State says how the process ended; nil if no process was started, or if the status
 	// was lost (see Pod.State). Unless the verdict is ErrExited, it usually shows the
 	// SIGKILL of Start itself.
 	State *os.ProcessState `json:"-"`
-	// LogTrouble says why lines may be missing in the log, such as a full disk, or
-	// that it was truncated; "" if there is no such reason.
+	// LogTrouble says why lines may be missing in the log, such as a full disk, or that
+	// it was truncated or replaced; "" if there is no such reason.
 	LogTrouble string `json:"log_trouble,omitempty"`
 	// Timeline tells how far the start came.
 	Timeline Timeline `json:"timeline"`
@@ -89,6 +104,7 @@ func verdictOf(err error) string {
 	}{
 		{ErrInvalidConfig, "invalid config"},
 		{ErrRuntimeDirUnavailable, "runtime directory unavailable"},
+		{ErrAlreadyRuns, "already runs"},
 		{ErrLaunch, "launch failed"},
 		{ErrExited, "exited early"},
 		{ErrMalformedReady, "malformed ready line"},
@@ -114,16 +130,20 @@ func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(podlog.Printable(fmt.Sprint(e.Err)))
 	if len(e.Tail) > 0 {
-		lines := make([]string, len(e.Tail))
-		for i, line := range e.Tail {
-			lines[i] = podlog.Printable(abbreviate(line))
+		lines := e.Tail
+		if e.Reason != "" && !slices.ContainsFunc(e.Tail, e.isReason) {
+			lines = append([]string{e.Reason, "…"}, lines...)
+		}
+		shown := make([]string, len(lines))
+		for i, line := range lines {
+			shown[i] = podlog.Printable(abbreviate(line))
 		}
 		if errors.Is(e.Err, ErrExited) {
 			b.WriteString(": ")
 		} else {
 			b.WriteString("; last lines: ")
 		}
-		b.WriteString(strings.Join(lines, " | "))
+		b.WriteString(strings.Join(shown, " | "))
 	}
 	if e.Unfinished != "" {
 		b.WriteString("; unfinished line: " + strconv.Quote(abbreviate(e.Unfinished)))
@@ -131,21 +151,29 @@ func (e *Error) Error() string {
 		b.WriteString(": it wrote nothing")
 	}
 	if e.Pod != "" {
-		fmt.Fprintf(&b, "\n\tpod: %s", podlog.Printable(e.Pod))
+		fmt.Fprintf(&b, "\n\tpod: %s", podlog.PathText(e.Pod))
 		if e.PID != 0 {
 			fmt.Fprintf(&b, " (process %d)", e.PID)
 		}
 	}
-	if e.LogPath != "" {
-		b.WriteString("\n\tlog: " + podlog.Printable(e.LogPath))
+	if e.LogPath != "" && e.PID != 0 { // else it is empty
+		b.WriteString("\n\tlog: " + podlog.PathText(e.LogPath))
 	}
-	if slices.ContainsFunc(e.Tail, podlog.IsNearlyReady) {
-		b.WriteString("\n\tnote: a ready line begins with YOI-READY and a tab: spaces do not count, and nothing may stand before it")
+	if why := podlog.NearMiss([]byte(e.NearMiss)); why != "" {
+		fmt.Fprintf(&b, "\n\tnote: a ready line begins with YOI-READY and a tab, and the pod wrote %.200q: %s", e.NearMiss, why)
+	}
+	if e.PID != 0 && len(e.Tail) == 0 && e.Unfinished == "" && e.SocketPath == "" {
+		b.WriteString("\n\tnote: the ready line belongs on stderr: the pod's stdout is " + os.DevNull + ", which nobody reads")
 	}
 	if e.LogTrouble != "" {
 		b.WriteString("\n\tnote: " + e.LogTrouble)
 	}
 	return b.String()
+}
+
+// isReason reports whether the reason begins with a line.
+func (e *Error) isReason(line string) bool {
+	return line == e.Reason || len(line) > 8 && strings.HasPrefix(e.Reason, line) || strings.Contains(line, e.Reason)
 }
 
 // Timeline records when the steps of a start were seen by the parent. The zero

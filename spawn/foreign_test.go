@@ -1,13 +1,16 @@
 package spawn_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -120,17 +123,21 @@ func TestSocketThatAnEarlierPodsWorkerHolds(t *testing.T) {
 	conn, err := net.Dial("unix", first.SocketPath)
 	require.NoError(t, err, "and holds the socket")
 	conn.Close()
+	e := mustFail(t, context.Background(), cfg)
+	assert.ErrorIs(t, e, spawn.ErrAlreadyRuns)
+	assert.Contains(t, e.Error(), fmt.Sprintf("pod already runs: a process, left by process %d, listens on its socket %s\n", first.PID, first.SocketPath))
+	cfg.AllowSecond = true
 
 	t.Run("a pod that never binds", func(t *testing.T) {
 		second := fake(t, "ready; hang")
-		second.Env = cfg.Env
+		second.Env, second.AllowSecond = cfg.Env, true
 		e := mustFail(t, context.Background(), second)
 		assert.ErrorIs(t, e, spawn.ErrSocket)
 		assert.Contains(t, e.Error(), fmt.Sprintf("/alpha/sock: it is older than this pod (process %d), and something still listens on it", e.PID))
 	})
 	t.Run("a pod that replaces it", func(t *testing.T) {
 		second := fake(t, "ready")
-		second.Env = cfg.Env
+		second.Env, second.AllowSecond = cfg.Env, true
 		ask(t, mustStart(t, second).SocketPath, `{"method":"ping"}`, nil)
 	})
 	t.Run("a pod that has a worker, too", func(t *testing.T) {
@@ -232,6 +239,66 @@ func TestTruncatedLogIsNamedWhereTheReadyLineIsMissing(t *testing.T) {
 	e := mustFail(t, context.Background(), cfg)
 	assert.ErrorIs(t, e, spawn.ErrExited)
 	assert.Contains(t, e.Error(), "\n\tnote: the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not")
+}
+
+func TestReplacedLogIsNamed(t *testing.T) {
+	t.Parallel()
+	rotate := `cd "$YOI_RUNTIME_DIR/alpha"; echo old >&2; mv stderr.log stderr.log.1; `
+	for name, tc := range map[string]struct {
+		then  string
+		named bool
+	}{
+		"and made anew": {`exec 2>stderr.log; printf 'YOI-READY\talpha\t/sock\n' >&2`, true},
+		"renamed alone": {"echo on >&2", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := shell(t, rotate+tc.then+"; while :; do sleep 1; done")
+			cfg.ReadyTimeout = time.Second
+			e := mustFail(t, context.Background(), cfg)
+			assert.ErrorIs(t, e, spawn.ErrTimeout)
+			assert.Equal(t, "old", e.Tail[0])
+			assert.Equal(t, tc.named, strings.Contains(e.Error(), "\n\tnote: the log is another file now, as after a rotation"), "%s", e)
+		})
+	}
+}
+
+// TestTimeInWhichTheParentIsStoppedDoesNotCount stops a process that starts a pod for longer
+// than the pod may take. The pod becomes ready meanwhile, or after that.
+func TestTimeInWhichTheParentIsStoppedDoesNotCount(t *testing.T) {
+	const timeout = 3 * time.Second
+	if isHelper(t) {
+		cfg := fakeIn(os.Getenv("SPAWN_TEST_DIR"), os.Getenv("SPAWN_TEST_PROGRAM"))
+		cfg.ReadyTimeout = timeout
+		o := &spawn.Observer{Launched: func(int) { fmt.Println("\nlaunched") }}
+		pod, err := spawn.StartObserved(context.Background(), cfg, o)
+		require.NoError(t, err)
+		o.Log.Close()
+		kill(t, pod)
+		return
+	}
+	t.Parallel()
+	for name, program := range map[string]string{"ready meanwhile": "sleep 1s; bind; ready; serve", "ready later": "sleep 5s; bind; ready; serve"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := shortDir(t)
+			cmd := again(t, "-test.run=^TestTimeInWhichTheParentIsStoppedDoesNotCount$", "-test.v")
+			cmd.Env = append(cmd.Env, helperEnv+"=TestTimeInWhichTheParentIsStoppedDoesNotCount", "SPAWN_TEST_DIR="+dir, "SPAWN_TEST_PROGRAM="+program)
+			stdout, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			out := bufio.NewReader(stdout)
+			for line := ""; line != "launched\n"; {
+				line, err = out.ReadString('\n')
+				require.NoError(t, err)
+			}
+			require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+			<-time.After(timeout + time.Second)
+			require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+			rest, _ := io.ReadAll(out)
+			assert.NoError(t, cmd.Wait(), "%s", rest)
+		})
+	}
 }
 
 // zombies returns how many children of this process nobody has reaped.

@@ -55,7 +55,8 @@ func TestNoDescriptorsLeft(t *testing.T) {
 				kill(t, pod)
 				break
 			}
-			assert.Regexp(t, "too many open files|the limit on open files is", err.Error())
+			assert.ErrorIs(t, err, unix.EMFILE)
+			assert.ErrorContains(t, err, fmt.Sprintf("(this process has no descriptor left: its limit is %d, ulimit -n)", few.Cur))
 			for _, verdict := range []error{spawn.ErrLaunch, spawn.ErrSocket} {
 				if strings.HasPrefix(err.Error(), verdict.Error()) {
 					outcomes[verdict.Error()]++
@@ -185,6 +186,50 @@ func TestFileSizeLimitOnTheLog(t *testing.T) {
 	}
 	t.Parallel()
 	inHelper(t, nil)
+}
+
+// TestModesDoNotDependOnTheUmask makes parents of the runtime directory, too.
+func TestModesDoNotDependOnTheUmask(t *testing.T) {
+	if isHelper(t) {
+		for _, mask := range []int{0, 0o177, 0o777} {
+			cfg := fake(t, "")
+			cfg.Command = spawn.Command{Program: "/bin/sh", PrefixArgs: []string{"-c", "umask >&2; exit 7", "sh"}}
+			cfg.Env = []string{"YOI_RUNTIME_DIR=" + cfg.WorkspaceRoot + "/a/b//run"}
+			old := unix.Umask(mask)
+			_, err := spawn.Start(context.Background(), cfg)
+			unix.Umask(old)
+			require.ErrorContains(t, err, fmt.Sprintf("(exit status 7): %04o\n", mask), "the pod has the umask")
+			for path, mode := range map[string]os.FileMode{"a": 0o700, "a/b": 0o700, "a/b/run": 0o700, "a/b/run/alpha": 0o700, "a/b/run/alpha/stderr.log": 0o600} {
+				info, err := os.Stat(filepath.Join(cfg.WorkspaceRoot, path))
+				require.NoError(t, err)
+				assert.Equal(t, mode, info.Mode().Perm(), "%s with umask %03o", path, mask)
+			}
+		}
+		return
+	}
+	t.Parallel()
+	inHelper(t, nil)
+}
+
+func TestProgramOnAFileSystemWithoutPrograms(t *testing.T) {
+	if isHelper(t) {
+		cfg := fake(t, "ready")
+		disk := filepath.Join(cfg.WorkspaceRoot, "disk")
+		require.NoError(t, os.Mkdir(disk, 0o700))
+		if err := unix.Mount("tmpfs", disk, "tmpfs", unix.MS_NOEXEC, ""); err != nil {
+			t.Skipf("nothing can be mounted: %v", err)
+		}
+		defer func() { assert.NoError(t, unix.Unmount(disk, unix.MNT_DETACH)) }()
+		cfg.Command.Program = disk + "/pod"
+		require.NoError(t, os.WriteFile(cfg.Command.Program, []byte("#!/bin/sh\n"), 0o700))
+		e := mustFail(t, context.Background(), cfg)
+		assert.ErrorIs(t, e, spawn.ErrLaunch)
+		assert.ErrorIs(t, e, unix.EACCES)
+		assert.Contains(t, e.Error(), "permission denied (its file system is mounted noexec)")
+		return
+	}
+	t.Parallel()
+	t.Log(inHelper(t, func(cmd *exec.Cmd) { inNamespaces(t, cmd, syscall.CLONE_NEWNS) }))
 }
 
 func TestFullDisk(t *testing.T) {

@@ -54,6 +54,19 @@ func TestSocketCountsForNothingOnceThePodHasEnded(t *testing.T) {
 	assert.True(t, isNotYet(err), "its end is told by the one who reaps it")
 }
 
+func TestWhatThisProcessLacksIsNamed(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[syscall.Errno]string{
+		syscall.EAGAIN: "may have no more processes", syscall.ENOMEM: "no memory for another process", syscall.ENFILE: "the system has no descriptor left",
+		syscall.EBADF: "this process has no descriptor left", syscall.EMFILE: "this process has no descriptor left",
+	} {
+		got := launchError("pod", explainExec("/bin/sh", err))
+		assert.ErrorIs(t, got, err)
+		assert.ErrorIs(t, got, ErrLaunch)
+		assert.ErrorContains(t, got, want)
+	}
+}
+
 func TestSignalSparesWhoeverHasTheNumberNow(t *testing.T) {
 	t.Parallel()
 	other := sleeper(t)

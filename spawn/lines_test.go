@@ -21,7 +21,7 @@ func watcher(progress func(string)) *start {
 	}
 	s.timeline.Start = time.Now()
 	if progress == nil {
-		s.log.OnlyTail = true
+		s.log.Skip = s.tail.Skip
 	}
 	return s
 }
@@ -46,6 +46,7 @@ func FuzzLinesThatNobodyWantsChangeNothing(f *testing.F) {
 		all, some := watcher(func(string) {}), watcher(nil)
 		require.Equal(t, feed(all), feed(some))
 		require.Equal(t, all.tail.Strings(), some.tail.Strings())
+		require.Equal(t, all.tail.Reason(), some.tail.Reason())
 		allEnd, _ := all.log.Unfinished()
 		someEnd, _ := some.log.Unfinished()
 		require.Equal(t, string(allEnd), string(someEnd))
@@ -84,8 +85,8 @@ func BenchmarkFollow(b *testing.B) {
 		file, err := os.Open(path)
 		require.NoError(b, err)
 		s := watcher(nil)
-		s.log = podlog.New(file)
-		s.log.OnlyTail = true
+		s.log = podlog.Watch(file, nil)
+		s.log.Skip = s.tail.Skip
 		begin = time.Now()
 		for more := true; more; {
 			more, err = s.log.Read(s.line)

@@ -49,6 +49,18 @@ func startProcess(program string, argv []string, attr *syscall.ProcAttr) (*proce
 // fails.
 const busyGrace = time.Second
 
+// explainDescriptors adds whose trouble it is that there is no descriptor.
+func explainDescriptors(err error) error {
+	var limit syscall.Rlimit
+	switch {
+	case errors.Is(err, syscall.EMFILE) && syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil:
+		return fmt.Errorf("%w (this process has no descriptor left: its limit is %d, ulimit -n)", err, limit.Cur)
+	case errors.Is(err, syscall.ENFILE):
+		return fmt.Errorf("%w (the system has no descriptor left)", err)
+	}
+	return err
+}
+
 // explainExec adds to the error of an exec what the system's words hide.
 func explainExec(program string, err error) error {
 	switch {
@@ -58,12 +70,12 @@ func explainExec(program string, err error) error {
 		if _, statErr := os.Stat(program); statErr == nil {
 			return fmt.Errorf("%w (the file is there: the interpreter or the loader that it names is not)", err)
 		}
-	case errors.Is(err, syscall.EBADF):
-		// The child moves its descriptors to numbers beyond the limit.
-		var limit syscall.Rlimit
-		if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
-			return fmt.Errorf("%w (no descriptor is left: the limit on open files is %d, ulimit -n)", err, limit.Cur)
-		}
+	case errors.Is(err, syscall.EBADF): // the child moves its descriptors to numbers beyond the limit
+		return fmt.Errorf("%w: %w", err, syscall.EMFILE)
+	case errors.Is(err, syscall.EAGAIN):
+		return fmt.Errorf("%w (this user, or this container, may have no more processes: ulimit -u)", err)
+	case errors.Is(err, syscall.ENOMEM):
+		return fmt.Errorf("%w (there is no memory for another process)", err)
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("%w (a script needs a first line such as #!/bin/sh)", err)
 	}
@@ -112,10 +124,7 @@ func (p *process) wait() *os.ProcessState {
 	if p.adopted != nil {
 		return nil
 	}
-	child, err := os.FindProcess(p.pid)
-	if err != nil {
-		return nil
-	}
+	child, _ := os.FindProcess(p.pid) // on Unix there is no error
 	state, _ := child.Wait()
 	return state
 }
@@ -189,13 +198,12 @@ func (p *process) signal(sig syscall.Signal) error {
 func (p *process) reapGroup() (left bool) {
 	for !p.empty && syscall.Kill(p.pid, 0) == syscall.ESRCH {
 		switch pid, err := unix.Wait4(-p.pid, nil, unix.WNOHANG, nil); {
-		case pid > 0 || errors.Is(err, syscall.EINTR):
-			continue
-		case errors.Is(err, syscall.ECHILD) && errors.Is(syscall.Kill(-p.pid, 0), syscall.ESRCH):
+		case pid > 0 || err == unix.EINTR:
+		case err != unix.ECHILD || syscall.Kill(-p.pid, 0) != syscall.ESRCH:
+			return true
+		default:
 			p.empty = true
-			return false
 		}
-		return true
 	}
 	p.empty = true
 	return false
@@ -214,8 +222,7 @@ func (p *process) awaitGroup() {
 // kill ends the whole group and waits until its leader was reaped, and those of
 // the others that this process inherits.
 func (p *process) kill() error {
-	err := p.signal(syscall.SIGKILL)
-	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	ended := make(chan struct{})
@@ -224,11 +231,9 @@ func (p *process) kill() error {
 		<-p.done
 		p.awaitGroup()
 	}()
-	timer := time.NewTimer(killGrace)
-	defer timer.Stop()
 	select {
 	case <-ended:
-	case <-timer.C:
+	case <-time.After(killGrace):
 		return fmt.Errorf("process %d is still there %v after SIGKILL (it is reaped when it ends)", p.pid, killGrace)
 	}
 	// Children that were left when the leader had ended by itself.

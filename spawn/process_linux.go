@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,4 +85,25 @@ func watchExit(pid int) func() {
 		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 		}
 	}
+}
+
+// stopSignal returns the signal that has stopped a child; 0 = that is not known.
+func stopSignal(pid int) syscall.Signal {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, pid, &info, unix.WSTOPPED|unix.WNOWAIT|unix.WNOHANG, nil); err != nil || info.Signo != int32(unix.SIGCHLD) {
+		return 0
+	}
+	// si_status follows the number of the process and that of its user (sigaction(2)).
+	fields := (*struct {
+		signo, errno, code int32
+		_                  [0]uintptr
+		pid, uid, status   int32
+	})(unsafe.Pointer(&info))
+	return syscall.Signal(fields.status)
+}
+
+// isNoexec reports whether no program of the file system of a path can be executed.
+func isNoexec(path string) bool {
+	var disk unix.Statfs_t
+	return unix.Statfs(path, &disk) == nil && disk.Flags&unix.ST_NOEXEC != 0
 }

@@ -12,3 +12,9 @@ func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, e
 
 // watchExit returns nil: there is no way to wait without reaping here.
 func watchExit(int) func() { return nil }
+
+// stopSignal returns 0: what has stopped a process is not known here.
+func stopSignal(int) syscall.Signal { return 0 }
+
+// isNoexec returns false: that is not known here.
+func isNoexec(string) bool { return false }

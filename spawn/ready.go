@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
+	"golang.org/x/sys/unix"
 )
 
 // ready takes the ready line.
@@ -22,17 +24,32 @@ func (s *start) ready(line []byte, cut bool) error {
 	case told.Name != s.PodName:
 		return fmt.Errorf("%w: got %q, want %q", ErrNameMismatch, told.Name, s.PodName)
 	}
-	s.socket = told.Socket
+	s.socket, s.shownSocket = told.Socket, podlog.PathText(told.Socket)
 	if !filepath.IsAbs(told.Socket) {
 		s.socket = handshake.Below(proc.WorkingDir(s.process.pid, s.Dir), told.Socket)
+		s.shownSocket = fmt.Sprintf("%s (the relative path %s%s)", podlog.PathText(s.socket), podlog.PathText(told.Socket), noted(told.Socket))
 	}
 	return nil
+}
+
+// noted says what a relative path is not, though it looks so.
+func noted(path string) string {
+	switch {
+	case strings.HasPrefix(path, "@"):
+		return ", not an abstract socket"
+	case strings.HasPrefix(path, "~"):
+		return ": nobody expands ~"
+	case strings.HasPrefix(path, "unix:"):
+		return ", not a URL"
+	}
+	return ""
 }
 
 // A wait is what a start waits for, in the words of an Error.
 type wait struct {
 	missing, why string
 	stopped      bool
+	signal       string // that stopped it; "" = not known
 	text         string // all of it, for a person
 }
 
@@ -40,14 +57,27 @@ type wait struct {
 func (s *start) waitsFor() wait {
 	w := wait{missing: "ready line", text: "the ready line", stopped: proc.Stopped(s.process.pid)}
 	if s.socket != "" {
-		w.missing, w.text = "socket", "its socket "+s.socket
+		w.missing, w.text = "socket", "its socket "+s.shownSocket
 		if s.socketErr != nil {
 			w.why = s.socketState
-			w.text += " (" + explainSocket(w.why, s.socketErr) + ")"
+			because := inSentences[w.why]
+			if errors.Is(s.socketErr, errEnded) {
+				because = errEnded.Error()
+			}
+			w.text += " (" + because + ")"
 		}
 	}
 	if w.stopped {
-		w.text += "; the process is stopped, as by SIGSTOP"
+		w.signal = unix.SignalName(stopSignal(s.process.pid))
+		w.text += "; the process is stopped"
+		switch w.signal {
+		case "":
+			w.text += ", as by SIGSTOP"
+		case "SIGTTIN", "SIGTTOU":
+			w.text += " by " + w.signal + ": it uses the terminal, which belongs to another process group"
+		default:
+			w.text += " by " + w.signal
+		}
 	}
 	return w
 }

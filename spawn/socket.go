@@ -11,13 +11,15 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
 
 // Dial connects to the socket of a pod. Unlike [net.Dial] it takes a path that
 // is longer than a socket address (108 bytes on Linux), where the system has a
-// way to do that; elsewhere the error says so. The caller closes the
-// connection.
+// way to do that; elsewhere the error says so. While the backlog of the socket is full,
+// Dial waits: a pod that is busy accepts the connection later. If ctx ends first, the
+// error says so, and wraps EAGAIN and the context's. The caller closes the connection.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	address, release, err := proc.SocketAddress(path)
 	if err != nil {
@@ -28,14 +30,28 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 		address = "./" + address // else it would be an abstract address
 	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", address)
-	var op *net.OpError
-	if errors.As(err, &op) {
-		// The address may be a stand-in for the path, which the caller's
-		// message names anyway.
-		err = op.Err
+	pace := podlog.NewPace(time.Time{})
+	defer pace.Stop()
+	for full := error(nil); ; {
+		conn, err := d.DialContext(ctx, "unix", address)
+		var op *net.OpError
+		if errors.As(err, &op) {
+			// The address may be a stand-in for the path, which the caller's
+			// message names anyway.
+			err = op.Err
+		}
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
+			full = err
+		case full == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled):
+			return conn, err
+		}
+		select {
+		case <-pace.Next(false):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s: %w (%w)", inSentences[deaf], full, ctx.Err())
+		}
 	}
-	return conn, err
 }
 
 // connect connects to the socket that the pod with the process pid has announced,
@@ -55,23 +71,8 @@ func connect(path string, pid int, launch fs.FileInfo) error {
 	case listener == pid:
 		return nil
 	}
-	// The pod's children, and whatever they leave behind, are younger than itself.
-	if err := checkListener(listener, pid); err != nil {
-		return err
-	}
-	if now, err := os.Stat(path); err != nil || !now.ModTime().Equal(info.ModTime()) {
-		return syscall.ENOENT // it was replaced meanwhile: the next look tells by whom
-	}
-	if isOlder(info, launch) {
-		return fmt.Errorf("it is older than this pod (process %d), and something still listens on it: a process that an earlier pod of the name has left?", pid)
-	}
-	return nil
-}
-
-// checkListener returns an error if the process that listens on a socket is older
-// than the pod with the process pid. Where one of them is gone, or the system does
-// not show them, that is not known.
-func checkListener(listener, pid int) error {
+	// The pod's children, and whatever they leave behind, are younger than itself. Where
+	// one of the two is gone, or the system does not show them, that is not known.
 	ours, isShown := proc.Lookup(pid)
 	theirs, _ := proc.Lookup(listener)
 	if ours.Exiting || !isShown && syscall.Kill(pid, 0) == syscall.ESRCH {
@@ -79,6 +80,12 @@ func checkListener(listener, pid int) error {
 	}
 	if 0 < theirs.Start && theirs.Start < ours.Start {
 		return fmt.Errorf("process %d answers there, which is older than this pod (process %d): a stale pod of the same name?", listener, pid)
+	}
+	if now, err := os.Stat(path); err != nil || !now.ModTime().Equal(info.ModTime()) {
+		return syscall.ENOENT // it was replaced meanwhile: the next look tells by whom
+	}
+	if isOlder(info, launch) {
+		return fmt.Errorf("it is older than this pod (process %d), and something still listens on it: a process that an earlier pod of the name has left?", pid)
 	}
 	return nil
 }
@@ -128,17 +135,8 @@ func stateOf(path string, err error) string {
 	return refused
 }
 
-// explainSocket says in a sentence why a socket could not be connected to yet.
-func explainSocket(state string, err error) string {
-	switch {
-	case errors.Is(err, errEnded):
-		return err.Error()
-	case state == deaf:
-		return "its backlog is full, nobody accepts connections"
-	case state == missing:
-		return "it does not exist"
-	case state == notSocket:
-		return "it is not a socket"
-	}
-	return "the connection was refused, nobody listens on it"
+// inSentences has what these words mean.
+var inSentences = map[string]string{
+	missing: "it does not exist", notSocket: "it is not a socket",
+	refused: "the connection was refused, nobody listens on it", deaf: "its backlog is full, nobody accepts connections",
 }

@@ -41,6 +41,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/proc"
 )
 
 // Start launches a pod and waits until it is ready. It may be called from many
@@ -119,15 +120,18 @@ func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 type start struct {
 	plan
 	observer *Observer
-	made     fs.FileInfo // of the log, as it was made
-	log      *podlog.Log //  nil until it was made
-	process  *process    // nil until it was launched
+	made     fs.FileInfo   // of the log, as it was made
+	claim    *podlog.Claim // nil until the pod directory was locked
+	log      *podlog.Log   //  nil until it was made
+	running  int           // the process of a pod that runs already; 0 = not known
+	process  *process      // nil until it was launched
 	tail     podlog.Tail
 	timeline Timeline
 	deadline time.Time
 	pace     *podlog.Pace
 
 	socket        string // absolute; "" before the ready line
+	shownSocket   string // as messages have it
 	socketErr     error  // why the last connection failed
 	socketState   string // what there was then
 	unmet         wait   // when the verdict was given on a pod that had to wait
@@ -154,6 +158,11 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 			return nil, s.failed(err)
 		}
 	}
+	defer func() {
+		if s.claim != nil {
+			s.claim.Release()
+		}
+	}()
 	if err := s.launch(ctx); err != nil {
 		return nil, s.failed(err)
 	}
@@ -175,27 +184,24 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 		}
 		return nil, s.failed(err)
 	}
-	return &Pod{
-		Name:       s.PodName,
-		PID:        s.process.pid,
-		SocketPath: s.socket,
-		LogPath:    s.log.File().Name(),
-		Timeline:   s.timeline,
-		process:    s.process,
-	}, nil
+	s.log.Skip = nil // whoever follows the log wants all
+	return &Pod{Name: s.PodName, PID: s.process.pid, SocketPath: s.socket, LogPath: s.log.File().Name(), Timeline: s.timeline, process: s.process}, nil
 }
 
 func (s *start) failed(err error) error {
 	e := &Error{
-		Verdict: verdictOf(err), Pod: s.PodName, SocketPath: s.socket, Missing: s.unmet.missing, Why: s.unmet.why, Stopped: s.unmet.stopped,
-		Tail: s.tail.Strings(), Timeline: s.timeline, Err: err,
+		Verdict: verdictOf(err), Pod: s.PodName, SocketPath: s.socket, PID: s.running, Missing: s.unmet.missing, Why: s.unmet.why, Stopped: s.unmet.stopped, StopSignal: s.unmet.signal,
+		Tail: s.tail.Strings(), Reason: s.tail.Reason(), Timeline: s.timeline, Err: err,
 	}
 	e.Timeline.mark(&e.Timeline.Ended)
+	if s.timeline.ReadyLine == 0 {
+		e.NearMiss = s.tail.NearMiss()
+	}
 	if s.log != nil {
 		e.LogPath = s.log.File().Name()
 		unfinished, _ := s.log.Unfinished()
 		e.Unfinished = podlog.LineText(unfinished, false)
-		e.LogTrouble = podlog.Trouble(e.LogPath)
+		e.LogTrouble = podlog.Trouble(s.log.File())
 		if e.LogTrouble == "" && s.log.WasTruncated() && s.socket == "" {
 			e.LogTrouble = "the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not"
 		}
@@ -209,11 +215,41 @@ func (s *start) failed(err error) error {
 	return e
 }
 
+// refuse makes the pod directory, locked until the start is over, and returns an error if
+// there is another pod of the name.
+func (s *start) refuse() (err error) {
+	s.claim, err = podlog.NewClaim(s.podDir, !s.AllowSecond)
+	switch {
+	case errors.Is(err, podlog.ErrClaimed):
+		return fmt.Errorf("%w: another start of it is under way, and holds the lock on %s; its process and socket are not known yet", ErrAlreadyRuns, podlog.PathText(s.podDir))
+	case err != nil:
+		return launchError(s.shown(), err)
+	case s.AllowSecond:
+		return nil
+	}
+	socket := s.podDir + "/sock"
+	pid, err := proc.Listener(socket)
+	if err != nil && !errors.Is(err, syscall.EAGAIN) { // stale, or none
+		return nil
+	}
+	s.socket = socket
+	who := "a process"
+	switch {
+	case err != nil:
+		who += ", whose backlog is full,"
+	case pid > 0 && proc.Ended(pid): // it began to listen
+		who += fmt.Sprintf(", left by process %d,", pid)
+	case pid > 0:
+		s.running, who = pid, fmt.Sprintf("process %d", pid)
+	}
+	return fmt.Errorf("%w: %s listens on its socket %s", ErrAlreadyRuns, who, podlog.PathText(socket))
+}
+
 // launch makes the log and starts the process.
 func (s *start) launch(ctx context.Context) error {
 	stderr, err := s.openLog()
 	if err != nil {
-		return launchError(s.shown(), err)
+		return err
 	}
 	defer stderr.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -253,29 +289,39 @@ func (s *start) launch(ctx context.Context) error {
 
 // openLog makes the log that is the pod's stderr, and has it watched.
 func (s *start) openLog() (stderr *os.File, err error) {
-	stderr, reader, err := podlog.Create(s.podDir, s.observer.Fresh)
-	if err != nil {
-		return nil, err
+	var reader *os.File
+	for again := 10; ; again-- {
+		if err := s.refuse(); err != nil {
+			return nil, err
+		}
+		stderr, reader, err = podlog.Create(s.podDir, s.observer.Fresh)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || again == 0 {
+			return nil, launchError(s.shown(), err)
+		}
+		s.claim.Release() // a pod that has stopped has just removed its directory
 	}
-	s.log = podlog.New(reader)
-	s.log.Grown = s.observer.Grown
+	s.log = podlog.Watch(reader, s.observer.Grown)
 	if s.Progress == nil && s.observer.Line == nil {
-		s.log.OnlyTail = true
+		s.log.Skip = s.tail.Skip
 	}
 	s.observer.Log = s.log
 	if s.made, err = stderr.Stat(); err != nil {
 		stderr.Close()
+		err = launchError(s.shown(), err)
 	}
 	return stderr, err
 }
 
 // await looks until the pod is ready, and returns the verdict if that cannot be.
 func (s *start) await(ctx context.Context) error {
+	s.pace = podlog.NewPace(s.deadline)
+	defer s.pace.Stop()
 	if s.observer.Launched != nil {
 		s.observer.Launched(s.process.pid)
 	}
-	s.pace = podlog.NewPace(s.deadline)
-	defer s.pace.Stop()
 	defer func() {
 		if s.unwatchSocket != nil {
 			s.unwatchSocket()
@@ -293,10 +339,14 @@ func (s *start) await(ctx context.Context) error {
 // look is one look at everything there is to see: the pod is ready, or there is
 // another verdict, or neither yet.
 func (s *start) look(ctx context.Context) (ready bool, err error) {
+	s.deadline = s.deadline.Add(s.pace.Extend())
 	// What is over by now is judged by all that it has left in the log.
 	ended, late, cancelled := s.process.isDone(), !time.Now().Before(s.deadline), ctx.Err()
 	offset := s.log.Offset()
-	if s.more, err = s.log.Read(s.line); err != nil {
+	if s.more, err = s.log.Read(s.line); err == nil && late && s.more {
+		err = s.log.Drain(s.line, func() bool { return time.Since(s.deadline) > lastLook })
+	}
+	if err != nil {
 		return false, err
 	}
 	if s.log.Offset() != offset {
@@ -318,7 +368,7 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 			s.timeline.mark(&s.timeline.Connected)
 			return true, nil
 		case !isNotYet(s.socketErr):
-			return false, fmt.Errorf("%w %s: %w", ErrSocket, s.socket, s.socketErr)
+			return false, fmt.Errorf("%w %s: %w", ErrSocket, s.shownSocket, explainDescriptors(s.socketErr))
 		}
 	}
 	if late {
@@ -327,6 +377,9 @@ func (s *start) look(ctx context.Context) (ready bool, err error) {
 	}
 	return false, nil
 }
+
+// lastLook is for how long the log is still read after the deadline.
+const lastLook = time.Second
 
 // wait returns when it is time for another look.
 func (s *start) wait(ctx context.Context) {

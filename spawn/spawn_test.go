@@ -302,14 +302,21 @@ func TestVerdicts(t *testing.T) {
 
 		{program: "never-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 3s, waiting for the ready line; last lines: loading", tail: []string{"loading"}},
 		{program: "unterminated-ready", timeout: soon, verdict: spawn.ErrTimeout, message: `pod did not become ready within 3s, waiting for the ready line; unfinished line: "YOI-READY\talpha\t/`},
-		{program: `bind; raw "YOI-READY {name} {socket}\n"; hang`, timeout: soon, verdict: spawn.ErrTimeout, contains: "\n\tnote: a ready line begins with YOI-READY and a tab"},
-		{program: `bind; raw "12:00 INFO YOI-READY\t{name}\t{socket}\n"; exit 1`, verdict: spawn.ErrExited, contains: "\n\tnote: a ready line begins with YOI-READY and a tab"},
-		{program: "stdout-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 3s, waiting for the ready line"},
+		{program: `bind; raw "YOI-READY {name} {socket}\n"; hang`, timeout: soon, verdict: spawn.ErrTimeout, contains: "\n\tnote: a ready line begins with YOI-READY and a tab, and the pod wrote \"YOI-READY alpha /"},
+		{program: `bind; raw "12:00 INFO YOI-READY\t{name}\t{socket}\n"; exit 1`, verdict: spawn.ErrExited, contains: "\n\tnote: a ready line begins with YOI-READY and a tab, and the pod wrote \"12:00 INFO YOI-READY\\talpha"},
+		{program: `raw "{{\"msg\":\"YOI-READY\\\\t{name}\"}\n"; ` + strings.Repeat("log on; ", 20) + "exit 1", verdict: spawn.ErrExited, contains: `: its tabs were escaped, as loggers do: write it to stderr itself, past the logger`},
+		{program: "stdout-ready", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 3s, waiting for the ready line",
+			contains: "\n\tnote: the ready line belongs on stderr: the pod's stdout is /dev/null, which nobody reads"},
+		{program: `raw "YOI-READY\t{name}\t@agent\n"; hang`, timeout: soon, verdict: spawn.ErrTimeout, contains: "/@agent (the relative path @agent, not an abstract socket) (it does not exist)"},
+		{program: `raw "YOI-READY\t{name}\t~/sock\n"; hang`, timeout: soon, verdict: spawn.ErrTimeout, contains: "/~/sock (the relative path ~/sock: nobody expands ~) (it does not exist)"},
+		{program: `raw "YOI-READY\t{name}\tunix:/run/sock\n"; hang`, timeout: soon, verdict: spawn.ErrTimeout, contains: "/unix:/run/sock (the relative path unix:/run/sock, not a URL) (it does not exist)"},
+		{program: `bind; raw "YOI-READY\t{name}\t{socket} \n"; hang`, timeout: soon, verdict: spawn.ErrTimeout, message: `pod did not become ready within 3s, waiting for its socket "/`, contains: `/alpha/sock " (it does not exist)`},
 		{program: "never-binds", timeout: soon, verdict: spawn.ErrTimeout, message: "pod did not become ready within 3s, waiting for its socket /", contains: "/alpha/sock (it does not exist)"},
 		{program: "dead-socket", timeout: soon, verdict: spawn.ErrTimeout, contains: "/alpha/sock (the connection was refused, nobody listens on it)"},
 		{program: "file-socket", timeout: soon, verdict: spawn.ErrTimeout, contains: "/alpha/pid (it is not a socket)"},
 		{program: "deaf", timeout: soon, verdict: spawn.ErrTimeout, contains: "/alpha/sock (its backlog is full, nobody accepts connections)"},
-		{program: "stopped", timeout: soon, verdict: spawn.ErrTimeout, contains: onLinux("the process is stopped, as by SIGSTOP")},
+		{program: "stopped", timeout: soon, verdict: spawn.ErrTimeout, contains: onLinux("the process is stopped by SIGSTOP")},
+		{program: "kill TTIN; hang", timeout: soon, verdict: spawn.ErrTimeout, contains: onLinux("the process is stopped by SIGTTIN: it uses the terminal")},
 		{program: "duplicate-ready; hang", verdict: spawn.ErrExited, contains: "exit status 2"},
 		{program: "flood 64MiB; hang", timeout: soon, verdict: spawn.ErrTimeout, contains: "waiting for the ready line; last lines: ....."},
 
@@ -335,6 +342,32 @@ func TestVerdicts(t *testing.T) {
 			assert.FileExists(t, e.LogPath, "the log stays for the reader")
 			assert.Positive(t, e.Timeline.Ended)
 			assert.Zero(t, e.Timeline.Connected)
+		})
+	}
+}
+
+// TestReasonOfACrashIsInTheMessage has pods that say first why they crash.
+func TestReasonOfACrashIsInTheMessage(t *testing.T) {
+	t.Parallel()
+	stack := strings.Repeat("main.open(0x1)\n\t/src/pod.go:4 +0x27\n", 20)
+	for name, tc := range map[string]struct{ log, reason, message string }{
+		"before its stack":            {"panic: no store\n\ngoroutine 1 [running]:\n" + stack, "panic: no store", ": panic: no store |  | … 41 lines of a stack trace\n"},
+		"hundreds of lines before":    {"panic: no store\n" + strings.Repeat("on\n", 300), "panic: no store", ": panic: no store | … | on | on | on | on | on | on | on | on\n"},
+		"an error without a stack":    {"Error: no store\n" + strings.Repeat("on\n", 9), "Error: no store", ": Error: no store | … | on | "},
+		"on two lines, in the tail":   {"thread 'main' panicked at a.rs:1:2:\nno store\n", "thread 'main' panicked at a.rs:1:2: no store", ": thread 'main' panicked at a.rs:1:2: | no store\n"},
+		"with its control characters": {"panic: \x1b[31m\a\n" + strings.Repeat("on\n", 9), "panic: \a", `: panic: \a | … | on | `},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, progress := range []func(string){nil, func(string) {}} {
+				cfg := shell(t, `cat "$TEXT" >&2; exit 2`)
+				cfg.Env = append(cfg.Env, "TEXT="+cfg.WorkspaceRoot+"/text")
+				cfg.Progress = progress
+				require.NoError(t, os.WriteFile(cfg.WorkspaceRoot+"/text", []byte(tc.log), 0o600))
+				e := mustFail(t, context.Background(), cfg)
+				assert.Equal(t, tc.reason, e.Reason)
+				assert.True(t, strings.HasPrefix(e.Error(), "pod exited before becoming ready (exit status 2)"+tc.message), "%s", e)
+			}
 		})
 	}
 }
@@ -485,6 +518,8 @@ func TestLaunchFailures(t *testing.T) {
 			c.Command = spawn.Command{Program: "/nowhere/pod", PrefixArgs: []string{"a b"}}
 		},
 			"failed to launch pod runtime command `/nowhere/pod 'a b'`: exec: \"/nowhere/pod\": stat /nowhere/pod: no such file or directory", fs.ErrNotExist},
+		{"missing relative program", func(t *testing.T, c *spawn.Config) { c.Command = spawn.Command{Program: "./nowhere/pod"} },
+			"no such file or directory (looked up from the working directory of this process, " + workingDir(t) + ")", fs.ErrNotExist},
 		{"not in PATH", func(t *testing.T, c *spawn.Config) { c.Command = spawn.Command{Program: "no-such-pod-anywhere"} },
 			"failed to launch pod runtime command `no-such-pod-anywhere`: exec: \"no-such-pod-anywhere\": executable file not found in $PATH", exec.ErrNotFound},
 		{"not executable", func(t *testing.T, c *spawn.Config) {
@@ -497,7 +532,7 @@ func TestLaunchFailures(t *testing.T) {
 			c.Command = spawn.Command{Program: write(t, c.WorkspaceRoot, "pod", "echo\n", 0o700)}
 		}, "a script needs a first line such as #!/bin/sh", syscall.ENOEXEC},
 		{"missing working directory", func(t *testing.T, c *spawn.Config) { c.Dir = "/nowhere/dir" },
-			"working directory: stat /nowhere/dir: no such file or directory", fs.ErrNotExist},
+			"working directory: chdir /nowhere/dir: no such file or directory", fs.ErrNotExist},
 		{"working directory is a file", func(t *testing.T, c *spawn.Config) { c.Dir = write(t, c.WorkspaceRoot, "file", "", 0o600) },
 			"/file: not a directory", syscall.ENOTDIR},
 		{"working directory that is closed", func(t *testing.T, c *spawn.Config) {
@@ -548,8 +583,15 @@ func TestLaunchFailures(t *testing.T) {
 			assert.True(t, strings.HasPrefix(e.Error(), "failed to launch pod runtime command `"), e.Error())
 			assert.Contains(t, e.Error(), tc.message)
 			assert.Zero(t, e.PID)
+			assert.NotContains(t, e.Error(), "\n\tlog: ", "there is nothing in it")
 		})
 	}
+}
+
+func workingDir(t *testing.T) string {
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	return dir
 }
 
 func TestProgramIsFoundFromTheWorkingDirectoryOfTheParent(t *testing.T) {
@@ -719,7 +761,7 @@ func TestLogTooLongToBeReadInTime(t *testing.T) {
 func TestOneDeadlineCoversTheReadyLineAndTheSocket(t *testing.T) {
 	t.Parallel()
 	cfg := fake(t, "sleep 1s; ready; hang")
-	cfg.ReadyTimeout = 3 * time.Second
+	cfg.ReadyTimeout = 8 * time.Second
 	e := mustFail(t, context.Background(), cfg)
 	assert.ErrorIs(t, e, spawn.ErrTimeout)
 	assert.Equal(t, "socket", e.Missing)

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,6 +55,8 @@ func supervised(run func() int) int {
 		}
 	}()
 	status := reapUntil(tests.Process.Pid)
+	for begin := time.Now(); len(children()) > 0 && time.Since(begin) < patience/2; <-time.After(10 * time.Millisecond) {
+	} // what was killed may end late
 	for _, pid := range children() {
 		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		fmt.Fprintf(os.Stderr, "the tests have left process %d behind, killed: %q\n", pid, command)

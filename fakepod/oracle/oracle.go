@@ -6,8 +6,8 @@ package oracle
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -47,7 +47,7 @@ type Outcome struct {
 	// Unfinished is what the pod has written after its last newline, as Tail is.
 	Unfinished string
 	// Line is the ready line if the verdict is Malformed; Name is the name in it
-	// if that is WrongName; Socket the path in it once there was a right one.
+	// if that is WrongName; Socket the path in it, as it is there, once there was a right one.
 	Line, Name, Socket string
 	// Missing is what a start that TimedOut waited for: "ready line" or "socket". Why is
 	// why it could not connect to that: "missing" (there is no file), "not a socket",
@@ -118,24 +118,28 @@ func Expect(program string, timeout time.Duration) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	e := &expectation{latest: noticed, listening: -1, full: -1}
+	e := &expectation{latest: noticed, listening: -1, full: -1, reacts: map[syscall.Signal]string{}}
 	past := []situation{e.look(-1)}
-	for i, s := range steps {
-		if s.Verb == "sleep" {
-			e.sleep(s)
-			past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-			continue
-		}
-		e.rest = steps[i+1:]
-		e.take(s)
+	see := func(step int) {
 		past[len(past)-1].lasts = e.soonest - past[len(past)-1].soonest
-		past = append(past, e.look(i))
+		past = append(past, e.look(step))
+	}
+	for i, s := range steps {
+		e.rest = steps[i+1:]
+		if e.take(s); s.Verb != "sleep" || e.over {
+			see(i)
+		}
+		if e.over && e.parentEnds > 0 { // the process that was started goes on until then
+			e.pass(e.parentEnds - e.soonest)
+			see(i)
+		}
 		if e.over {
 			return judge(past, timeout)
 		}
 	}
 	e.end("exit status 0")
-	return judge(append(past, e.look(len(steps)-1)), timeout)
+	see(len(steps) - 1)
+	return judge(past, timeout)
 }
 
 // situation is what there is to see after a step, until the next one changes it.
@@ -205,12 +209,16 @@ type expectation struct {
 	unclear error         // since then
 	unsure  int           // how many more lines it takes until the tail is sure
 
-	bound, serving   bool // the process has its socket, and accepts connections
-	atPath           bool // a socket is at the path
-	listening        int  // the backlog; -1 = it is not listened on
-	full             int  // the backlog that was filled
+	bound            string // the path of its socket, as resolve returns it; "" = it has none
+	given            string // the same, as the program has it
+	serving          bool   // it accepts connections
+	cwd              string // its working directory; "" = the one that it was started in
+	atPath           string // the path at which a socket is
+	listening        int    // the backlog; -1 = it is not listened on
+	full             int    // the backlog that was filled
 	logGone, dirGone bool
-	ignored          []syscall.Signal
+	reacts           map[syscall.Signal]string // the verb that said how
+	parentEnds       time.Duration             // when, at the soonest, the process ends that has become a daemon; 0 = there is none
 	over             bool
 	status           string
 }
@@ -218,6 +226,7 @@ type expectation struct {
 // announcement is a ready line.
 type announcement struct {
 	line, name, socket string
+	leads              string // where, as resolve returns it
 	malformed          bool
 	tail               []string // before it
 }
@@ -246,7 +255,7 @@ func (e *expectation) look(step int) situation {
 	case t != nil:
 		var err error
 		o.Socket = t.socket
-		if o.Verdict, o.Why, err = e.connect(t.socket); err != nil {
+		if o.Verdict, o.Why, err = e.connect(t.leads); err != nil {
 			s.unclear = err
 		}
 		o.Missing = map[bool]string{true: "socket"}[o.Verdict == TimedOut]
@@ -258,19 +267,34 @@ func (e *expectation) look(step int) situation {
 	return s
 }
 
+// resolve returns a path from the root or {dir}, or, of one that counts from the directory
+// in which the pod was started, the path as it is.
+func (e *expectation) resolve(path string) string {
+	if e.cwd == "" || strings.HasPrefix(path, "/") || strings.HasPrefix(path, "{dir}") {
+		return path
+	}
+	return e.cwd + "/" + path
+}
+
+// plain is a path of which the program alone decides what is there: {dir}, a name in it or
+// in the directory that the pod was started in, and one name below that.
+var plain = regexp.MustCompile(`^(?:(\{dir\})(?:/|$))?(?:([^./{\x00][^/{\x00]{0,63})(/[^./{\x00][^/{\x00]{0,63})?)?$`)
+
 // connect says what comes of a connection to a path.
 func (e *expectation) connect(path string) (verdict Verdict, why string, err error) {
-	below, own := strings.CutPrefix(path, "{dir}")
-	own = own && (below == "" || below[0] == '/') && !strings.Contains(below, "//") && !slices.Contains(strings.Split(below, "/"), "..")
-	name, inside, deeper := strings.Cut(strings.TrimPrefix(below, "/"), "/")
+	parts := plain.FindStringSubmatch(path)
+	if parts == nil {
+		parts = []string{"", "", "", ""} // any path
+	}
+	inDir, name, below := parts[1] != "", parts[2], parts[3]
 	isFile := name == "pid" || name == "status.json" || name == "stderr.log" && !e.logGone
-	isSocket := name == "sock" && e.atPath
+	isSocket := name != "" && e.atPath == strings.TrimSuffix(path, below)
 	switch {
-	case !own:
+	case !inDir && !isSocket:
 		return TimedOut, "", fmt.Errorf("it depends on what is at %q", path)
-	case e.dirGone || !isFile && !isSocket && name != "":
+	case inDir && (e.dirGone || !isFile && !isSocket && name != ""):
 		return TimedOut, "missing", nil
-	case deeper && inside != "":
+	case below != "":
 		return SocketError, "", nil // part of the path is not a directory
 	case !isSocket:
 		return TimedOut, "not a socket", nil
@@ -324,7 +348,7 @@ func (e *expectation) line(line string, cut bool) {
 		name, socket, _ := strings.Cut(rest, "\t")
 		malformed := cut || name == "" || socket == "" || strings.Contains(socket, "\x00") || len(socket) > longestPath
 		e.fresh = true
-		e.told = &announcement{line, name, socket, malformed, slices.Clone(e.tail)}
+		e.told = &announcement{line, name, socket, e.resolve(socket), malformed, slices.Clone(e.tail)}
 		return
 	}
 	e.tail = append(e.tail, strings.ToValidUTF8(line, "\uFFFD"))
@@ -333,7 +357,12 @@ func (e *expectation) line(line string, cut bool) {
 }
 
 // end is the end of the process.
-func (e *expectation) end(status string) { e.over, e.status = true, status }
+func (e *expectation) end(status string) {
+	if e.parentEnds > 0 {
+		e.unclear = errors.New("a daemon that ends before its parent is not followed")
+	}
+	e.over, e.status = true, status
+}
 
 // fail is a step that fails: the fake pod says so and ends.
 func (e *expectation) fail(verb, format string, args ...any) {
@@ -353,63 +382,93 @@ const (
 
 // take works out what a step comes to.
 func (e *expectation) take(s fakepod.Step) {
-	nothing := func(*expectation, fakepod.Step) {} // that a client sees
-	map[string]func(*expectation, fakepod.Step){
-		"log": (*expectation).log, "raw": (*expectation).raw, "clock": (*expectation).clock, "flood": (*expectation).flood, "truncate": (*expectation).truncate,
-		"sleep": (*expectation).sleep, "hang": (*expectation).hang, "stop": (*expectation).stop, "exit": (*expectation).exit,
-		"socket": (*expectation).socket, "listen": (*expectation).listen, "bind": (*expectation).bind, "fill": (*expectation).fill,
-		"ready": (*expectation).ready, "serve": (*expectation).serve, "unlink": (*expectation).unlink,
-		"kill": (*expectation).kill, "ignore": (*expectation).ignore,
-		"child": (*expectation).child, "escape": (*expectation).child, "daemonize": (*expectation).daemonize,
+	nothing := func() {} // that a client sees
+	map[string]func(){
+		"log":      func() { e.write(e.expand(s.Args[0]) + "\n") },
+		"raw":      func() { e.write(e.expand(s.Args[0])) },
+		"clock":    func() { e.write("monotonic {clock}\n") },
+		"ready":    func() { e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n")) },
+		"flood":    func() { e.flood(s) },
+		"sleep":    func() { e.pass(s.Duration(0, "")) },
+		"hang":     func() { e.over = true },
+		"stop":     func() { e.end("exit status 0") },
+		"exit":     func() { e.end(fmt.Sprint("exit status ", s.Number(0, ""))) },
+		"kill":     func() { e.kill(fakepod.ParseSignal(s.Args[0])) },
+		"ignore":   func() { e.react("ignore", s.Args...) },
+		"on":       func() { e.react("on", s.Args[0]) },
+		"socket":   func() { e.socket("socket", e.expand(s.Arg(0, "{socket}"))) },
+		"bind":     func() { e.socket("bind", e.expand(s.Arg(0, "{socket}"))) },
+		"cd":       func() { e.cd(e.resolve(e.expand(s.Args[0]))) },
+		"listen":   func() { e.listen(s.Number(0, "128")) },
+		"fill":     e.fill,
+		"serve":    e.serve,
+		"unlink":   func() { e.unlink(s.Args[0]) },
+		"truncate": e.truncate,
+		"child":    func() { e.child(s) }, "escape": func() { e.child(s) }, "daemonize": func() { e.daemonize(s.Duration(0, "0s")) },
 		"out": nothing, "answer": nothing, "event": nothing, "garbage": nothing, "stall": nothing, "close": nothing, "reset": nothing,
-	}[s.Verb](e, s)
+	}[s.Verb]()
 }
 
-func (e *expectation) log(s fakepod.Step) { e.write(e.expand(s.Args[0]) + "\n") }
-func (e *expectation) raw(s fakepod.Step) { e.write(e.expand(s.Args[0])) }
-func (e *expectation) clock(fakepod.Step) { e.write("monotonic {clock}\n") }
-func (e *expectation) hang(fakepod.Step)  { e.over = true }
-func (e *expectation) stop(fakepod.Step)  { e.end("exit status 0") }
-func (e *expectation) exit(s fakepod.Step) {
-	status, _ := strconv.Atoi(s.Args[0])
-	e.end(fmt.Sprint("exit status ", status))
+// pass lets time pass, which a parent may not live through.
+func (e *expectation) pass(d time.Duration) {
+	ends := e.parentEnds > 0 && e.soonest+d >= e.parentEnds
+	if ends {
+		d, e.parentEnds = e.parentEnds-e.soonest, 0
+	}
+	if e.soonest, e.latest = e.soonest+d, e.latest+d; ends {
+		e.end("exit status 0")
+	}
 }
 
-func (e *expectation) sleep(s fakepod.Step) {
-	d, _ := time.ParseDuration(s.Args[0])
-	e.soonest, e.latest = e.soonest+d, e.latest+d
+func (e *expectation) react(verb string, names ...string) {
+	for _, name := range names {
+		e.reacts[fakepod.ParseSignal(name)] = verb
+	}
 }
 
-func (e *expectation) socket(fakepod.Step) { e.makeSocket("socket") }
-
-func (e *expectation) makeSocket(verb string) {
-	switch {
-	case e.bound:
+func (e *expectation) socket(verb, given string) {
+	path := e.resolve(given)
+	parts := plain.FindStringSubmatch(path)
+	switch inDir := strings.HasPrefix(path, "{dir}"); {
+	case e.bound != "":
 		e.fail(verb, socketThere)
-	case e.dirGone:
-		e.fail(verb, "bind {dir}/sock: %v", unix.ENOENT)
-	default:
-		e.bound, e.atPath = true, true
-	}
-}
-
-func (e *expectation) bind(fakepod.Step) {
-	if e.makeSocket("bind"); !e.over {
-		e.listen(fakepod.Step{})
-	}
-}
-
-func (e *expectation) listen(s fakepod.Step) {
-	if !e.bound {
-		e.fail("listen", noSocket)
 		return
+	case parts == nil || parts[2] == "" || parts[3] != "" || inDir && slices.Contains([]string{"pid", "status.json", "stderr.log"}, parts[2]):
+		e.unclear = fmt.Errorf("it depends on what is at %q", path)
+	case inDir && e.dirGone:
+		e.fail(verb, "bind %s: %v", given, unix.ENOENT)
+		return
+	case verb == "bind":
+		e.listening = 128
 	}
-	e.listening, _ = strconv.Atoi(s.Arg(0, "128"))
+	e.bound, e.given, e.atPath = path, given, path
 }
 
-func (e *expectation) fill(fakepod.Step) {
+// cd is followed to the pod directory.
+func (e *expectation) cd(path string) {
+	e.wasRead()
 	switch {
-	case !e.atPath || e.dirGone:
+	case e.parentEnds > 0:
+		e.unclear = errors.New("a relative path counts from the directory of the process that was started")
+	case path != "{dir}":
+		e.unclear = fmt.Errorf("it depends on what is at %q", path)
+	case e.dirGone:
+		e.fail("cd", "chdir {dir}: %v", unix.ENOENT)
+	case e.told != nil && e.fresh && !strings.HasPrefix(e.told.leads, "/") && !strings.HasPrefix(e.told.leads, "{dir}"):
+		e.unclear = errors.New("from where a relative path counts depends on when the ready line is read")
+	}
+	e.cwd = path
+}
+
+func (e *expectation) listen(backlog int) {
+	if e.listening = backlog; e.bound == "" {
+		e.fail("listen", noSocket)
+	}
+}
+
+func (e *expectation) fill() {
+	switch {
+	case e.atPath == "" || e.dirGone && strings.HasPrefix(e.atPath, "{dir}"):
 		e.fail("fill", "connection 1: %v", unix.ENOENT)
 	case e.listening < 0:
 		e.fail("fill", "connection 1: %v", unix.ECONNREFUSED)
@@ -420,49 +479,40 @@ func (e *expectation) fill(fakepod.Step) {
 	}
 }
 
-func (e *expectation) ready(s fakepod.Step) {
-	e.write(e.expand(readyPrefix + s.Arg(0, "{name}") + "\t" + s.Arg(1, "{socket}") + "\n"))
-}
-
-func (e *expectation) serve(fakepod.Step) {
+func (e *expectation) serve() {
 	switch {
-	case !e.bound:
+	case e.bound == "":
 		e.fail("serve", noSocket)
 	case e.listening < 0 && len(e.rest) > 0:
 		e.unclear = errors.New("when it fails beside the steps that follow is chance")
 	case e.listening < 0:
-		e.fail("serve", "accept unix {dir}/sock: accept4: %v", unix.EINVAL)
+		e.fail("serve", "accept unix %s: accept4: %v", e.given, unix.EINVAL)
 	default:
 		e.full, e.serving, e.over = -1, true, len(e.rest) == 0
 	}
 }
 
-func (e *expectation) kill(s fakepod.Step) {
-	switch sig := fakepod.ParseSignal(s.Args[0]); sig {
-	case syscall.SIGKILL:
+func (e *expectation) kill(sig syscall.Signal) {
+	switch {
+	case sig == syscall.SIGKILL:
 		e.end("signal: killed")
-	case syscall.SIGSTOP:
+	case sig == syscall.SIGSTOP:
 		e.over = true
-	case syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH:
+	case e.reacts[sig] == "on":
+		e.unclear = fmt.Errorf("what it does on %v is done beside the steps that follow", unix.SignalName(sig))
+	case slices.Contains(harmless, sig) || e.reacts[sig] == "ignore":
+	case sig == syscall.SIGINT:
+		e.end("exit status 0")
+	case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
+		e.unclear = fmt.Errorf("whether %v stops a process depends on its session", unix.SignalName(sig))
+		e.over = true
 	default:
-		switch {
-		case slices.Contains(e.ignored, sig):
-		case sig == syscall.SIGINT:
-			e.stop(fakepod.Step{})
-		case sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU:
-			e.unclear = fmt.Errorf("whether %v stops a process depends on its session", unix.SignalName(sig))
-			e.over = true
-		default:
-			e.end("signal: " + sig.String())
-		}
+		e.end("signal: " + sig.String())
 	}
 }
 
-func (e *expectation) ignore(s fakepod.Step) {
-	for _, arg := range s.Args {
-		e.ignored = append(e.ignored, fakepod.ParseSignal(arg))
-	}
-}
+// harmless are the signals that do nothing by default.
+var harmless = []syscall.Signal{syscall.SIGCONT, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGWINCH}
 
 // child is a process that is started beside the pod. What it does at the same time
 // is worked out only if nobody can see it.
@@ -477,13 +527,20 @@ func (e *expectation) child(s fakepod.Step) {
 // unseen are the steps that leave neither words nor files.
 var unseen = []string{"hang", "sleep", "ignore", "exit", "out"}
 
-// daemonize ends the process, while another one goes on. Whether a client reads
-// what that writes at once is chance.
-func (e *expectation) daemonize(fakepod.Step) {
-	e.latest += noticed
+// daemonize ends the process, at once or after a wait, while another one goes on. Whether
+// a client reads what that writes at once is chance.
+func (e *expectation) daemonize(wait time.Duration) {
+	if e.latest += noticed; e.parentEnds > 0 {
+		e.unclear, e.over = errors.New("a daemon of a daemon whose parent lives is not followed"), true
+		return
+	}
+	if wait > 0 {
+		e.bound, e.serving, e.listening, e.full, e.parentEnds = "", false, -1, -1, e.soonest+wait
+		return
+	}
 	daemon := *e
 	daemon.tail = slices.Clone(e.tail)
-	daemon.bound, daemon.listening, daemon.full = false, -1, -1 // it is another program
+	daemon.bound, daemon.listening, daemon.full = "", -1, -1 // it is another program
 	for i, s := range e.rest {
 		if daemon.over || daemon.soonest-e.soonest >= noticed {
 			break
@@ -503,32 +560,31 @@ func (e *expectation) daemonize(fakepod.Step) {
 
 func (e *expectation) flood(s fakepod.Step) {
 	size, _ := fakepod.ParseSize(s.Args[0])
-	length, _ := strconv.ParseInt(s.Arg(1, "80"), 10, 64)
+	length := int64(s.Number(1, "80"))
 	e.latest += time.Duration(size) * time.Second / (32 << 20) // on a slow disk
 	if length == 0 {
-		e.write(strings.Repeat(".", int(min(size, longestLine+2))))
-		e.size += size - min(size, longestLine+2)
+		n := min(size, longestLine+2)
+		e.write(strings.Repeat(".", int(n)))
+		e.size += size - n
 		return
 	}
 	// The first line ends one that was unfinished; of the others the last count.
-	const last = tailLines + 1
 	lines, unread := (size+length-1)/length, e.unread
-	for i := range lines {
-		if i > 0 && i < lines-last {
-			continue
+	for i := int64(0); i < lines; i++ {
+		if i == 1 {
+			i = max(i, lines-tailLines-1)
 		}
-		n := min(length, size-i*length)
-		e.write(strings.Repeat(".", int(n-1)) + "\n")
+		e.write(strings.Repeat(".", int(min(length, size-i*length)-1)) + "\n")
 	}
 	e.unread, e.size = unread+1, max(e.size, size) // it writes them in one piece, or nearly
 }
 
-func (e *expectation) unlink(s fakepod.Step) {
-	switch what := s.Args[0]; {
+func (e *expectation) unlink(what string) {
+	switch {
 	case what == "dir":
-		e.dirGone, e.atPath, e.logGone = true, false, true
-	case what == "sock" && e.atPath:
-		e.atPath = false
+		e.dirGone, e.logGone = true, true
+	case what == "sock" && e.atPath == "{dir}/sock" && !e.dirGone:
+		e.atPath = ""
 	case what == "log" && !e.logGone:
 		e.logGone = true
 	default:
@@ -536,7 +592,7 @@ func (e *expectation) unlink(s fakepod.Step) {
 	}
 }
 
-func (e *expectation) truncate(fakepod.Step) {
+func (e *expectation) truncate() {
 	e.wasRead()
 	if e.unread > 1 || e.fresh {
 		e.unclear = errors.New("how much of the log was read before it was truncated is chance")

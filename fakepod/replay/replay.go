@@ -45,9 +45,9 @@ type Recording struct {
 	Ended time.Time
 
 	// Of Scenario.
-	kept   []span // the parts of the log, as offsets
-	text   []byte // of them
-	socket string // that the ready line holds; "" = there is none
+	kept   [][2]int64 // the parts of the log, as offsets
+	text   []byte     // of them
+	socket string     // that the ready line holds; "" = there is none
 }
 
 // A Moment is a state and when it was noticed.
@@ -188,137 +188,102 @@ func (r *Recording) end() []happening {
 		}
 	}
 	if r.Failed != nil && r.Failed.Stopped {
-		return []happening{{0, "kill STOP"}, {0, "hang"}}
+		return []happening{{0, "kill STOP; hang"}}
 	}
 	return []happening{{0, "hang"}}
 }
 
 // maxRecorded is how many bytes of the begin of a long log are recorded, and of its
 // end: an argument of a command may have 128 KiB, and a byte of a log may need four.
-// The recording of a recording must not be shortened again.
+// The recording of a recording, which has the ready line too, must not be shortened again.
 const (
 	maxRecorded = 12 << 10
 	longLog     = 2*maxRecorded + 4<<10
 )
 
-// span is a part of the log; word, of one that is a path, is what stands for it.
-type span struct {
-	from, to int64
-	word     string
-}
-
-// read reads the parts of the log that are kept.
+// read reads the parts of the log that are kept, and the socket in the ready line.
 func (r *Recording) read() error {
-	r.kept = []span{{0, r.Size, ""}}
-	if r.Size > longLog {
-		r.kept = []span{{0, maxRecorded, ""}}
-		ready := r.readyLine()
-		ready.from, ready.to = max(ready.from, maxRecorded), min(ready.to, r.Size-maxRecorded)
-		if ready.from < ready.to {
-			r.kept = append(r.kept, ready)
+	log := bufio.NewReaderSize(io.NewSectionReader(r.Log, 0, r.Size), maxRecorded)
+	r.kept, r.text, r.socket = nil, nil, ""
+	keep := func(text []byte, at, from, to int64) { // of the part at an offset
+		if from, to = max(from, at), min(to, at+int64(len(text))); from < to {
+			r.text = append(r.text, text[from-at:to-at]...)
+			if n := len(r.kept); n > 0 && r.kept[n-1][1] == from {
+				r.kept[n-1][1] = to
+			} else {
+				r.kept = append(r.kept, [2]int64{from, to})
+			}
 		}
-		r.kept = append(r.kept, span{r.Size - maxRecorded, r.Size, ""})
 	}
-	r.text = nil
-	for _, part := range r.kept {
-		text := make([]byte, part.to-part.from)
-		if _, err := r.Log.ReadAt(text, part.from); err != nil && !errors.Is(err, io.EOF) {
+	for at, begins, seen := int64(0), true, false; ; {
+		part, err := log.ReadSlice('\n')
+		isReady := begins && !seen && podlog.IsReady(part)
+		if isReady {
+			told, _ := podlog.ParseReady(bytes.TrimSuffix(bytes.TrimSuffix(part, []byte("\n")), []byte("\r")))
+			r.socket, seen = told.Socket, true
+		}
+		if isReady || r.Size <= longLog {
+			keep(part, at, 0, r.Size)
+		} else {
+			keep(part, at, 0, maxRecorded)
+			keep(part, at, r.Size-maxRecorded, r.Size)
+		}
+		at += int64(len(part))
+		if begins = err == nil; err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
 			return err
 		}
-		r.text = append(r.text, text...)
-	}
-	r.socket = ""
-	for _, line := range bytes.SplitAfter(r.text, []byte("\n")) {
-		if podlog.IsReady(line) {
-			told, _ := podlog.ParseReady(bytes.TrimRight(line, "\r\n"))
-			r.socket = told.Socket
-			break
-		}
-	}
-	return nil
-}
-
-// readyLine looks for the ready line in a long log.
-func (r *Recording) readyLine() (found span) {
-	log := bufio.NewReaderSize(io.NewSectionReader(r.Log, 0, r.Size), maxRecorded)
-	for begins := true; ; {
-		part, err := log.ReadSlice('\n')
-		found.to = found.from + int64(len(part))
-		if begins && podlog.IsReady(part) || err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return found
-		}
-		begins, found.from = err == nil, found.to
 	}
 }
 
 // position returns where in the text an offset of the log is.
-func (r *Recording) position(offset int64) (at int64) {
+func (r *Recording) position(offset int64) (at int) {
 	for _, part := range r.kept {
-		at += max(0, min(offset, part.to)-part.from)
+		at += int(max(0, min(offset, part[1])-part[0]))
 	}
 	return at
 }
 
 // logSteps returns the steps that write the log.
 func (r *Recording) logSteps() (steps []happening) {
-	words := r.words()
-	from, at := int64(0), time.Duration(0)
+	paths := r.paths()
+	spelled := strings.NewReplacer(append(slices.Clone(paths), "{", "{{")...)
+	from, at := 0, time.Duration(0)
 	for _, g := range append(slices.Clone(r.Growth), Growth{Size: r.Size}) { // nobody has noticed the last bytes
 		at = max(at, g.At.Sub(r.Timeline.Start))
 		to := r.position(g.Size)
-		for _, w := range words { // a path is written at once
-			if w.from < to && to < w.to {
-				to = w.from
+		for i := 0; i < len(paths); i += 2 { // a path is written at once
+			begin := max(0, to-len(paths[i])+1)
+			if n := strings.Index(string(r.text[begin:min(len(r.text), to+len(paths[i])-1)]), paths[i]); n >= 0 {
+				to = begin + n
 			}
 		}
 		if to > from { // else it was truncated
-			steps = append(steps, happening{at, "raw " + r.quote(from, to, words)})
+			steps = append(steps, happening{at, "raw " + strconv.Quote(spelled.Replace(string(r.text[from:to])))})
 			from = to
 		}
 	}
 	return steps
 }
 
-// words finds the paths that differ when the recording is played.
-func (r *Recording) words() (words []span) {
-	find := func(path, word string) {
-		for from := 0; path != ""; from += len(path) {
-			i := bytes.Index(r.text[from:], []byte(path))
-			if i < 0 {
-				return
-			}
-			from += i
-			w := span{int64(from), int64(from + len(path)), word}
-			if !slices.ContainsFunc(words, func(o span) bool { return w.from < o.to && o.from < w.to }) {
-				words = append(words, w)
-			}
-		}
-	}
+// paths returns the paths that differ when the recording is played, and after each what
+// stands for it.
+func (r *Recording) paths() (pairs []string) {
 	socket := "{socket}"
 	if n := len(r.Socket); n > 0 && r.Socket[n-1].What == "not a socket" {
 		socket = "{dir}/pid"
 	}
-	if filepath.IsAbs(r.socket) {
-		find(r.socket, socket)
-	} else if r.socket != "" { // a relative one is a word that may stand anywhere
-		find("\t"+r.socket+"\n", "\t"+socket+"\n")
+	switch {
+	case r.Failed != nil && r.Failed.Verdict == "socket error" || r.socket == "": // a path that is wrong itself stays
+	case filepath.IsAbs(r.socket):
+		pairs = append(pairs, r.socket, socket)
+	default: // a relative one is a word that may stand anywhere
+		pairs = append(pairs, "\t"+r.socket+"\n", "\t"+socket+"\n")
 	}
-	find(r.Dir, "{dir}")
-	slices.SortFunc(words, func(a, b span) int { return int(a.from - b.from) })
-	return words
-}
-
-// quote returns a part of the text as an argument of the fake pod's steps.
-func (r *Recording) quote(from, to int64, words []span) string {
-	var b strings.Builder
-	plain := func(from, to int64) { b.WriteString(strings.ReplaceAll(string(r.text[from:to]), "{", "{{")) }
-	for _, w := range words {
-		if from <= w.from && w.to <= to {
-			plain(from, w.from)
-			b.WriteString(w.word)
-			from = w.to
-		}
+	if r.Dir != "" {
+		pairs = append(pairs, r.Dir, "{dir}")
 	}
-	plain(from, to)
-	return strconv.Quote(b.String())
+	return pairs
 }

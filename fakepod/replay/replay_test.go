@@ -67,3 +67,28 @@ func TestNoWordOfARecordingBeginsALine(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotContains(t, scenario, "\nexec x")
 }
+
+func TestAPathThatWasReadInHalvesIsRecordedAtOnce(t *testing.T) {
+	t.Parallel()
+	const log = "YOI-READY\talpha\t/run/alpha/sock\n/run/alpha"
+	for first := range len(log) {
+		scenario := recorded(t, log, int64(first))
+		assert.Equal(t, 1, strings.Count(scenario, "{socket}"), first)
+		assert.Equal(t, 1, strings.Count(scenario, "{dir}"), first)
+		assert.NotContains(t, scenario, "/run", first)
+	}
+}
+
+func TestAPathThatCannotBeConnectedToStays(t *testing.T) {
+	t.Parallel()
+	r := replay.Recording{
+		Pod: "alpha", Dir: "/run/alpha", Timeline: spawn.Timeline{Start: time.Now(), Launched: time.Millisecond}, Failed: &spawn.Error{Verdict: "socket error"},
+	}
+	for _, path := range []string{"/run/alpha/pid/sock", "/etc/passwd/sock", "here"} {
+		log := "YOI-READY\talpha\t" + path + "\n"
+		r.Log, r.Size = strings.NewReader(log), int64(len(log))
+		scenario, err := r.Scenario()
+		require.NoError(t, err)
+		assert.Contains(t, scenario, `raw "YOI-READY\talpha\t`+strings.ReplaceAll(path, "/run/alpha", "{dir}")+`\n"`)
+	}
+}

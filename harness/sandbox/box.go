@@ -16,7 +16,7 @@ import (
 )
 
 // dirs are the directories of a box.
-var dirs = []string{"run", "workspace", "home", "tmp", "yoi", "xdg"}
+var dirs = []string{"run", "workspace", "home", "home/.yoi", "tmp", "xdg"}
 
 // A Box is the directories of one test. Its methods are safe for concurrent use.
 type Box struct {
@@ -26,16 +26,17 @@ type Box struct {
 	mine string // what is not theirs, below base
 	own  func() (*safefile.Dir, error)
 
-	mu         sync.Mutex        // guards workspaces
+	mu         sync.Mutex        // guards both
 	workspaces map[string]string // of the pods' own, by the pod's name
+	inUse      []*os.File        // that Remove closes
 }
 
 // New makes the directories of a box at name, below base. What is not the pods' is at own,
 // below base, too.
 func New(base, name, own string) (*Box, error) {
 	b := &Box{Made: time.Now(), base: base, name: name, mine: own, workspaces: map[string]string{}}
-	// All, since what cleans a temporary directory up may remove an idle one.
-	if err := os.MkdirAll(base, 0o700); err != nil {
+	// What cleans a temporary directory up may remove an idle one.
+	if err := safefile.Mkdir(base, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	dir, err := safefile.OpenDir(base)
@@ -49,10 +50,12 @@ func New(base, name, own string) (*Box, error) {
 	}
 	defer root.Close()
 	for _, name := range dirs {
-		if err := root.Mkdir(name, 0o700); err != nil {
+		made, err := root.MkdirAll(name, 0o700)
+		if err != nil {
 			_ = dir.RemoveAll(b.name)
 			return nil, err
 		}
+		made.Close()
 	}
 	b.own = sync.OnceValues(func() (*safefile.Dir, error) {
 		dir, err := safefile.OpenDir(base)
@@ -69,7 +72,7 @@ func New(base, name, own string) (*Box, error) {
 func (b *Box) root() string { return filepath.Join(b.base, b.name) }
 
 // Dir returns one of the directories: run, which is the runtime directory, workspace, home,
-// tmp, yoi or xdg.
+// tmp or xdg.
 func (b *Box) Dir(name string) string { return filepath.Join(b.root(), name) }
 
 // Open opens the directory at a path below all that is the pods'. It is an error if a link is
@@ -88,6 +91,12 @@ func (b *Box) Own() (*safefile.Dir, error) { return b.own() }
 
 // Remove removes all of it but what is mounted there, which the error names.
 func (b *Box) Remove() error {
+	b.mu.Lock()
+	for _, file := range b.inUse {
+		file.Close()
+	}
+	b.inUse = nil
+	b.mu.Unlock()
 	if own, err := b.own(); err == nil {
 		defer own.Close()
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -12,8 +13,13 @@ var passedOn = []string{"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "GOCOVERDIR"
 // passes on this process's own.
 func (b *Box) Environ(extra []string) []string {
 	env := []string{"LANG=C.UTF-8"}
+	race := os.Getenv("GORACE")
 	pass := func(name string) {
-		if value, ok := os.LookupEnv(name); ok {
+		value, ok := os.LookupEnv(name)
+		if abs, err := filepath.Abs(value); name == "GOCOVERDIR" && value != "" && err == nil {
+			value = abs // pods work elsewhere
+		}
+		if ok {
 			env = append(env, name+"="+value)
 		}
 	}
@@ -23,7 +29,7 @@ func (b *Box) Environ(extra []string) []string {
 	env = append(env,
 		"HOME="+b.Dir("home"),
 		"TMPDIR="+b.Dir("tmp"),
-		"YOI_HOME="+b.Dir("yoi"),
+		"YOI_HOME="+b.Dir("home/.yoi"),
 		"XDG_RUNTIME_DIR="+b.Dir("xdg"),
 		"YOI_RUNTIME_DIR="+b.Dir("run"),
 	)
@@ -33,6 +39,12 @@ func (b *Box) Environ(extra []string) []string {
 		} else {
 			pass(entry)
 		}
+		if value, ok := strings.CutPrefix(entry, "GORACE="); ok {
+			race = value
+		}
 	}
-	return env
+	if !strings.Contains(race, "atexit_sleep_ms") { // a pod built with -race takes a second to exit
+		race = strings.TrimSpace(race + " atexit_sleep_ms=0")
+	}
+	return append(env, "GORACE="+race)
 }

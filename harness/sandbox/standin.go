@@ -1,12 +1,17 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 
 	"example.com/podharness/spawn"
 )
@@ -20,10 +25,6 @@ func (b *Box) StandIn(command spawn.Command) (string, error) {
 			return "", err
 		}
 	}
-	own, err := b.Own()
-	if err != nil {
-		return "", err
-	}
 	var words []string
 	for _, word := range append([]string{command.Program}, command.PrefixArgs...) {
 		words = append(words, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
@@ -34,6 +35,56 @@ func (b *Box) StandIn(command spawn.Command) (string, error) {
 		script += "[ \"$1\" = pod ] && shift\n"
 	}
 	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
+	place, ok := places.Load(b.base)
+	if !ok {
+		var err error
+		if place, err = b.findPlace(); err != nil {
+			return "", err
+		}
+		places.Store(b.base, place)
+	}
+	return place.(placing)(b, script)
+}
+
+// A placing makes an executable file of a script, and returns its path.
+type placing func(b *Box, script string) (path string, err error)
+
+// places are what findPlace has found, by the base of boxes.
+var places sync.Map
+
+// findPlace returns a placing of which the files can be executed.
+func (b *Box) findPlace() (place placing, err error) {
+	for _, place := range []placing{(*Box).inFile, (*Box).inMemory} {
+		path, placeErr := place(b, "#!/bin/sh\n")
+		if placeErr == nil {
+			placeErr = execute(path)
+		}
+		if placeErr == nil {
+			return place, nil
+		}
+		err = cmp.Or(err, placeErr)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w; is it mounted noexec? Set TMPDIR to a directory below which programs can be executed, whose path has at most 40 bytes", err)
+	}
+	return nil, &Error{"execute programs below " + filepath.Dir(b.base), err}
+}
+
+func execute(path string) (err error) {
+	for range 100 {
+		// What another goroutine forks may have the file open for writing for a moment.
+		if err = exec.Command(path).Run(); !errors.Is(err, syscall.ETXTBSY) {
+			break
+		}
+	}
+	return err
+}
+
+func (b *Box) inFile(script string) (string, error) {
+	own, err := b.Own()
+	if err != nil {
+		return "", err
+	}
 	dir := fmt.Sprintf("command%x", rand.Uint64())
 	if err := own.Mkdir(dir, 0o700); err != nil {
 		return "", err

@@ -15,14 +15,10 @@ import (
 // LogName is the name of a pod's log in its directory.
 const LogName = "stderr.log"
 
-// Create makes the pod directory and the log, and opens it twice: for the
-// pod, which appends to it, and for a reader. fresh has an older log replaced,
-// not truncated. Links are refused: whoever can put one there would choose what
-// gets overwritten.
+// Create makes the log in a pod directory, and opens it twice: for the pod, which appends
+// to it, and for a reader. fresh has an older log replaced, not truncated. Links are
+// refused: whoever can put one there would choose what gets overwritten.
 func Create(podDir string, fresh bool) (stderr, reader *os.File, err error) {
-	if err := createPodDir(podDir); err != nil {
-		return nil, nil, err
-	}
 	path := podDir + "/" + LogName
 	if fresh {
 		_ = os.Remove(path)
@@ -83,11 +79,89 @@ func openLogFile(path string) (*os.File, error) {
 }
 
 func notRegular(path string, info fs.FileInfo) error {
-	return fmt.Errorf("pod log %s is a %s, not a regular file: remove it", path, fileKind(info))
+	return fmt.Errorf("pod log %s is a %s, not a regular file: remove it", PathText(path), fileKind(info))
+}
+
+// ErrClaimed is the error of Claim while somebody else has the directory.
+var ErrClaimed = errors.New("is claimed already")
+
+// A Claim is a pod directory that one start has for itself.
+type Claim struct{ dir *os.File }
+
+// NewClaim makes the pod directory and, if lock is set, locks it. It does not wait: if
+// another start has the lock, the error is ErrClaimed. The kernel lets go of the lock with
+// its holder. Where the file system has no locks, nobody is refused.
+func NewClaim(podDir string, lock bool) (*Claim, error) {
+	for again := 100; ; again-- { // a pod that stops removes its directory
+		err := createPodDir(podDir)
+		var dir *os.File
+		if err == nil {
+			dir, err = os.OpenFile(podDir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		}
+		if errors.Is(err, fs.ErrNotExist) && again > 0 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		c := &Claim{dir}
+		if lock && unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
+			dir.Close()
+			return nil, ErrClaimed
+		}
+		own, err := dir.Stat()
+		now, nowErr := os.Lstat(podDir)
+		if err == nil && nowErr == nil && os.SameFile(own, now) {
+			return c, nil
+		}
+		c.Release()
+		if again == 0 {
+			return nil, fmt.Errorf("pod directory %s is replaced again and again", PathText(podDir))
+		}
+	}
+}
+
+// Release unlocks the directory. To close it would not do: a child that another goroutine
+// has just forked has it open until its exec.
+func (c *Claim) Release() {
+	_ = unix.Flock(int(c.dir.Fd()), unix.LOCK_UN)
+	c.dir.Close()
+}
+
+// mkdirAll is os.MkdirAll with a mode of 0700 whatever the umask of this process, which may
+// be anything where it is a service.
+func mkdirAll(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	dir = strings.TrimRight(dir, "/")
+	if i := strings.LastIndexByte(dir, '/'); i > 0 {
+		if err := mkdirAll(dir[:i]); err != nil {
+			return err
+		}
+	}
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		if info, statErr := os.Stat(dir); statErr == nil && info.IsDir() {
+			return nil // somebody has just made it
+		}
+		return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	if err != nil {
+		return err
+	}
+	if info, err := os.Lstat(dir); err != nil || info.Mode().Perm() == 0o700 {
+		return err
+	}
+	// Not through a link that has taken its place; Linux can do that since 6.6.
+	if unix.Fchmodat(unix.AT_FDCWD, dir, 0o700, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		return nil
+	}
+	return os.Chmod(dir, 0o700)
 }
 
 func createPodDir(dir string) error {
-	err := os.MkdirAll(dir, 0o700)
+	err := mkdirAll(dir)
 	var info fs.FileInfo
 	if err == nil {
 		info, err = os.Lstat(dir)
@@ -96,9 +170,9 @@ func createPodDir(dir string) error {
 	case err != nil:
 		return fmt.Errorf("create pod directory: %w", err)
 	case !info.IsDir():
-		return fmt.Errorf("pod directory %s is a %s, not a directory of its own: remove it", dir, fileKind(info))
+		return fmt.Errorf("pod directory %s is a %s, not a directory of its own: remove it", PathText(dir), fileKind(info))
 	case int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid():
-		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", dir, info.Sys().(*syscall.Stat_t).Uid, os.Geteuid())
+		return fmt.Errorf("pod directory %s belongs to user %d, not to user %d who starts the pod", PathText(dir), info.Sys().(*syscall.Stat_t).Uid, os.Geteuid())
 	}
 	return nil
 }
@@ -115,17 +189,22 @@ func fileKind(info fs.FileInfo) string {
 	return "special file"
 }
 
-// Trouble says why the last words of a pod may be missing in its log; "" if
-// there is no such reason.
-func Trouble(path string) string {
+// Trouble says why the last words of a pod may be missing in its open log; "" if there is
+// no such reason.
+func Trouble(log *os.File) string {
+	path := log.Name()
 	var disk unix.Statfs_t
 	if err := unix.Statfs(path[:strings.LastIndexByte(path, '/')+1], &disk); err == nil && disk.Blocks > 0 && disk.Bavail == 0 {
 		return "the disk of the log is full: the pod's last words may be missing"
 	}
 	var limit unix.Rlimit
-	info, err := os.Stat(path)
+	info, err := log.Stat()
 	if err == nil && unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) == nil && uint64(info.Size()) >= limit.Cur {
 		return fmt.Sprintf("the log has reached the file-size limit of %d bytes (ulimit -f): the pod's last words may be missing", limit.Cur)
+	}
+	if newer := Newer(log); newer != nil {
+		newer.Close()
+		return ReplacedTrouble
 	}
 	return ""
 }

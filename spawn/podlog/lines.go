@@ -5,21 +5,16 @@ import (
 	"strings"
 )
 
-const (
-	// maxLine is how much of one line is kept, in bytes.
-	maxLine = 64 << 10
-	// tailLines is how many lines a Tail keeps.
-	tailLines = 8
-)
+// maxLine is how much of one line is kept, in bytes.
+const maxLine = 64 << 10
 
 // cutMark ends a line of which only the first maxLine bytes were kept.
 const cutMark = "… [line cut at 64 KiB]"
 
 // A Splitter turns bytes, in whatever pieces they come, into whole lines.
 type Splitter struct {
-	// OnlyTail skips lines that are no ready line and that a Tail will not show, where
-	// skipping them is faster.
-	OnlyTail bool
+	// Skip, if not nil, returns how much of p, which begins with a line, nobody wants.
+	Skip func(p []byte) int
 
 	pending []byte // the unfinished line: maxLine bytes at most, and one for a CR
 	cut     bool   // the unfinished line was longer than that
@@ -30,8 +25,8 @@ type Splitter struct {
 // and stops at the first error. The line is valid during the call only.
 func (s *Splitter) Split(p []byte, emit func(line []byte, cut bool) error) error {
 	for len(p) > 0 {
-		if s.OnlyTail && len(s.pending) == 0 {
-			p = p[beforeTail(p):]
+		if s.Skip != nil && len(s.pending) == 0 {
+			p = p[s.Skip(p):]
 		}
 		end := bytes.IndexByte(p, '\n')
 		if end < 0 {
@@ -83,62 +78,4 @@ func LineText(line []byte, cut bool) string {
 		text += cutMark
 	}
 	return text
-}
-
-// A Tail keeps the last 8 lines. It reuses its memory: a pod may write millions.
-type Tail struct {
-	lines [tailLines][]byte
-	n     int
-}
-
-// Add adds a line.
-func (t *Tail) Add(line []byte, cut bool) {
-	slot := &t.lines[t.n%tailLines]
-	*slot = append((*slot)[:0], line...)
-	if cut {
-		*slot = append(*slot, cutMark...)
-	}
-	t.n++
-}
-
-// Strings returns the lines, as LineText has them.
-func (t *Tail) Strings() (lines []string) {
-	for i := max(0, t.n-tailLines); i < t.n; i++ {
-		lines = append(lines, LineText(t.lines[i%tailLines], false))
-	}
-	return lines
-}
-
-// beforeTail says how much of p, which begins with a line, neither shows in a
-// tail nor is a ready line. To look for these alone is many times faster than to
-// split a flood of lines.
-func beforeTail(p []byte) int {
-	end := readyLineIn(p)
-	// Forward from shortly before the end: LastIndexByte goes byte by byte.
-	for size := 1 << 10; ; size *= 4 {
-		from := max(0, end-size)
-		lines := bytes.Count(p[from:end], []byte{'\n'})
-		if lines <= tailLines && from > 0 {
-			continue
-		}
-		for ; lines > tailLines; lines-- {
-			from += bytes.IndexByte(p[from:end], '\n') + 1
-		}
-		return from
-	}
-}
-
-// readyLineIn returns where the first ready line begins in p, which begins with a line;
-// without one that is its end.
-func readyLineIn(p []byte) int {
-	for from := 0; ; from++ {
-		// Not with the newline before it: of those there are many.
-		i := bytes.Index(p[from:], []byte(readyPrefix))
-		if i < 0 {
-			return len(p)
-		}
-		if from += i; from == 0 || p[from-1] == '\n' {
-			return from
-		}
-	}
 }

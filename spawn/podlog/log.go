@@ -100,14 +100,6 @@ func (l *Log) Drain(emit func(line []byte, cut bool) error, late func() bool) er
 // lastWords is how much of a log too long to be read in time is read.
 const lastWords = 64 << 10
 
-// New returns an open log that is read from its start, and has it watched. Close
-// ends the watch and closes the file.
-func New(file *os.File) *Log {
-	l := &Log{file: file, wake: make(chan struct{}, 1)}
-	l.unwatch, l.watched = watchPath(file.Name(), logEvents, l.wake)
-	return l
-}
-
 // Open opens a log for reading: see [safefile.Open].
 func Open(path string, grown func(size int64)) (*Log, error) {
 	file, err := safefile.Open(path)
@@ -117,17 +109,18 @@ func Open(path string, grown func(size int64)) (*Log, error) {
 	return Watch(file, grown), nil
 }
 
-// Watch is New with a function for Grown.
+// Watch returns an open log that is read from its start, and has it watched. Close
+// ends the watch and closes the file.
 func Watch(file *os.File, grown func(size int64)) *Log {
-	l := New(file)
-	l.Grown = grown
+	l := &Log{Grown: grown, file: file, wake: make(chan struct{}, 1)}
+	l.unwatch, l.watched = watchPath(file.Name(), logEvents, l.wake)
 	return l
 }
 
-// NewAt is New for a log that is read from an offset on, at which a line begins. It
+// NewAt is Watch for a log that is read from an offset on, at which a line begins. It
 // is read from its start if it is shorter than that: it was truncated then.
 func NewAt(file *os.File, from int64) *Log {
-	l := New(file)
+	l := Watch(file, nil)
 	before := make([]byte, min(from, maxBefore))
 	if n, _ := file.ReadAt(before, from-int64(len(before))); n == len(before) {
 		l.offset, l.before = from, before
@@ -148,6 +141,25 @@ func (l *Log) LineEnd() int64 { return l.offset - int64(l.rest) }
 // WasTruncated reports whether the log was ever found shorter than before, or changed.
 func (l *Log) WasTruncated() bool { return l.truncated }
 
+// Newer opens the log that stands in the place of an open one now: a pod that rotates its
+// logs renames the old one and makes another. It returns nil if there is no other. The
+// caller closes it.
+func Newer(log *os.File) *os.File {
+	newer, err := safefile.Open(log.Name())
+	if err != nil {
+		return nil
+	}
+	old, oldErr := log.Stat()
+	if now, err := newer.Stat(); err != nil || oldErr != nil || os.SameFile(old, now) {
+		newer.Close()
+		return nil
+	}
+	return newer
+}
+
+// ReplacedTrouble is the trouble of an open log for which there is a Newer one.
+const ReplacedTrouble = "the log is another file now, as after a rotation: what was written to that one is not read"
+
 // Wake returns a channel that receives when the log, or a directory of WatchDir, may
 // have changed; not reliably, and if watched is false not at all for the log.
 func (l *Log) Wake() (wake <-chan struct{}, watched bool) { return l.wake, l.watched }
@@ -167,7 +179,7 @@ var errStopFollowing = errors.New("stop following")
 
 // Follow is spawn.Follow.
 func Follow(ctx context.Context, log *os.File, fn func(line string) bool) error {
-	l := New(log)
+	l := Watch(log, nil)
 	defer l.unwatch()
 	return l.Follow(ctx, fn)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,19 +121,6 @@ func FuzzLogReaderFollowsAGrowingFile(f *testing.F) {
 		require.Equal(t, want, lines)
 		require.Equal(t, unfinished, string(r.pending))
 	})
-}
-
-func TestTailKeepsTheLastLines(t *testing.T) {
-	t.Parallel()
-	var got Tail
-	assert.Empty(t, got.Strings())
-	var want []string
-	for i := range 20 {
-		line := fmt.Sprint("line ", i)
-		want = append(want, line)
-		got.Add([]byte(line), false)
-		assert.Equal(t, want[max(0, len(want)-tailLines):], got.Strings())
-	}
 }
 
 func TestFollow(t *testing.T) {
@@ -262,6 +248,29 @@ func TestRewrittenLogIsReadFromItsStart(t *testing.T) {
 	}
 }
 
+func TestNewerLog(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	write := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
+	write("old\n")
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	defer file.Close()
+	assert.Nil(t, Newer(file), "it is there")
+	require.NoError(t, os.Rename(path, path+".1"))
+	assert.Nil(t, Newer(file), "nothing is there")
+	require.NoError(t, os.Symlink(path+".1", path))
+	assert.Nil(t, Newer(file), "a link is there")
+	require.NoError(t, os.Remove(path))
+	write("new\n")
+	newer := Newer(file)
+	require.NotNil(t, newer)
+	defer newer.Close()
+	text, err := os.ReadFile(newer.Name())
+	require.NoError(t, err)
+	assert.Equal(t, "new\n", string(text))
+}
+
 func TestSizeIsToldWhenItHasChanged(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")
@@ -303,6 +312,25 @@ func TestPace(t *testing.T) {
 	p.Woken()
 	assert.Equal(t, NewPace(time.Time{}).quick, p.quick)
 	assert.Equal(t, firstSlowLook, p.slow)
+}
+
+func TestPaceOfAStoppedProcess(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	p := NewPace(begin.Add(time.Hour))
+	defer p.Stop()
+	assert.Zero(t, p.Extend())
+	p.passed = begin.Add(-time.Minute) // it was stopped a minute ago
+	assert.InDelta(t, time.Minute, p.Extend(), float64(10*time.Second))
+	assert.WithinDuration(t, begin.Add(time.Hour+time.Minute), p.deadline, 10*time.Second)
+	assert.Zero(t, p.Extend(), "each stop counts once")
+	p.Next(true)
+	assert.Equal(t, firstSlowLook, p.planned)
+	p.passed = time.Now().Add(-firstSlowLook)
+	assert.Zero(t, p.Extend(), "a wait is no stop")
+	p.slow = lastSlowLook
+	p.Next(true)
+	assert.Equal(t, firstSlowLook, p.planned, "a long one would hide a stop")
 }
 
 // TestRestOfAHugeLogIsNotRead has a log be larger than can be read in a minute.

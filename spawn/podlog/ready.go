@@ -16,11 +16,38 @@ const readyPrefix = "YOI-READY\t"
 // IsReady reports whether a line is a ready line, a malformed one included.
 func IsReady(line []byte) bool { return bytes.HasPrefix(line, []byte(readyPrefix)) }
 
-// IsNearlyReady reports whether a line was probably meant to be a ready line, but is
-// none: with a logger's time before it, or spaces for tabs. A line of source in a stack
-// trace has an escaped tab.
-func IsNearlyReady(line string) bool {
-	return strings.Contains(strings.ReplaceAll(line, `YOI-READY\t`, ""), "YOI-READY") && !strings.HasPrefix(line, readyPrefix)
+// NearMiss says why a line is no ready line that was probably meant to be one; "" = it was
+// not meant to be, or is one.
+func NearMiss(line []byte) string {
+	before, after, found := bytes.Cut(withoutColours(nil, line), []byte("YOI-READY"))
+	if !found {
+		wide := bytes.ReplaceAll(line, []byte{0}, nil)
+		if len(wide) < len(line) && bytes.Contains(wide, []byte("YOI-READY")) {
+			return "it is in UTF-16, which has a NUL for every second byte: stderr must be UTF-8"
+		}
+		return ""
+	}
+	escaped := bytes.TrimLeft(after, `\`)
+	for _, tab := range []string{"t", "u0009", "x09"} {
+		// In a line of source, which a stack trace may have, a placeholder or a quote follows.
+		if rest, ok := bytes.CutPrefix(escaped, []byte(tab)); ok && len(escaped) < len(after) {
+			if len(rest) == 0 || bytes.IndexByte([]byte("\"'`%${}#<+&)"), rest[0]) >= 0 {
+				return ""
+			}
+			return "its tabs were escaped, as loggers do: write it to stderr itself, past the logger"
+		}
+	}
+	switch {
+	case IsReady(line):
+		return ""
+	case len(before) > 0 && string(before) == "\ufeff":
+		return "a byte order mark stands before it"
+	case len(before) > 0:
+		return "something stands before it: write it to stderr itself, past a logger"
+	case line[0] == 0x1b:
+		return "a colour stands before it"
+	}
+	return "no tab follows YOI-READY"
 }
 
 // A Ready is what a ready line says, in the bytes that the pod wrote: a path need
@@ -49,7 +76,7 @@ func ParseReady(line []byte) (Ready, error) {
 // line, or if it is malformed.
 func (l *Log) Ready(late time.Time) (told Ready, err error) {
 	err = errors.New("it has no ready line")
-	l.OnlyTail = true
+	l.Skip = new(Tail).Skip
 	failed := l.Drain(func(line []byte, _ bool) error {
 		if !IsReady(line) {
 			return nil

@@ -53,6 +53,47 @@ func TestOrdinaryLines(t *testing.T) {
 	}
 }
 
+func TestNearMisses(t *testing.T) {
+	t.Parallel()
+	wide := func(text string, big int) (b string) {
+		for _, c := range []byte(text) {
+			b += []string{string(c) + "\x00", "\x00" + string(c)}[big]
+		}
+		return b
+	}
+	const ready = "YOI-READY\talpha\t/run/sock"
+	for line, want := range map[string]string{
+		ready: "", "": "", "ready": "", "YOI READY": "",
+		"YOI-READY alpha /run/sock":                 "no tab follows",
+		"YOI-READY":                                 "no tab follows",
+		"14:00 INFO " + ready:                       "something stands before it",
+		" " + ready:                                 "something stands before it",
+		"\ufeff" + ready:                            "a byte order mark",
+		"\x1b[32m" + ready + "\x1b[0m":              "a colour",
+		"\x1b[1mYOI\x1b[0m-READY\talpha\t/run/sock": "a colour",
+		"[32m" + ready:                              "something",
+		`{"level":"info","msg":"YOI-READY\talpha\t/run/sock"}`:       "its tabs were escaped",
+		`level=INFO msg="YOI-READY\talpha\t/run/sock"`:               "its tabs were escaped",
+		`{"m":"{\"msg\":\"YOI-READY\\\talpha\\\t/run/sock\"}"}`:      "its tabs were escaped",
+		`YOI-READY\u0009alpha\u0009/run/sock`:                        "its tabs were escaped",
+		wide(ready+"\r", 0):                                          "it is in UTF-16",
+		"\xff\xfe" + wide(ready+"\r", 0):                             "it is in UTF-16",
+		"\xfe\xff" + wide(ready+"\r", 1):                             "it is in UTF-16",
+		`    console.error("YOI-READY\t" + name + "\t" + socket)`:    "",
+		`    print(f"YOI-READY\t{name}\t{socket}", file=sys.stderr)`: "",
+		`	fmt.Fprintf(os.Stderr, "YOI-READY\t%s\t%s\n", name, path)`: "",
+		"    console.error(`YOI-READY\\t${name}\\t${socket}`)":       "",
+	} {
+		if want == "" {
+			assert.Empty(t, NearMiss([]byte(line)), "%q", line)
+		} else {
+			assert.Contains(t, NearMiss([]byte(line)), want, "%q", line)
+		}
+	}
+	tail := tailOf("YOI-READY one\n" + strings.Repeat("on\n", 100) + "YOI-READY two")
+	assert.Equal(t, "YOI-READY one", tail.NearMiss())
+}
+
 func FuzzParseReady(f *testing.F) {
 	for _, s := range []string{"", "a", "a\tb", "a\tb\tc", "\tb", "a\t", "a\t\x00"} {
 		f.Add(s)

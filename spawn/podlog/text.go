@@ -13,19 +13,34 @@ import (
 // Printable returns s with everything escaped that could move a terminal's cursor or
 // hide text, such as control characters. Nothing that a pod wrote should reach a
 // terminal in any other form. What is not UTF-8 becomes U+FFFD.
-func Printable(s string) string {
+func Printable(s string) string { return escape(s, "") }
+
+// PathText returns a path as a message shows it: quoted where a blank at its end, or
+// whatever else it holds, would not show.
+func PathText(path string) string {
+	if path == "" || strings.TrimSpace(path) != path || Printable(path) != path {
+		return strconv.Quote(path)
+	}
+	return path
+}
+
+// PrintableLines is Printable for a text of several lines: the newlines and tabs of s stay.
+// What is quoted in it must have been escaped with Printable, where that may have some.
+func PrintableLines(s string) string { return escape(s, "\n\t") }
+
+func escape(s, stays string) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
-	hidden := func(r rune) bool { return !unicode.IsPrint(r) }
+	hidden := func(r rune) bool { return !unicode.IsPrint(r) && !strings.ContainsRune(stays, r) }
 	if strings.IndexFunc(s, hidden) < 0 {
 		return s
 	}
 	var b strings.Builder
 	for _, r := range s {
-		text := string(r)
 		if hidden(r) {
-			text = strings.Trim(strconv.QuoteRune(r), "'")
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
 		}
-		b.WriteString(text)
 	}
 	return b.String()
 }
@@ -49,22 +64,4 @@ func ShellWord(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(Printable(s), "'", `'\''`) + "'"
-}
-
-// PrintableLines is Printable for a text of several lines: the newlines and tabs of s stay.
-// What is quoted in it must have been escaped with Printable, where that may have some.
-func PrintableLines(s string) string {
-	var b strings.Builder
-	for s != "" {
-		i := strings.IndexAny(s, "\n\t")
-		if i < 0 {
-			i = len(s)
-		}
-		b.WriteString(Printable(s[:i]))
-		if s = s[i:]; s != "" {
-			b.WriteByte(s[0])
-			s = s[1:]
-		}
-	}
-	return b.String()
 }

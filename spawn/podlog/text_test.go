@@ -18,6 +18,15 @@ func TestPrintableLines(t *testing.T) {
 	}
 }
 
+func TestPathText(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"/run/a b/sock": "/run/a b/sock", "/run/é": "/run/é", "": `""`, "/run/sock ": `"/run/sock "`, " sock": `" sock"`, "/a\tb": `"/a\tb"`, "/\xff": `"/\xff"`, "/\u202e": `"/\u202e"`,
+	} {
+		assert.Equal(t, want, podlog.PathText(path))
+	}
+}
+
 func TestDevNullIsNoTerminal(t *testing.T) {
 	t.Parallel()
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)

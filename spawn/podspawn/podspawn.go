@@ -72,6 +72,7 @@ var verdicts = []verdict{
 	{7, "wrong name", spawn.ErrNameMismatch, ""},
 	{8, "timed out", spawn.ErrTimeout, ""},
 	{9, "socket error", spawn.ErrSocket, ""},
+	{10, "already runs", spawn.ErrAlreadyRuns, ""},
 	{130, "cancelled", context.Canceled, "by a signal"},
 }
 
@@ -239,7 +240,7 @@ func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 	if shown.terminal {
 		go shown.tell(ctx)
 	}
-	p.cfg.Progress, o.Idle = shown.line, shown.show
+	p.cfg.Progress, o.Idle, p.cfg.AllowSecond = shown.line, shown.show, p.replace
 	start := spawn.StartObserved
 	if p.record != "" {
 		start = p.startRecorded

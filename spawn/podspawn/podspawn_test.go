@@ -210,7 +210,7 @@ func TestVerdictsAreThoseOfTheContract(t *testing.T) {
 	_, section, _ := strings.Cut(string(text), "\n## 4. ")
 	section, _, _ = strings.Cut(section, "\n## ")
 	rows := regexp.MustCompile(`(?m)^\| ([a-z][a-z ]*) \|`).FindAllStringSubmatch(section, -1)
-	require.Len(t, rows, 11)
+	require.Len(t, rows, 12)
 	for _, row := range rows[1:] {
 		assert.Regexp(t, `(?m)^ +\d+  `+row[1]+`( |$)`, help(t))
 	}

@@ -250,7 +250,9 @@ func (r *resident) interrupt() (end <-chan struct{}, err error) {
 // request asks a pod to stop over its socket: where the system does not tell whose
 // that is, a signal could hit somebody else. The pod has ended when nobody answers.
 func (r resident) request() (end <-chan struct{}, err error) {
-	conn, err := spawn.Dial(context.Background(), r.Socket)
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	conn, err := spawn.Dial(ctx, r.Socket)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package safefile
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -37,8 +38,8 @@ func linkat(file *os.File, dir int, name string) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), dir, name, unix.AT_SYMLINK_FOLLOW)
 }
 
-// makeWritable lets the owner of a directory that cannot be opened read and write it.
-func (d *Dir) makeWritable(name string) error {
+// chmod changes the mode of a directory that perhaps cannot be opened.
+func (d *Dir) chmod(name string, perm fs.FileMode) error {
 	fd, err := unix.Openat(int(d.file.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -47,5 +48,5 @@ func (d *Dir) makeWritable(name string) error {
 	if at, err := placeOf(fd); err != nil || at != d.place {
 		return errMounted
 	}
-	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o700)
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), perm)
 }

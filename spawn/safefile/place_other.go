@@ -3,6 +3,7 @@
 package safefile
 
 import (
+	"io/fs"
 	"os"
 	"time"
 
@@ -39,7 +40,7 @@ func linkat(file *os.File, dir int, name string) error {
 	return err
 }
 
-// makeWritable lets the owner of a directory that cannot be opened read and write it.
-func (d *Dir) makeWritable(name string) error {
-	return unix.Fchmodat(int(d.file.Fd()), name, 0o700, unix.AT_SYMLINK_NOFOLLOW)
+// chmod changes the mode of a directory that perhaps cannot be opened.
+func (d *Dir) chmod(name string, perm fs.FileMode) error {
+	return unix.Fchmodat(int(d.file.Fd()), name, uint32(perm.Perm()), unix.AT_SYMLINK_NOFOLLOW)
 }

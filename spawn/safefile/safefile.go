@@ -96,12 +96,16 @@ func (d *Dir) IsSocket(path string) bool {
 }
 
 // kind returns the type of an element, that of a link itself; 0 = it is not there.
-func (d *Dir) kind(name string) uint32 {
+func (d *Dir) kind(name string) uint32 { return d.stat(name) & unix.S_IFMT }
+
+// stat returns the type and the mode of an element, those of a link itself; 0 = it is not
+// there.
+func (d *Dir) stat(name string) uint32 {
 	var info unix.Stat_t
 	if unix.Fstatat(int(d.file.Fd()), name, &info, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return 0
 	}
-	return uint32(info.Mode) & unix.S_IFMT
+	return uint32(info.Mode)
 }
 
 // ReadDir returns what is in the directory, at most so many entries, sorted.
@@ -161,21 +165,37 @@ func (d *Dir) Dir(path string) (*Dir, error) {
 	return d.walk(path, func(*Dir, string) error { return nil })
 }
 
-// MkdirAll is Dir, and makes what is missing.
+// MkdirAll is Dir, and makes what is missing, with this mode whatever the umask is.
 func (d *Dir) MkdirAll(path string, perm fs.FileMode) (*Dir, error) {
 	return d.walk(path, func(at *Dir, name string) error {
-		err := unix.Mkdirat(int(at.file.Fd()), name, uint32(perm.Perm()))
-		if err == nil || errors.Is(err, unix.EEXIST) {
-			return nil
+		if err := at.Mkdir(name, perm); !errors.Is(err, fs.ErrExist) {
+			return err
 		}
-		return &fs.PathError{Op: "mkdir", Path: at.path(name), Err: err}
+		return nil
 	})
 }
 
-// Mkdir makes a directory in d, where there must be nothing of that name.
+// Mkdir makes a directory in d, where there must be nothing of that name, with this mode
+// whatever the umask is.
 func (d *Dir) Mkdir(name string, perm fs.FileMode) error {
-	if err := unix.Mkdirat(int(d.file.Fd()), name, uint32(perm.Perm())); err != nil {
+	err := unix.Mkdirat(int(d.file.Fd()), name, uint32(perm.Perm()))
+	if err == nil && d.stat(name)&0o777 != uint32(perm.Perm()) {
+		err = d.chmod(name, perm)
+	}
+	if err != nil {
 		return &fs.PathError{Op: "mkdir", Path: d.path(name), Err: err}
+	}
+	return nil
+}
+
+// Chmod changes the mode of the directory itself.
+func (d *Dir) Chmod(perm fs.FileMode) error { return d.file.Chmod(perm) }
+
+// Symlink makes a link to a target, whatever that is, in d, where there must be nothing of
+// its name.
+func (d *Dir) Symlink(target, name string) error {
+	if err := unix.Symlinkat(target, int(d.file.Fd()), name); err != nil {
+		return &os.LinkError{Op: "symlink", Old: target, New: d.path(name), Err: err}
 	}
 	return nil
 }
@@ -254,14 +274,23 @@ func HasOneName(file *os.File) bool {
 	return err == nil && info.Sys().(*syscall.Stat_t).Nlink <= 1
 }
 
-// Create makes the file at a path below d, which must not be there, for appending.
+// Create makes the file at a path below d, which must not be there, for appending, with this
+// mode whatever the umask is.
 func (d *Dir) Create(path string, perm fs.FileMode) (*os.File, error) {
 	dir, name, err := d.parent(path)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	return dir.openat(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, uint32(perm.Perm()))
+	file, err := dir.openat(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, uint32(perm.Perm()))
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Chmod(perm.Perm()); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 // ReadFile returns what the regular file at a path below d holds. It is an error if that
@@ -312,6 +341,17 @@ func Open(path string) (*os.File, error) {
 	}
 	defer dir.Close()
 	return dir.Open(path[strings.LastIndexByte(path, '/')+1:])
+}
+
+// Mkdir makes a directory at a path, below the directory that holds it, with this mode whatever
+// the umask is.
+func Mkdir(path string, perm fs.FileMode) error {
+	dir, err := openParent(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Mkdir(path[strings.LastIndexByte(path, '/')+1:], perm)
 }
 
 // openParent does not clean a path, which would remove a .. behind a link.
@@ -368,7 +408,7 @@ const maxDepth = 100
 func (r *removal) moveUp(from *Dir, name string) error {
 	to := fmt.Sprintf(".deep-%x", rand.Uint64())
 	err := unix.Renameat(int(from.file.Fd()), name, int(r.top.file.Fd()), to)
-	if errors.Is(err, unix.EACCES) && from.makeWritable(name) == nil { // its entry .. changes
+	if errors.Is(err, unix.EACCES) && from.chmod(name, 0o700) == nil { // its entry .. changes
 		err = unix.Renameat(int(from.file.Fd()), name, int(r.top.file.Fd()), to)
 	}
 	if err != nil {
@@ -429,7 +469,7 @@ const mostErrors = 10
 // removeBelow removes what is in the directory of a name.
 func (d *Dir) removeBelow(name string, r *removal) error {
 	file, err := d.openat(name, unix.O_DIRECTORY, 0)
-	if errors.Is(err, fs.ErrPermission) && d.makeWritable(name) == nil {
+	if errors.Is(err, fs.ErrPermission) && d.chmod(name, 0o700) == nil {
 		file, err = d.openat(name, unix.O_DIRECTORY, 0)
 	}
 	switch {

@@ -3,6 +3,7 @@
 package safefile_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -129,6 +130,38 @@ func TestCreateMakesNewFilesOnly(t *testing.T) {
 	entries, err = os.ReadDir(filepath.Join(dir, "out"))
 	require.NoError(t, err)
 	assert.Len(t, entries, 1, "nothing was made outside")
+}
+
+// TestModesDoNotDependOnTheUmask is not parallel: the umask is that of the process.
+func TestModesDoNotDependOnTheUmask(t *testing.T) {
+	for _, umask := range []int{0, 0o022, 0o177, 0o777} {
+		in := open(t, t.TempDir())
+		before := syscall.Umask(umask)
+		sub, err := in.MkdirAll("a/b", 0o751)
+		require.NoError(t, err)
+		require.NoError(t, sub.Mkdir("c", 0o500))
+		file, err := sub.Create("file", 0o642)
+		syscall.Umask(before)
+		require.NoError(t, err)
+		require.NoError(t, errors.Join(file.Close(), sub.Close()))
+		for path, want := range map[string]os.FileMode{"a": 0o751, "a/b": 0o751, "a/b/c": 0o500, "a/b/file": 0o642} {
+			info, err := os.Stat(filepath.Join(in.Name(), path))
+			require.NoError(t, err)
+			assert.Equal(t, want, info.Mode().Perm(), "%s with the umask %#o", path, umask)
+		}
+	}
+}
+
+func TestSymlinkMakesNewLinksOnly(t *testing.T) {
+	t.Parallel()
+	dir := tree(t, "in/file", "out/victim")
+	in := open(t, filepath.Join(dir, "in"))
+	require.NoError(t, in.Symlink("../out", "link"))
+	target, err := os.Readlink(filepath.Join(dir, "in/link"))
+	require.NoError(t, err)
+	assert.Equal(t, "../out", target)
+	assert.ErrorIs(t, in.Symlink("elsewhere", "link"), os.ErrExist)
+	assert.ErrorIs(t, in.Symlink("elsewhere", "file"), os.ErrExist)
 }
 
 func TestLinkFile(t *testing.T) {

@@ -74,7 +74,7 @@ func (r *results) measureAll(short bool, runs int) error {
 	}
 	// Large logs come last: a disk is busy with them for a while.
 	const large = "Follow|Flood"
-	if err := r.measure(slices.Concat(args, []string{"-bench", ".", "-skip", large + "|Suite|LivePods", "./spawn", "./harness"})); err != nil {
+	if err := r.measure(slices.Concat(args, []string{"-bench", ".", "-skip", large + "|Suite", "./spawn", "./harness"})); err != nil {
 		return err
 	}
 	// Its runs are many tests each.

@@ -11,10 +11,10 @@ import (
 // output is what go test prints of a benchmark that runs several times.
 const output = `goos: linux
 cpu: Some CPU @ 2.00GHz
-BenchmarkLivePods/1-2     	       1	   9.0 KiB/pod	  80.0 cpu-µs/s/pod	  1.7 floor-ms	 2.0 start-ms	 1.1 stop-ms
-BenchmarkLivePods/10-2    	       1	  -8.0 KiB/pod	  60.5 cpu-µs/s/pod	  1.8 floor-ms	 2.4 start-ms	 1.2 stop-ms
-BenchmarkLivePods/10-2    	       1	   8.0 KiB/pod	  60.5 cpu-µs/s/pod	  1.8 floor-ms	 9.5 start-ms	 1.2 stop-ms
-BenchmarkLivePods/10-2    	       1	   7.0 KiB/pod	  60.5 cpu-µs/s/pod	  1.8 floor-ms	 2.3 start-ms	 1.2 stop-ms
+BenchmarkEvidence/1-2     	       1	   9.0 KiB/pod	  80.0 cpu-µs/s/pod	  1.7 floor-ms	 2.0 start-ms	 1.1 stop-ms
+BenchmarkEvidence/10-2    	       1	  -8.0 KiB/pod	  60.5 cpu-µs/s/pod	  1.8 floor-ms	 2.4 start-ms	 1.2 stop-ms
+BenchmarkEvidence/10-2    	       1	   8.0 KiB/pod	  60.5 cpu-µs/s/pod	  1.8 floor-ms	 9.5 start-ms	 1.2 stop-ms
+BenchmarkEvidence/10-2    	       1	   7.0 KiB/pod	  60.5 cpu-µs/s/pod	  1.8 floor-ms	 2.3 start-ms	 1.2 stop-ms
 --- BENCH: BenchmarkOther
     other_test.go:7: Benchmarks 1 are fine
 PASS
@@ -31,7 +31,7 @@ func TestMediansOfSeveralRuns(t *testing.T) {
 	t.Parallel()
 	r := read(t, output)
 	assert.Equal(t, "Some CPU @ 2.00GHz", r.cpu)
-	start, err := r.median("LivePods/10", "start-ms")
+	start, err := r.median("Evidence/10", "start-ms")
 	require.NoError(t, err)
 	assert.Equal(t, 2.4, start)
 	_, err = r.median("SilentPod", "cpu-ms")

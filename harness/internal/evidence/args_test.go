@@ -10,7 +10,6 @@ import (
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 func TestWordsOfACommandLineThatAreShown(t *testing.T) {
@@ -36,14 +35,12 @@ func TestWordsOfACommandLineThatAreShown(t *testing.T) {
 	}
 }
 
-func TestJoinedErrorsArePrintableOneByOne(t *testing.T) {
+func TestErrorsArePrintable(t *testing.T) {
 	t.Parallel()
 	first, second := errors.New("a\x1b"), fmt.Errorf("%w: %w", spawn.ErrLaunch, os.ErrNotExist)
-	all := PrintableErrors(errors.Join(errors.Join(first, second), errors.New("b\nc")))
-	require.Len(t, all, 3)
-	assert.Equal(t, `a\x1b`+"\n"+second.Error()+"\n"+`b\nc`, errors.Join(all...).Error())
-	assert.ErrorIs(t, all[0], first)
-	assert.Equal(t, second, all[1])
+	assert.EqualError(t, PrintableError(first), `a\x1b`)
+	assert.ErrorIs(t, PrintableError(first), first)
+	assert.Equal(t, second, PrintableError(second))
 	assert.NoError(t, PrintableError(nil))
 	assert.Equal(t, "a\n\tb\\x1b\n\n", podlog.PrintableLines("a\n\tb\x1b\n\n"))
 	assert.Equal(t, strings.Repeat("\n", 3), podlog.PrintableLines("\n\n\n"))

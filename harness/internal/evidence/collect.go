@@ -8,7 +8,6 @@
 package evidence
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -26,57 +25,42 @@ import (
 
 // A Test is the test whose evidence is collected.
 type Test struct {
-	Name string
-	Mark string // of its processes
-	Box  string // its sandbox
-	Own  func() (*safefile.Dir, error)
-	Base string // where a directory for the evidence is made
-	Few  bool   // of those of earlier runs in Base only the newest are kept
-	Most int64  // bytes that all of it may have
+	Name   string                        `json:"Test"`
+	Box    string                        `json:"-"` // its sandbox
+	Own    func() (*safefile.Dir, error) `json:"-"`
+	Prefix string                        `json:"-"` // how the path of a directory for the evidence begins: see Prefix
+	Few    bool                          `json:"-"` // of those of earlier runs only the newest are kept
+	Most   int64                         `json:"-"` // bytes that all of it may have
 
 	// Place returns a directory that is there for the evidence, "" = one is made, and makes
 	// it if mayMake.
-	Place     func(mayMake bool) string
-	Placed    func(dir string)                 // is told where the evidence goes
-	Processes func() string                    // describes what lives
-	Stream    func(name string) func(string)   // returns what takes the lines of a log; nil = nobody does
-	Log       func(format string, args ...any) // tells the test
-	Helper    func()
+	Place     func(mayMake bool) string      `json:"-"`
+	Placed    func(dir string)               `json:"-"` // is told where the evidence goes
+	Processes func() string                  `json:"-"` // describes what lives
+	Stream    func(name string) func(string) `json:"-"` // returns what takes the lines of a log; nil = nobody does
+	Log       func(string, ...any)           `json:"-"` // tells the test
+	Helper    func()                         `json:"-"`
 }
 
 // A Collector collects what a failed test leaves. Its methods are safe for concurrent use.
 type Collector struct {
-	Test
+	*Test
 
 	// Of its two locks writing is taken first.
-	mu       sync.Mutex // guards what is known: all below, and the attempts
-	journal  journal
-	known    Record // without its lives
-	attempts []*Attempt
-	names    map[string]int // that are taken, and the largest number behind each
-	over     bool
+	mu      sync.Mutex // guards all below, and the attempts
+	journal journal
+	known   Record
+	names   map[string]int // that are taken, and the largest number behind each
+	over    bool
 
 	writing sync.Mutex // held while the evidence is written
 	frozen  bool       // the snapshot of the failed test was taken
 }
 
-// An Attempt is one start of a pod and what came of it, or one output of a client.
-type Attempt struct {
-	e        *Collector
-	Captured *Log
-	Args     Args
-
-	// Guarded by the collector.
-	Life
-	told    podlog.Ready // in the ready line of a client's pod
-	toldErr error        // what is wrong with that line
-	Shown   bool         // a message of the failed test has the last lines
-}
-
 // New returns the collector of a test.
 func New(t Test) *Collector {
-	e := &Collector{Test: t, journal: journal{own: t.Own}, names: map[string]int{"merged": 1}}
-	e.known = Record{Test: t.Name, box: t.Box, most: t.Most, place: t.Place(false)}
+	e := &Collector{Test: &t, journal: journal{own: t.Own}, names: map[string]int{"merged": 1}}
+	e.known = Record{Test: &t, place: t.Place(false)}
 	if e.known.place != "" {
 		t.Placed(e.known.place)
 	}
@@ -84,14 +68,14 @@ func New(t Test) *Collector {
 }
 
 // add takes one more, which has a name of its own in the evidence.
-func (e *Collector) add(name string, l Life) *Attempt {
-	a := &Attempt{e: e, Captured: NewLog(e.Stream(name)), Life: l}
+func (e *Collector) add(name string, a *Attempt) *Attempt {
+	a.e, a.Captured = e, NewLog(e.Stream(name))
 	a.Captured.note = func(grown Stamp) { a.Change(func() {}, grown) }
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	a.N, a.Name = len(e.attempts), e.newName(name)
+	a.N, a.Name = len(e.known.Lives), e.newName(name)
 	a.Timeline.Start = time.Now()
-	e.attempts = append(e.attempts, a)
+	e.known.Lives = append(e.known.Lives, a)
 	return a
 }
 
@@ -110,13 +94,17 @@ func nameOf(name string) string {
 	return name[:min(len(name), longestName+4)]
 }
 
-// newName makes a name for the files of a life: the pod's, with a number where that
+// newLog ends the names of logs that are in the place of those that a pod has renamed.
+const newLog = ".new.log"
+
+// newName makes a name for the files of an attempt: the pod's, with a number where that
 // is taken.
 func (e *Collector) newName(name string) string {
 	name = nameOf(name)
 	name = name[:min(len(name), longestName)]
 	unique := name
-	for e.names[unique] > 0 {
+	// The log of a pod has its name and .log.
+	for e.names[unique] > 0 || e.names[unique+".log"] > 0 || e.names[strings.TrimSuffix(unique, ".log")] > 0 {
 		e.names[name]++
 		unique = fmt.Sprintf("%s.%d", name, e.names[name])
 	}
@@ -125,18 +113,17 @@ func (e *Collector) newName(name string) string {
 }
 
 // Start records a start that is about to begin.
-func (e *Collector) Start(l Life, args Args) *Attempt {
-	a := e.add(l.Pod, l)
+func (e *Collector) Start(a *Attempt, args Args) *Attempt {
 	a.Args = args
-	return a
+	return e.add(a.Pod, a)
 }
 
 // Output records an output of a client.
-func (e *Collector) Output(name string) *Attempt { return e.add(name, Life{}) }
+func (e *Collector) Output(name string) *Attempt { return e.add(name, &Attempt{}) }
 
 // StartOfClient records a start that a client has begun, with its log.
 func (e *Collector) StartOfClient(pod string, log *os.File) *Attempt {
-	a := e.Start(Life{Pod: pod}, Args{})
+	a := e.Start(&Attempt{Pod: pod}, Args{})
 	stream := a.Captured.stream
 	a.Captured.stream = func(line string) {
 		a.see(line)
@@ -173,12 +160,27 @@ func (a *Attempt) Seen() (spawn.Timeline, podlog.Ready, error) {
 	return a.Timeline, a.told, a.toldErr
 }
 
+// latest returns the latest attempt of which is is true; nil = none.
+func (e *Collector) latest(is func(a *Attempt) bool) *Attempt {
+	e.mu.Lock()
+	attempts := slices.Clone(e.known.Lives)
+	e.mu.Unlock()
+	for _, a := range slices.Backward(attempts) {
+		if is(a) {
+			return a
+		}
+	}
+	return nil
+}
+
 // Has reports whether a file is one of the logs.
 func (e *Collector) Has(log os.FileInfo) bool {
-	e.mu.Lock()
-	attempts := slices.Clone(e.attempts)
-	e.mu.Unlock()
-	return slices.ContainsFunc(attempts, func(a *Attempt) bool { return a.Captured.is(log) })
+	return e.latest(func(a *Attempt) bool { return a.Captured.is(log) }) != nil
+}
+
+// ByLog returns the latest start whose log was made at a path; nil = none.
+func (e *Collector) ByLog(path string) *Attempt {
+	return e.latest(func(a *Attempt) bool { return path != "" && a.Pod != "" && a.Captured.Path() == path })
 }
 
 // NoteSocket notes what was found at the path that a pod has announced. It is in the journal
@@ -194,11 +196,20 @@ func (a *Attempt) Note(what string) {
 	a.Change(func() { a.add(Mark{What: what, At: time.Now()}) })
 }
 
-// Ended notes, once, how a life is over.
+// Ended notes, once, how an attempt is over.
 func (a *Attempt) Ended(how string) {
 	a.Change(func() {
 		if _, known := a.end(time.Time{}); known == "" {
 			a.add(Mark{how, time.Now(), true})
+		}
+	})
+}
+
+// Fail notes what the test has failed of. Of many that is the first ones.
+func (a *Attempt) Fail(what string) {
+	a.Change(func() {
+		if len(a.Failures) < maxFailures {
+			a.Failures = append(a.Failures, Mark{What: what, At: time.Now()})
 		}
 	})
 }
@@ -209,55 +220,80 @@ func (a *Attempt) Change(what func(), grown ...Stamp) {
 	defer a.e.mu.Unlock()
 	if path := a.Captured.Path(); path != "" && a.Log == "" {
 		a.Log = path
-		a.e.journal.keepLog(&a.Life, a.Captured.File())
+		a.e.journal.keepLog(a, a.Captured.File())
 	}
 	last := a.last()
 	what()
-	l := a.Life
-	l.Marks, l.Stamps = nil, grown
+	changed := *a
+	changed.Marks, changed.Stamps = nil, grown
 	if m := a.last(); m != last {
-		l.Marks = []Mark{m}
+		changed.Marks = []Mark{m}
 		if len(a.Marks) == maxMarks && !m.Last {
 			return
 		}
 	}
-	a.e.note([]*Life{&l}, false)
+	a.e.note([]*Attempt{&changed}, false)
 }
 
-// note notes lives in the journal. The lock is held.
-func (e *Collector) note(lives []*Life, all bool) {
-	if e.over {
-		return
+// note notes attempts in the journal. The lock is held.
+func (e *Collector) note(lives []*Attempt, all bool) {
+	if !e.over {
+		e.journal.write(entry{e.known, lives, all})
 	}
-	e.journal.write(entry{e.known, lives, all})
 }
 
-// view returns the record as it is now. The lock is held.
-func (e *Collector) view() *Record {
+// view returns the record as it is now.
+func (e *Collector) view() Record {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	r := e.known
-	for _, a := range e.attempts {
-		l := a.Life
-		l.Marks = slices.Clone(l.Marks)
-		l.file, l.Stamps = a.Captured.view()
-		r.Lives = append(r.Lives, &l)
+	r.Lives = nil
+	for _, a := range e.known.Lives {
+		now := *a
+		now.Marks, now.Failures = slices.Clone(a.Marks), slices.Clone(a.Failures)
+		now.file, now.Stamps = a.Captured.view()
+		r.Lives = append(r.Lives, &now)
 	}
-	return &r
+	return r
+}
+
+// freeze has written down what lives.
+func (e *Collector) freeze(why string) {
+	e.captureNew()
+	e.do(func(r *Record) { r.freeze(why, e.Processes(), time.Now()) })
+}
+
+// captureNew captures the logs that pods have put in the place of theirs.
+func (e *Collector) captureNew() {
+	r := e.view()
+	r.findNew(func(a *Attempt, log *os.File) {
+		added := e.Output(a.Name + newLog)
+		added.Captured.Capture(log)
+		live := e.at(a.N)
+		live.Change(func() { live.NewLog = added.Name })
+	})
+}
+
+// at returns an attempt by its number.
+func (e *Collector) at(n int) *Attempt {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known.Lives[n]
 }
 
 // do has the record written as it is now. The writing lock is held.
-func (e *Collector) do(write func(r *Record)) *Record {
-	e.mu.Lock()
+func (e *Collector) do(write func(r *Record)) Record {
 	r := e.view()
-	e.mu.Unlock()
-	r.place, r.base, r.few = e.Place(true), e.Base, e.Few
-	write(r)
+	r.place = e.Place(true)
+	write(&r)
 	if r.dir != "" {
 		e.Placed(r.dir)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.known = *r
-	e.known.Lives = nil
+	lives := e.known.Lives
+	e.known = r
+	e.known.Lives = lives
 	e.note(nil, false)
 	return r
 }
@@ -268,7 +304,7 @@ func (e *Collector) Snapshot() {
 	defer e.writing.Unlock()
 	if !e.frozen && e.isOpen() {
 		e.frozen = true
-		e.do(func(r *Record) { r.freeze(WhyFailed, e.Processes(), time.Now()) })
+		e.freeze(WhyFailed)
 	}
 }
 
@@ -276,7 +312,7 @@ func (e *Collector) Snapshot() {
 func (e *Collector) isOpen() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return !e.over && len(e.attempts) > 0
+	return !e.over && len(e.known.Lives) > 0
 }
 
 // WriteLate writes the evidence of a test that still runs: go test is about to panic.
@@ -287,7 +323,7 @@ func (e *Collector) WriteLate() {
 		return
 	}
 	if !e.frozen {
-		e.do(func(r *Record) { r.freeze(WhyLate, e.Processes(), time.Now()) })
+		e.freeze(WhyLate)
 	}
 	r := e.do((*Record).Write)
 	e.mu.Lock()
@@ -299,7 +335,7 @@ func (e *Collector) WriteLate() {
 func (e *Collector) Dir() (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.known.dir, cmp.Or(errors.Join(e.known.lost...), errors.New("no pod was started, or its test is over"))
+	return e.known.Where()
 }
 
 // Report writes the evidence where it outlives the test, tells where, and returns that. It
@@ -312,11 +348,15 @@ func (e *Collector) Report() (dir string) {
 	e.Snapshot() // of a test in which no pod became ready
 	e.writing.Lock()
 	defer e.writing.Unlock()
-	for _, a := range e.attempts {
+	e.captureNew()
+	for _, a := range e.known.Lives {
 		a.Captured.EndFollowing()
 	}
 	r := e.do((*Record).Write)
-	for _, a := range e.attempts {
+	for _, a := range e.known.Lives {
+		if a.NewLog != "" && r.dir != "" {
+			e.Test.Log("harness: the log of pod %s is another file now, as after a rotation: %s", podlog.Printable(a.Pod), podlog.Printable(filepath.Join(r.dir, a.NewLog)))
+		}
 		if a.Shown {
 			continue
 		}
@@ -353,7 +393,7 @@ func (e *Collector) Close(failed bool) {
 		e.known.at.Close()
 		e.known.at = nil
 	}
-	for _, a := range e.attempts {
+	for _, a := range e.known.Lives {
 		a.Captured.Close()
 	}
 	e.mu.Lock()
@@ -375,17 +415,4 @@ func (a *Attempt) Keep() string {
 		return fmt.Sprintf("lost with the test: %v", PrintableError(err))
 	}
 	return filepath.Join(r.dir, a.FileName())
-}
-
-// ByLog returns the latest attempt whose log was made at a path; nil = none.
-func (e *Collector) ByLog(path string) *Attempt {
-	e.mu.Lock()
-	attempts := slices.Clone(e.attempts)
-	e.mu.Unlock()
-	for _, a := range slices.Backward(attempts) {
-		if path != "" && a.Captured.Path() == path {
-			return a
-		}
-	}
-	return nil
 }

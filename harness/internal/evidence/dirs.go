@@ -1,19 +1,21 @@
 package evidence
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
-	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
 )
 
@@ -24,105 +26,73 @@ const keptDirs = 20
 // dirTime is how the name of a directory of evidence has the time.
 const dirTime = "20060102T150405.000"
 
+var (
+	binaryBegan = time.Now()
+	startDir, _ = os.Getwd() // a test may change it
+)
+
+// Prefix returns how the paths of directories for evidence begin that are made in dir. Where
+// only a few are kept, it tells those of this package's test binary from those of others: it
+// is the same in each run, and another one for another package or checkout.
+func Prefix(dir string, few bool) string {
+	name := "podharness-"
+	if few {
+		program := filepath.Base(os.Args[0])
+		if info, ok := debug.ReadBuildInfo(); ok {
+			program = info.Path
+		}
+		sum := sha256.Sum256([]byte(startDir + "\x00" + program))
+		name += hex.EncodeToString(sum[:4]) + "-"
+	}
+	return filepath.Join(dir, name)
+}
+
 // makeDir chooses where the evidence goes, and opens that: a pod may put a link there later.
 func (r *Record) makeDir() (err error) {
 	if r.at != nil {
 		return nil
 	}
-	if err := r.chooseDir(); err != nil {
-		return err
+	if r.dir == "" {
+		if r.dir, err = r.chooseDir(); err != nil {
+			return err
+		}
 	}
 	r.at, err = safefile.OpenDir(r.dir)
 	return err
 }
 
-func (r *Record) chooseDir() error {
-	if r.dir != "" {
-		return nil
-	}
+func (r *Record) chooseDir() (string, error) {
 	if r.place != "" {
-		r.dir = r.place
-		return nil
+		return r.place, nil
 	}
-	if err := os.MkdirAll(r.base, 0o777); err != nil {
-		return err
+	if err := os.MkdirAll(filepath.Dir(r.Prefix), 0o777); err != nil {
+		return "", err
 	}
-	name := SafeName(r.Test)
-	name = "podharness-" + name[:min(len(name), longestName)] + "-" + time.Now().Format(dirTime)
-	for n := 1; ; n++ {
-		dir := filepath.Join(r.base, name)
-		if n > 1 { // another test of that name has failed in the same millisecond
-			dir += fmt.Sprintf("-%d", n)
-		}
-		err := os.Mkdir(dir, 0o700)
+	name := SafeName(r.Name)
+	name = r.Prefix + name[:min(len(name), longestName)] + "-" + time.Now().Format(dirTime)
+	for n, dir := 2, name; ; n++ {
+		err := safefile.Mkdir(dir, 0o700)
 		if err == nil {
-			r.dir = dir
-			r.removeOld(runBegan())
-			return nil
+			r.removeOld(binaryBegan)
 		}
 		if !errors.Is(err, fs.ErrExist) {
-			return err
+			return dir, err
 		}
+		dir = fmt.Sprintf("%s-%d", name, n) // another test of that name has failed in the same millisecond
 	}
 }
 
-// binaryBegan is when this test binary did.
-var binaryBegan = time.Now()
-
-// runBegan returns when the run of tests began that this test binary is of. Other binaries
-// of the same go test, and binaries that tests have started, write evidence beside it.
-var runBegan = sync.OnceValue(func() time.Time {
-	ancestors := proc.Ancestors()
-	if len(ancestors) == 0 { // the system does not tell
-		return binaryBegan.Add(-runMargin)
-	}
-	began := binaryBegan
-	for _, p := range ancestors {
-		if isOfTests(p.Args) {
-			began = earlier(began, time.Now().Add(-p.Age-ageError))
-		}
-	}
-	return began
-})
-
-// ageError is how much longer a process may have run than it is known to.
-const ageError = 20 * time.Millisecond
-
-// runMargin is how long before this test binary other ones of the run may have begun,
-// where the system does not tell. It is the default timeout of a test binary.
-const runMargin = 10 * time.Minute
-
-// isOfTests reports whether a command line is that of go test or a test binary.
-func isOfTests(args []string) bool {
-	if len(args) == 0 {
-		return false
-	}
-	program, args := filepath.Base(args[0]), args[1:]
-	if len(args) > 2 && args[0] == "-C" {
-		args = args[2:]
-	}
-	return program == "go" && len(args) > 0 && args[0] == "test" || strings.HasSuffix(program, ".test")
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-var dirName = regexp.MustCompile(`^podharness-.+-(\d{8}T\d{6}\.\d{3})(?:-\d+)?$`)
-
-// removeOld removes all but the newest of what tests have left that failed before a time.
+// removeOld removes all but the newest of what earlier runs have left, whose tests failed
+// before a time.
 func (r *Record) removeOld(began time.Time) {
-	if !r.few {
+	if !r.Few {
 		return
 	}
-	type old struct {
-		name string
-		made time.Time
-	}
-	entries, _ := os.ReadDir(r.base)
+	base, prefix := filepath.Split(r.Prefix)
+	dirName := regexp.MustCompile("^" + regexp.QuoteMeta(prefix) + `.+-(\d{8}T\d{6}\.\d{3})(?:-\d+)?$`)
+	began = began.Truncate(time.Millisecond) // as the time of a name is
+	entries, _ := os.ReadDir(base)
+	type old struct{ made, name string }
 	var own []old
 	for _, entry := range entries {
 		match := dirName.FindStringSubmatch(entry.Name())
@@ -131,15 +101,13 @@ func (r *Record) removeOld(began time.Time) {
 		}
 		made, timeErr := time.ParseInLocation(dirTime, match[1], time.Local)
 		info, err := entry.Info()
-		// The time of the name has milliseconds.
-		if timeErr == nil && made.Before(began.Truncate(time.Millisecond)) &&
-			err == nil && info.IsDir() && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
-			own = append(own, old{entry.Name(), made})
+		if timeErr == nil && made.Before(began) && err == nil && info.IsDir() && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
+			own = append(own, old{match[1], entry.Name()})
 		}
 	}
-	slices.SortFunc(own, func(a, b old) int { return a.made.Compare(b.made) })
+	slices.SortFunc(own, func(a, b old) int { return cmp.Compare(a.made, b.made) })
 	for _, dir := range own[:max(0, len(own)-keptDirs)] {
-		_ = safefile.RemoveAll(filepath.Join(r.base, dir.name))
+		_ = safefile.RemoveAll(base + dir.name)
 	}
 }
 

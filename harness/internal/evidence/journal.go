@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,7 +18,7 @@ import (
 )
 
 // journalFile is the file, in the own directory of a sandbox, that holds its record: a line
-// of JSON for each change. Beside it is each log once more, by the number of its life, since
+// of JSON for each change. Beside it is each log once more, by the number of its attempt, since
 // a pod may remove its own. The watchdog reads that when the test binary has ended. (To tell
 // it of each change would wake it, which takes longer than to write the change down.)
 const journalFile = "journal"
@@ -28,12 +30,12 @@ type journal struct {
 	file *os.File                      // nil until the first entry
 }
 
-// entry is a line: the record, of its lives those that have changed, and of their marks
+// entry is a line: the record, of its attempts those that have changed, and of their marks
 // and stamps those that are new.
 type entry struct {
 	Record
-	Lives []*Life
-	All   bool // those that were there are, too
+	Lives []*Attempt
+	All   bool // the marks and stamps are all that there are
 }
 
 func (j *journal) write(e entry) {
@@ -47,10 +49,10 @@ func (j *journal) write(e entry) {
 	}
 }
 
-// keepLog keeps the log of a life.
-func (j *journal) keepLog(l *Life, log *os.File) {
+// keepLog keeps the log of an attempt.
+func (j *journal) keepLog(a *Attempt, log *os.File) {
 	if dir, err := j.own(); err == nil {
-		_ = dir.LinkFile(log, strconv.Itoa(l.N))
+		_ = dir.LinkFile(log, strconv.Itoa(a.N))
 	}
 }
 
@@ -66,19 +68,18 @@ func (j *journal) remove() {
 	}
 }
 
-// What is read of a journal is bounded: a pod may have written in it.
+// What is read of journals is bounded: a pod may have written in them. What is kept of them
+// is about as large.
 const (
 	maxEntry    = 8 << 20   // bytes of a line
-	maxJournals = 512 << 20 // bytes of the journals of all sandboxes
-	maxKept     = 128 << 20 // bytes of what is kept of them
-	maxLives    = 10_000
-	maxWords    = 1000                      // of each list of words of a life
-	maxWhat     = 1000                      // bytes of a mark
-	maxName     = 64 << 10                  // bytes of the name of a test
-	maxAge      = 10 * 365 * 24 * time.Hour // of what it tells
+	maxJournals = 128 << 20 // bytes of the journals of all sandboxes
+	maxLives    = 10_000    // of all sandboxes
+	maxWords    = 1000      // of each list of words of an attempt
+	maxName     = 64 << 10  // bytes of the name of a test, and of why it failed
+	maxAge      = 10 * 365 * 24 * time.Hour
 )
 
-// journaled is an entry as it is read: each life may be anything.
+// journaled is an entry as it is read: each attempt may be anything.
 type journaled struct {
 	Record
 	Lives []json.RawMessage
@@ -86,108 +87,80 @@ type journaled struct {
 }
 
 // An allowance is what may still be read of journals.
-type allowance struct{ read, kept int64 }
-
-func newAllowance() *allowance { return &allowance{maxJournals, maxKept} }
-
-// keep reports whether so many bytes more may be kept, and counts them then.
-func (a *allowance) keep(bytes int64) bool {
-	if bytes > a.kept {
-		return false
-	}
-	a.kept -= bytes
-	return true
+type allowance struct {
+	bytes int64
+	lives int
 }
 
-// sizeOf is about what a life takes that was read from so many bytes.
-func (l *Life) sizeOf(text int) int64 {
-	return int64(1000 + text + 32*len(l.Stamps) + 100*len(l.Marks))
-}
-
-// readJournal returns what the journal in an own directory has, with the logs open; nil =
-// nothing. Of the pods' files only those below box are opened.
-func readJournal(own *safefile.Dir, box string, may *allowance) *Record {
+// readJournal returns what the journal in an own directory has of a test, with the logs open;
+// nil = nothing. Of the pods' files only those below t.Box are opened.
+func readJournal(own *safefile.Dir, t Test, may *allowance) *Record {
 	file, err := own.Open(journalFile)
 	if err != nil {
 		return nil
 	}
 	defer file.Close()
-	now := time.Now()
-	r := &Record{}
-	limited := &io.LimitedReader{R: file, N: may.read}
+	r, lives, now := &Record{Test: &t, read: true}, map[int]*Attempt{}, time.Now()
+	limited := &io.LimitedReader{R: file, N: may.bytes}
 	lines := bufio.NewReaderSize(limited, maxEntry)
-	for {
-		line, err := lines.ReadSlice('\n')
-		if err == nil {
-			r.take(line, now, may)
+	for err == nil {
+		var line []byte
+		if line, err = lines.ReadSlice('\n'); err == nil { // the last line may be torn
+			r.take(lives, line, now, may)
 		}
 		for errors.Is(err, bufio.ErrBufferFull) { // too long: it is passed over
 			_, err = lines.ReadSlice('\n')
 		}
-		if err != nil {
-			break // the last line may be torn
+	}
+	may.bytes = limited.N
+	numbers := slices.Sorted(maps.Keys(lives))
+	for i, n := range numbers {
+		lives[n].N = i
+		r.Lives = append(r.Lives, lives[n])
+	}
+	for i, a := range r.Lives {
+		if a.file, err = own.Open(strconv.Itoa(numbers[i])); err != nil { // as on a file system without links
+			a.file = r.openLog(a)
 		}
 	}
-	may.read = limited.N
-	r.box, r.read = box, true
-	var lives []*Life
-	for _, l := range r.Lives {
-		if l.Name == "" {
-			continue // a number was passed over
-		}
-		l.file, err = own.Open(strconv.Itoa(l.N))
-		if err != nil { // as on a file system without links
-			l.file = r.openLog(l)
-		}
-		lives = append(lives, l)
-	}
-	for i, l := range lives {
-		l.N = i
-	}
-	if r.Lives = lives; len(lives) == 0 {
+	if len(lives) == 0 {
 		return nil
 	}
 	return r
 }
 
 // take takes a line of a journal. What cannot be is left out.
-func (r *Record) take(line []byte, now time.Time, may *allowance) {
-	var e journaled
-	if json.Unmarshal(line, &e) != nil {
+func (r *Record) take(lives map[int]*Attempt, line []byte, now time.Time, may *allowance) {
+	e := journaled{Record: Record{Test: &Test{}}}
+	if json.Unmarshal(line, &e) != nil || len(e.Name) > maxName || len(e.Why) > maxName {
 		return
 	}
-	if len(e.Test) > maxName || len(e.Why) > maxWhat {
-		return
-	}
-	r.Test, r.Why, r.Until = e.Test, e.Why, e.Until
+	r.Name, r.Why, r.Until = e.Name, e.Why, e.Until
 	if !isRecent(e.Until, now) {
 		r.Until = time.Time{}
 	}
-	for _, raw := range e.Lives[:min(len(e.Lives), maxLives)] {
-		l := new(Life)
-		if json.Unmarshal(raw, l) != nil || !l.isPlausible(now) {
+	for _, raw := range e.Lives {
+		a := new(Attempt)
+		if json.Unmarshal(raw, a) != nil || !a.isPlausible(now) {
 			continue
 		}
-		for len(r.Lives) <= l.N && may.keep(new(Life).sizeOf(0)) {
-			r.Lives = append(r.Lives, &Life{N: len(r.Lives)})
-		}
-		if len(r.Lives) <= l.N {
-			continue
-		}
-		old := r.Lives[l.N]
-		if !e.All {
-			marks, grown := l.Marks, l.Stamps
-			l.Marks, l.Stamps = old.Marks, old.Stamps
-			for _, m := range marks {
-				l.add(m)
+		old := lives[a.N]
+		if old == nil {
+			if may.lives--; may.lives < 0 {
+				return
 			}
-			l.Stamps = append(l.Stamps, grown...)
+			old = &Attempt{}
 		}
-		l.Stamps = l.Stamps[max(0, len(l.Stamps)-maxStamps):]
-		l.Marks = l.Marks[max(0, len(l.Marks)-maxMarks):]
-		if l.size = l.sizeOf(len(raw)); may.keep(l.size - old.size) {
-			r.Lives[l.N] = l
+		if !e.All {
+			marks, grown := a.Marks, a.Stamps
+			a.Marks, a.Stamps = old.Marks, append(old.Stamps, grown...)
+			for _, m := range marks {
+				a.add(m)
+			}
 		}
+		a.Stamps = a.Stamps[max(0, len(a.Stamps)-maxStamps):]
+		a.Marks = a.Marks[max(0, len(a.Marks)-maxMarks):]
+		lives[a.N] = a
 	}
 }
 
@@ -196,58 +169,84 @@ func isRecent(t, now time.Time) bool {
 	return t.After(now.Add(-maxAge)) && t.Before(now.Add(time.Hour))
 }
 
-// isPlausible reports whether a life that was read can be one.
-func (l *Life) isPlausible(now time.Time) bool {
-	ok := 0 <= l.N && l.N < maxLives && l.Name == nameOf(l.Name) && len(l.Name) > 0 && l.PID >= 0 && isRecent(l.Timeline.Start, now)
-	for _, d := range append(phases(l.Timeline), l.Timeout) {
+// isPlausible reports whether an attempt that was read can be one.
+func (a *Attempt) isPlausible(now time.Time) bool {
+	ok := 0 <= a.N && a.N < maxLives && a.Name == nameOf(a.Name) && len(a.Name) > 0 && a.PID >= 0
+	// A word of two bytes takes sixteen more.
+	ok = ok && len(a.Env) <= maxWords && len(a.Socket) <= maxWords && len(a.Failures) <= maxFailures && (a.StartFailed == nil || len(a.StartFailed.Tail) <= maxWords)
+	for _, d := range append(phases(a.Timeline), a.Timeout) {
 		ok = ok && 0 <= d && d < maxAge
 	}
-	for _, m := range l.Marks {
-		ok = ok && isRecent(m.At, now) && len(m.What) <= maxWhat
+	times := []time.Time{a.Timeline.Start}
+	for _, m := range slices.Concat(a.Marks, a.Failures) {
+		times = append(times, m.At)
 	}
-	// A word of two bytes takes sixteen more.
-	ok = ok && len(l.Env) <= maxWords && len(l.Socket) <= maxWords
-	if f := l.StartFailed; f != nil {
-		ok = ok && len(f.Tail) <= maxWords
+	for _, m := range a.Socket {
+		times = append(times, m.At)
 	}
-	for _, s := range l.Stamps {
-		ok = ok && isRecent(s.At, now) && s.Size >= 0
+	for _, s := range a.Stamps {
+		times, ok = append(times, s.At), ok && s.Size >= 0
 	}
-	for _, m := range l.Socket {
-		ok = ok && isRecent(m.At, now)
-	}
-	return ok
+	return ok && !slices.ContainsFunc(times, func(t time.Time) bool { return !isRecent(t, now) })
 }
 
 // openDir opens the directory of a pod. Of one in the sandbox no part of the path may be a link
 // that a pod has made.
-func (r *Record) openDir(l *Life) (*safefile.Dir, error) {
-	path, inBox := strings.CutPrefix(l.dir(), r.box+"/")
+func (r *Record) openDir(a *Attempt) (*safefile.Dir, error) {
+	path, inBox := strings.CutPrefix(a.dir(), r.Box+"/")
 	if !inBox && !r.read { // the test has chosen another runtime directory
-		return safefile.OpenDir(l.dir())
+		return safefile.OpenDir(a.dir())
 	}
 	if !inBox {
-		return nil, fmt.Errorf("%s is not in the sandbox %s", l.dir(), r.box)
+		return nil, fmt.Errorf("%s is not in the sandbox %s", a.dir(), r.Box)
 	}
-	base, err := safefile.OpenDir(filepath.Dir(r.box))
+	base, err := safefile.OpenDir(filepath.Dir(r.Box))
 	if err != nil {
 		return nil, err
 	}
 	defer base.Close()
-	return base.Dir(filepath.Base(r.box) + "/" + path)
+	return base.Dir(filepath.Base(r.Box) + "/" + path)
 }
 
-// openLog opens the log of a life in the directory of its pod; nil if that cannot be.
-func (r *Record) openLog(l *Life) *os.File {
-	if l.Log == "" || !r.hasLatest(l) {
+// findNew calls add with each log that a pod has put in the place of its own, which it has
+// renamed or removed. The file is to be closed.
+func (r *Record) findNew(add func(a *Attempt, log *os.File)) {
+	for _, a := range slices.Clone(r.Lives) {
+		if a.Pod == "" || a.file == nil {
+			continue
+		}
+		log := r.openLog(a)
+		if log == nil {
+			continue
+		}
+		info, err := log.Stat()
+		isKnown := func(other *Attempt) bool {
+			if other.file == nil {
+				return false
+			}
+			known, err := other.file.Stat()
+			return err == nil && os.SameFile(known, info)
+		}
+		// One with a name elsewhere may be a file from there.
+		if err != nil || slices.ContainsFunc(r.Lives, isKnown) || !safefile.HasOneName(log) {
+			log.Close()
+			continue
+		}
+		add(a, log)
+	}
+}
+
+// openLog opens the log of an attempt in the directory of its pod; nil if that cannot be.
+func (r *Record) openLog(a *Attempt) *os.File {
+	if a.Log == "" || !r.hasLatest(a) {
 		return nil
 	}
-	dir, err := r.openDir(l)
+	dir, err := r.openDir(a)
 	if err != nil {
 		return nil
 	}
 	defer dir.Close()
-	file, err := dir.Open(filepath.Base(l.Log))
+	file, err := dir.Open(filepath.Base(a.Log))
 	if err != nil {
 		return nil
 	}

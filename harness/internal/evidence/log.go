@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -227,62 +226,27 @@ func (l *Log) End() int64 {
 	return 0
 }
 
-// Tail returns the last lines of the log for a message, an unfinished one
-// included.
+// Tail returns the last lines of the log for a message, an unfinished one included, and before
+// them why the pod has crashed.
 func (l *Log) Tail() string {
-	const most, size = 8, 8 << 10
 	log := l.Reader()
 	l.mu.Lock()
 	if l.said > 0 {
 		log = io.NewSectionReader(log, 0, min(l.said, log.Size()))
 	}
 	l.mu.Unlock()
-	_, _ = log.Seek(max(0, log.Size()-size), io.SeekStart)
-	var last []string
-	for lines := newLineReader(log); ; {
-		line, err := lines.next()
-		if err != nil {
-			break
-		}
+	tail, _ := podlog.ReadTail(log)
+	lines := tail.Strings()
+	if reason := tail.Reason(); reason != "" && !slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, reason) }) {
+		lines = slices.Insert(lines, 0, reason, "…")
+	}
+	text := ""
+	for _, line := range lines {
 		if line != "" {
-			last = append(last, line)
+			text += "\n\t\t" + podlog.PrintableLines(shorten(line, 1000))
 		}
 	}
-	last = last[max(0, len(last)-most):]
-	if len(last) == 0 {
-		return " nothing"
-	}
-	return "\n\t\t" + strings.Join(last, "\n\t\t")
-}
-
-// lineReader reads a log that has an end, line by line, and knows where each
-// ends. (spawn's reader, which follows, tells lines alone.)
-type lineReader struct {
-	*bufio.Reader
-	offset int64 // where the last line ended
-}
-
-func newLineReader(log io.Reader) *lineReader {
-	return &lineReader{Reader: bufio.NewReaderSize(log, 64<<10)}
-}
-
-// Next returns the next line as people see it, cut at 64 KiB. The last one may be
-// unfinished; then comes io.EOF.
-func (r *lineReader) next() (string, error) {
-	part, err := r.ReadSlice('\n')
-	r.offset += int64(len(part))
-	line := podlog.Printable(strings.ToValidUTF8(strings.TrimRight(string(part), "\r\n"), "\uFFFD"))
-	if errors.Is(err, bufio.ErrBufferFull) {
-		line += "… [line cut]"
-	}
-	for errors.Is(err, bufio.ErrBufferFull) {
-		part, err = r.ReadSlice('\n')
-		r.offset += int64(len(part))
-	}
-	if errors.Is(err, io.EOF) && line != "" {
-		err = nil
-	}
-	return line, err
+	return cmp.Or(text, " nothing")
 }
 
 // stamps tells when a log grew: the bytes before size were there at that time.
@@ -315,11 +279,11 @@ func (s *stamps) add(now time.Time, size int64) {
 	s.at = append(s.at, Stamp{At: now, Size: size})
 }
 
-// of returns when the byte before offset was there.
-func (s *stamps) of(offset int64) time.Time {
-	i, _ := slices.BinarySearchFunc(s.at, offset, func(at Stamp, offset int64) int { return cmp.Compare(at.Size, offset) })
-	if len(s.at) == 0 {
+// growth returns when the byte before an offset was there.
+func growth(at []Stamp, offset int64) time.Time {
+	i, _ := slices.BinarySearchFunc(at, offset, func(at Stamp, offset int64) int { return cmp.Compare(at.Size, offset) })
+	if len(at) == 0 {
 		return time.Time{}
 	}
-	return s.at[min(i, len(s.at)-1)].At
+	return at[min(i, len(at)-1)].At
 }

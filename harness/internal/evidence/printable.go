@@ -1,8 +1,6 @@
 package evidence
 
 import (
-	"errors"
-
 	"example.com/podharness/spawn/podlog"
 )
 
@@ -32,15 +30,4 @@ func PrintableError(err error) error {
 		return reworded{text, err}
 	}
 	return err
-}
-
-// PrintableErrors is PrintableError for each of the errors that were joined.
-func PrintableErrors(err error) (all []error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && err.Error() == errors.Join(joined.Unwrap()...).Error() {
-		for _, one := range joined.Unwrap() {
-			all = append(all, PrintableErrors(one)...)
-		}
-		return all
-	}
-	return append(all, PrintableError(err))
 }

@@ -3,6 +3,7 @@ package evidence
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,50 +22,52 @@ import (
 	"example.com/podharness/spawn/safefile"
 )
 
-// A record is what the evidence of one test is made of. The test binary fills it, and
+// A Record is what the evidence of one test is made of. The test binary fills it, and
 // keeps a journal of it, so that the watchdog can write the same files.
 type Record struct {
-	Test  string    // its name
+	*Test
 	Why   string    // it is written
 	Until time.Time // the snapshot was taken; zero = it was not
 
 	// The journal does not have these: a pod may have written in that.
-	Lives []*Life       `json:"-"`
-	box   string        // the sandbox
+	Lives []*Attempt    `json:"-"`
 	read  bool          // of a journal: nothing is read outside of the sandbox
-	base  string        // where a directory for the evidence is made
-	few   bool          // of those of earlier runs in base only the newest are kept
 	place string        // a directory that is there for the evidence; "" = one is made
 	dir   string        // where the evidence is; "" = nowhere yet
 	at    *safefile.Dir // that, open; nil = not yet
-	most  int64         // bytes that all of it may have
 	wrote []string
 	lost  []error
 }
 
-// A life is what is known of one start of a pod and of what came of it, or of one
-// output of a client.
-type Life struct {
+// An Attempt is one start of a pod and what came of it, or one output of a client. While
+// its test runs the collector's lock guards it.
+type Attempt struct {
 	N        int    // counts those of a test
 	Name     string // the pod's, with a number where that is taken, or the output's
 	Pod      string // its name; "" = this is an output of a client
 	PID      int
-	Log      string // its path, at which there may be another one by now; "" = there is none
+	Log      string // its path; "" = there is none
+	NewLog   string `json:",omitempty"` // the name here of what the pod has put in its place, as to rotate it; "" = nothing
 	Env      []string
 	Dump     syscall.Signal // has the pod write what it does; 0 = nothing has
 	Timeline spawn.Timeline
 	Error    string // why it did not become ready
 	// StartFailed is what is known of that, but for what the pod has written.
 	StartFailed *spawn.Error    `json:",omitempty"`
-	Failure     string          // what the test failed of
+	Failures    []Mark          // what the test has failed of, in the order of time
 	Hung        string          // what lived when it did not
 	Timeout     time.Duration   // that the start had
 	Socket      []replay.Moment `json:",omitempty"` // what was found at the announced path
 	Marks       []Mark          // what came after the start
 	Stamps      []Stamp         // of the log, in the order of time
 
-	file *os.File // the log; nil = there is none, or it is lost
-	size int64    // that is counted for it where it was read of a journal
+	Captured *Log `json:"-"`
+	Args     Args `json:"-"`
+	Shown    bool `json:"-"` // a message of the failed test has the last lines
+	e        *Collector
+	told     podlog.Ready // in the ready line of a client's pod
+	toldErr  error        // what is wrong with that line
+	file     *os.File     // the log, where it is written down; nil = there is none, or it is lost
 }
 
 // A mark is something that happened to a pod or that was done to it.
@@ -80,47 +83,50 @@ const Connected = "connect"
 // asks reports whether it may have brought the pod's end about.
 func (m Mark) asks() bool { return !m.Last && m.What != Connected }
 
-// maxMarks bounds the marks of one life: beyond it those in the middle are dropped.
+// maxFailures is how many failures of one attempt are kept.
+const maxFailures = 10
+
+// maxMarks bounds the marks of one attempt: beyond it those in the middle are dropped.
 const maxMarks = 200
 
-func (l *Life) add(m Mark) {
-	if len(l.Marks) == maxMarks {
-		l.Marks = slices.Delete(l.Marks, maxMarks/2, maxMarks/2+1)
+func (a *Attempt) add(m Mark) {
+	if len(a.Marks) == maxMarks {
+		a.Marks = slices.Delete(a.Marks, maxMarks/2, maxMarks/2+1)
 	}
-	l.Marks = append(l.Marks, m)
+	a.Marks = append(a.Marks, m)
 }
 
 // last returns the last mark; zero = there is none.
-func (l *Life) last() (m Mark) {
-	if n := len(l.Marks); n > 0 {
-		m = l.Marks[n-1]
+func (a *Attempt) last() (m Mark) {
+	if n := len(a.Marks); n > 0 {
+		m = a.Marks[n-1]
 	}
 	return m
 }
 
-// end returns when the life was over, and how; "" = as far as is known it went on.
-func (l *Life) end(until time.Time) (at time.Time, how string) {
-	if l.Timeline.Ended > 0 {
-		return l.Timeline.Start.Add(l.Timeline.Ended), "failed"
+// end returns when it was over, and how; "" = as far as is known it went on.
+func (a *Attempt) end(until time.Time) (at time.Time, how string) {
+	if a.Timeline.Ended > 0 {
+		return a.Timeline.Start.Add(a.Timeline.Ended), "failed"
 	}
-	if i := slices.IndexFunc(l.Marks, func(m Mark) bool { return m.Last }); i >= 0 {
-		return l.Marks[i].At, l.Marks[i].What
+	if i := slices.IndexFunc(a.Marks, func(m Mark) bool { return m.Last }); i >= 0 {
+		return a.Marks[i].At, a.Marks[i].What
 	}
 	return until, ""
 }
 
 // dir is the pod directory; "" = none was made.
-func (l *Life) dir() string {
+func (a *Attempt) dir() string {
 	// Not filepath.Dir, which would remove a .. behind a symbolic link.
-	return l.Log[:max(0, strings.LastIndexByte(l.Log, '/'))]
+	return a.Log[:max(0, strings.LastIndexByte(a.Log, '/'))]
 }
 
 // FileName is the name of the log here.
-func (l *Life) FileName() string {
-	if l.Pod == "" {
-		return l.Name
+func (a *Attempt) FileName() string {
+	if a.Pod == "" {
+		return a.Name
 	}
-	return l.Name + ".log"
+	return a.Name + ".log"
 }
 
 // Why evidence is written.
@@ -148,70 +154,74 @@ func MaxBytes() (int64, error) {
 // moment ago.
 func (r *Record) freeze(why, processes string, now time.Time) {
 	r.Why, r.Until = why, now
-	if err := r.makeDir(); err != nil {
-		r.lost = append(r.lost, PrintableErrors(err)...)
+	if r.lose(r.makeDir()) {
 		return
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s, %s: %s\n\n", podlog.Printable(r.Test), r.Until.Format(time.RFC3339Nano), why)
+	fmt.Fprintf(&text, "%s, %s: %s\n\n", podlog.Printable(r.Name), r.Until.Format(time.RFC3339Nano), why)
 	text.WriteString(processes)
-	room := r.most / 16
-	for _, l := range r.Lives {
-		if l.Hung != "" {
-			fmt.Fprintf(&text, "\nwhen the start of pod %s had failed: %s", podlog.Printable(l.Name), l.Hung)
+	room := r.Most / 16
+	for _, a := range r.Lives {
+		if a.Hung != "" {
+			fmt.Fprintf(&text, "\nwhen the start of pod %s had failed: %s", podlog.Printable(a.Name), a.Hung)
 		}
-		if l.Pod != "" {
-			fmt.Fprintf(&text, "\nenvironment of pod %s beyond the usual:\n", podlog.Printable(l.Name))
-			for _, entry := range l.Env {
+		if a.Pod != "" {
+			fmt.Fprintf(&text, "\nenvironment of pod %s beyond the usual:\n", podlog.Printable(a.Name))
+			for _, entry := range a.Env {
 				fmt.Fprintf(&text, "  %s\n", entry)
 			}
 		}
-		if l.Pod != "" && l.dir() != "" && r.hasLatest(l) {
-			r.keepStatusFiles(l, &room)
+		if a.Pod != "" && a.dir() != "" && r.hasLatest(a) {
+			r.keepStatusFiles(a, &room)
 		}
 	}
 	r.file("processes.txt", func(w io.Writer) error { return second(io.WriteString(w, text.String())) })
 }
 
-// hasLatest reports whether a life is the latest at the path of its log.
-func (r *Record) hasLatest(l *Life) bool {
-	return !slices.ContainsFunc(r.Lives[l.N+1:], func(later *Life) bool { return later.Log == l.Log })
+// hasLatest reports whether an attempt is the latest at the path of its log.
+func (r *Record) hasLatest(a *Attempt) bool {
+	return !slices.ContainsFunc(r.Lives[a.N+1:], func(later *Attempt) bool { return later.Pod != "" && later.Log == a.Log })
 }
 
 // keepStatusFiles keeps the small files of a pod directory, but not the log.
-func (r *Record) keepStatusFiles(l *Life, room *int64) {
+func (r *Record) keepStatusFiles(a *Attempt, room *int64) {
 	const most, largest = 20, 64 << 10
-	dir, err := r.openDir(l)
+	dir, err := r.openDir(a)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	if err != nil {
-		r.lost = append(r.lost, PrintableErrors(err)...)
+	if r.lose(err) {
 		return
 	}
 	defer dir.Close()
 	entries, err := dir.ReadDir(1000)
-	to, kept := l.Name+".dir", 0
+	r.lose(err)
+	to, kept := a.Name+".dir", 0
 	for _, entry := range entries {
-		if !entry.Type().IsRegular() || entry.Name() == "stderr.log" || kept == most {
+		if !entry.Type().IsRegular() || entry.Name() == podlog.LogName || kept == most {
 			continue
 		}
-		text, readErr := dir.ReadFile(entry.Name(), min(largest, *room))
-		if readErr == nil {
+		text, err := dir.ReadFile(entry.Name(), min(largest, *room))
+		if err == nil {
 			kept++
 			*room -= int64(len(text))
-			readErr = r.keep(to, entry.Name(), text)
-		} else if errors.Is(readErr, safefile.ErrTooLarge) {
-			readErr = nil
+			err = r.keep(to, entry.Name(), text)
 		}
-		err = errors.Join(err, readErr)
+		if !errors.Is(err, safefile.ErrTooLarge) {
+			r.lose(err)
+		}
 	}
 	if kept > 0 {
 		r.wrote = append(r.wrote, to)
 	}
+}
+
+// lose notes why something cannot be written, if it cannot.
+func (r *Record) lose(err error) bool {
 	if err != nil {
-		r.lost = append(r.lost, PrintableErrors(err)...)
+		r.lost = append(r.lost, PrintableError(err))
 	}
+	return err != nil
 }
 
 func (r *Record) keep(dir, name string, text []byte) error {
@@ -224,26 +234,22 @@ func (r *Record) keep(dir, name string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(second(file.Write(text)), file.Close())
+	return cmp.Or(second(file.Write(text)), file.Close())
 }
 
 // Write writes all other files. Logs may have half of the room, and what is made of
 // them has the rest.
 func (r *Record) Write() {
-	if r.dir == "" {
+	if r.dir == "" || r.lose(r.makeDir()) {
 		return
 	}
-	if err := r.makeDir(); err != nil {
-		r.lost = append(r.lost, PrintableErrors(err)...)
-		return
+	logs := r.excerpts(r.Most/2, 0)
+	for i, a := range r.Lives {
+		r.file(a.FileName(), func(w io.Writer) error { return logs[i].copy(w, a) })
 	}
-	logs := r.excerpts(r.most/2, 0)
-	for i, l := range r.Lives {
-		r.file(l.FileName(), func(w io.Writer) error { return logs[i].copy(w, l) })
-	}
-	for _, l := range r.Lives {
-		if l.Pod != "" && l.Timeline.Launched > 0 && l.file != nil {
-			r.file(l.Name+".txtar", l.writeRecording)
+	for _, a := range r.Lives {
+		if a.Pod != "" && a.Timeline.Launched > 0 && a.file != nil {
+			r.file(a.Name+".txtar", a.writeRecording)
 		}
 	}
 	r.file("merged.log", r.writeMerged)
@@ -267,11 +273,9 @@ func (r *Record) file(name string, to func(io.Writer) error) {
 	if err == nil {
 		r.wrote = append(r.wrote, name)
 		buffered := bufio.NewWriter(file)
-		err = errors.Join(to(buffered), buffered.Flush(), file.Close())
+		err = cmp.Or(to(buffered), buffered.Flush(), file.Close())
 	}
-	if err != nil {
-		r.lost = append(r.lost, PrintableErrors(err)...)
-	}
+	r.lose(err)
 }
 
 // discard removes what was written.
@@ -297,8 +301,8 @@ type excerpt struct {
 func (r *Record) excerpts(most, perLine int64) []excerpt {
 	all := make([]excerpt, len(r.Lives))
 	costs := make([]int64, len(r.Lives))
-	for i, l := range r.Lives {
-		all[i] = excerptOf(SectionOf(l.file), most)
+	for i, a := range r.Lives {
+		all[i] = excerptOf(SectionOf(a.file), most)
 		costs[i] = all[i].cost(perLine)
 	}
 	slices.Sort(costs)
@@ -307,10 +311,10 @@ func (r *Record) excerpts(most, perLine int64) []excerpt {
 		share = most / int64(len(costs)-i)
 		most -= min(cost, share)
 	}
-	for i, l := range r.Lives {
+	for i, a := range r.Lives {
 		for cost := all[i].cost(perLine); cost > share; cost = all[i].cost(perLine) {
 			part := float64(share) / float64(cost)
-			all[i] = excerptOf(SectionOf(l.file), int64(part*float64(all[i].cost(0))))
+			all[i] = excerptOf(SectionOf(a.file), int64(part*float64(all[i].cost(0))))
 		}
 	}
 	return all
@@ -350,64 +354,79 @@ func (e excerpt) note() string {
 	return fmt.Sprintf("[podharness: %d bytes are left out here]", e.left)
 }
 
-func (e excerpt) copy(w io.Writer, l *Life) error {
-	if l.Log != "" && l.file == nil {
+func (e excerpt) copy(w io.Writer, a *Attempt) error {
+	if a.Log != "" && a.file == nil {
 		return second(io.WriteString(w, "[podharness: the log is lost]\n"))
 	}
 	_, err := io.Copy(w, e.head)
-	if e.left > 0 {
-		_, noteErr := fmt.Fprintf(w, "%s\n", e.note())
-		err = errors.Join(err, noteErr, second(io.Copy(w, e.tail)))
+	if e.left > 0 && err == nil {
+		_, err = fmt.Fprintf(w, "%s\n", e.note())
+	}
+	err = cmp.Or(err, second(io.Copy(w, e.tail)))
+	if a.NewLog != "" && err == nil {
+		_, err = fmt.Fprintf(w, "[podharness: the log is another file from here on: %s]\n", a.NewLog)
 	}
 	return err
 }
 
-// writeRecording writes a scenario that acts the life out again.
-func (l *Life) writeRecording(w io.Writer) error {
-	log := SectionOf(l.file)
+// writeRecording writes a scenario that acts the attempt out again.
+func (a *Attempt) writeRecording(w io.Writer) error {
+	log := SectionOf(a.file)
 	recording := replay.Recording{
-		Pod: l.Pod, Timeout: l.Timeout, Timeline: l.Timeline, Failed: l.StartFailed, Error: l.Error, Socket: l.Socket,
-		Log: log, Size: log.Size(), Growth: l.Stamps, Dir: l.dir(),
+		Pod: a.Pod, Timeout: a.Timeout, Timeline: a.Timeline, Failed: a.StartFailed, Error: a.Error, Socket: a.Socket,
+		Log: log, Size: log.Size(), Growth: a.Stamps, Dir: a.dir(),
 	}
-	if n := len(l.Marks); l.Error == "" && n > 0 && l.Marks[n-1].Last && !slices.ContainsFunc(l.Marks, Mark.asks) {
-		recording.End, recording.Ended = l.Marks[n-1].What, l.Marks[n-1].At
+	if n := len(a.Marks); a.Error == "" && n > 0 && a.Marks[n-1].Last && !slices.ContainsFunc(a.Marks, Mark.asks) {
+		recording.End, recording.Ended = a.Marks[n-1].What, a.Marks[n-1].At
 	}
 	scenario, err := recording.Scenario()
-	return errors.Join(err, second(io.WriteString(w, scenario)))
+	return cmp.Or(err, second(io.WriteString(w, scenario)))
 }
 
-// start is when the first life began: the clock of the evidence begins there.
+// start is when the first attempt began: the clock of the evidence begins there.
 func (r *Record) start() time.Time { return r.Lives[0].Timeline.Start }
 
-// mergedLog is one of the logs that are merged.
+// mergedLog is one of the logs that are merged. (podlog's reader, which follows, does not tell
+// where each line ends.)
 type mergedLog struct {
-	*Life
+	*Attempt
 	excerpt
-	lines *lineReader
-	line  string // the next one
-	at    time.Time
-	done  error // io.EOF after the last line
+	in     *bufio.Reader
+	offset int64  // where the last line ended
+	line   string // the next one
+	at     time.Time
+	done   error // io.EOF after the last line
 }
 
-// advance goes to the next line. Its time is when it was first seen whole.
+// advance goes to the next line, cut at 64 KiB; the last one may be unfinished. Its time is
+// when it was first seen whole.
 func (m *mergedLog) advance() {
-	m.line, m.done = m.lines.next()
-	if m.done == io.EOF && m.left > 0 {
-		m.line, m.done = m.note(), nil
-		m.lines = newLineReader(m.tail)
-		m.lines.offset = m.head.Size() + m.left
-		m.left = 0
-		return
+	part, err := m.in.ReadSlice('\n')
+	m.offset += int64(len(part))
+	m.line = strings.TrimRight(string(part), "\r\n")
+	if errors.Is(err, bufio.ErrBufferFull) {
+		m.line += "… [line cut]"
 	}
-	m.at = (&stamps{at: m.Stamps}).of(m.lines.offset)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		part, err = m.in.ReadSlice('\n')
+		m.offset += int64(len(part))
+	}
+	switch isEnd := errors.Is(err, io.EOF) && m.line == ""; {
+	case isEnd && m.left > 0:
+		m.line, m.in, m.offset, m.left = m.note(), bufio.NewReaderSize(m.tail, 64<<10), m.offset+m.left, 0
+		return
+	case isEnd || err != nil && !errors.Is(err, io.EOF):
+		m.done = err
+	}
+	m.at = growth(m.Stamps, m.offset)
 }
 
 // eachLine calls f with the lines of all logs, the beginning and the end of long
 // ones, in the order of time, until it returns an error.
-func (r *Record) eachLine(most, perLine int64, f func(l *Life, at time.Time, line string) error) error {
+func (r *Record) eachLine(most, perLine int64, f func(a *Attempt, at time.Time, line string) error) error {
 	var logs []*mergedLog
 	for i, e := range r.excerpts(most, perLine) {
-		m := &mergedLog{Life: r.Lives[i], excerpt: e, lines: newLineReader(e.head)}
+		m := &mergedLog{Attempt: r.Lives[i], excerpt: e, in: bufio.NewReaderSize(e.head, 64<<10)}
 		m.advance()
 		logs = append(logs, m)
 	}
@@ -423,7 +442,7 @@ func (r *Record) eachLine(most, perLine int64, f func(l *Life, at time.Time, lin
 		if first == nil {
 			return nil
 		}
-		if err := f(first.Life, first.at, first.line); err != nil {
+		if err := f(first.Attempt, first.at, first.line); err != nil {
 			return err
 		}
 		first.advance()
@@ -433,8 +452,8 @@ func (r *Record) eachLine(most, perLine int64, f func(l *Life, at time.Time, lin
 // writeMerged writes the logs on one clock.
 func (r *Record) writeMerged(w io.Writer) error {
 	const perLine = 40 // the time and the name
-	return r.eachLine(r.most/8, perLine, func(l *Life, at time.Time, line string) error {
-		return second(fmt.Fprintf(w, "%+11.6f  %s  %s\n", at.Sub(r.start()).Seconds(), podlog.Printable(l.Name), line))
+	return r.eachLine(r.Most/8, perLine, func(a *Attempt, at time.Time, line string) error {
+		return second(fmt.Fprintf(w, "%+11.6f  %s  %s\n", at.Sub(r.start()).Seconds(), podlog.Printable(a.Name), podlog.Printable(line)))
 	})
 }
 
@@ -450,26 +469,26 @@ func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisec
 func (r *Record) writeTimelines(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "begun\tlaunched\tfirst line\tready line\tconnected\tfailed\t  pod, and what came then\n")
-	for _, l := range r.Lives {
-		if l.Timeline.Launched+l.Timeline.Ended == 0 && l.Pod == "" {
+	for _, a := range r.Lives {
+		if a.Timeline.Launched+a.Timeline.Ended == 0 && a.Pod == "" {
 			continue // of a client the first output has it
 		}
-		fmt.Fprintf(table, "%+.3fms\t", millis(l.Timeline.Start.Sub(r.start())))
-		for _, until := range phases(l.Timeline) {
+		fmt.Fprintf(table, "%+.3fms\t", millis(a.Timeline.Start.Sub(r.start())))
+		for _, until := range phases(a.Timeline) {
 			if until == 0 {
 				fmt.Fprint(table, "-\t")
 			} else {
 				fmt.Fprintf(table, "%.3fms\t", millis(until))
 			}
 		}
-		fmt.Fprintf(table, "  %s", podlog.Printable(l.Name))
-		verdict, _, _ := strings.Cut(l.Error, "\n")
+		fmt.Fprintf(table, "  %s", podlog.Printable(a.Name))
+		verdict, _, _ := strings.Cut(a.Error, "\n")
 		then := []string{podlog.Printable(verdict)}
-		for _, m := range l.Marks {
-			then = append(then, fmt.Sprintf("%.3fms %s", millis(m.At.Sub(l.Timeline.Start)), m.What))
+		for _, m := range a.Marks {
+			then = append(then, fmt.Sprintf("%.3fms %s", millis(m.At.Sub(a.Timeline.Start)), m.What))
 		}
-		if at, how := l.end(r.Until); how == "" {
-			then = append(then, fmt.Sprintf("%.3fms it still ran", millis(at.Sub(l.Timeline.Start))))
+		if at, how := a.end(r.Until); how == "" {
+			then = append(then, fmt.Sprintf("%.3fms it still ran", millis(at.Sub(a.Timeline.Start))))
 		}
 		then = slices.DeleteFunc(then, func(s string) bool { return s == "" })
 		fmt.Fprintf(table, ": %s\n", strings.Join(then, ", "))

@@ -29,7 +29,7 @@ func TestExcerptEndsAndBeginsWithALine(t *testing.T) {
 		1000: text,
 	} {
 		var out strings.Builder
-		require.NoError(t, excerptOf(SectionOf(file), most).copy(&out, &Life{file: file}))
+		require.NoError(t, excerptOf(SectionOf(file), most).copy(&out, &Attempt{file: file}))
 		assert.Equal(t, want, out.String(), most)
 	}
 }
@@ -43,7 +43,7 @@ func TestExcerptsUseTheirRoom(t *testing.T) {
 		file, err := os.Open(path)
 		require.NoError(t, err)
 		defer file.Close()
-		r.Lives = append(r.Lives, &Life{file: file})
+		r.Lives = append(r.Lives, &Attempt{file: file})
 	}
 	const most, perLine = 300_000, 100
 	for _, e := range r.excerpts(most, perLine) {
@@ -68,13 +68,18 @@ func TestTheNewestDirectoriesOfEarlierRunsAreKept(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
 	now := time.Now()
-	others := []string{"podharness", "podharness-x", "podharness-20201126T034512.123", "unpodharness-x-20201126T034512.123", "podharness-x-20201126T034512.123.txt", "podharness-x-20209926T034512.123"}
+	ourPrefix, time1 := filepath.Base(Prefix(base, true)), "20201126T034512.123"
+	require.Regexp(t, `^podharness-[0-9a-f]{8}-$`, ourPrefix)
+	others := []string{"podharness", ourPrefix + "x", ourPrefix + time1, "un" + ourPrefix + "x-" + time1, ourPrefix + "x-" + time1 + ".txt", ourPrefix + "x-20209926T034512.123"}
+	for i := range 2 * keptDirs { // of other packages, and those that a user has asked for
+		others = append(others, fmt.Sprintf("podharness-%08x-x-%s-%d", i, time1, i+2), fmt.Sprintf("podharness-x-%s-%d", time1, i+2))
+	}
 	for _, name := range others {
 		require.NoError(t, os.Mkdir(filepath.Join(base, name), 0o700))
 	}
-	require.NoError(t, os.WriteFile(filepath.Join(base, "podharness-x-20201126T034512.124"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(base, ourPrefix+"x-20201126T034512.124"), nil, 0o600))
 	mkdir := func(age time.Duration, end string) string {
-		dir := filepath.Join(base, "podharness-z-"+now.Add(-age).Format(dirTime)+end)
+		dir := Prefix(base, true) + "z-" + now.Add(-age).Format(dirTime) + end
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		return dir
 	}
@@ -88,9 +93,9 @@ func TestTheNewestDirectoriesOfEarlierRunsAreKept(t *testing.T) {
 	for i := range 3 * keptDirs {
 		ours = append(ours, mkdir(time.Duration(i)*time.Second, ""))
 	}
-	(&Record{base: base}).removeOld(now.Add(-time.Hour))
+	(&Record{Test: &Test{Prefix: Prefix(base, true)}}).removeOld(now.Add(-time.Hour))
 	assert.DirExists(t, oldest, "where the user wants it, all are kept")
-	(&Record{base: base, few: true}).removeOld(now.Add(-time.Hour))
+	(&Record{Test: &Test{Prefix: Prefix(base, true), Few: true}}).removeOld(now.Add(-time.Hour))
 	assert.NoDirExists(t, oldest)
 	assert.NoDirExists(t, second)
 	for _, dir := range slices.Concat(earlier, ours) {
@@ -109,7 +114,7 @@ func TestDirectoriesOfOneRunAreKeptAndDiffer(t *testing.T) {
 	var group sync.WaitGroup
 	begin := time.Now()
 	for i := range records {
-		records[i] = Record{Test: "a/Test x", base: base, few: true}
+		records[i] = Record{Test: &Test{Name: "a/Test x", Prefix: Prefix(base, true), Few: true}}
 		group.Add(1)
 		go func() {
 			defer group.Done()
@@ -120,27 +125,16 @@ func TestDirectoriesOfOneRunAreKeptAndDiffer(t *testing.T) {
 	assert.Less(t, time.Since(begin), 10*time.Second)
 	made := map[string]bool{}
 	for _, r := range records {
-		assert.Regexp(t, `^`+base+`/podharness-a-Test-x-\d{8}T\d{6}\.\d{3}(-\d+)?$`, r.dir)
+		assert.Regexp(t, `^`+base+`/podharness-[0-9a-f]{8}-a-Test-x-\d{8}T\d{6}\.\d{3}(-\d+)?$`, r.dir)
 		assert.DirExists(t, r.dir)
 		made[r.dir] = true
 	}
 	assert.Len(t, made, tests)
 }
 
-func TestRunBeganWithItsFirstAncestor(t *testing.T) {
-	t.Parallel()
-	for line, want := range map[string]bool{
-		"go test ./...": true, "go -C sub test": true, "/usr/local/go/bin/go test": true, "/tmp/go-build1/b001/harness.test -test.v": true,
-		"go": false, "go run ./server": false, "bash": false, "gopls test": false, "": false,
-	} {
-		assert.Equal(t, want, isOfTests(strings.Fields(line)), line)
-	}
-	assert.False(t, runBegan().After(binaryBegan))
-}
-
 func TestMarksAreBounded(t *testing.T) {
 	t.Parallel()
-	var l Life
+	var l Attempt
 	for i := range 10 * maxMarks {
 		l.add(Mark{What: fmt.Sprint(i)})
 	}
@@ -163,12 +157,12 @@ func TestStampsAreBoundedAndInOrder(t *testing.T) {
 		}
 		assert.LessOrEqual(t, len(s.at), maxStamps)
 		for _, i := range []int64{1, lines / 100, lines / 10, lines / 3, lines / 2, lines} {
-			assert.InDelta(t, float64(time.Duration(i)*apart), float64(s.of(i).Sub(begin)), float64(fine), "line %d", i)
+			assert.InDelta(t, float64(time.Duration(i)*apart), float64(growth(s.at, i).Sub(begin)), float64(fine), "line %d", i)
 		}
 		s.add(begin.Add(time.Hour), 5) // truncated
-		assert.Equal(t, begin.Add(time.Hour), s.of(3))
+		assert.Equal(t, begin.Add(time.Hour), growth(s.at, 3))
 	}
-	assert.Zero(t, (&stamps{}).of(1))
+	assert.Zero(t, growth(nil, 1))
 }
 
 func TestNamesOfEvidenceFilesDiffer(t *testing.T) {

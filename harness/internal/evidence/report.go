@@ -4,18 +4,15 @@ import (
 	"bytes"
 	"cmp"
 	_ "embed"
-	"errors"
 	"fmt"
 	"html/template"
 	"io"
-	"math"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
 )
@@ -28,44 +25,47 @@ type page struct {
 	Begin     time.Time
 	Snapshot  time.Duration
 	Rows      []*row
-	Failed    []*row
-	Left      int // lives that have no row
+	Failures  []failure     // the first one is the verdict
+	Moment    time.Duration // of that, or of the snapshot
+	Advice    string        // about the test as a whole; "" = none
+	Left      int           // attempts that have no row
 	Log       []event
 	Processes string
 	Labels    []time.Duration // of the axis
-	Cuts      []bar
 
-	axis []knot
+	from, until time.Duration // the ends of the axis
 }
 
-// A row is a life in the picture.
+// A row is an attempt in the picture.
 type row struct {
-	*Life
-	Message string // if it failed
-	Files   []string
-	Bars    []bar
-	Events  []event
-	Left    int // events that are left out
+	*Attempt
+	Files  []string
+	Bars   []bar
+	Events []event
+	Left   int // events that are left out
 }
 
-// A bar is a step of a life.
+// A failure is one of the test's, or a start that has failed while the test went on.
+type failure struct {
+	*Attempt
+	When    time.Time
+	At      time.Duration
+	Message string
+	Told    bool // to the test
+}
+
+// A bar is a step of an attempt.
 type bar struct {
 	Kind        string
 	From, Until time.Duration
 }
 
-// Took returns about how long a step was.
-func (b bar) Took() string {
-	took := b.Until - b.From
-	if took > 900*time.Millisecond {
-		took = took.Round(100 * time.Millisecond)
-	}
-	return short(took)
-}
+// Took returns how long a step was.
+func (b bar) Took() string { return short(b.Until - b.From) }
 
-// An event is one of a life, or a line of its log.
+// An event is one of an attempt, or a line of its log.
 type event struct {
-	*Life
+	*Attempt   // nil = it is one of the test
 	At         time.Duration
 	Kind, What string
 }
@@ -75,23 +75,20 @@ var (
 	reportText     string
 	reportTemplate = sync.OnceValue(func() *template.Template {
 		return template.Must(template.New("").Funcs(template.FuncMap{
-			"advice": advice,
+			"advice": failure.advice,
 			"clock":  func(d time.Duration) string { return fmt.Sprintf("%+.6f", d.Seconds()) },
 			"link":   func(file string) string { return "./" + url.PathEscape(file) },
 			"short":  short,
-			"show":   show,
+			"show":   podlog.PrintableLines,
+			"steps": func() [][2]string {
+				return [][2]string{{"launch", "launch"}, {"first", "until the first line"}, {"ready", "until the ready line"}, {"connect", "until connected"}, {"life", "its life from then"}, {"failed", "until the start had failed"}}
+			},
+			"shapes": func() [][2]string {
+				return [][2]string{{"ready", "ready line"}, {"connect", "connected"}, {"act", "stop, signal"}, {"end", "end"}, {"open", "still ran"}, {"failed", "failed"}}
+			},
 		}).Parse(reportText))
 	})
 )
-
-// show returns the lines of any text so that they can be shown.
-func show(text string) string {
-	lines := strings.Split(strings.ToValidUTF8(text, "\uFFFD"), "\n")
-	for i, line := range lines {
-		lines[i] = podlog.Printable(strings.ReplaceAll(line, "\t", "    "))
-	}
-	return strings.Join(lines, "\n")
-}
 
 func short(d time.Duration) string {
 	if d < time.Second {
@@ -107,30 +104,66 @@ func shorten(text string, most int) string {
 	return fmt.Sprintf("%s… (%d bytes more)", strings.ToValidUTF8(text[:most], ""), len(text)-most)
 }
 
-// advice tells what to do about a start that has failed, or, without one, about a test
-// of which evidence is written for a reason.
-func advice(failed *spawn.Error, why string) string {
-	if failed == nil {
-		failed = &spawn.Error{Verdict: why}
-	}
-	for _, a := range []struct{ verdict, missing, text string }{
-		{"invalid config", "", "Nothing was started: correct the field that the message names."},
-		{"launch failed", "", "The system could not execute the program: is it there, may it be executed, are its interpreter and the directory there?"},
-		{"exited early", "", "It ended by itself: its last lines say why. A signal that nobody here has sent comes from the system, as when memory is short (dmesg)."},
-		{"malformed ready line", "", "Have it write YOI-READY, its name and the path of its socket, with tabs between them, as one line."},
-		{"wrong name", "", "Have it announce the name that --pod has given it."},
-		{"socket error", "", "Have it bind a socket of its own and listen on it before its ready line has the path."},
-		{"timed out", "socket", "It has announced its socket, but nobody answers there: have it bind and listen first, and then announce."},
-		{"timed out", "ready line", "It ran but did not say that it is ready: see below what its threads waited for (Config.DumpSignal has it tell more). If it is only slow, raise Config.ReadyTimeout."},
-		{WhyFailed, "", "The output of go test has the message of the test; the log below has what its pods did until then."},
-		{WhyLate, "", "It hangs: see below what the threads of its pods wait for, and in the output of go test where its goroutines stand."},
-		{WhyEnded, "", "The output of go test has the panic or the last words. Where it has none, the test binary was killed, as when memory is short (dmesg) or a job is cancelled."},
-	} {
-		if failed.Verdict == a.verdict && (a.missing == "" || failed.Missing == a.missing) {
+// advice tells what to do about a start of a verdict, which has waited for what is missing.
+var advice = []struct{ verdict, missing, text string }{
+	{"invalid config", "", "Nothing was started: correct the field that the message names."},
+	{"launch failed", "", "The system could not execute the program: is it there, may it be executed, are its interpreter and the directory there?"},
+	{"malformed ready line", "", "Have it write YOI-READY, its name and the path of its socket, with tabs between them, as one line."},
+	{"wrong name", "", "Have it announce the name that --pod has given it."},
+	{"socket error", "", "Have it bind a socket of its own and listen on it before its ready line has the path."},
+	{"timed out", "socket", "It has announced its socket, but nobody answers there: have it bind and listen first, and then announce."},
+	{"timed out", "ready line", "It ran but did not say that it is ready: see below what its threads waited for (Config.DumpSignal has it tell more). If it is only slow, raise Config.ReadyTimeout."},
+	{WhyFailed, "", "The message of the test is in the output of go test: no pod or client here was what it failed of."},
+	{WhyLate, "", "It hangs: see below what the threads of its pods wait for, and in the output of go test where its goroutines stand."},
+	{WhyEnded, "", "The output of go test has the panic or the last words. Where it has none, the test binary was killed, as when memory is short (dmesg) or a job is cancelled."},
+}
+
+func adviceFor(verdict, missing string) string {
+	for _, a := range advice {
+		if verdict == a.verdict && (a.missing == "" || missing == a.missing) {
 			return a.text
 		}
 	}
-	return "The log below has what led to it."
+	return ""
+}
+
+// advice tells what to do about a failure, by what is known beside its message; "" = nothing.
+func (f failure) advice() string {
+	const killed = "Nobody here has sent SIGKILL: the system does when memory is short (dmesg), and so does whoever cancels a job."
+	end := slices.IndexFunc(f.Marks, func(m Mark) bool { return m.Last })
+	byItself := end >= 0 && !slices.ContainsFunc(f.Marks[:end], Mark.asks)
+	switch start := f.StartFailed; {
+	case start != nil && start.Status == "signal: killed", start == nil && byItself && f.Marks[end].What == "signal: killed":
+		return killed
+	case start != nil:
+		return adviceFor(start.Verdict, start.Missing)
+	case f.Pod == "" || byItself || end >= 0 && f.Marks[end].At.Before(f.When):
+		return ""
+	case f.Dump == 0:
+		return "It still ran: see below what its threads waited for (Config.DumpSignal has it tell more)."
+	}
+	return "It still ran: see below what its threads waited for, and in its log what it wrote when it was asked."
+}
+
+// failures returns what the test has failed of, in the order of time, and then the starts that
+// have failed while it went on.
+func (r *Record) failures() (all []failure) {
+	for _, a := range r.Lives {
+		for _, m := range a.Failures {
+			all = append(all, failure{a, m.At, r.since(m.At), m.What, true})
+		}
+		if a.Error != "" && len(a.Failures) == 0 {
+			at := a.Timeline.Start.Add(a.Timeline.Ended)
+			all = append(all, failure{a, at, r.since(at), a.Error, false})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b failure) int {
+		if a.Told != b.Told {
+			return map[bool]int{true: -1, false: 1}[a.Told]
+		}
+		return a.When.Compare(b.When)
+	})
+	return all
 }
 
 // writeReport writes what a person wants to see first, as a page that has a 16th of
@@ -139,9 +172,9 @@ func (r *Record) writeReport(w io.Writer) error {
 	for most := 2048; ; most /= 2 {
 		var text bytes.Buffer
 		p, err := r.page(most)
-		err = errors.Join(err, reportTemplate().Execute(&text, p))
-		if int64(text.Len()) <= r.most/16 || most == 16 {
-			return errors.Join(err, second(text.WriteTo(w)))
+		err = cmp.Or(err, reportTemplate().Execute(&text, p))
+		if int64(text.Len()) <= r.Most/16 || most == 16 {
+			return cmp.Or(err, second(text.WriteTo(w)))
 		}
 	}
 }
@@ -156,27 +189,36 @@ func (r *Record) page(most int) (*page, error) {
 	}
 	processes, processesErr := r.processes()
 	p := &page{
-		Nonce: uuid.NewString(), Test: r.Test, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
-		Left: len(r.Lives) - len(some.Lives), Processes: shorten(string(processes), most*perLine),
+		Nonce: uuid.NewString(), Test: r.Name, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
+		Left: len(r.Lives) - len(some.Lives), Processes: shorten(string(processes), most*perLine), Failures: r.failures(),
 	}
-	var times []time.Duration
-	for _, l := range some.Lives {
-		row := r.row(l, most/len(some.Lives))
+	p.Moment, p.Advice = p.Snapshot, adviceFor(r.Why, "")
+	if len(p.Failures) > 0 && p.Failures[0].Told {
+		p.Moment = p.Failures[0].At
+		if r.Why == WhyFailed {
+			p.Advice = ""
+		}
+	}
+	p.Failures = p.Failures[:min(len(p.Failures), maxFailures)]
+	for i, f := range p.Failures {
+		p.Failures[i].Message = shorten(f.Message, most*perLine/8)
+	}
+	p.Log = []event{{nil, p.Snapshot, "failed", r.Why}}
+	times := []time.Duration{p.Moment}
+	for _, a := range some.Lives {
+		row := r.row(a, most/len(some.Lives))
 		p.Rows = append(p.Rows, row)
-		if row.Message != "" && len(p.Failed) < 10 {
-			p.Failed = append(p.Failed, row)
-		}
 		p.Log = append(p.Log, row.Events...)
-		times = append(times, r.since(l.Timeline.Start))
-		for i := 0; i < len(l.Stamps); i += 1 + len(l.Stamps)/1000 {
-			times = append(times, r.since(l.Stamps[i].At))
+		times = append(times, r.since(a.Timeline.Start))
+		for i := 0; i < len(a.Stamps); i += 1 + len(a.Stamps)/1000 {
+			times = append(times, r.since(a.Stamps[i].At))
 		}
 	}
-	err := some.eachLine(int64(most*perLine), perLine, func(l *Life, at time.Time, line string) error {
+	err := some.eachLine(int64(most*perLine), perLine, func(a *Attempt, at time.Time, line string) error {
 		if at.IsZero() {
-			at = l.Timeline.Start
+			at = a.Timeline.Start
 		}
-		p.Log = append(p.Log, event{l, r.since(at), "line", shorten(line, 2000)})
+		p.Log = append(p.Log, event{a, r.since(at), "line", shorten(line, 2000)})
 		return nil
 	})
 	slices.SortStableFunc(p.Log, inTime)
@@ -184,7 +226,7 @@ func (r *Record) page(most int) (*page, error) {
 		times = append(times, e.At)
 	}
 	p.scale(times)
-	return p, errors.Join(err, processesErr)
+	return p, cmp.Or(err, processesErr)
 }
 
 // processes returns the text of processes.txt.
@@ -196,38 +238,38 @@ func (r *Record) since(at time.Time) time.Duration { return at.Sub(r.start()) }
 
 func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
 
-// row returns the row of a life, with at most so many of its events.
-func (r *Record) row(l *Life, most int) *row {
-	row := &row{Life: l, Message: cmp.Or(l.Error, l.Failure)}
-	for _, file := range []string{l.FileName(), l.Name + ".dir", l.Name + ".txtar"} {
+// row returns the row of an attempt, with at most so many of its events.
+func (r *Record) row(a *Attempt, most int) *row {
+	row := &row{Attempt: a}
+	for _, file := range []string{a.FileName(), a.Name + ".dir", a.Name + ".txtar"} {
 		if r.at.Has(file) {
 			row.Files = append(row.Files, file)
 		}
 	}
 	add := func(at time.Time, kind, what string) {
-		row.Events = append(row.Events, event{l, r.since(at), kind, what})
+		row.Events = append(row.Events, event{a, r.since(at), kind, what})
 	}
-	from := r.since(l.Timeline.Start)
+	from := r.since(a.Timeline.Start)
 	step := func(kind string, until time.Time) {
 		row.Bars = append(row.Bars, bar{kind, from, r.since(until)})
 		from = r.since(until)
 	}
-	for i, until := range phases(l.Timeline) {
+	for i, until := range phases(a.Timeline) {
 		if until > 0 {
-			at := l.Timeline.Start.Add(until)
+			at := a.Timeline.Start.Add(until)
 			kind, _, _ := strings.Cut(phaseNames[i], " ")
 			add(at, kind, phaseNames[i])
 			step(kind, at)
 		}
 	}
-	end, how := l.end(r.Until)
+	end, how := a.end(r.Until)
 	if len(row.Bars) > 0 && r.since(end) > from {
 		step("life", end)
 	}
 	if how == "" && len(row.Bars) > 0 {
 		add(end, "open", "it still ran")
 	}
-	for _, m := range l.Marks {
+	for _, m := range a.Marks {
 		kind := "act"
 		if m.Last {
 			kind = "end"
@@ -236,6 +278,10 @@ func (r *Record) row(l *Life, most int) *row {
 		}
 		add(m.At, kind, m.What)
 	}
+	for _, m := range a.Failures {
+		what, _, _ := strings.Cut(m.What, "\n")
+		add(m.At, "failed", "the test failed: "+what)
+	}
 	slices.SortStableFunc(row.Events, inTime)
 	if row.Left = max(0, len(row.Events)-most); row.Left > 0 {
 		row.Events = slices.Delete(row.Events, most/2, most/2+row.Left)
@@ -243,7 +289,7 @@ func (r *Record) row(l *Life, most int) *row {
 	return row
 }
 
-// Growth returns when the log of a life grew, as a path in a picture that is 500 wide.
+// Growth returns when the log of an attempt grew, as a path in a picture that is 500 wide.
 func (p *page) Growth(r *row) string {
 	var path []byte
 	last := -1
@@ -256,83 +302,40 @@ func (p *page) Growth(r *row) string {
 	return string(path)
 }
 
-// A knot is a place on the axis, in percent of its length. Between two of them it is
-// even.
-type knot struct {
-	at time.Duration
-	x  float64
-}
-
 // X returns where on the axis a time is.
 func (p *page) X(at time.Duration) string { return fmt.Sprintf("%.2f%%", p.place(at)) }
+
+// Anchor returns which end of a label at the moment is there, so that it stays on the page.
+func (p *page) Anchor() string {
+	if p.place(p.Moment) > 90 {
+		return "end"
+	}
+	return "start"
+}
 
 // Width returns how long a part of the axis is.
 func (p *page) Width(b bar) string {
 	return fmt.Sprintf("%.2f%%", p.place(b.Until)-p.place(b.From))
 }
 
+// place returns where on the axis a time is, in percent of its length.
 func (p *page) place(at time.Duration) float64 {
-	i, _ := slices.BinarySearchFunc(p.axis, at, func(k knot, at time.Duration) int { return cmp.Compare(k.at, at) })
-	if i == 0 || i == len(p.axis) {
-		return p.axis[min(i, len(p.axis)-1)].x
-	}
-	from, to := p.axis[i-1], p.axis[i]
-	return from.x + (to.x-from.x)*float64(at-from.at)/float64(to.at-from.at)
+	return 100 * float64(at-p.from) / float64(max(1, p.until-p.from))
 }
 
-// scale makes the axis, on which something happens at these times. A few gaps are cut
-// short, each of which would have two thirds of it and leave one to all that are shorter.
+// scale makes the axis, on which something happens at these times.
 func (p *page) scale(times []time.Duration) {
-	const most, width = 5, 6
-	slices.Sort(times)
-	gaps := make([]time.Duration, len(times)-1)
-	for i := range gaps {
-		gaps[i] = times[i+1] - times[i]
-	}
-	long, even, cuts := time.Duration(math.MaxInt64), time.Duration(0), 0
-	for i, gap := range slices.Sorted(slices.Values(gaps)) {
-		if few := len(gaps)-i <= most; few && even > time.Millisecond && gap > max(2*even, 500*time.Millisecond) {
-			long, cuts = gap, len(gaps)-i
-			break
-		}
-		even += gap
-	}
-	p.axis = []knot{{at: times[0]}}
-	begin := 0
-	for i, gap := range gaps {
-		last := p.axis[i]
-		next := knot{times[i+1], last.x + float64(gap)/float64(max(1, even))*float64(100-cuts*width)}
-		if gap >= long {
-			next.x = last.x + width
-			p.label(p.axis[begin], last)
-			p.Cuts = append(p.Cuts, bar{"cut", last.at, next.at})
-			begin = i + 1
-		}
-		p.axis = append(p.axis, next)
-	}
-	p.label(p.axis[begin], p.axis[len(p.axis)-1])
-}
-
-// label labels an even part of the axis.
-func (p *page) label(from, to knot) {
-	const apart = 15 // is room enough on a phone
-	step, count := time.Duration(1), time.Duration(max(1, (to.x-from.x)/apart))
-	for i := 0; step*count < to.at-from.at; i++ { // 1, 2, 5, 10, 20 ...
+	const most = 6 // labels: there is room for them on a phone
+	p.from, p.until = slices.Min(times), slices.Max(times)
+	step := time.Duration(1)
+	for i := 0; step*most < p.until-p.from; i++ { // 1, 2, 5, 10, 20 ...
 		if step *= 2; i%3 == 1 {
 			step += step / 4
 		}
 	}
-	first := from.at.Truncate(step)
-	if first != from.at {
-		first += step
-	}
-	if first > to.at {
-		first = from.at
-	}
-	for at := first; at <= to.at && p.place(at) < 100-apart/2; at += step {
-		if n := len(p.Labels); n > 0 && p.place(at)-p.place(p.Labels[n-1]) < apart-1 {
-			p.Labels = p.Labels[:n-1]
+	for at := p.from.Truncate(step); p.place(at) < 93; at += step {
+		if at >= p.from {
+			p.Labels = append(p.Labels, at)
 		}
-		p.Labels = append(p.Labels, at)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,19 +15,20 @@ import (
 	"unicode/utf8"
 
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/safefile"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// recordOf returns a record of so many lives, in which all that pods and users can
+// recordOf returns a record of so many attempts, in which all that pods and users can
 // choose is this text, but for NUL and slashes in names. All but the last become ready.
 func recordOf(t *testing.T, lives int, text string) *Record {
 	t.Helper()
 	start := time.Unix(1_700_000_000, 0)
-	r := &Record{Test: text, Why: WhyFailed, Until: start.Add(10 * time.Second), dir: t.TempDir(), most: 64 << 20}
+	r := &Record{Test: &Test{Name: text, Most: 64 << 20}, Why: WhyFailed, Until: start.Add(10 * time.Second), dir: t.TempDir()}
 	name := (&Collector{names: map[string]int{}}).newName(text)
 	for i := range lives {
-		l := &Life{N: i, Name: fmt.Sprint(i, name), Pod: name, PID: 1000 + i, Log: filepath.Join(t.TempDir(), "log")}
+		l := &Attempt{N: i, Name: fmt.Sprint(i, name), Pod: name, PID: 1000 + i, Log: filepath.Join(t.TempDir(), "log")}
 		require.NoError(t, os.WriteFile(l.Log, []byte(strings.Repeat(text+"\n", 39)+strings.Repeat(text, 64<<10/len(text))+"\n"), 0o600))
 		var err error
 		l.file, err = os.Open(l.Log)
@@ -93,9 +95,78 @@ func TestReportHasNoMarkupOfPods(t *testing.T) {
 	assert.Contains(t, hostile, `\u2028 \u202e \x00 \x1b[2J`)
 }
 
-func TestAdviceDoesNotDependOnWhatAPodWrites(t *testing.T) {
+func TestAdviceGoesByWhatIsKnown(t *testing.T) {
 	t.Parallel()
-	assert.Contains(t, reportOf(t, recordOf(t, 1, "waiting for its socket")), "</strong> It ran but did not say that it is ready")
+	assert.Contains(t, reportOf(t, recordOf(t, 1, "waiting for its socket")), "</strong> It ran but did not say that it is ready", "not by what a pod writes")
+	now := time.Now()
+	mark := func(after time.Duration, what string, last bool) Mark { return Mark{what, now.Add(after), last} }
+	for name, test := range map[string]struct {
+		Attempt
+		want string
+	}{
+		"a client":                       {Attempt{}, ""},
+		"a pod that runs":                {Attempt{Pod: "a"}, "It still ran: see below what its threads waited for (Config.DumpSignal"},
+		"one that was asked":             {Attempt{Pod: "a", Dump: syscall.SIGQUIT}, "and in its log what it wrote when it was asked."},
+		"one that was stopped later":     {Attempt{Pod: "a", Marks: []Mark{mark(1, "SIGINT", false), mark(2, "exit status 0", true)}}, "It still ran"},
+		"one that was stopped before":    {Attempt{Pod: "a", Marks: []Mark{mark(-2, "SIGINT", false), mark(-1, "exit status 0", true)}}, ""},
+		"one that ended":                 {Attempt{Pod: "a", Marks: []Mark{mark(1, "exit status 2", true)}}, ""},
+		"one that was killed":            {Attempt{Pod: "a", Marks: []Mark{mark(-2, Connected, false), mark(-1, "signal: killed", true)}}, "Nobody here has sent SIGKILL"},
+		"one that the test has killed":   {Attempt{Pod: "a", Marks: []Mark{mark(-2, "SIGKILL", false), mark(-1, "signal: killed", true)}}, ""},
+		"a start":                        {Attempt{Pod: "a", StartFailed: &spawn.Error{Verdict: "timed out", Missing: "socket"}}, "have it bind and listen first"},
+		"a start of one that ended":      {Attempt{Pod: "a", StartFailed: &spawn.Error{Verdict: "exited early", Status: "exit status 2"}}, ""},
+		"a start of one that was killed": {Attempt{Pod: "a", StartFailed: &spawn.Error{Verdict: "exited early", Status: "signal: killed"}}, "when memory is short (dmesg)"},
+	} {
+		got := failure{Attempt: &test.Attempt, When: now}.advice()
+		assert.Contains(t, got, test.want, name)
+		assert.Equal(t, test.want == "", got == "", name)
+	}
+}
+
+func TestFirstFailureIsTheVerdict(t *testing.T) {
+	t.Parallel()
+	r := recordOf(t, 3, "tame")
+	at := func(d time.Duration) time.Time { return r.start().Add(d) }
+	assert.Equal(t, []string{r.Lives[2].Error}, messages(r), "a start that has failed while the test went on")
+	r.Lives[1].Failures = []Mark{{What: "second", At: at(2 * time.Second)}}
+	r.Lives[0].Failures = []Mark{{What: "first\nof all", At: at(time.Second)}, {What: "third", At: at(3 * time.Second)}}
+	assert.Equal(t, []string{"first\nof all", "second", "third", r.Lives[2].Error}, messages(r))
+	page := reportOf(t, r)
+	p, err := r.page(2048)
+	require.NoError(t, err)
+	assert.Equal(t, time.Second, p.Moment)
+	assert.Contains(t, page, `<span>&#43;1.000000</span><b>0tame</b><code>the test failed: first</code>`)
+	assert.NotContains(t, page, "The message of the test is in the output of go test")
+	r.Lives = r.Lives[:2]
+	r.Lives[0].Failures, r.Lives[1].Failures = nil, nil
+	p, err = r.page(2048)
+	require.NoError(t, err)
+	assert.Equal(t, 10*time.Second, p.Moment, "that of the snapshot")
+	assert.Contains(t, reportOf(t, r), "The message of the test is in the output of go test")
+}
+
+func messages(r *Record) (all []string) {
+	for _, f := range r.failures() {
+		all = append(all, f.Message)
+	}
+	return all
+}
+
+func TestFailuresOfAnAttemptAreBounded(t *testing.T) {
+	t.Parallel()
+	box := t.TempDir()
+	e := New(Test{Box: box, Own: func() (*safefile.Dir, error) { return safefile.OpenDir(box) }, Place: func(bool) string { return "" }, Stream: func(string) func(string) { return nil }})
+	a := e.Output("out")
+	for i := range 3 * maxFailures {
+		a.Fail(fmt.Sprint(i))
+	}
+	require.Len(t, a.Failures, maxFailures)
+	assert.Equal(t, "0", a.Failures[0].What, "the first one counts")
+	own, err := safefile.OpenDir(box)
+	require.NoError(t, err)
+	defer own.Close()
+	r := readJournal(own, Test{Box: box}, lavish())
+	require.NotNil(t, r)
+	assert.Len(t, r.Lives[0].Failures, maxFailures, "the watchdog knows them")
 }
 
 // TestReportInABrowser unchecks a pod, so that its lines are not shown. It is not parallel,
@@ -136,7 +207,7 @@ func TestReportInABrowser(t *testing.T) {
 func TestReportIsBounded(t *testing.T) {
 	t.Parallel()
 	r := recordOf(t, 60, hostile)
-	r.most = 1 << 20
+	r.Most = 1 << 20
 	for range 2 * maxMarks {
 		r.Lives[0].add(Mark{"SIGHUP", r.Until, false})
 	}
@@ -149,30 +220,19 @@ func TestReportIsBounded(t *testing.T) {
 	assert.Contains(t, page, "data-life=\"59\"")
 }
 
-func TestAxisIsCutShortWhereNothingHappens(t *testing.T) {
+func TestAxisHasRoundLabels(t *testing.T) {
 	t.Parallel()
 	const ms, s = time.Millisecond, time.Second
-	for name, test := range map[string]struct {
-		times, labels []time.Duration
-		cuts          []bar
-	}{
-		"nothing":    {[]time.Duration{0}, []time.Duration{0}, nil},
-		"one moment": {[]time.Duration{5, 5, 5}, []time.Duration{5}, nil},
-		"even":       {[]time.Duration{0, 10 * ms, 60 * ms}, []time.Duration{0, 10 * ms, 20 * ms, 30 * ms, 40 * ms, 50 * ms}, nil},
-		"a timeout":  {[]time.Duration{0, 2 * ms, 6 * ms, 10 * s, 10*s + 4*ms}, []time.Duration{0, 2 * ms, 4 * ms, 10 * s, 10*s + 2*ms}, []bar{{"cut", 6 * ms, 10 * s}}},
-		"two":        {[]time.Duration{0, 6 * ms, 10 * s, 20 * s}, []time.Duration{0, 2 * ms, 4 * ms, 6 * ms}, []bar{{"cut", 6 * ms, 10 * s}, {"cut", 10 * s, 20 * s}}},
-		"soon":       {[]time.Duration{0, 2 * ms, 500 * ms}, []time.Duration{0, 100 * ms, 200 * ms, 300 * ms, 400 * ms}, nil},
-		"regular":    {[]time.Duration{0, 2 * ms, 10 * s, 20 * s, 30 * s, 40 * s, 50 * s, 60 * s}, []time.Duration{0, 10 * s, 20 * s, 30 * s, 40 * s, 50 * s}, nil},
+	for name, test := range map[string]struct{ times, labels []time.Duration }{
+		"nothing":    {[]time.Duration{0}, []time.Duration{0}},
+		"one moment": {[]time.Duration{5, 5, 5}, []time.Duration{5}},
+		"short":      {[]time.Duration{60 * ms, 0, 10 * ms}, []time.Duration{0, 10 * ms, 20 * ms, 30 * ms, 40 * ms, 50 * ms}},
+		"long":       {[]time.Duration{0, 10*s + 4*ms}, []time.Duration{0, 2 * s, 4 * s, 6 * s, 8 * s}},
+		"later":      {[]time.Duration{3 * s, 13 * s}, []time.Duration{4 * s, 6 * s, 8 * s, 10 * s, 12 * s}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			p := &page{}
-			p.scale(test.times)
-			assert.Equal(t, test.labels, p.Labels)
-			assert.Equal(t, test.cuts, p.Cuts)
-			for i, at := range test.times[1:] {
-				assert.LessOrEqual(t, p.place(test.times[i]), p.place(at))
-			}
-			assert.LessOrEqual(t, p.place(test.times[len(test.times)-1]), 100.000001)
-		})
+		p := &page{}
+		p.scale(test.times)
+		assert.Equal(t, test.labels, p.Labels, name)
+		assert.Zero(t, p.place(slices.Min(test.times)))
 	}
 }

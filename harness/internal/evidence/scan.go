@@ -117,44 +117,30 @@ func (l *Log) Search(from int64, re *regexp.Regexp, timeout time.Duration, done 
 		return nil, err
 	}
 	log := podlog.NewAt(file, from)
-	abandoned, abandon := context.WithCancel(context.Background())
-	defer abandon()
+	defer log.Close()
 	ctx, toEnd := context.WithCancel(context.Background())
-	var late <-chan time.Time // never, for one look at all that is there
 	if timeout > 0 {
-		ctx, toEnd = context.WithTimeout(context.Background(), timeout)
-		late = time.After(timeout)
-	} else {
+		log.Rest = timeout // the end of a large log may be far
+		ctx, toEnd = context.WithTimeout(ctx, timeout)
+		go func() {
+			select {
+			case <-done:
+				toEnd()
+			case <-ctx.Done():
+			}
+		}()
+	} else { // one look at all that is there
 		toEnd()
 	}
 	defer toEnd()
-	matched, read := make(chan *Match, 1), make(chan error, 1)
-	go func() {
-		defer log.Close()
-		read <- log.Follow(ctx, func(line string) bool {
-			if re.MatchString(line) {
-				matched <- &Match{line, log.LineEnd()}
-				return false
-			}
-			return abandoned.Err() == nil
-		})
-	}()
-	select {
-	case err = <-read:
-	case <-done:
-		toEnd()
-		select { // the end of a large log may be far
-		case err = <-read:
-		case <-late:
+	err = log.Follow(ctx, func(line string) bool {
+		if re.MatchString(line) {
+			found = &Match{line, log.LineEnd()}
 		}
-	}
+		return found == nil
+	})
 	if ctx.Err() != nil {
 		err = nil
 	}
-	select {
-	case found = <-matched:
-		return found, nil
-	default:
-		return nil, err
-	}
+	return found, err
 }

@@ -107,7 +107,7 @@ func sayWhere(records []*evidence.Record, lost error) (written func()) {
 		if err != nil || where == "" {
 			where = fmt.Sprintf("lost: %v", err)
 		}
-		lines = append(lines, fmt.Sprintf("harness: evidence of %s (%s): %s\n", podlog.Printable(r.Test), podlog.Printable(r.Why), podlog.Printable(where)))
+		lines = append(lines, fmt.Sprintf("harness: evidence of %s (%s): %s\n", podlog.Printable(r.Name), podlog.Printable(r.Why), podlog.Printable(where)))
 	}
 	if lost != nil {
 		lines = append(lines, fmt.Sprintf("harness: the evidence of the tests that were cut short is lost: %v\n", lost))

@@ -18,6 +18,7 @@ import (
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn/proc"
+	"example.com/podharness/spawn/safefile"
 )
 
 // arg is the first argument of the watchdog. The mark, the root, and where a directory for
@@ -48,7 +49,7 @@ type Parent struct {
 // Start starts the watchdog of this process, which writes to stderr. The directory root is
 // there.
 func Start(mark, root, base string, stderr *os.File) (*Parent, error) {
-	if err := os.Mkdir(filepath.Join(root, OwnDir), 0o700); err != nil {
+	if err := safefile.Mkdir(filepath.Join(root, OwnDir), 0o700); err != nil {
 		return nil, err
 	}
 	b := &Parent{Mark: mark, Root: root, base: base, stderr: stderr, pods: map[proc.ID]syscall.Signal{}, places: map[int]string{}, shown: map[string]evidence.Args{}}

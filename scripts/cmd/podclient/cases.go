@@ -64,7 +64,7 @@ func launchCases() []testCase {
 	}
 	long := filepath.Join("run", strings.Repeat("d", 120))
 	return []testCase{
-		{name: "dir-yoi-home", doc: "the runtime directory is $YOI_HOME/run", program: "ready", env: unset("YOI_RUNTIME_DIR"), dir: "yoi/run"},
+		{name: "dir-yoi-home", doc: "the runtime directory is $YOI_HOME/run", program: "ready", env: append(unset("YOI_RUNTIME_DIR"), "YOI_HOME={root}/yoi"), dir: "yoi/run"},
 		{name: "dir-xdg", doc: "the runtime directory is $XDG_RUNTIME_DIR/yoi", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME"), dir: "xdg/yoi"},
 		{name: "dir-home", doc: "the runtime directory is $HOME/.yoi/run", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR"), dir: "home/.yoi/run"},
 		{name: "dir-none", doc: "no variable names a runtime directory", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR", "HOME"), refused: "YOI_RUNTIME_DIR"},

@@ -58,7 +58,7 @@ func (s *sweepCase) judge() []conformance.Check {
 	}
 	var checks []conformance.Check
 	check := func(requirement, level string, f *finding) {
-		c := conformance.Check{Case: s.name, Requirement: requirement, Level: level, Result: conformance.Pass, Seconds: time.Since(s.begun).Seconds()}
+		c := conformance.Check{Case: s.name, Requirement: requirement, Level: level, Section: sections[requirement], Result: conformance.Pass, Seconds: time.Since(s.begun).Seconds()}
 		if f != nil {
 			c.Result, c.Why, c.Section, c.Key = s.notMet(level), f.why, f.section, requirement+" "+f.key
 		}

@@ -13,7 +13,23 @@
 // Podclient prints a line for each case. A finding follows below its line: what the
 // client did, what it should have done, and the section of the contract that says so.
 // Musts are verdict, prompt, clean, independent and arguments; shoulds are reason and
-// terminal. The exit status is 0 if nothing failed, 1 if a must failed (with -strict a
+// terminal.
+//
+// -json FILE writes a run down, for later ones: -since FILE tells what is new, mended or
+// slower, and -rerun FILE runs only what did not pass there. -known FILE lists findings
+// that are accepted:
+//
+//	# REQUIREMENT: REASON, or REQUIREMENT/CASE: REASON
+//	reason/deaf: the timeout has one message
+//
+// Such a finding is KNOWN, and no failure. One that no longer shows is told, and fails
+// with -strict. -summary FILE appends a table in Markdown, by default to the summary of
+// GitHub's step, and there findings are annotations, too. -html FILE writes a page; this
+// runs nothing, and shows runs side by side:
+//
+//	podclient -html page.html old.json new.json
+//
+// The exit status is 0 if nothing failed, 1 if a must failed (with -strict a
 // should, too), 2 for wrong usage or a client that cannot be started, 3 if nothing failed
 // but podclient could not judge all (ERROR), 130 if podclient was interrupted.
 package main
@@ -31,7 +47,7 @@ import (
 )
 
 func main() {
-	conformance.KeepDescriptors()
+	conformance.Prepare()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -98,7 +114,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	if err := s.Flags.Parse(flags, usage, args, stdout, stderr); err != nil {
 		return s, err
 	}
-	s.client = flags.Args()
+	s.client, s.Part = flags.Args(), s.Part || s.random > 0
 	return s, s.check()
 }
 
@@ -116,5 +132,6 @@ func (s *settings) check() (err error) {
 		return conformance.Usagef("no argument of the client holds {name}")
 	}
 	s.client[0], err = conformance.Program(s.client[0])
+	s.Tested.Argv = s.client
 	return err
 }

@@ -14,6 +14,20 @@
 // scenario itself is wrong, the machine has too little of something, or -timeout was too
 // short.
 //
+// -json FILE writes a run down, for later ones: -since FILE tells what is new, mended or
+// slower, and -rerun FILE runs only what did not pass there. -known FILE lists findings
+// that are accepted:
+//
+//	# REQUIREMENT: REASON, or REQUIREMENT/CASE: REASON
+//	terminate: our supervisor sends SIGINT only
+//
+// Such a finding is KNOWN, and no failure. One that no longer shows is told, and fails
+// with -strict. -summary FILE appends a table in Markdown, by default to the summary of
+// GitHub's step, and there findings are annotations, too. -html FILE writes a page; this
+// runs nothing, and shows runs side by side:
+//
+//	podscript -html page.html old.json new.json
+//
 // The exit status is 0 if nothing failed, 1 if a must failed (with -strict a should,
 // too), 2 for wrong usage or a pod that is no program, 3 if nothing failed but there was
 // an ERROR, 130 if podscript was interrupted.
@@ -34,6 +48,7 @@ import (
 	"time"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/spawn"
@@ -43,7 +58,7 @@ import (
 )
 
 func main() {
-	conformance.KeepDescriptors()
+	conformance.Prepare()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -85,6 +100,9 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if s.leftOut != "" {
+		fmt.Fprintln(stderr, "podscript:", podlog.PrintableLines(s.leftOut))
+	}
 	r := &runner{settings: s, report: report, dir: dir, work: filepath.Join(dir, "work"), deadline: time.Now().Add(s.timeout)}
 	if s.keep {
 		if r.work, err = os.MkdirTemp(os.Getenv("TEST_TMPDIR"), "podscript-work-"); err != nil {
@@ -120,6 +138,7 @@ type settings struct {
 	keep     bool
 	shard    shard
 	section  string
+	leftOut  string // what of -workspace and -home is not copied; "" = nothing
 	paths    []string
 }
 
@@ -133,8 +152,22 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		pod.ExtraArgs = append(pod.ExtraArgs, arg)
 		return nil
 	})
-	flags.Func("workspace", "copy `DIR` into the workspace of every pod", directory(&pod.WorkspaceFrom))
-	flags.Func("home", "copy `DIR` into the HOME of the pods", directory(&pod.HomeFrom))
+	for name, tree := range map[string]*fs.FS{"workspace": &pod.WorkspaceFrom, "home": &pod.HomeFrom} {
+		what := map[string]string{"workspace": "the workspace of every pod", "home": "the HOME of the pods"}[name]
+		flags.Func(name, "copy `DIR` into "+what, func(path string) error {
+			info, err := os.Stat(path)
+			if err == nil && !info.IsDir() {
+				err = fmt.Errorf("%s is not a directory", path)
+			}
+			if err != nil {
+				return err
+			}
+			*tree = os.DirFS(path)
+			left, err := sandbox.CheckFiles("-"+name, *tree)
+			s.leftOut += left
+			return err
+		})
+	}
 	flags.StringVar(&pod.Profile, "profile", "", "the pods' `PROFILE`")
 	flags.StringVar(&pod.TicketRole, "ticket-role", "", "the pods' ticket `ROLE`")
 	flags.Func("session", "the `UUID` of a stored session, for the scenario that resumes one", func(text string) error {
@@ -156,19 +189,8 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	s.paths = flags.Args()
+	s.Tested.Flags = append(s.Tested.Flags, s.paths...)
 	return s, s.check()
-}
-
-// directory parses the name of a directory to copy.
-func directory(to *fs.FS) func(string) error {
-	return func(path string) error {
-		info, err := os.Stat(path)
-		if err == nil && !info.IsDir() {
-			err = fmt.Errorf("%s is not a directory", path)
-		}
-		*to = os.DirFS(path)
-		return err
-	}
 }
 
 func (s *settings) check() (err error) {
@@ -191,8 +213,11 @@ func (s *settings) check() (err error) {
 		if command.Program, err = conformance.Program(command.Program); err != nil {
 			return err
 		}
+		s.Tested.Argv = append([]string{command.Program}, command.PrefixArgs...)
 	}
-	return s.shard.obeyBazel()
+	err = s.shard.obeyBazel()
+	s.Part = s.Part || len(s.paths) > 0 || s.shard.parts > 1
+	return err
 }
 
 // cases returns the chosen scenarios. It writes the portable ones to dir.

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -36,6 +35,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asPodscript) != "" {
 		main()
 	}
+	os.Unsetenv("GITHUB_ACTIONS")
+	os.Unsetenv("GITHUB_STEP_SUMMARY") // which is not about what is tested here
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
@@ -403,18 +404,14 @@ func checks(t *testing.T, args ...string) (byCase map[string]conformance.Check, 
 	file := filepath.Join(t.TempDir(), "report.json")
 	stdout, stderr, status := podscript(t, append([]string{"-json", file}, args...)...)
 	require.Empty(t, stderr)
-	text, err := os.ReadFile(file)
+	results, err := conformance.ReadResults(file)
 	require.NoError(t, err)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	byCase = map[string]conformance.Check{}
-	for _, line := range lines[:len(lines)-1] {
-		var c conformance.Check
-		require.NoError(t, json.Unmarshal([]byte(line), &c))
+	for _, c := range results.Checks {
 		byCase[c.Case] = c
 	}
-	require.Len(t, byCase, len(lines)-1)
-	require.NoError(t, json.Unmarshal([]byte(lines[len(lines)-1]), &summary))
-	return byCase, summary, stdout, status
+	require.Len(t, byCase, len(results.Checks))
+	return byCase, results.Summary, stdout, status
 }
 
 func TestLevels(t *testing.T) {
@@ -430,7 +427,7 @@ func TestLevels(t *testing.T) {
 	must := all["must"]
 	must.Seconds = 0
 	assert.Equal(t, conformance.Check{
-		Case: "must", Requirement: "must", Level: "must", Result: "fail", Fix: "mend it",
+		Case: "must", Requirement: "must", Level: "must", Section: "1, 2", Result: "fail", Fix: "mend it", Key: must.Key,
 		Why: "no match for `bye` found in stdout: hello\na pod must be good (1, 2)",
 		Log: "> exec echo hello\nhello\n> stdout bye\nFAIL: " + dir + "/must.txtar:7: no match for `bye` found in stdout",
 	}, must)
@@ -479,6 +476,75 @@ func TestPodThatIsNeverReady(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(out, "did not become ready"))
 }
 
+func TestKnownFindings(t *testing.T) {
+	t.Parallel()
+	known := filepath.Join(t.TempDir(), "known.txt")
+	require.NoError(t, os.WriteFile(known, []byte("bad: for want of time\ngood: it was so\n"), 0o600))
+	dir := scenarioDir(t, map[string]string{"bad.txtar": "exec false", "good.txtar": "exec true", "last.txtar": "# must: pass\n# needs: bad\n\nexec true"})
+	all, summary, out, status := checks(t, "-known", known, "-failfast", "-parallel", "1", dir)
+	assert.Equal(t, 0, status, out)
+	assert.Equal(t, []string{"known", "for want of time", "needs `bad`"}, []string{all["bad"].Result, all["bad"].Known, all["last"].Why})
+	assert.Equal(t, 1, summary.Known)
+	assert.Contains(t, out, known+":2: good no longer shows: remove the line\n")
+	_, summary, out, status = checks(t, "-known", known, "-strict", dir)
+	assert.Equal(t, 1, status, out)
+	assert.Equal(t, []int{0, 1, 1}, []int{summary.Failed, summary.Known, len(summary.Outdated)})
+	_, stderr, status := podscript(t, "-known", filepath.Join(dir, "bad.txtar"), dir)
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "bad.txtar:1: \"exec false\": want REQUIREMENT: REASON")
+}
+
+func TestEarlierRun(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"bad.txtar": "exec false", "good.txtar": "exec true", "last.txtar": "# must: pass\n# needs: bad\n\nexec true"})
+	run := filepath.Join(t.TempDir(), "run.json")
+	_, _, status := podscript(t, "-json", run, dir)
+	assert.Equal(t, 1, status)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "bad.txtar"), []byte("exec true"), 0o600))
+	all, _, out, status := checks(t, "-since", run, "-rerun", run, dir)
+	assert.Equal(t, 0, status, out)
+	assert.Len(t, all, 2)
+	assert.Equal(t, []string{"pass", "pass"}, []string{all["bad"].Result, all["last"].Result})
+	assert.Contains(t, out, "\nsince "+run+": 1 mended: bad\n")
+	_, stderr, status := podscript(t, "-rerun", run)
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, "did not pass in "+run+" (-rerun)")
+}
+
+// TestGitHubActions sets what its runner does.
+func TestGitHubActions(t *testing.T) {
+	summary := filepath.Join(t.TempDir(), "summary.md")
+	t.Setenv("GITHUB_ACTIONS", "true")
+	t.Setenv("GITHUB_STEP_SUMMARY", summary)
+	dir := scenarioDir(t, map[string]string{"bad.txtar": "# must: be good\n# section: 1\n\nexec false", "good.txtar": "exec true"})
+	for range 2 {
+		out, _, status := podscript(t, dir)
+		assert.Equal(t, 1, status)
+		assert.Contains(t, out, "\n::error title=podscript%3A bad (must)::unexpected command failure%0Aa pod must be good (1)\n")
+	}
+	text, err := os.ReadFile(summary)
+	require.NoError(t, err)
+	assert.Equal(t, 2, strings.Count(string(text), "| **FAIL** | **bad** must (1) | unexpected command failure<br>a pod must be good (1) |"), "%s", text)
+}
+
+func TestPageOfEarlierRuns(t *testing.T) {
+	t.Parallel()
+	dir := scenarioDir(t, map[string]string{"bad.txtar": "exec false", "good.txtar": "exec true"})
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for name, flags := range map[string][]string{"one": {"-run", "good"}, "two": nil} {
+		podscript(t, append(flags, "-name", name, "-json", in(name+".json"), "-html", in(name+".html"), dir)...)
+		assert.FileExists(t, in(name+".html"))
+	}
+	stdout, stderr, status := podscript(t, "-html", in("both.html"), in("one.json"), in("two.json"))
+	assert.Zero(t, status)
+	assert.Empty(t, stdout+stderr)
+	text, err := os.ReadFile(in("both.html"))
+	require.NoError(t, err)
+	for _, want := range []string{`<th scope="col">one</th><th scope="col">two</th>`, "unexpected command failure", "podscript: 2 runs"} {
+		assert.Contains(t, string(text), want)
+	}
+}
+
 func TestCount(t *testing.T) {
 	t.Parallel()
 	runs := filepath.Join(t.TempDir(), "runs")
@@ -489,6 +555,7 @@ func TestCount(t *testing.T) {
 	all, _, out, status := checks(t, "-count", "4", dir)
 	assert.Equal(t, 1, status)
 	assert.Equal(t, "3 of 4 passed: unexpected command failure", all["odd"].Why)
+	assert.Equal(t, []int{4, 3}, []int{all["odd"].Runs, all["odd"].Passed})
 	assert.Equal(t, "4 of 4 passed", all["good"].Why)
 	assert.Contains(t, out, "      good (must): 4 of 4 passed\n")
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,11 +68,9 @@ func findings(t *testing.T, pod ...string) (requirements []string, stdout string
 		"-session", "6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11"}
 	stdout, stderr, status := podscript(t, append(flags, pod...)...)
 	assert.Empty(t, stderr)
-	text, err := os.ReadFile(report)
+	results, err := conformance.ReadResults(report)
 	require.NoError(t, err)
-	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
-		var c conformance.Check // or the summary, without a result
-		require.NoError(t, json.Unmarshal([]byte(line), &c), line)
+	for _, c := range results.Checks {
 		if (c.Result == conformance.Fail || c.Result == conformance.Warn) && !slices.Contains(requirements, c.Requirement) {
 			requirements = append(requirements, c.Requirement)
 		}

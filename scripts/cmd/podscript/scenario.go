@@ -196,7 +196,7 @@ func (s *scenario) clean(text string) string {
 // ArtifactDir is where the harness puts the evidence: without -o it ends with the
 // scenario.
 func (s *scenario) ArtifactDir() string {
-	if s.Evidence != "" && !s.foreign {
+	if s.Evidence != "" && !s.Foreign {
 		s.evidence = s.EvidenceDir(s.ID, s.part)
 		return s.evidence
 	}

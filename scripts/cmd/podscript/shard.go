@@ -42,7 +42,7 @@ func (s *shard) obeyBazel() error {
 func (s shard) of(cases []*testCase) (run, mine []*testCase) {
 	wanted := map[*testCase]bool{}
 	for i, c := range cases {
-		if c.foreign = i%s.parts != s.part-1; c.foreign {
+		if c.Foreign = i%s.parts != s.part-1; c.Foreign {
 			continue
 		}
 		mine = append(mine, c)

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,13 @@ type Flags struct {
 	Parallel        int
 	Env             []string
 	Evidence        string // the directory for evidence, by case; "" = it is not kept
-	json, junit     string // files; "" = none
+	Tested          Tested // Parse fills in all but the argv
+	Part            bool   // a run of a part of the cases; a command adds what Parse does not know
+	known           []KnownLine
+	since, rerun    *Results // earlier runs; nil = none
+	json, junit     string   // files; "" = none
+	html            string   // a file; "" = none
+	summary         string   // a file that is appended to; "" = none
 }
 
 // UsageError is an error of the caller of a command: the exit status is 2.
@@ -47,8 +54,9 @@ func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(for
 var ErrInterrupted = errors.New("interrupted")
 
 // Parse adds the flags to those of the command and parses its arguments. It prints the
-// help or the version if they are asked for, and then returns flag.ErrHelp; any other
-// error is a UsageError. Bazel's variables are defaults.
+// help or the version, or writes the page of earlier runs, if that is asked for, and then
+// returns flag.ErrHelp; any other error is a UsageError. Variables of Bazel's and GitHub's
+// are defaults.
 func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, stderr io.Writer) error {
 	f.Run, f.Skip = regexp.MustCompile(""), regexp.MustCompile("")
 	flags.TextVar(f.Run, "run", f.Run, "run only the cases whose name matches the `REGEXP`")
@@ -64,8 +72,24 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 		f.Env = append(f.Env, entry)
 		return nil
 	})
-	flags.StringVar(&f.json, "json", "", "write a line of JSON for each check to `FILE`")
+	flags.Func("known", "accept the findings that `FILE` lists: a line is REQUIREMENT: REASON or REQUIREMENT/CASE: REASON, or a # comment; repeatable", func(path string) error {
+		known, err := readKnown(path)
+		f.known = append(f.known, known...)
+		return err
+	})
+	earlier := func(r **Results) func(string) error {
+		return func(path string) (err error) {
+			*r, err = readRun(path, flags.Name())
+			return err
+		}
+	}
+	flags.Func("since", "tell what is new, mended or slower since an earlier run, whose -json wrote `FILE`", earlier(&f.since))
+	flags.Func("rerun", "run only the cases that did not pass in an earlier run, whose -json wrote `FILE`", earlier(&f.rerun))
+	flags.StringVar(&f.Tested.Name, "name", "", "the `NAME` of what is tested, in reports (default the base name of its program)")
+	flags.StringVar(&f.json, "json", "", "write JSON to `FILE`: a line that tells what was tested, one for each check, the summary")
 	flags.StringVar(&f.junit, "junit", os.Getenv("XML_OUTPUT_FILE"), "write JUnit's XML to `FILE`")
+	flags.StringVar(&f.summary, "summary", os.Getenv("GITHUB_STEP_SUMMARY"), "append Markdown to `FILE`: the findings, with what to do, then all requirements")
+	flags.StringVar(&f.html, "html", "", "write a page of the run to `FILE`; with only files *.json after the flags, nothing is run: the page shows these runs side by side")
 	flags.StringVar(&f.Evidence, "o", os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "keep the evidence of findings in `DIR`, by case")
 	version := flags.Bool("version", false, "print the version, and run nothing")
 	flags.SetOutput(io.Discard)
@@ -80,10 +104,16 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	case err != nil:
 		return Usagef("%w (%s -help tells the usage)", err, flags.Name())
 	case *version:
-		fmt.Fprintln(stdout, flags.Name(), buildVersion())
+		v, commit := build()
+		fmt.Fprintf(stdout, "%s %s commit %s %s %s/%s\n", flags.Name(), v, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return flag.ErrHelp
 	case f.Parallel < 1:
 		return Usagef("-parallel %d runs nothing", f.Parallel)
+	}
+	f.Part = f.Run.String() != "" || f.Skip.String() != "" || f.rerun != nil
+	f.Tested.Flags = f.given(flags, args[:len(args)-flags.NArg()])
+	if done, err := f.compare(flags); done {
+		return cmp.Or(err, flag.ErrHelp)
 	}
 	if f.Evidence != "" {
 		f.Evidence, err = filepath.Abs(f.Evidence)
@@ -91,40 +121,86 @@ func (f *Flags) Parse(flags *flag.FlagSet, usage string, args []string, stdout, 
 	return err
 }
 
+// quiet are the flags that do not change what is tested, or that Tested has elsewhere.
+var quiet = []string{"name", "v", "o", "work", "since", "json", "junit", "html", "summary", "pod", "pod-arg"}
+
+// given returns the flags on a command line, each with its value, but for the quiet ones.
+func (f *Flags) given(flags *flag.FlagSet, args []string) (words []string) {
+	for len(args) > 0 && args[0] != "--" {
+		name, value, ok := strings.Cut(strings.TrimLeft(args[0], "-"), "=")
+		args = args[1:]
+		if b, is := flags.Lookup(name).Value.(interface{ IsBoolFlag() bool }); !ok && !(is && b.IsBoolFlag()) {
+			value, ok, args = args[0], true, args[1:]
+		}
+		if name == "env" {
+			value, _, _ = strings.Cut(value, "=") // it may be a secret
+		}
+		if word := "-" + name; !slices.Contains(quiet, name) {
+			if ok {
+				word += "=" + value
+			}
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
 const statuses = `
-Exit status: 0 if nothing failed, 1 if a must failed (with -strict a should, too), 2 for
-wrong usage, 3 if nothing failed but not everything could be judged, 130 if it was
-interrupted.
+Exit status: 0 if nothing failed, 1 if a must failed (with -strict a should, too, or
+-known lists what no longer shows), 2 for wrong usage, 3 if nothing failed but not
+everything could be judged, 130 if it was interrupted.
 `
 
-// buildVersion returns the version and the commit of the running program.
-func buildVersion() string {
+// build returns the version and the commit of the running program.
+func build() (version, commit string) {
+	version, commit = "(devel)", "unknown"
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "of unknown version"
+		return version, commit
 	}
-	settings := map[string]string{"vcs.revision": "unknown"}
+	settings := map[string]string{}
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
 	}
-	commit := settings["vcs.revision"]
+	commit = cmp.Or(settings["vcs.revision"], commit)
 	if settings["vcs.modified"] == "true" {
 		commit += " (modified)"
 	}
-	return fmt.Sprintf("%s commit %s %s %s/%s", cmp.Or(info.Main.Version, "(devel)"), commit, info.GoVersion, runtime.GOOS, runtime.GOARCH)
+	return cmp.Or(info.Main.Version, version), commit
 }
 
-// Chosen reports whether -run and -skip choose a case.
+// here completes what was tested by this program, this system and the time.
+func (t Tested) here(command string) Tested {
+	t.Command = command
+	if t.Name == "" && len(t.Argv) > 0 {
+		t.Name = filepath.Base(t.Argv[0])
+	}
+	t.Name = cmp.Or(t.Name, command)
+	t.Version, t.Commit = build()
+	t.System, t.Time = runtime.GOOS+"/"+runtime.GOARCH, time.Now()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		t.Kernel = unix.ByteSliceToString(name.Release[:])
+	}
+	return t
+}
+
+// Chosen reports whether -run, -skip and -rerun choose a case.
 func (f *Flags) Chosen(name string) bool {
-	return f.Run.MatchString(name) && (f.Skip.String() == "" || !f.Skip.MatchString(name))
+	return f.Run.MatchString(name) && (f.Skip.String() == "" || !f.Skip.MatchString(name)) &&
+		(f.rerun == nil || slices.ContainsFunc(f.rerun.Checks, func(c Check) bool { return c.Case == name && c.Result != Pass }))
 }
 
 // NoneChosen is the error for when they choose none.
 func (f *Flags) NoneChosen() error {
+	err := fmt.Errorf("no case matches -run %q", f.Run)
 	if f.Skip.String() != "" {
-		return Usagef("no case matches -run %q and not -skip %q", f.Run, f.Skip)
+		err = fmt.Errorf("%w and not -skip %q", err, f.Skip)
 	}
-	return Usagef("no case matches -run %q", f.Run)
+	if f.rerun != nil {
+		err = fmt.Errorf("%w and did not pass in %s (-rerun)", err, f.rerun.File)
+	}
+	return UsageError{err}
 }
 
 // Program returns the absolute path of a program, or a UsageError like a shell's.
@@ -162,22 +238,27 @@ func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Repor
 			return nil, Usagef("-o: %w", err)
 		}
 	}
-	r := &Report{Flags: *f, Name: name, Out: stdout, begun: time.Now(), total: cases, told: map[string]string{}}
+	r := &Report{Flags: *f, Out: stdout, total: cases, github: os.Getenv("GITHUB_ACTIONS") == "true", told: map[string]string{}, results: Results{Tested: f.Tested.here(name)}}
 	if podlog.IsTerminal(stderr) {
 		r.progress = stderr
 	}
-	for path, write := range map[string]func(io.Writer, Summary) error{f.json: r.writeJSON, f.junit: r.writeJUnit} {
-		if path == "" {
+	page := func(results *Results, w io.Writer) error { return writeHTML(w, []*Results{results}) }
+	for _, report := range []struct {
+		path  string
+		flag  int
+		write func(*Results, io.Writer) error
+	}{{f.json, os.O_TRUNC, (*Results).writeJSON}, {f.junit, os.O_TRUNC, (*Results).writeJUnit}, {f.html, os.O_TRUNC, page}, {f.summary, os.O_APPEND, (*Results).writeMarkdown}} {
+		if report.path == "" {
 			continue
 		}
-		if path == "-" {
+		if report.path == "-" {
 			return nil, Usagef("a report cannot be written to -: name a file, such as /dev/stdout")
 		}
-		file, err := os.Create(path)
+		file, err := os.OpenFile(report.path, os.O_WRONLY|os.O_CREATE|report.flag, 0o666)
 		if err != nil {
 			return nil, UsageError{err}
 		}
-		r.files = append(r.files, func(s Summary) error { return errors.Join(write(file, s), file.Close()) })
+		r.files = append(r.files, func(results *Results) error { return errors.Join(report.write(results, file), file.Close()) })
 	}
 	return r, nil
 }
@@ -205,9 +286,12 @@ func enough() error {
 	return fmt.Errorf("only %d files can be open at once here, too few to judge anything: ulimit -n %d raises that", limit.Cur, enoughDescriptors)
 }
 
-// KeepDescriptors keeps what this process has inherited from what it starts, so that the
-// results do not depend on who runs it.
-func KeepDescriptors() {
+// Prepare keeps stray descriptors that this process has inherited from what it starts, and
+// lets it read and enter what it makes, whatever its umask, so that the results do not
+// depend on who runs it.
+func Prepare() {
+	unix.Umask(unix.Umask(0o777) &^ 0o700)
+
 	entries, _ := os.ReadDir("/dev/fd")
 	for _, entry := range entries {
 		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {

@@ -1,11 +1,10 @@
 // Package conformance has what the commands podscript and podclient share: their
-// common flags, cases that run side by side, and the results on a terminal, as JSON and
-// as JUnit's XML. Package scripts does not import it, and so a test binary with
-// scenarios has no code for JUnit.
+// common flags, cases that run side by side, and the results on a terminal and in files:
+// JSON, JUnit's XML, Markdown, HTML. Package scripts does not import it, and so a test
+// binary with scenarios has no code for JUnit.
 package conformance
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,27 +14,25 @@ import (
 	"time"
 
 	"example.com/podharness/spawn/podlog"
-	"github.com/jstemmer/go-junit-report/v2/junit"
 )
 
 // A Report runs cases and reports their checks: on a terminal case by case, at the end
-// as JSON and JUnit's XML.
+// in files.
 type Report struct {
 	Flags
-	Name string    // of the command
-	Out  io.Writer // gets a line for each case; below it its findings
+	Out io.Writer // gets a line for each case; below it its findings
 
-	begun    time.Time
-	files    []func(Summary) error // that write them
-	progress io.Writer             // nil = no terminal
-	total    int                   // cases that are reported
+	files    []func(*Results) error // that write them
+	progress io.Writer              // nil = no terminal
+	total    int                    // cases that are reported
+	github   bool                   // GitHub Actions reads what is printed
 
 	mu      sync.Mutex // guards all below
 	over    bool       // the run was given up
 	running []string   // cases
 	order   []*Case    // that are not printed yet
 	ended   int        // cases
-	checks  []Check
+	results Results
 	told    map[string]string // the case that told a finding in full, by its key
 }
 
@@ -48,7 +45,7 @@ func (r *Report) clearProgress() {
 // print prints a case. Finish finds out whether Out takes it.
 func (r *Report) print(name string, took time.Duration, checks []Check) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-6s%-28s %6.3fs", strings.ToUpper(strings.TrimSuffix(worst(checks), "ed")), podlog.PrintableLines(name), took.Seconds())
+	fmt.Fprintf(&b, "%-6s%-28s %6.3fs", shown(worst(checks)), podlog.PrintableLines(name), took.Seconds())
 	if len(checks) == 1 && checks[0].Result == Skip && !r.Verbose { // they may be many
 		fmt.Fprintf(&b, "  %s", podlog.PrintableLines(strings.ReplaceAll(checks[0].Why, "\n", "; ")))
 		checks = nil
@@ -62,13 +59,17 @@ func (r *Report) print(name string, took time.Duration, checks []Check) {
 			b.WriteString(indented(append([]string{c.Requirement + ": passed"}, lines(c.Log)...)))
 		}
 	}
-	_, _ = io.WriteString(r.Out, b.String())
+	_ = r.say(b.String())
 }
 
 // words returns what is printed of a check. A finding is told in full once, since many
 // cases may have one cause; the fix and all lines of Why but the first are always told.
+// One that is known is told in brief.
 func (r *Report) words(c Check) string {
 	said := lines(c.Why)
+	if c.Result == Known && !r.Verbose {
+		return indented([]string{fmt.Sprintf("%s (%s): %s", c.Requirement, c.Level, said[0]), "known: " + c.Known})
+	}
 	if first := r.told[c.Key]; first != "" && c.IsFinding() {
 		said[0] = "as in " + first
 	} else {
@@ -95,33 +96,18 @@ func lines(s string) []string {
 	return strings.Split(s, "\n")
 }
 
+// below is the indentation of what stands below the line of a case.
+const below = "      "
+
 // indented returns what stands below the line of a case.
 func indented(lines []string) string {
 	var b strings.Builder
-	indent := "      "
+	indent := below
 	for _, line := range lines {
 		b.WriteString(indent + podlog.PrintableLines(line) + "\n")
-		indent = "        "
+		indent = below + "  "
 	}
 	return b.String()
-}
-
-// summary counts the cases so far by their worst check.
-func (r *Report) summary(took time.Duration) Summary {
-	s := Summary{Findings: map[string]int{}, Seconds: took.Seconds()}
-	byCase := map[string][]Check{}
-	for _, c := range r.checks {
-		byCase[c.Case] = append(byCase[c.Case], c)
-		if c.IsFinding() && c.Result != Missed {
-			s.Findings[c.Requirement]++
-		}
-	}
-	s.Cases = len(byCase)
-	for _, checks := range byCase {
-		*map[string]*int{Pass: &s.Passed, Missed: &s.Missed, Warn: &s.Warned, Fail: &s.Failed, Error: &s.Errors, Skip: &s.Skipped}[worst(checks)]++
-	}
-	s.OK = s.Failed+s.Errors == 0
-	return s
 }
 
 // Finish prints the summary, writes the files, and returns the exit status. It takes the
@@ -133,12 +119,20 @@ func (r *Report) Finish(ended error) (status int, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	summary := r.summary(time.Since(r.begun))
-	summary.OK = summary.OK && ended == nil
-	text := podlog.PrintableLines(summary.String())
-	text += "\n"
+	r.results.Summary = r.results.summarize(time.Since(r.results.Tested.Time))
+	summary := &r.results.Summary
+	summary.Outdated = r.outdated(r.results.Checks, ended == nil && !r.Part)
+	strict := slices.ContainsFunc(summary.Outdated, func(k KnownLine) bool { return k.Result == Fail })
+	summary.OK = summary.OK && ended == nil && !strict
+	if r.since != nil {
+		summary.Since = r.results.since(r.since)
+	}
+	text := ""
+	for _, line := range append([]string{summary.String()}, summary.Notes()...) {
+		text += podlog.PrintableLines(line) + "\n"
+	}
 	if len(summary.Findings) > 0 {
-		if slices.ContainsFunc(r.checks, func(c Check) bool { return c.IsFinding() && c.Section != "" }) {
+		if slices.ContainsFunc(r.results.Checks, func(c Check) bool { return c.IsFinding() && c.Section != "" }) {
 			text += "(N) is a section of the contract, spawn/HANDSHAKE.md\n"
 		}
 		if r.Evidence == "" {
@@ -147,55 +141,20 @@ func (r *Report) Finish(ended error) (status int, err error) {
 			text += "evidence of the findings, by case: " + r.Evidence + "\n"
 		}
 	}
-	_, err = io.WriteString(r.Out, text)
+	err = r.say(text)
+	if r.github {
+		_, _ = io.WriteString(r.Out, r.results.annotations())
+	}
 	for _, write := range r.files {
-		err = errors.Join(err, write(summary))
+		err = errors.Join(err, write(&r.results))
 	}
 	switch {
 	case errors.Is(ended, ErrInterrupted):
 		status = 130
-	case summary.Failed > 0 || err != nil:
+	case summary.Failed > 0 || strict || err != nil:
 		status = 1
 	case ended != nil || summary.Errors > 0:
 		status = 3
 	}
 	return status, errors.Join(ended, err)
-}
-
-// writeJSON writes a line for each check, and one for the summary.
-func (r *Report) writeJSON(w io.Writer, s Summary) error {
-	lines := json.NewEncoder(w)
-	for _, c := range r.checks {
-		if err := lines.Encode(c); err != nil {
-			return err
-		}
-	}
-	return lines.Encode(s)
-}
-
-// writeJUnit writes a test case for each check. The words of a warning are in its output.
-func (r *Report) writeJUnit(w io.Writer, s Summary) error {
-	suite := junit.Testsuite{Name: r.Name, Time: fmt.Sprintf("%.3f", s.Seconds)}
-	for _, c := range r.checks {
-		name := c.Case
-		if c.Requirement != c.Case {
-			name += "/" + c.Requirement
-		}
-		test := junit.Testcase{Name: name, Classname: r.Name, Time: fmt.Sprintf("%.3f", c.Seconds)}
-		why := podlog.PrintableLines(strings.ReplaceAll(c.Why, "\n", " "))
-		switch {
-		case c.Result == Skip:
-			test.Skipped = &junit.Result{Message: why}
-		case c.Result == Fail:
-			test.Failure = &junit.Result{Message: why, Type: c.Level, Data: indented(append(lines(c.Log), fix(c)...))}
-		case c.Result == Error:
-			test.Error = &junit.Result{Message: why, Data: indented(append(lines(c.Log), fix(c)...))}
-		case c.Why != "":
-			test.SystemOut = &junit.Output{Data: why}
-		}
-		suite.AddTestcase(test)
-	}
-	all := junit.Testsuites{}
-	all.AddSuite(suite)
-	return all.WriteXML(w)
 }

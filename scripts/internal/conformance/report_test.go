@@ -3,9 +3,12 @@ package conformance
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+func TestMain(m *testing.M) {
+	os.Unsetenv("GITHUB_ACTIONS")
+	os.Unsetenv("GITHUB_STEP_SUMMARY") // which is not about what is tested here
+	os.Exit(m.Run())
+}
 
 func check(name, requirement, result, why string) Check {
 	level := cmp.Or(map[string]string{Warn: Should, Missed: May}[result], Must)
@@ -99,7 +108,7 @@ FAIL  two                           1.000s
         fix: do not go: two
 `+"SKIP  three                         1.000s  needs `one`; and more\n", out)
 	var xml bytes.Buffer
-	require.NoError(t, r.writeJUnit(&xml, r.summary(0)))
+	require.NoError(t, summarized(r, 0).writeJUnit(&xml))
 	assert.Contains(t, xml.String(), `<testcase name="one" classname="podscript"`)
 	assert.Contains(t, xml.String(), "fix: do not go: two")
 }
@@ -127,16 +136,16 @@ func TestSummaryCountsCasesByTheirWorstCheck(t *testing.T) {
 	endCase(r, "one", []Check{check("one", "a", Pass, ""), check("one", "b", Warn, "why")}, 0)
 	endCase(r, "two", []Check{check("two", "a", Pass, ""), check("two", "b", Skip, "why")}, 0)
 	endCase(r, "three", []Check{check("three", "a", Skip, "why")}, 0)
-	s := r.summary(1500 * time.Millisecond)
+	s := r.results.summarize(1500 * time.Millisecond)
 	assert.Equal(t, Summary{Cases: 3, Passed: 1, Warned: 1, Skipped: 1, Findings: map[string]int{"b": 1}, OK: true, Seconds: 1.5}, s)
 	assert.Equal(t, "1 passed, 0 failed, 1 warned, 1 skipped in 1.5s; findings: b 1", s.String())
 	endCase(r, "four", []Check{check("four", "a", Missed, "why"), check("four", "b", Pass, "")}, 0)
 	endCase(r, "five", []Check{check("five", "a", Error, "why"), check("five", "b", Warn, "why")}, 0)
-	s = r.summary(1500 * time.Millisecond)
+	s = r.results.summarize(1500 * time.Millisecond)
 	assert.Equal(t, "1 passed, 0 failed, 1 warned, 1 skipped, 1 missed that a pod may leave out, 1 not judged in 1.5s; findings: b 2", s.String())
 	assert.False(t, s.OK)
 	endCase(r, "six", []Check{check("six", "a", Error, "why"), check("six", "b", Fail, "why")}, 0)
-	assert.Equal(t, 1, r.summary(0).Failed)
+	assert.Equal(t, 1, r.results.summarize(0).Failed)
 }
 
 func TestStatusTellsAFindingFromWhatCouldNotBeJudged(t *testing.T) {
@@ -189,29 +198,82 @@ func TestCasesAreReportedInTheirOrder(t *testing.T) {
 	assert.Regexp(t, `^PASS  a .*\nPASS  b .*\nPASS  c .*\n$`, out.String())
 }
 
+// summarized returns what a report has found in a run that took so long.
+func summarized(r *Report, took time.Duration) *Results {
+	r.results.Summary = r.results.summarize(took)
+	return &r.results
+}
+
 func TestReportAsJSON(t *testing.T) {
 	t.Parallel()
 	finding := keyed("key", "one", "clean", "why")
-	finding.Section = "1, 2"
-	r, _ := reported(t, Flags{}, finding, check("two", "clean", Pass, ""))
+	finding.Section, finding.Runs, finding.Passed = "1, 2", 3, 1
+	r, _ := reported(t, Flags{Tested: Tested{Argv: []string{"/bin/agent", "pod"}}}, finding, check("two", "clean", Pass, ""))
+	path := filepath.Join(t.TempDir(), "run.json")
 	var out bytes.Buffer
-	require.NoError(t, r.writeJSON(&out, r.summary(time.Second)))
+	require.NoError(t, summarized(r, time.Second).writeJSON(&out))
+	require.NoError(t, os.WriteFile(path, out.Bytes(), 0o600))
 	lines := strings.SplitAfter(out.String(), "\n")
-	require.Len(t, lines, 4)
-	assert.Equal(t, `{"case":"one","requirement":"clean","level":"must","result":"fail","why":"why","seconds":0.5}`+"\n", lines[0])
-	var s Summary
-	require.NoError(t, json.Unmarshal([]byte(lines[2]), &s))
-	assert.Equal(t, r.summary(time.Second), s)
+	require.Len(t, lines, 5)
+	assert.Regexp(t, `^{"tested":{"name":"agent","command":"podscript","argv":\["/bin/agent","pod"\],"version":"[^"]+","commit":"[^"]+","system":"\w+/\w+","kernel":"[^"]+","time":"`, lines[0])
+	assert.Equal(t, `{"case":"one","requirement":"clean","level":"must","section":"1, 2","result":"fail","why":"why","seconds":0.5,"runs":3,"passed":1,"key":"key"}`+"\n", lines[1])
+	assert.Equal(t, `{"case":"two","requirement":"clean","level":"must","result":"pass","why":"","seconds":0.5}`+"\n", lines[2])
+	read, err := ReadResults(path)
+	require.NoError(t, err)
+	assert.True(t, r.results.Tested.Time.Equal(read.Tested.Time))
+	read.Tested.Time, r.results.File = r.results.Tested.Time, path
+	assert.Equal(t, &r.results, read)
+}
+
+func TestReadResultsNamesTheLineThatIsWrong(t *testing.T) {
+	t.Parallel()
+	const tested, pass, summary = `{"tested":{"name":"a"}}` + "\n", `{"case":"a","requirement":"a","result":"pass"}` + "\n", `{"cases":1,"findings":{}}` + "\n"
+	dir := t.TempDir()
+	for name, tc := range map[string]struct{ text, want string }{
+		"empty":     {"", ":1: unexpected end of JSON input"},
+		"text":      {"PASS\n", ":1: invalid character 'P'"},
+		"headless":  {pass + summary, ":1: it does not tell what was tested"},
+		"only-head": {tested, ":1: no summary follows: the file was cut short"},
+		"cut-short": {tested + pass, ":2: it is no summary"},
+		"two-runs":  {tested + pass + summary + tested + pass + summary, `:3: the result of a check cannot be ""`},
+		"result":    {tested + strings.Replace(pass, "pass", "good", 1) + summary, `:2: the result of a check cannot be "good"`},
+		"right":     {tested + pass + summary, ""},
+	} {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(tc.text), 0o600))
+		if _, err := ReadResults(path); tc.want == "" {
+			assert.NoError(t, err)
+		} else {
+			assert.ErrorContains(t, err, path+tc.want)
+		}
+	}
+	_, err := ReadResults(filepath.Join(dir, "nosuch"))
+	assert.ErrorContains(t, err, "no such file")
+}
+
+func TestTestedHasTheFlagsThatMatter(t *testing.T) {
+	t.Parallel()
+	var f Flags
+	flags := flag.NewFlagSet("podclient", flag.ContinueOnError)
+	flags.Duration("timeout", 0, "")
+	args := []string{"-strict", "-json", "x", "--timeout=3s", "-env", "TOKEN=secret", "-env=HOME", "-run", "^a b$", "-v=true", "-skip", "-x", "--", "client", "-strict"}
+	require.NoError(t, f.Parse(flags, "", args, io.Discard, io.Discard))
+	assert.Equal(t, []string{"-strict", "-timeout=3s", "-env=TOKEN", "-env=HOME", "-run=^a b$", "-skip=-x"}, f.Tested.Flags)
 }
 
 func TestReportAsJUnit(t *testing.T) {
 	t.Parallel()
 	r, _ := reported(t, Flags{}, check("one", "clean", Fail, "a <b>\x1b\nc"), check("two", "reason", Warn, "w"), check("three", "clean", Pass, ""), check("four", "clean", Skip, "s"), check("five", "clean", Error, "e"))
+	r.results.Tested = Tested{Name: "agent \x1b", Command: "podscript", Argv: []string{"./agent", "a b"}, Version: "v1", System: "plan9/mips"}
 	var out bytes.Buffer
-	require.NoError(t, r.writeJUnit(&out, r.summary(time.Second)))
+	require.NoError(t, summarized(r, time.Second).writeJUnit(&out))
+	for name, value := range map[string]string{"argv": "./agent &#39;a b&#39;", "version": "v1", "system": "plan9/mips"} {
+		assert.Contains(t, out.String(), fmt.Sprintf("<property name=%q value=%q>", name, value))
+	}
+	assert.Contains(t, out.String(), `<testsuite name="agent \x1b"`)
 	assert.Contains(t, out.String(), `tests="5" failures="1" errors="1"`)
 	assert.Contains(t, out.String(), `skipped="1"`)
-	assert.Contains(t, out.String(), `name="one/clean" classname="podscript"`)
+	assert.Contains(t, out.String(), `name="one/clean" classname="agent \x1b"`)
 	assert.Contains(t, out.String(), `<error message="e">`)
 	assert.NotContains(t, out.String(), "\x1b")
 }

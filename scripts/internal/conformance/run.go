@@ -18,6 +18,8 @@ import (
 type Case struct {
 	Name  string
 	After *Case // the case that must have ended before this one begins; nil = none
+	// Foreign is a case that another shard reports: it only runs for one that needs it.
+	Foreign bool
 	// Run runs the case and returns its checks; nil = nothing is reported. It may call
 	// idle once the case only waits: another case then takes its place.
 	Run func(idle func()) []Check
@@ -76,8 +78,11 @@ func (r *Report) runCase(c *Case, slots chan struct{}) {
 
 // end notes a case that has ended, and prints those that no case before them keeps back.
 func (r *Report) end(c *Case, checks []Check, took time.Duration) {
-	for i := range checks {
-		checks[i].Seconds = cmp.Or(checks[i].Seconds, took.Seconds())
+	for i, c := range checks {
+		checks[i].Seconds = cmp.Or(c.Seconds, took.Seconds())
+		if checks[i].Known = r.Accepted(c); checks[i].Known != "" {
+			checks[i].Result = Known
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,7 +107,7 @@ func (r *Report) printEnded(all bool) {
 	for len(r.order) > 0 && (all || r.order[0].ended) {
 		c := r.order[0]
 		r.order = r.order[1:]
-		r.checks = append(r.checks, c.checks...)
+		r.results.Checks = append(r.results.Checks, c.checks...)
 		if c.checks != nil {
 			r.print(c.Name, c.took, c.checks)
 		}
@@ -118,9 +123,16 @@ func (r *Report) giveUp(err error) error {
 	if errors.As(err, new(UsageError)) {
 		return err
 	}
+	left := r.order
 	r.printEnded(true)
-	for _, name := range r.running {
-		r.checks = append(r.checks, Check{Case: name, Requirement: name, Level: Must, Result: Error, Why: err.Error() + " while it ran"})
+	for _, c := range left {
+		when := " before it began"
+		if slices.Contains(r.running, c.Name) {
+			when = " while it ran"
+		}
+		if !c.ended && !c.Foreign {
+			r.results.Checks = append(r.results.Checks, Check{Case: c.Name, Requirement: c.Name, Level: Must, Result: Error, Why: err.Error() + when})
+		}
 	}
 	return fmt.Errorf("%w while these cases ran: %s", err, strings.Join(r.running, ", "))
 }

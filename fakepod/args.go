@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"example.com/podharness/fakepod/reexec"
 )
 
 // ProgramEnv names the environment variable that holds the program if there is no
@@ -30,13 +32,7 @@ var handshakeFlags = []string{"--workspace", "--pod", "--session", "--profile", 
 // marker is the first argument that makes a host binary the fake pod.
 const marker = "podharness-fakepod"
 
-// init takes over the process before the host's main, or its tests, begin: the
-// host needs no cooperation, not even a TestMain.
-func init() {
-	if len(os.Args) > 1 && os.Args[1] == marker {
-		exit(Main(os.Args[2:]))
-	}
-}
+func init() { reexec.Register(marker, Main) }
 
 // Command returns the program and the prefix arguments that start a fake pod,
 // which behaves as program says: a program of steps or the name of a mode. The
@@ -45,7 +41,7 @@ func init() {
 //
 // Command does not check program: the fake pod refuses a bad one when it is started.
 func Command(program string) (name string, args []string) {
-	return self(), []string{marker, "-program", program}
+	return reexec.Path(), []string{marker, "-program", program}
 }
 
 // Main is the fake pod. args are its arguments without the program's name. Main either

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,10 +30,10 @@ var childRole = []string{"-role", "child"}
 
 // again is the fake pod's own executable as a command.
 func again(args []string) *exec.Cmd {
-	if len(os.Args) > 1 && os.Args[1] == marker {
-		args = append([]string{marker}, args...)
+	cmd := reexec.Command(marker, args...)
+	if len(os.Args) < 2 || os.Args[1] != marker { // it is the command fakepod
+		cmd.Args = slices.Delete(cmd.Args, 1, 2)
 	}
-	cmd := exec.Command(self(), args...)
 	cmd.Stderr = os.Stderr
 	return cmd
 }
@@ -123,19 +124,4 @@ func fork(args []string) error {
 	return cmd.Start()
 }
 
-func self() string {
-	if exe, err := os.Executable(); err == nil {
-		return exe
-	}
-	return os.Args[0]
-}
-
-// exit ends the process. os.Exit would write to stderr in a binary that
-// measures coverage and was not told where to put it: nobody asked for that
-// line in the pod's log.
-func exit(status int) {
-	if os.Getenv("GOCOVERDIR") != "" {
-		os.Exit(status)
-	}
-	syscall.Exit(status)
-}
+func exit(status int) { reexec.Exit(status) }

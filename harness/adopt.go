@@ -4,18 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
-	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
 )
 
@@ -25,10 +21,11 @@ type foreign struct {
 	cancel context.CancelFunc // of watching
 	done   chan struct{}      // closed when that is over
 
-	mu       sync.Mutex                   // guards attempts
+	mu       sync.Mutex                   // guards both
 	attempts map[string]*evidence.Attempt // the latest by name
+	replaced map[string]bool              // the pod, or its client, has renamed its log, by name
 
-	adopting sync.Mutex // held during adopt, before the roster's; it guards over
+	adopting sync.Mutex // held during adopt; it guards over
 	over     bool       // no more are adopted
 }
 
@@ -37,41 +34,12 @@ type foreign struct {
 func (b *oneTest) watchForeign() {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &b.foreign
-	f.cancel, f.done, f.attempts = cancel, make(chan struct{}), map[string]*evidence.Attempt{}
+	f.cancel, f.done = cancel, make(chan struct{})
+	f.attempts, f.replaced = map[string]*evidence.Attempt{}, map[string]bool{}
 	go func() {
 		defer close(f.done)
-		watched := map[string]bool{}
-		var dirs sync.WaitGroup
-		defer dirs.Wait()
-		podlog.WatchDir(ctx, b.Dir("run"), func() {
-			for _, name := range b.captureAll() {
-				// A log that is not there yet is noticed in its own directory.
-				if info, err := os.Lstat(filepath.Join(b.Dir("run"), name)); err == nil && info.IsDir() && !watched[inode(info)] {
-					watched[inode(info)] = true
-					dirs.Add(1)
-					go func() {
-						defer dirs.Done()
-						podlog.WatchDir(ctx, filepath.Join(b.Dir("run"), name), func() { b.captureForeign(name) })
-					}()
-				}
-			}
-		})
+		b.WatchPods(ctx, func(name string) { b.captureForeign(name) })
 	}()
-}
-
-// captureAll captures what there is now, and returns the names in the runtime
-// directory.
-func (b *oneTest) captureAll() (names []string) {
-	entries, _ := os.ReadDir(b.Dir("run"))
-	for _, entry := range entries {
-		names = append(names, entry.Name())
-		b.captureForeign(entry.Name())
-	}
-	return names
-}
-
-func inode(info os.FileInfo) string {
-	return strconv.FormatUint(info.Sys().(*syscall.Stat_t).Ino, 10)
 }
 
 // captureForeign captures the log of a pod, if it has one that was not captured
@@ -81,7 +49,7 @@ func (b *oneTest) captureForeign(name string) *evidence.Attempt {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	known := f.attempts[name]
-	log, err := b.openLog(name)
+	log, err := b.OpenLog(name)
 	if err != nil {
 		return known
 	}
@@ -90,18 +58,16 @@ func (b *oneTest) captureForeign(name string) *evidence.Attempt {
 		log.Close()
 		return known
 	}
+	f.replaced[name] = known != nil && b.IsRenamed(name, known.Captured.File())
 	f.attempts[name] = b.evidence.StartOfClient(name, log)
 	return f.attempts[name]
 }
 
-// openLog opens the log of a pod that a client has started.
-func (b *oneTest) openLog(name string) (*os.File, error) {
-	run, err := b.Open("run")
-	if err != nil {
-		return nil, err
-	}
-	defer run.Close()
-	return run.Open(filepath.Join(name, podlog.LogName))
+// wasReplaced reports whether there is an earlier log of a client's pod, under another name.
+func (b *oneTest) wasReplaced(name string) bool {
+	b.foreign.mu.Lock()
+	defer b.foreign.mu.Unlock()
+	return b.foreign.replaced[name]
 }
 
 // isStarting reports whether the harness starts a pod of a name, whose log is its own.
@@ -123,7 +89,7 @@ func Adopt(tb TB, name string, timeout time.Duration) *Pod {
 	tb.Helper()
 	p, err := TryAdopt(tb, name, timeout)
 	if err != nil {
-		tb.Fatalf("harness: %v", toldOf(tb, err))
+		fatal(tb, err)
 	}
 	return p
 }
@@ -158,6 +124,9 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 			if a != nil {
 				e.Log, e.shown = a.Captured.Path(), "\n\tlast lines:"+a.Captured.Tail()
 			}
+			if box.wasReplaced(name) {
+				e.note += "\n\tnote: " + podlog.ReplacedTrouble
+			}
 			return nil, e
 		}
 	}
@@ -190,7 +159,6 @@ func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 		return nil, fmt.Errorf("nobody has made %s", podlog.Printable(filepath.Join(b.Dir("run"), name, podlog.LogName)))
 	}
 	timeline, told, err := a.Seen()
-	socket := told.Socket
 	switch {
 	case timeline.ReadyLine == 0:
 		return nil, errors.New("it has written no ready line")
@@ -199,10 +167,8 @@ func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 	case told.Name != name:
 		return nil, fmt.Errorf("%w: got %q, want %q", spawn.ErrNameMismatch, told.Name, name)
 	}
-	if !filepath.IsAbs(socket) {
-		socket = b.whereThePodIs(name, socket)
-	}
-	owner, err := b.ownerOf(name, socket)
+	socket := b.Socket(name, told.Socket)
+	owner, err := b.Owner(name, socket, b.mark)
 	if err != nil {
 		return nil, err
 	}
@@ -212,44 +178,6 @@ func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 	a.Change(func() { a.PID = p.PID })
 	b.add(p)
 	return p, nil
-}
-
-// whereThePodIs makes the relative path absolute that a client's pod has announced. What
-// has the log as its stderr is the pod, or a script around it; where the system does not
-// tell that, it is where clients are.
-func (b *oneTest) whereThePodIs(name, socket string) string {
-	for _, p := range proc.Find(proc.Match{Logs: filepath.Join(b.Dir("run"), name)}) {
-		dir := proc.WorkingDir(p.PID, "")
-		path := filepath.Join(dir, socket)
-		if _, err := os.Lstat(path); err == nil && dir != "" {
-			return path
-		}
-	}
-	return filepath.Join(b.Dir("workspace"), socket)
-}
-
-// ownerOf returns the process of a pod that a client has started.
-func (b *oneTest) ownerOf(name, socket string) (*proc.Handle, error) {
-	run, err := b.Open("run")
-	if err != nil {
-		return nil, err
-	}
-	defer run.Close()
-	dir, err := run.Dir(name)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	owner := proc.OwnerOf(dir, socket, b.Made, b.mark)
-	switch {
-	case owner.Err != nil:
-		return nil, fmt.Errorf("its socket %s: %w", podlog.Printable(socket), owner.Err)
-	case owner.Handle == nil && !proc.Proves:
-		return proc.Hold(proc.Of(owner.Named))
-	case owner.Handle == nil:
-		return nil, fmt.Errorf("whoever listens on its socket is not known to be the pod, and %w", owner.Unknown)
-	}
-	return owner.Handle, nil
 }
 
 // endForeign stops the pods that clients have left, as pods are, and lets go of
@@ -262,7 +190,9 @@ func (b *oneTest) endForeign() {
 	}
 	f.cancel()
 	<-f.done
-	b.captureAll() // what has come so late that it was not noticed
+	for _, name := range b.PodNames() { // what has come so late that it was not noticed
+		b.captureForeign(name)
+	}
 	for name, a := range f.attempts {
 		if p, err := b.adopt(name, a); err == nil { // else there is none that could be stopped
 			p.expectEnd() // some end with others

@@ -42,7 +42,7 @@ func TestArgumentsAreShownByChoiceOnly(t *testing.T) {
 	for _, show := range []bool{false, true} {
 		t.Run(fmt.Sprint(show), func(t *testing.T) {
 			t.Parallel()
-			tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+			tb := NewTB(t)
 			prefix := append([]string{"-c", sleeps + `shift; exec "$@"`, "sh", "--token=" + token, name}, args...)
 			pod, err := TryStartPod(tb, Config{Name: "alpha", ShowArgs: show, Command: spawn.Command{Program: "sh", PrefixArgs: prefix}})
 			require.NoError(t, err)
@@ -63,19 +63,19 @@ func TestArgumentsAreShownByChoiceOnly(t *testing.T) {
 			require.ErrorContains(t, err, "start client /no/such/client --token ")
 			assert.Equal(t, show, strings.Contains(err.Error(), token), err.Error())
 			tb.Errorf("the test's own failure")
-			tb.end()
+			tb.End()
 			require.NotNil(t, client.State())
 
-			all := allOf(t, tb.artifacts)
+			all := allOf(t, tb.Artifacts)
 			assert.Equal(t, show, strings.Contains(all, token), "the evidence")
 			// Messages have them where what pods leave is found.
-			assert.Equal(t, show && findsProcesses, strings.Contains(tb.log, token), "the messages: %s", tb.log)
+			assert.Equal(t, show && findsProcesses, strings.Contains(tb.Text(), token), "the messages: %s", tb.Text())
 			if !show && findsProcesses {
-				processes := readEvidence(t, tb.artifacts, "processes.txt")
+				processes := readEvidence(t, tb.Artifacts, "processes.txt")
 				assert.Regexp(t, fmt.Sprintf(`(?m)^ *%d  .* old: .* --workspace /.* --pod alpha$`, pod.PID), processes)
 				assert.Contains(t, processes, "old: sh (2 bytes) (16 bytes) --token (16 bytes)\n")
-				assert.Contains(t, tb.log, "pod alpha left processes behind, which were killed:\n\t\tprocess ")
-				assert.Regexp(t, `\n\t\tprocess \d+ \(sh \(2 bytes\) \(16 bytes\) --token \(16 bytes\), `, tb.log)
+				assert.Contains(t, tb.Text(), "pod alpha left processes behind, which were killed:\n\t\tprocess ")
+				assert.Regexp(t, `\n\t\tprocess \d+ \(sh \(2 bytes\) \(16 bytes\) --token \(16 bytes\), `, tb.Text())
 			}
 		})
 	}

@@ -92,14 +92,14 @@ func BenchmarkSuite(b *testing.B) {
 					runtimeDir := RuntimeDir(b)
 					for i, test := range []func(n int){
 						func(int) {
-							tb := &recordingTB{name: b.Name(), artifacts: "/nowhere"}
+							tb := &FakeTB{TestName: b.Name(), Artifacts: "/nowhere"}
 							StartPod(tb, cfg).Dial()
-							tb.end()
+							tb.End()
 						},
 						func(int) {
-							tb := &recordingTB{name: b.Name()}
+							tb := &FakeTB{TestName: b.Name()}
 							shared.With(tb).Dial()
-							tb.end()
+							tb.End()
 						},
 						func(n int) { floor(b, cfg.Command, runtimeDir, fmt.Sprint("bare-", round, "-", n)) },
 					} {
@@ -216,7 +216,7 @@ func BenchmarkEvidence(b *testing.B) {
 			var took, told []time.Duration
 			size := int64(0)
 			for range b.N {
-				tb := &recordingTB{name: b.Name(), artifacts: b.TempDir()}
+				tb := &FakeTB{TestName: b.Name(), Artifacts: b.TempDir()}
 				var pod *Pod
 				for range pods {
 					pod = StartPod(tb, Config{Command: command, StopSignal: syscall.SIGKILL})
@@ -232,13 +232,13 @@ func BenchmarkEvidence(b *testing.B) {
 				e.Report()
 				took = append(took, time.Since(begin))
 				size = 0
-				require.NoError(b, filepath.WalkDir(tb.artifacts, func(_ string, entry os.DirEntry, err error) error {
+				require.NoError(b, filepath.WalkDir(tb.Artifacts, func(_ string, entry os.DirEntry, err error) error {
 					if info, infoErr := entry.Info(); err == nil && infoErr == nil && !entry.IsDir() {
 						size += info.Size()
 					}
 					return err
 				}))
-				tb.end()
+				tb.End()
 			}
 			b.ReportMetric(median(took)/ms, "ms")
 			b.ReportMetric(float64(size), "bytes")

@@ -25,14 +25,14 @@ import (
 func TestMountOfAPodStays(t *testing.T) {
 	if victim := os.Getenv(endEnv); victim != "" {
 		require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-		tb := &recordingTB{name: "x", artifacts: t.TempDir()}
+		tb := &FakeTB{TestName: "x", Artifacts: t.TempDir()}
 		pod := StartPod(tb, Config{})
 		mnt := filepath.Join(pod.box.Dir("home"), "mnt")
 		require.NoError(t, os.Mkdir(mnt, 0o700))
 		require.NoError(t, unix.Mount(victim, mnt, "", unix.MS_BIND, ""))
-		tb.end()
-		assert.True(t, tb.failed)
-		assert.Contains(t, tb.log, "harness: the sandbox was not removed: open "+mnt+": something is mounted there")
+		tb.End()
+		assert.True(t, tb.Failed())
+		assert.Contains(t, tb.Text(), "harness: the sandbox was not removed: open "+mnt+": something is mounted there")
 		assert.NoDirExists(t, pod.box.Dir("tmp"), "all else is")
 		assert.FileExists(t, filepath.Join(mnt, "secret"), "nor was it unmounted")
 		fmt.Println("tried")
@@ -156,14 +156,14 @@ func TestRestlessProcessIsALeak(t *testing.T) {
 	}
 	comet := filepath.Join(t.TempDir(), "comet")
 	require.NoError(t, os.WriteFile(comet, []byte("#!/bin/sh\n[ -e \"$0\" ] && setsid \"$0\" &\n"), 0o700)) // it ends with the directory
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	pod := StartPod(tb, Config{Name: "alpha"})
 	cmd := exec.Command(comet)
 	cmd.Env = append(os.Environ(), proc.MarkEnv+"="+pod.mark)
 	require.NoError(t, cmd.Run())
-	tb.end()
-	assert.True(t, tb.failed)
-	assert.Contains(t, tb.log, "pod alpha left processes behind, which were killed:")
+	tb.End()
+	assert.True(t, tb.Failed())
+	assert.Contains(t, tb.Text(), "pod alpha left processes behind, which were killed:")
 	assert.Empty(t, proc.Find(proc.Match{Mark: pod.mark}))
 }
 
@@ -179,11 +179,11 @@ func TestAdoptTakesNoStranger(t *testing.T) {
 	defer listener.Close()
 	require.NoError(t, os.WriteFile(dir+"/pid", fmt.Append(nil, stranger.Process.Pid), 0o600))
 	require.NoError(t, os.WriteFile(dir+"/stderr.log", []byte("YOI-READY\talpha\t"+dir+"/sock\n"), 0o600))
-	_, err = TryAdopt(t, "alpha", 100*time.Millisecond)
+	_, err = TryAdopt(t, "alpha", time.Second)
 	assert.ErrorContains(t, err, fmt.Sprintf("whoever listens on its socket is not known to be the pod, and process %d, which its file pid names, is not known to be the pod", stranger.Process.Pid))
 
 	require.NoError(t, os.Remove(dir+"/pid"))
 	require.NoError(t, syscall.Mkfifo(dir+"/pid", 0o600))
-	_, err = TryAdopt(t, "alpha", 100*time.Millisecond)
+	_, err = TryAdopt(t, "alpha", time.Second)
 	assert.ErrorContains(t, err, "its file pid cannot be read: is no regular file")
 }

@@ -77,7 +77,7 @@ func TestWhatLeadsOutOfThePodDirectoryIsNoEvidence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			victim := outside(t)
-			tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+			tb := NewTB(t)
 			pod := StartPod(tb, Config{Name: "alpha"})
 			dir := filepath.Dir(pod.LogPath)
 			_ = os.Remove(filepath.Join(dir, "status.json"))
@@ -86,15 +86,15 @@ func TestWhatLeadsOutOfThePodDirectoryIsNoEvidence(t *testing.T) {
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
-				tb.end()
+				tb.End()
 			}()
 			select {
 			case <-ended:
 			case <-time.After(20 * time.Second):
 				require.Fail(t, "the end of the test hangs")
 			}
-			assert.FileExists(t, filepath.Join(tb.artifacts, "report.html"))
-			_ = filepath.WalkDir(tb.artifacts, func(path string, entry os.DirEntry, err error) error {
+			assert.FileExists(t, filepath.Join(tb.Artifacts, "report.html"))
+			_ = filepath.WalkDir(tb.Artifacts, func(path string, entry os.DirEntry, err error) error {
 				require.NoError(t, err)
 				if entry.Type().IsRegular() {
 					assert.NotContains(t, readEvidence(t, filepath.Dir(path), entry.Name()), "TOPSECRET", path)
@@ -102,7 +102,7 @@ func TestWhatLeadsOutOfThePodDirectoryIsNoEvidence(t *testing.T) {
 				return nil
 			})
 			if strings.Contains(name, "directory") {
-				assert.Regexp(t, "some of it is lost: open "+filepath.Dir(dir)+"(/alpha)?: is a symbolic link", tb.log)
+				assert.Regexp(t, "some of it is lost: open "+filepath.Dir(dir)+"(/alpha)?: is a symbolic link", tb.Text())
 			}
 		})
 	}
@@ -111,7 +111,7 @@ func TestWhatLeadsOutOfThePodDirectoryIsNoEvidence(t *testing.T) {
 func TestLogThatIsAHardLinkIsNoEvidence(t *testing.T) {
 	t.Parallel()
 	victim := outside(t)
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	StartPod(tb, Config{Name: "alpha"})
 	dir := filepath.Join(RuntimeDir(tb), "beta")
 	require.NoError(t, os.Mkdir(dir, 0o700))
@@ -119,9 +119,9 @@ func TestLogThatIsAHardLinkIsNoEvidence(t *testing.T) {
 	_, err := TryAdopt(tb, "beta", 10*time.Millisecond)
 	assert.ErrorContains(t, err, "nobody has made "+dir+"/stderr.log")
 	tb.Errorf("it fails")
-	tb.end()
-	assert.FileExists(t, filepath.Join(tb.artifacts, "alpha.log"))
-	assert.NoFileExists(t, filepath.Join(tb.artifacts, "beta.log"))
+	tb.End()
+	assert.FileExists(t, filepath.Join(tb.Artifacts, "alpha.log"))
+	assert.NoFileExists(t, filepath.Join(tb.Artifacts, "beta.log"))
 }
 
 func TestOutputsOfClientsAreOutOfReach(t *testing.T) {
@@ -169,21 +169,21 @@ func TestNoLogIsMadeThroughALinkToTheRuntimeDirectory(t *testing.T) {
 func TestEvidenceIsWrittenThroughNoLink(t *testing.T) {
 	t.Parallel()
 	victim := outside(t)
-	tb := &recordingTB{name: t.Name(), artifacts: filepath.Join(t.TempDir(), "evidence")}
-	require.NoError(t, os.Mkdir(tb.artifacts, 0o700))
+	tb := &FakeTB{TestName: t.Name(), Artifacts: filepath.Join(t.TempDir(), "evidence")}
+	require.NoError(t, os.Mkdir(tb.Artifacts, 0o700))
 	StartPod(tb, Config{Name: "alpha"})
 	StartPod(tb, Config{Name: "beta"})
-	require.NoError(t, os.Symlink(victim, filepath.Join(tb.artifacts, "alpha.dir")))
-	require.NoError(t, os.Symlink(victim+"/secret", filepath.Join(tb.artifacts, "processes.txt")))
+	require.NoError(t, os.Symlink(victim, filepath.Join(tb.Artifacts, "alpha.dir")))
+	require.NoError(t, os.Symlink(victim+"/secret", filepath.Join(tb.Artifacts, "processes.txt")))
 	tb.Errorf("it fails")
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
 	box.evidence.Snapshot()
-	moved := tb.artifacts + ".old"
-	require.NoError(t, os.Rename(tb.artifacts, moved))
-	require.NoError(t, os.Symlink(victim, tb.artifacts))
-	tb.end()
-	assert.Contains(t, tb.log, "some of it is lost: open "+tb.artifacts+"/alpha.dir: is a symbolic link")
+	moved := tb.Artifacts + ".old"
+	require.NoError(t, os.Rename(tb.Artifacts, moved))
+	require.NoError(t, os.Symlink(victim, tb.Artifacts))
+	tb.End()
+	assert.Contains(t, tb.Text(), "some of it is lost: open "+tb.Artifacts+"/alpha.dir: is a symbolic link")
 	for _, name := range []string{"processes.txt", "alpha.log", "beta.dir/status.json", "report.html"} {
 		assert.FileExists(t, filepath.Join(moved, name))
 	}

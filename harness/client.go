@@ -13,11 +13,10 @@ import (
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
-	"github.com/creack/pty"
-	"golang.org/x/sys/unix"
 )
 
 // A ClientConfig says which client to start, and how. Only Program must be there.
@@ -42,16 +41,15 @@ type ClientConfig struct {
 	Pod spawn.Command
 	// TTY runs it on a pseudo terminal of its own, of 80 by 24 characters.
 	TTY bool
-	// StopGrace is how long Stop waits after SIGINT; 0 = DefaultStopGrace.
+	// StopGrace is how long Stop waits after SIGINT; 0 = 5 s.
 	StopGrace time.Duration
 }
 
 // A Client is a program of a test that starts pods itself, in a process group of
-// its own. Its methods are safe for concurrent use; those that fail the test must
-// be called from the test's goroutine.
+// its own. It embeds a child process: PID, Done and State. Its methods are safe for
+// concurrent use; those that fail the test must be called from the test's goroutine.
 type Client struct {
-	// PID is the number of its process and of its process group.
-	PID int
+	*sandbox.Child
 
 	tb      TB
 	cfg     ClientConfig
@@ -59,11 +57,9 @@ type Client struct {
 	mark    string
 	cmd     *exec.Cmd
 	process proc.ID
-	done    chan struct{} // closed once it has ended and was reaped
 
-	terminal       *os.File      // nil without TTY
-	copied         chan struct{} // closed once all that came from it is captured; nil without TTY
-	stdout, stderr *evidence.Log // with TTY stderr is nil
+	terminal       *sandbox.Terminal // nil without TTY
+	stdout, stderr *evidence.Log     // with TTY stderr is nil
 	outputs        []*evidence.Attempt
 
 	mu      sync.Mutex // guards stopped
@@ -80,7 +76,7 @@ func StartClient(tb TB, cfg ClientConfig) *Client {
 	tb.Helper()
 	c, err := TryStartClient(tb, cfg)
 	if err != nil {
-		tb.Fatalf("harness: %v", evidence.Reworded(podlog.PrintableLines(err.Error()), err))
+		fatal(tb, err)
 	}
 	return c
 }
@@ -97,13 +93,13 @@ func TryStartClient(tb TB, cfg ClientConfig) (*Client, error) {
 	case cfg.StopGrace < 0:
 		return nil, fmt.Errorf("ClientConfig.StopGrace %v is negative", cfg.StopGrace)
 	case cfg.StopGrace == 0:
-		cfg.StopGrace = DefaultStopGrace
+		cfg.StopGrace = sandbox.StopGrace
 	}
 	box, err := sandboxOf(tb)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{tb: tb, cfg: cfg, box: box, mark: box.newMark(), done: make(chan struct{})}
+	c := &Client{tb: tb, cfg: cfg, box: box, mark: box.newMark()}
 	box.binary.Show(c.mark, evidence.Args{All: cfg.ShowArgs})
 	if err := c.start(); err != nil {
 		return nil, fmt.Errorf("start client %s: %w", evidence.Args{All: cfg.ShowArgs}.Words(spawn.Command{Program: cfg.Program, PrefixArgs: cfg.Args}), evidence.PrintableError(err))
@@ -135,10 +131,7 @@ func (c *Client) start() error {
 	defer stdout.Close()
 	if c.cfg.TTY {
 		return c.launch(func() (err error) {
-			c.terminal, err = pty.StartWithSize(c.cmd, &pty.Winsize{Rows: 24, Cols: 80})
-			if err == nil {
-				err = c.copyTerminal(stdout)
-			}
+			c.terminal, err = sandbox.StartOnTerminal(c.cmd, stdout)
 			return err
 		})
 	}
@@ -161,26 +154,20 @@ func (c *Client) launch(start func() error) error {
 		c.box.binary.Launched(0, 0)
 		return err
 	}
-	c.PID = c.cmd.Process.Pid
-	c.process = c.box.binary.Launched(c.PID, 0)
+	c.process = c.box.binary.Launched(c.cmd.Process.Pid, 0)
 	for i, a := range c.outputs {
 		a.Change(func() {
-			if a.PID = c.PID; i == 0 {
+			if a.PID = c.cmd.Process.Pid; i == 0 {
 				a.Timeline.Launched = time.Since(a.Timeline.Start)
 			}
 		})
 	}
-	go func() {
-		defer close(c.done)
-		_ = c.cmd.Wait()
-		if c.copied != nil {
-			select {
-			case <-c.copied:
-			case <-time.After(copyGrace): // another process has the terminal open
-			}
+	c.Child = sandbox.Reap(c.cmd, func(state *os.ProcessState) {
+		if c.terminal != nil {
+			c.terminal.AwaitCopy()
 		}
-		c.outputs[0].Ended(c.cmd.ProcessState.String())
-	}()
+		c.outputs[0].Ended(state.String())
+	})
 	return nil
 }
 
@@ -212,25 +199,6 @@ func (c *Client) capture(name string) (*os.File, error) {
 	return file, nil
 }
 
-// copyGrace is how long what a client has written to its terminal may take to be captured.
-const copyGrace = 500 * time.Millisecond
-
-// copyTerminal has what the client writes to its terminal captured.
-func (c *Client) copyTerminal(to *os.File) error {
-	fd, err := unix.FcntlInt(to.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	file := os.NewFile(uintptr(fd), to.Name())
-	c.copied = make(chan struct{})
-	go func() {
-		defer close(c.copied)
-		defer file.Close()
-		_, _ = io.Copy(file, c.terminal) // ends with an error when the last process of the terminal has
-	}()
-	return nil
-}
-
 // Stdout returns all that the client has written to its stdout so far, or with TTY
 // to its terminal.
 func (c *Client) Stdout() string { return c.stdout.Text() }
@@ -252,66 +220,22 @@ func (c *Client) Stderr() string {
 func (c *Client) WaitOutput(pattern string, timeout time.Duration) string {
 	c.tb.Helper()
 	match, err := c.TryWaitOutput(pattern, timeout)
-	if err != nil {
-		c.fail(err)
-	}
+	c.check(err)
 	return match
 }
 
 // TryWaitOutput is WaitOutput with an error in place of a failed test. It may be
 // called from any goroutine.
 func (c *Client) TryWaitOutput(pattern string, timeout time.Duration) (string, error) {
-	var scans []*evidence.Scan
-	for _, a := range c.outputs {
-		s, err := evidence.NewScan(a.Captured, pattern)
-		if err != nil {
-			return "", fmt.Errorf("output of client %s: bad pattern: %w", c.name(), evidence.PrintableError(err))
-		}
-		scans = append(scans, s)
-	}
 	timeout, note := beforeDeadline(c.tb, "timeout", timeout)
-	late := time.NewTimer(timeout)
-	defer late.Stop()
-	for over := false; ; {
-		changed := c.changed()
-		for _, s := range scans {
-			match, err := s.Find()
-			if err != nil {
-				return "", fmt.Errorf("output of client %s: %w", c.name(), evidence.PrintableError(err))
-			}
-			if match != "" {
-				return match, nil
-			}
-		}
-		if over {
-			return "", c.failed(note, fmt.Errorf("no output of client %s matched %q within %v", c.name(), pattern, timeout))
-		}
-		select {
-		case <-changed:
-		case <-c.done:
-			over = true
-		case <-late.C:
-			over = true
-		}
+	match, err := evidence.WaitMatch(c.outputs, pattern, timeout, c.Done())
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("output of client %s: %w", c.name(), evidence.PrintableError(err))
+	case match == "":
+		return "", c.failed(note, fmt.Errorf("no output of client %s matched %q within %v", c.name(), pattern, timeout))
 	}
-}
-
-// changed returns a channel that is closed when one of the outputs has grown.
-func (c *Client) changed() <-chan struct{} {
-	if c.stderr == nil {
-		return c.stdout.Next()
-	}
-	either := make(chan struct{})
-	out, err := c.stdout.Next(), c.stderr.Next()
-	go func() {
-		defer close(either)
-		select {
-		case <-out:
-		case <-err:
-		case <-c.done:
-		}
-	}()
-	return either
+	return match, nil
 }
 
 // Write writes to the client's terminal, as a person who types does. Without TTY it
@@ -323,27 +247,12 @@ func (c *Client) Write(p []byte) (int, error) {
 	return c.terminal.Write(p)
 }
 
-// Done is closed after the client has ended and was reaped.
-func (c *Client) Done() <-chan struct{} { return c.done }
-
-// State tells how the client ended; nil while it runs.
-func (c *Client) State() *os.ProcessState {
-	select {
-	case <-c.done:
-		return c.cmd.ProcessState
-	default:
-		return nil
-	}
-}
-
 // Wait waits until the client has ended, and returns how. It fails the test if it
 // is still there after timeout.
 func (c *Client) Wait(timeout time.Duration) *os.ProcessState {
 	c.tb.Helper()
 	state, err := c.TryWait(timeout)
-	if err != nil {
-		c.fail(err)
-	}
+	c.check(err)
 	return state
 }
 
@@ -357,20 +266,14 @@ func (c *Client) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	return c.State(), nil
 }
 
-func (c *Client) endsWithin(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-c.done:
-		return true
-	case <-timer.C:
-		return c.State() != nil
-	}
-}
+func (c *Client) endsWithin(d time.Duration) bool { return sandbox.EndsWithin(c.Done(), d) }
 
-// fail fails the test, and ends it.
-func (c *Client) fail(err error) {
+// check fails the test, and ends it, if there is an error.
+func (c *Client) check(err error) {
 	c.tb.Helper()
+	if err == nil {
+		return
+	}
 	c.outputs[0].Fail(err.Error())
 	var e *Error
 	for _, a := range c.outputs {
@@ -487,8 +390,7 @@ func ClientEnv(tb TB, pod spawn.Command) []string {
 		env, err = box.clientEnv(nil, pod, box.newMark())
 	}
 	if err != nil {
-		tb.Fatalf("harness: %v", evidence.Reworded(podlog.PrintableLines(err.Error()), err))
-		return nil
+		fatal(tb, err)
 	}
 	return env
 }

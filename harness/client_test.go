@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
 	command "example.com/podharness/spawn/podspawn"
@@ -21,9 +22,7 @@ import (
 const clientArg = "client-of-harness"
 
 func init() {
-	if len(os.Args) > 1 && os.Args[1] == clientArg {
-		os.Exit(command.Main(os.Args[2:], os.Stdout, os.Stderr))
-	}
+	reexec.Register(clientArg, func(args []string) int { return command.Main(args, os.Stdout, os.Stderr) })
 }
 
 // podspawn returns a client that starts the pod alpha.
@@ -86,20 +85,20 @@ func TestAdoptedPodIsAPod(t *testing.T) {
 	})
 	t.Run("one that ends with its client at the end of the test", func(t *testing.T) {
 		t.Parallel()
-		tb := newTB(t)
-		tb.run(func() {
+		tb := harness.NewTB(t)
+		tb.Run(func() {
 			cfg := podspawn("")
 			cfg.Program, cfg.Args = "/bin/sh", []string{"-c", `mkdir "$YOI_RUNTIME_DIR/alpha"; $YOI_POD_RUNTIME_COMMAND --workspace / --pod alpha --profile default 2>"$YOI_RUNTIME_DIR/alpha/stderr.log"`}
 			harness.StartClient(tb, cfg)
 			harness.Adopt(tb, "alpha", patience)
 		})
-		text := tb.end()
+		text := tb.End()
 		assert.False(t, tb.Failed(), text)
 	})
 	t.Run("some that end with their client, one after the other", func(t *testing.T) {
 		t.Parallel()
-		tb := newTB(t)
-		tb.run(func() {
+		tb := harness.NewTB(t)
+		tb.Run(func() {
 			cfg := podspawn("")
 			cfg.Program, cfg.Args = "/bin/sh", []string{"-c", `
 for pod in a b c d; do
@@ -111,7 +110,7 @@ for pod in a b c d; do until [ -e "$YOI_RUNTIME_DIR/$pod/sock" ]; do sleep 0.01;
 echo ready; while :; do sleep 0.01; done`}
 			harness.StartClient(tb, cfg).WaitOutput("ready", patience)
 		})
-		text := tb.end()
+		text := tb.End()
 		assert.False(t, tb.Failed(), text)
 	})
 	t.Run("one for all who adopt it", func(t *testing.T) {
@@ -133,8 +132,8 @@ echo ready; while :; do sleep 0.01; done`}
 	})
 	t.Run("one that dies by itself", func(t *testing.T) {
 		t.Parallel()
-		tb := newTB(t)
-		tb.run(func() {
+		tb := harness.NewTB(t)
+		tb.Run(func() {
 			harness.StartClient(tb, podspawn("")).Wait(patience)
 			pod := harness.Adopt(tb, "alpha", patience)
 			ask(t, pod, `{"method":"run","params":{"program":"log 'no memory'"}}`, nil)
@@ -142,7 +141,7 @@ echo ready; while :; do sleep 0.01; done`}
 			_, _ = io.WriteString(conn, `{"method":"run","params":{"program":"exit 3"}}`+"\n")
 			waitFor(t, pod.Done())
 		})
-		text := tb.end()
+		text := tb.End()
 		assert.True(t, tb.Failed())
 		assert.Contains(t, text, "pod alpha ended by itself during the test (its status is not known")
 		assert.NotContains(t, text, "lost", "only what the harness has started can be recorded")
@@ -167,8 +166,8 @@ func TestAdoptSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	_, err := harness.TryAdopt(t, "alpha", 10*time.Millisecond)
 	assert.ErrorContains(t, err, fmt.Sprintf("no pod alpha to adopt within 10ms: nobody has made %s/alpha/stderr.log", harness.RuntimeDir(t)))
-	tb := newTB(t)
-	tb.run(func() {
+	tb := harness.NewTB(t)
+	tb.Run(func() {
 		harness.StartClient(tb, podspawn("log loading; hang")).TryWaitOutput("loading", patience)
 	})
 	_, err = harness.TryAdopt(tb, "alpha", 10*time.Millisecond)
@@ -200,46 +199,46 @@ func TestAdoptTakesNoPodOfAnotherName(t *testing.T) {
 
 func TestPodThatIsLeftIsStoppedGracefully(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	var dir string
-	tb.run(func() {
+	tb.Run(func() {
 		harness.StartClient(tb, podspawn("ignore TERM; bind; ready; serve")).Wait(patience)
 		dir = filepath.Join(harness.RuntimeDir(tb), "alpha")
 	})
 	assert.DirExists(t, dir)
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 	assert.False(t, tb.Failed())
 }
 
 func TestPodThatOutlivesAFailedStartIsALeakOfItsClient(t *testing.T) {
 	t.Parallel()
 	harness.NeedProcesses(t)
-	tb := newTB(t)
-	tb.run(func() {
+	tb := harness.NewTB(t)
+	tb.Run(func() {
 		// It gives up, and leaves the pod.
 		script := `"$YOI_POD_RUNTIME_COMMAND" pod --workspace . --pod alpha < /dev/null > /dev/null 2>&1 & exit 1`
 		c := harness.StartClient(tb, harness.ClientConfig{Program: "/bin/sh", Args: []string{"-c", script}, Pod: harness.FakePod("hang")})
 		assert.Equal(t, "exit status 1", c.Wait(patience).String())
 	})
-	text := tb.end()
+	text := tb.End()
 	assert.True(t, tb.Failed())
 	assert.Contains(t, text, "harness: client /bin/sh failed (exit status 1) and left processes behind, which were killed:\n\t\tprocess ")
 }
 
 func TestEvidenceOfAClient(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
-	tb.run(func() {
+	tb := harness.NewTB(t)
+	tb.Run(func() {
 		harness.StartClient(tb, podspawn("early-exit")).Wait(patience)
 		tb.Fatalf("it did not start")
 	})
-	text := tb.end()
+	text := tb.End()
 	assert.Contains(t, text, "harness: pod alpha\n\twhole log: ")
 	for file, want := range map[string]string{
 		"alpha.log": "cannot open session store\n", "client-1.stderr": "pod exited before becoming ready (exit status 7)",
 		"merged.log": "alpha  cannot open session store", "timelines.txt": "alpha",
 	} {
-		kept, err := os.ReadFile(filepath.Join(tb.artifacts, file))
+		kept, err := os.ReadFile(filepath.Join(tb.Artifacts, file))
 		require.NoError(t, err)
 		assert.Contains(t, string(kept), want, file)
 	}
@@ -270,15 +269,15 @@ func TestLastWordsOnATerminalAreCaptured(t *testing.T) {
 
 func TestClientThatIsStubborn(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
-	tb.run(func() {
+	tb := harness.NewTB(t)
+	tb.Run(func() {
 		c := harness.StartClient(tb, harness.ClientConfig{Program: "/bin/sh", Args: []string{"-c", `trap "" INT; echo ready; while :; do read x; done`}, TTY: true, StopGrace: 50 * time.Millisecond})
 		c.WaitOutput("ready", patience)
 		assert.NoError(t, c.Stop())
 		assert.Equal(t, "signal: killed", c.State().String())
 		assert.NoError(t, c.Kill(), "it has ended")
 	})
-	assert.Contains(t, tb.end(), "harness: client /bin/sh did not stop within 50ms of SIGINT: killed\n")
+	assert.Contains(t, tb.End(), "harness: client /bin/sh did not stop within 50ms of SIGINT: killed\n")
 }
 
 // TestClientWhosePodHoldsItsOutput ends although its output stays open.

@@ -6,21 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
 )
-
-// DefaultStopGrace is how long each step of a teardown may take if
-// [Config.StopGrace] is zero.
-const DefaultStopGrace = 5 * time.Second
 
 // A Config says which pod to start, and how. Every field is optional.
 //
@@ -80,11 +74,15 @@ type Config struct {
 	// nil = SIGINT, which real pods take as a request to stop gracefully.
 	StopSignal os.Signal
 	// StopGrace is how long each step of the teardown may take;
-	// 0 = DefaultStopGrace.
+	// 0 = 5 s.
 	StopGrace time.Duration
 	// MustStopGracefully fails the test if the pod is ended by StopSignal instead
 	// of handling it, or must be killed; false = the test's log tells.
 	MustStopGracefully bool
+	// StopStatus has the exit statuses, beside 0, with which the pod may end when it is
+	// stopped, such as 130, a JVM's after SIGINT; one below 0 allows all. Another status fails
+	// the test, unless that has failed anyway or has sent a signal to the pod.
+	StopStatus []int
 	// DumpSignal is a signal on which the pod writes to its log what it does, such as
 	// SIGQUIT for a Go program; nil = none. The harness sends it to the pod's process
 	// once, before it ends a pod that did not become ready in time, or that still runs
@@ -93,6 +91,9 @@ type Config struct {
 	// AllowLeaks lets the test pass although the pod leaves processes behind;
 	// false = that fails the test. They are killed in any case.
 	AllowLeaks bool
+	// AllowReadyAgain lets the test pass although the pod writes a second ready line;
+	// false = that fails the test.
+	AllowReadyAgain bool
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -102,7 +103,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.StopSignal == nil {
 		c.StopSignal = syscall.SIGINT
 	}
-	c.StopGrace = cmp.Or(c.StopGrace, DefaultStopGrace)
+	c.StopGrace = cmp.Or(c.StopGrace, sandbox.StopGrace)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, spawn.DefaultReadyTimeout)
 	if err := c.check(); err != nil {
 		return c, &spawn.Error{Verdict: "invalid config", Pod: c.Name, Err: fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)}
@@ -129,7 +130,7 @@ func (c Config) check() error {
 	}
 	// A test that expects a pod to die must not be content with a fake pod that
 	// refuses a misspelt mode.
-	if program, ok := fakeProgram(c.Command); ok {
+	if program, ok := sandbox.FakeProgram(c.Command); ok {
 		return fakepod.Check(program)
 	}
 	return nil
@@ -146,37 +147,11 @@ func FakePod(program string) spawn.Command {
 	return spawn.Command{Program: name, PrefixArgs: args}
 }
 
-// fakeProgram returns the program of a command that FakePod has made.
-func fakeProgram(command spawn.Command) (program string, ok bool) {
-	name, args := fakepod.Command("")
-	last := len(args) - 1
-	if command.Program != name || len(command.PrefixArgs) <= last || !slices.Equal(command.PrefixArgs[:last], args[:last]) {
-		return "", false
-	}
-	return command.PrefixArgs[last], true
-}
-
 // life returns what is known of a start that is about to begin.
 func (c Config) life(pod string) *evidence.Attempt {
-	l := &evidence.Attempt{Pod: pod, Env: c.shownEnv(), Timeout: c.ReadyTimeout}
+	l := &evidence.Attempt{Pod: pod, Env: evidence.ShownEnv(c.Env, c.ShowEnv), Timeout: c.ReadyTimeout}
 	if c.DumpSignal != nil {
 		l.Dump = c.DumpSignal.(syscall.Signal)
 	}
 	return l
-}
-
-// shownEnv returns what Config.Env adds to a pod's environment, as it may be shown.
-func (c Config) shownEnv() (shown []string) {
-	for _, entry := range c.Env {
-		name, value, ok := strings.Cut(entry, "=")
-		if !ok {
-			value = os.Getenv(name) // it was passed on
-		}
-		text := fmt.Sprintf("%s (%d bytes)", name, len(value))
-		if slices.Contains(c.ShowEnv, name) {
-			text = name + "=" + value
-		}
-		shown = append(shown, podlog.Printable(text))
-	}
-	return shown
 }

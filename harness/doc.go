@@ -38,7 +38,11 @@
 // When the test ends, each pod is stopped, the last one first: see [Pod.Stop].
 // A pod that ended by itself during the test fails it, unless the test called
 // Stop, Kill or Wait. So does a pod that leaves processes behind, in whatever
-// group or session ([Config.AllowLeaks], [Leaks]): they are killed and named.
+// group or session ([Config.AllowLeaks], [Leaks]): they are killed and named. So does one
+// that exits with another status than 0 when it is stopped ([Config.StopStatus]), and one
+// that writes a second ready line ([Config.AllowReadyAgain]). A report of a data race, or of a
+// panic, in the log of a pod whose test passes is in the test's log. No goroutine is left
+// when the last test has ended.
 //
 // However the test binary ends, by a panic, os.Exit, its timeout or SIGKILL,
 // what its pods have started is gone a moment later, and so are the sandboxes:
@@ -62,10 +66,11 @@
 //		…
 //	}
 //
-// Main also tells, in one line at the end, which tests had pods that did not stop
-// gracefully, or came close to their ready timeout. To restart a shared pod interrupts
-// the tests beside that use it: one that does is better not parallel. [Pod.Talk] is for
-// more than one line, [Pod.WaitLogAfter] for the next line of a log.
+// A TestMain that does more calls [Run], which returns the status. Both also tell, in one
+// line at the end, which tests had pods that did not stop gracefully, came close to their
+// ready timeout, or logged a panic. To restart a shared pod interrupts the tests beside that
+// use it: one that does is better not parallel. [Pod.Talk] is for more than one line,
+// [Pod.WaitLogAfter] for the next line of a log.
 //
 // # Clients
 //

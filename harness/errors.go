@@ -3,7 +3,9 @@ package harness
 import (
 	"errors"
 	"fmt"
-	"strings"
+	"io/fs"
+	"syscall"
+	"time"
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
@@ -26,24 +28,23 @@ type Error struct {
 	// Cut tells that the wait was cut short to end before the test's deadline (go test
 	// -timeout), so that the error says little about the pod.
 	Cut bool
+	// Reason is why the pod has crashed, of a pod that has ended by itself, as its log says:
+	// see spawn.Error. "" = the log does not say it.
+	Reason string
 	// Err is what has happened.
 	Err error
 
-	note  string // how the wait was cut
-	shown string // the last lines, as the message ends with them
+	note    string // how the wait was cut
+	saysEnd bool   // Err says how the process has ended
+	noted   bool   // the report has it
+	shown   string // the last lines, as the message ends with them
 }
 
 // Error says what has happened, whether the process lives, and where its log is; its last
 // lines follow. All of it can be shown on a terminal.
-func (e *Error) Error() string { return e.text(same) }
-
-// Unwrap returns e.Err.
-func (e *Error) Unwrap() error { return e.Err }
-
-// text is the message, with logs named as rename has it.
-func (e *Error) text(rename func(log string) string) string {
-	text := textOf(e.Err, rename) + e.note
-	if e.PID != 0 {
+func (e *Error) Error() string {
+	text := e.Err.Error() + e.note
+	if e.PID != 0 && !e.saysEnd {
 		life := fmt.Sprintf("it still runs (process %d)", e.PID)
 		if e.Ended != "" {
 			life = fmt.Sprintf("it has ended (%s)", e.Ended)
@@ -55,63 +56,13 @@ func (e *Error) text(rename func(log string) string) string {
 		text += "\n\t" + who + ": " + life
 	}
 	if e.Log != "" {
-		text += "\n\tlog: " + podlog.Printable(rename(e.Log))
+		text += "\n\tlog: " + podlog.Printable(e.Log)
 	}
 	return text + e.shown
 }
 
-func same(log string) string { return log }
-
-// textOf is the message of an error, with the logs of pods named as rename has it.
-func textOf(err error, rename func(log string) string) string {
-	switch e := err.(type) {
-	case *Error:
-		return e.text(rename)
-	case *spawn.Error:
-		named := *e
-		if e.LogPath != "" {
-			named.LogPath = rename(e.LogPath)
-		}
-		return named.Error()
-	case interface{ Unwrap() error }:
-		if inner := e.Unwrap(); inner != nil {
-			return strings.Replace(err.Error(), inner.Error(), textOf(inner, rename), 1)
-		}
-	case interface{ Unwrap() []error }:
-		text := err.Error()
-		for _, inner := range e.Unwrap() {
-			text = strings.Replace(text, inner.Error(), textOf(inner, rename), 1)
-		}
-		return text
-	}
-	return err.Error()
-}
-
-// brief is what has happened, in one line.
-func brief(err error) string {
-	var e *Error
-	var start *spawn.Error
-	switch {
-	case errors.As(err, &e):
-		return brief(e.Err)
-	case errors.As(err, &start):
-		return (&spawn.Error{Err: start.Err, Tail: start.Tail, Unfinished: start.Unfinished}).Error()
-	}
-	return err.Error()
-}
-
-// logOf returns the path of the log that an error shows; "" = none.
-func logOf(err error) string {
-	var e *Error
-	var start *spawn.Error
-	switch {
-	case errors.As(err, &e) && e.Log != "":
-		return e.Log
-	case errors.As(err, &start):
-		return start.LogPath
-	}
-	return ""
-}
+// Unwrap returns e.Err.
+func (e *Error) Unwrap() error { return e.Err }
 
 // cut returns an error of a wait that ends with the note of beforeDeadline.
 func cut(err error, note string) error {
@@ -121,15 +72,29 @@ func cut(err error, note string) error {
 	return &Error{Err: err, Cut: true, note: note}
 }
 
+// dyingGrace is how long a pod may take to end that has closed a connection, and that was
+// killed: it does not "still run".
+const dyingGrace = 200 * time.Millisecond
+
 // failed returns an error about the pod, as it is now.
-func (p *Pod) failed(note string, err error) error {
-	e := &Error{Pod: p.Name, PID: p.PID, Log: p.LogPath, Err: err, Cut: note != "" || isCut(err), note: note, shown: "\n\tlast lines:" + p.log.Tail()}
+func (p *Pod) failed(note string, err error) *Error {
+	if p.dying.Load() || errors.Is(err, errClosed) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		p.endsWithin(dyingGrace)
+	}
+	e := &Error{Pod: p.Name, PID: p.PID, Log: p.LogPath, Err: err, Cut: note != "" || isCut(err), note: note}
 	e.Ended, _ = p.Ended()
+	if log := p.log.File(); log != nil && p.box.evidence.ByLog(p.LogPath) == p.attempt { // else it is that of its next life
+		if newer := podlog.Newer(log); newer != nil {
+			newer.Close()
+			e.note += "\n\tnote: " + podlog.ReplacedTrouble
+		}
+	}
+	e.shown = "\n\tlast lines:" + p.log.Tail()
 	return e
 }
 
 // failed returns an error about the client, as it is now.
-func (c *Client) failed(note string, err error) error {
+func (c *Client) failed(note string, err error) *Error {
 	e := &Error{PID: c.PID, Err: err, Cut: note != "" || isCut(err), note: note, shown: "\n\tstdout:" + c.stdout.Tail()}
 	if state := c.State(); state != nil {
 		e.Ended = state.String()
@@ -145,38 +110,68 @@ func isCut(err error) bool {
 	return errors.As(err, &e) && e.Cut
 }
 
-// told returns an error as a failed test tells it: the log that it names is the one in the
-// evidence.
-func told(a *evidence.Attempt, err error) error {
-	log, kept := a.Captured.Path(), false
-	text := textOf(err, func(path string) string {
-		if path != log || log == "" {
-			return path
-		}
-		kept = true
-		return a.Keep()
-	})
-	if kept {
-		a.Fail(textOf(err, func(string) string { return a.FileName() }))
-	} else {
-		a.Fail(text)
+// fails returns an error that fails the test, as a message. If it names the log of an attempt,
+// it names the one in the evidence from now on, which outlives the test.
+func fails(a *evidence.Attempt, err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.noted {
+		return printable(err)
 	}
-	return evidence.Reworded(podlog.PrintableLines(text), err)
+	var start *spawn.Error
+	if errors.As(err, &start) {
+		start.Block = true
+		defer func() { start.Block = false }() // it is the test's, too
+	}
+	failure := err.Error()
+	if log := logOf(err); *log != "" && *log == a.Captured.Path() {
+		kept := a.Keep()
+		*log = a.FileName()
+		failure = err.Error()
+		*log = kept
+	}
+	if e != nil {
+		e.noted = true
+	}
+	a.Fail(failure)
+	return printable(err)
 }
 
-// toldOf is told for the latest attempt of a test that an error is about.
-func toldOf(tb TB, err error) error {
+// failsBy is fails for the latest attempt of the test whose log an error names, if any.
+func (b *oneTest) failsBy(err error) error {
+	if a := b.evidence.ByLog(*logOf(err)); a != nil {
+		return fails(a, err)
+	}
+	return printable(err)
+}
+
+// failsIn is failsBy for a test that may have no sandbox.
+func failsIn(tb TB, err error) error {
 	if box, boxErr := sandboxOf(tb); boxErr == nil {
-		if a := box.evidence.ByLog(logOf(err)); a != nil {
-			return told(a, err)
-		}
+		return box.failsBy(err)
 	}
-	return evidence.Reworded(podlog.PrintableLines(err.Error()), err)
+	return printable(err)
 }
 
-// Told returns the error with the message of a failed test, which names the log in the
-// evidence. Told is for package scripts.
-func Told(tb TB, err error) error { return toldOf(tb, err) }
+// fatal fails a test that a function of this package was called from, and ends it.
+func fatal(tb TB, err error) {
+	tb.Helper()
+	tb.Fatalf("harness: %v", failsIn(tb, err))
+}
+
+func printable(err error) error { return evidence.Reworded(podlog.PrintableLines(err.Error()), err) }
+
+// logOf returns where an error names a log.
+func logOf(err error) *string {
+	var e *Error
+	var start *spawn.Error
+	switch {
+	case errors.As(err, &start):
+		return &start.LogPath
+	case errors.As(err, &e):
+		return &e.Log
+	}
+	return new(string)
+}
 
 // name is the pod's name in messages.
 func (p *Pod) name() string { return podlog.Printable(p.Name) }

@@ -22,7 +22,7 @@ import (
 
 func TestEvidenceOfAFailedTest(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	const password = "hunter2-and-more"
 	_, err := TryStartPod(tb, Config{Name: "broken", Command: FakePod("log 'no disk'; exit 7")})
 	require.Error(t, err)
@@ -38,17 +38,17 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	require.NoError(t, err)
 	_, err = alpha.TryWaitLog("third", 20*time.Second)
 	require.NoError(t, err)
-	assert.Empty(t, tb.log)
+	assert.Empty(t, tb.Text())
 	tb.Errorf("the test's own failure")
-	tb.end()
+	tb.End()
 
 	read := func(name string) string {
-		text, err := os.ReadFile(filepath.Join(tb.artifacts, name))
+		text, err := os.ReadFile(filepath.Join(tb.Artifacts, name))
 		require.NoError(t, err)
 		return string(text)
 	}
-	assert.Contains(t, tb.log, "harness: all evidence of this failure: "+tb.artifacts+"\n")
-	assert.NotContains(t, tb.log, "lost")
+	assert.Contains(t, tb.Text(), "harness: all evidence of this failure: "+tb.Artifacts+"\n")
+	assert.NotContains(t, tb.Text(), "lost")
 	assert.Equal(t, "no disk\n", read("broken.log"))
 	assert.True(t, strings.HasPrefix(read("alpha.log"), "first\nYOI-READY\talpha\t"))
 	assert.Contains(t, read("alpha.log"), "third \x1b[2J\n", "a pod's own log is as it wrote it")
@@ -63,7 +63,7 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 	var status struct{ State string }
 	require.NoError(t, json.Unmarshal([]byte(read("alpha.dir/status.json")), &status))
 	assert.Equal(t, "ready", status.State)
-	assert.NoFileExists(t, filepath.Join(tb.artifacts, "alpha.dir", "stderr.log"))
+	assert.NoFileExists(t, filepath.Join(tb.Artifacts, "alpha.dir", "stderr.log"))
 
 	timelines := read("timelines.txt")
 	assert.Regexp(t, `(?m)^ *\+0\.000ms +.*ms  broken: pod exited before becoming ready \(exit status 7\): no disk$`, timelines)
@@ -91,7 +91,7 @@ func TestEvidenceOfAFailedTest(t *testing.T) {
 
 func TestEvidenceThatCannotBeKept(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name()}
+	tb := &FakeTB{TestName: t.Name()}
 	alpha, err := TryStartPod(tb, Config{Name: "alpha"})
 	require.NoError(t, err)
 	_, err = TryStartPod(tb, Config{Name: "beta", Command: FakePod("log hello; exit 7")})
@@ -100,22 +100,12 @@ func TestEvidenceThatCannotBeKept(t *testing.T) {
 	require.NoError(t, err)
 	box.evidence.Prefix = os.DevNull + "/"
 	_, err = alpha.TryWaitLog("nowhere", time.Millisecond)
-	tb.Errorf("%s", Told(tb, err))
-	tb.end()
-	assert.NotContains(t, tb.log, "stderr.log", "it is gone")
-	assert.Contains(t, tb.log, "\n\tlog: lost with the test: mkdir "+os.DevNull+": not a directory\n\tlast lines:\n")
-	assert.Contains(t, tb.log, "harness: pod beta\n\tlast lines:\n\t\thello\n")
-	assert.Contains(t, tb.log, "harness: the evidence is lost: mkdir "+os.DevNull+": not a directory\n")
-}
-
-func TestValuesAreShownByChoiceOnly(t *testing.T) {
-	t.Setenv("PASSED_ON", "value")
-	assert.Equal(t, []string{
-		"DB_PASS (7 bytes)", "PIN (4 bytes)", "PASSED_ON (5 bytes)", "EMPTY (0 bytes)", `COLOR=blue\x1b[2J`, "NOT_THERE (0 bytes)", "TWO=a=b",
-	}, Config{
-		Env:     []string{"DB_PASS=hunter2", "PIN=1234", "PASSED_ON", "EMPTY=", "COLOR=blue\x1b[2J", "NOT_THERE", "TWO=a=b"},
-		ShowEnv: []string{"COLOR", "TWO"},
-	}.shownEnv())
+	tb.Errorf("%s", failsIn(tb, err))
+	tb.End()
+	assert.NotContains(t, tb.Text(), "stderr.log", "it is gone")
+	assert.Contains(t, tb.Text(), "\n\tlog: lost with the test: mkdir "+os.DevNull+": not a directory\n\tlast lines:\n")
+	assert.Contains(t, tb.Text(), "harness: pod beta\n\tlast lines:\n\t\thello\n")
+	assert.Contains(t, tb.Text(), "harness: the evidence is lost: mkdir "+os.DevNull+": not a directory\n")
 }
 
 func TestLogIsReadToWhereItEndsNow(t *testing.T) {
@@ -153,11 +143,11 @@ func pair(t *testing.T, tb TB) (dead, alive *Pod) {
 func TestSnapshotOfAPodThatDiedShowsThoseThatLive(t *testing.T) {
 	t.Parallel()
 	NeedProcesses(t)
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	_, alive := pair(t, tb)
-	tb.end()
-	require.True(t, tb.failed)
-	text, err := os.ReadFile(filepath.Join(tb.artifacts, "processes.txt"))
+	tb.End()
+	require.True(t, tb.Failed())
+	text, err := os.ReadFile(filepath.Join(tb.Artifacts, "processes.txt"))
 	require.NoError(t, err)
 	assert.Regexp(t, fmt.Sprintf(`(?m)^%d  .* --pod alive$`, alive.PID), string(text))
 }
@@ -182,22 +172,23 @@ func (tb *innerTB) Output() io.Writer           { return &tb.out }
 func (tb *innerTB) Deadline() (time.Time, bool) { return time.Now().Add(2 * time.Second), true }
 
 // plainTB has only what TB asks for.
-type plainTB struct{ *recordingTB }
+type plainTB struct{ *FakeTB }
 
 func (plainTB) ArtifactDir() {}
 func (plainTB) Verbose()     {}
+func (plainTB) Deadline()    {}
 
 func TestTBThatStandsForAnother(t *testing.T) {
 	t.Parallel()
 	inner := &innerTB{verbose: true, dir: t.TempDir()}
-	tb := &outerTB{plainTB{&recordingTB{name: t.Name()}}, inner}
+	tb := &outerTB{plainTB{&FakeTB{TestName: t.Name()}}, inner}
 	_, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("never-ready")})
 	require.ErrorContains(t, err, "to end before the test's deadline")
 	tb.Errorf("the test's own failure")
-	tb.TB.(plainTB).end()
+	tb.TB.(plainTB).End()
 	assert.Contains(t, inner.out.String(), "alpha: loading\n")
 	assert.FileExists(t, filepath.Join(inner.dir, "alpha.log"))
-	self := &outerTB{TB: plainTB{&recordingTB{}}}
+	self := &outerTB{TB: plainTB{&FakeTB{}}}
 	self.inner = self
 	_, ok := optional[interface{ Deadline() (time.Time, bool) }](self)
 	assert.False(t, ok)
@@ -208,11 +199,11 @@ var _ = verbose(plainTB{})
 
 func TestStreamToATBWithoutOutput(t *testing.T) {
 	t.Parallel()
-	tb := &outerTB{plainTB{&recordingTB{name: t.Name()}}, verboseTB{}}
+	tb := &outerTB{plainTB{&FakeTB{TestName: t.Name()}}, verboseTB{}}
 	_, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("log one; exit 7")})
 	require.Error(t, err)
-	tb.TB.(plainTB).end()
-	assert.Equal(t, "alpha: one\n", tb.TB.(plainTB).log)
+	tb.TB.(plainTB).End()
+	assert.Equal(t, "alpha: one\n", tb.TB.(plainTB).Text())
 }
 
 type verboseTB struct{}
@@ -239,7 +230,7 @@ func TestNamesOfPods(t *testing.T) {
 		"A_z.9":                  "A_z.9-1",
 		strings.Repeat("y", 100): strings.Repeat("y", 32) + "-1",
 	} {
-		box := &oneTest{tb: &recordingTB{name: test}}
+		box := &oneTest{tb: &FakeTB{TestName: test}}
 		assert.Equal(t, want, box.newName())
 	}
 }
@@ -249,7 +240,7 @@ func TestReadOnlyDirectoriesAreRemoved(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may write everywhere")
 	}
-	tb := &recordingTB{name: t.Name()}
+	tb := &FakeTB{TestName: t.Name()}
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
 	deep := filepath.Join(box.Dir("tmp"), "a", "b")
@@ -257,20 +248,20 @@ func TestReadOnlyDirectoriesAreRemoved(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(deep, "file"), nil, 0o400))
 	require.NoError(t, os.Chmod(deep, 0o500))
 	require.NoError(t, os.Chmod(filepath.Dir(deep), 0o000))
-	tb.end()
-	assert.False(t, tb.failed, tb.log)
+	tb.End()
+	assert.False(t, tb.Failed(), tb.Text())
 	assert.NoDirExists(t, box.Dir(""))
 }
 
 func TestStartAfterTheEndIsRefused(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name()}
+	tb := &FakeTB{TestName: t.Name()}
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
 	box.end()
 	_, err = TryStartPod(tb, Config{})
 	assert.EqualError(t, err, "the test has ended, and nobody would stop the pod")
-	tb.end()
+	tb.End()
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	_, err = TryStartPod(&outerTB{tb, contextTB{over}}, Config{})
@@ -304,7 +295,7 @@ func (tb *countingTB) Write(line []byte) (int, error) {
 func TestStreamIsWholeWhenThePodWasStopped(t *testing.T) {
 	t.Parallel()
 	counter := &countingTB{}
-	tb := &outerTB{plainTB{&recordingTB{name: t.Name()}}, counter}
+	tb := &outerTB{plainTB{&FakeTB{TestName: t.Name()}}, counter}
 	pod, err := TryStartPod(tb, Config{AllowLeaks: true})
 	require.NoError(t, err)
 	stderr, err := os.OpenFile(pod.LogPath, os.O_WRONLY|os.O_APPEND, 0)
@@ -315,7 +306,7 @@ func TestStreamIsWholeWhenThePodWasStopped(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, pod.Stop())
 	assert.EqualValues(t, lines+1, counter.lines.Load())
-	tb.TB.(plainTB).end()
+	tb.TB.(plainTB).End()
 }
 
 func TestEndOfTheTestWaitsForItsStarts(t *testing.T) {
@@ -344,12 +335,12 @@ func TestEndOfTheTestWaitsForItsStarts(t *testing.T) {
 
 func TestMergedLogCutsALongLine(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	_, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod(`flood 1MiB 0; raw "\n"; log next; exit 7`)})
 	require.Error(t, err)
 	tb.Errorf("the test's own failure")
-	tb.end()
-	merged, err := os.ReadFile(filepath.Join(tb.artifacts, "merged.log"))
+	tb.End()
+	merged, err := os.ReadFile(filepath.Join(tb.Artifacts, "merged.log"))
 	require.NoError(t, err)
 	assert.Regexp(t, `^.*… \[line cut\]\n.*  alpha  next\n$`, string(merged))
 	assert.Less(t, len(merged), 70<<10)
@@ -357,16 +348,15 @@ func TestMergedLogCutsALongLine(t *testing.T) {
 
 func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	pod, err := TryStartPod(tb, Config{Name: "alpha"})
 	require.NoError(t, err)
-	assert.Panics(t, func() { pod.WaitLog("never <said>", time.Millisecond) })
+	tb.Run(func() { pod.WaitLog("never <said>", time.Millisecond) })
 	time.AfterFunc(time.Millisecond, func() { _ = pod.Signal(syscall.SIGKILL) })
 	<-pod.Done()
-	assert.Panics(t, func() { pod.Talk(time.Second) })
-	tb.failed = true
-	tb.end()
-	page := readEvidence(t, tb.artifacts, "report.html")
+	tb.Run(func() { pod.Talk(time.Second) })
+	tb.End()
+	page := readEvidence(t, tb.Artifacts, "report.html")
 	verdict, rest, _ := strings.Cut(page, "</article>")
 	assert.Regexp(t, `<h3>alpha <span class="dim">at \S+ s</span></h3>\n<pre>.*never &lt;said&gt;.*\n\tpod: it still runs.*\n\tlog: alpha.log\n\tlast lines:\n\t\tYOI-READY\talpha\t/`, verdict)
 	assert.Contains(t, verdict, "What to do:</strong> It still ran: see below what its threads waited for (Config.DumpSignal has it tell more).")
@@ -384,7 +374,7 @@ func TestReportBeginsWithWhatTheTestFailedOf(t *testing.T) {
 // rotates it.
 func TestEvidenceHasALogThatWasReplaced(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	_, err := TryStartPod(tb, Config{Name: "alpha.new"}) // whose own log is alpha.new.log
 	require.NoError(t, err)
 	pod, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("log first; bind; ready; serve")})
@@ -406,12 +396,12 @@ func TestEvidenceHasALogThatWasReplaced(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, pod.Kill())
 	rotate(".2", "third")
-	tb.failed = true
-	tb.end()
-	assert.Contains(t, readEvidence(t, tb.artifacts, "alpha.new.log"), "YOI-READY\talpha.new\t")
-	assert.Regexp(t, `^first\nYOI-READY\talpha\t.*\n\[podharness: the log is another file from here on: alpha\.new\.log\.2\]\n$`, readEvidence(t, tb.artifacts, "alpha.log"))
-	assert.Equal(t, "second\nafter the snapshot\n", readEvidence(t, tb.artifacts, "alpha.new.log.1"))
-	assert.Equal(t, "third\n", readEvidence(t, tb.artifacts, "alpha.new.log.2"))
-	assert.Contains(t, readEvidence(t, tb.artifacts, "merged.log"), "  alpha.new.log.1  after the snapshot\n")
-	assert.Contains(t, tb.log, "harness: the log of pod alpha is another file now, as after a rotation: "+tb.artifacts+"/alpha.new.log.2\n")
+	tb.Fail()
+	tb.End()
+	assert.Contains(t, readEvidence(t, tb.Artifacts, "alpha.new.log"), "YOI-READY\talpha.new\t")
+	assert.Regexp(t, `^first\nYOI-READY\talpha\t.*\n\[podharness: the log is another file from here on: alpha\.new\.log\.2\]\n$`, readEvidence(t, tb.Artifacts, "alpha.log"))
+	assert.Equal(t, "second\nafter the snapshot\n", readEvidence(t, tb.Artifacts, "alpha.new.log.1"))
+	assert.Equal(t, "third\n", readEvidence(t, tb.Artifacts, "alpha.new.log.2"))
+	assert.Contains(t, readEvidence(t, tb.Artifacts, "merged.log"), "  alpha.new.log.1  after the snapshot\n")
+	assert.Contains(t, tb.Text(), "harness: the log of pod alpha is another file now, as after a rotation: "+tb.Artifacts+"/alpha.new.log.2\n")
 }

@@ -14,7 +14,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,99 +27,6 @@ import (
 )
 
 const patience = 20 * time.Second
-
-// fakeTB is a test that can fail without failing: it records what it is told.
-type fakeTB struct {
-	name      string
-	artifacts string
-	deadline  time.Time
-
-	mu       sync.Mutex
-	failed   bool
-	log      strings.Builder
-	cleanups []func()
-}
-
-// newTB returns a fake test that ends, at the latest, with the real one.
-func newTB(t *testing.T) *fakeTB {
-	tb := &fakeTB{name: t.Name(), artifacts: t.TempDir()}
-	t.Cleanup(func() { tb.end() })
-	return tb
-}
-
-// run runs f as the fake test, to its end or to where it gives up, and returns
-// what it logged.
-func (tb *fakeTB) run(f func()) string {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(time.Minute):
-		panic("a fake test hangs: " + tb.text())
-	}
-	return tb.text()
-}
-
-// end runs the cleanups and returns what the test logged in all.
-func (tb *fakeTB) end() string {
-	for {
-		tb.mu.Lock()
-		n := len(tb.cleanups)
-		if n == 0 {
-			tb.mu.Unlock()
-			return tb.text()
-		}
-		f := tb.cleanups[n-1]
-		tb.cleanups = tb.cleanups[:n-1]
-		tb.mu.Unlock()
-		tb.run(f)
-	}
-}
-
-func (tb *fakeTB) text() string {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	return tb.log.String()
-}
-
-func (tb *fakeTB) Cleanup(f func()) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	tb.cleanups = append(tb.cleanups, f)
-}
-
-func (tb *fakeTB) Logf(format string, args ...any) {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	fmt.Fprintf(&tb.log, format+"\n", args...)
-}
-
-func (tb *fakeTB) Errorf(format string, args ...any) {
-	tb.Logf(format, args...)
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	tb.failed = true
-}
-
-func (tb *fakeTB) Fatalf(format string, args ...any) {
-	tb.Errorf(format, args...)
-	runtime.Goexit()
-}
-
-func (tb *fakeTB) Failed() bool {
-	tb.mu.Lock()
-	defer tb.mu.Unlock()
-	return tb.failed
-}
-
-func (tb *fakeTB) Helper()                     {}
-func (tb *fakeTB) Name() string                { return tb.name }
-func (tb *fakeTB) Verbose() bool               { return false }
-func (tb *fakeTB) ArtifactDir() string         { return tb.artifacts }
-func (tb *fakeTB) Deadline() (time.Time, bool) { return tb.deadline, !tb.deadline.IsZero() }
 
 // waitFor receives, or fails the test.
 func waitFor[T any](t *testing.T, c <-chan T) (v T) {
@@ -214,9 +120,9 @@ func TestEnvironmentIsBuiltNotInherited(t *testing.T) {
 
 func TestStartPodFailsTheTestWithTheEvidence(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	reached := false
-	text := tb.run(func() {
+	text := tb.Run(func() {
 		cfg := fake("early-exit")
 		cfg.Name = "alpha"
 		harness.StartPod(tb, cfg)
@@ -224,9 +130,9 @@ func TestStartPodFailsTheTestWithTheEvidence(t *testing.T) {
 	})
 	assert.False(t, reached, "it ends the test")
 	assert.True(t, tb.Failed())
-	log := filepath.Join(tb.artifacts, "alpha.log")
+	log := filepath.Join(tb.Artifacts, "alpha.log")
 	assert.Regexp(t, `harness: pod exited before becoming ready \(exit status 7\): cannot open session store\n\tpod: alpha .*\n\tlog: `+log+`\n`, text)
-	text = tb.end()
+	text = tb.End()
 	assert.Equal(t, 1, strings.Count(text, "cannot open session store"), "a message says each thing once: %s", text)
 	saved, err := os.ReadFile(log)
 	require.NoError(t, err)
@@ -235,13 +141,13 @@ func TestStartPodFailsTheTestWithTheEvidence(t *testing.T) {
 
 func TestTryStartPodSaysNothing(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod, err := harness.TryStartPod(tb, fake("wrong-name"))
 	assert.Nil(t, pod)
 	assert.ErrorIs(t, err, spawn.ErrNameMismatch)
 	var e *spawn.Error
 	require.ErrorAs(t, err, &e)
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 	assert.False(t, tb.Failed())
 }
 
@@ -303,33 +209,33 @@ func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		program string
-		wait    func(tb *fakeTB, pod *harness.Pod) string
+		wait    func(tb *harness.FakeTB, pod *harness.Pod) string
 		note    string
 	}{
-		"start": {"", func(tb *fakeTB, _ *harness.Pod) string {
+		"start": {"", func(tb *harness.FakeTB, _ *harness.Pod) string {
 			_, err := harness.TryStartPod(tb, fake("never-ready"))
 			assert.ErrorIs(t, err, spawn.ErrTimeout)
 			assert.True(t, isCut(err))
 			return fmt.Sprint(err)
 		}, "the ready timeout of 20s was cut to"},
-		"TryWait": {"ready", func(_ *fakeTB, pod *harness.Pod) string {
+		"TryWait": {"ready", func(_ *harness.FakeTB, pod *harness.Pod) string {
 			_, err := pod.TryWait(time.Hour)
 			assert.True(t, isCut(err))
 			return fmt.Sprint(err)
 		}, "the timeout of 1h0m0s was cut to"},
-		"TryWaitLog": {"ready", func(_ *fakeTB, pod *harness.Pod) string {
+		"TryWaitLog": {"ready", func(_ *harness.FakeTB, pod *harness.Pod) string {
 			_, err := pod.TryWaitLog("nowhere", time.Hour)
 			assert.True(t, isCut(err))
 			return fmt.Sprint(err)
 		}, "the timeout of 1h0m0s was cut to"},
-		"Stop": {"stubborn", func(tb *fakeTB, pod *harness.Pod) string {
+		"Stop": {"stubborn", func(tb *harness.FakeTB, pod *harness.Pod) string {
 			assert.NoError(t, pod.Stop())
-			return tb.text()
+			return tb.Text()
 		}, "the stop grace of 20s was cut to"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tb := newTB(t)
+			tb := harness.NewTB(t)
 			var pod *harness.Pod
 			if tc.program != "" {
 				cfg := fake(tc.program)
@@ -338,7 +244,7 @@ func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
 				pod, err = harness.TryStartPod(tb, cfg)
 				require.NoError(t, err)
 			}
-			tb.deadline = time.Now().Add(3 * time.Second)
+			tb.Late = time.Now().Add(3 * time.Second)
 			waited := make(chan string, 1)
 			go func() { waited <- tc.wait(tb, pod) }()
 			var text string
@@ -347,7 +253,7 @@ func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
 			case <-time.After(10 * time.Second):
 				require.Fail(t, "it waits on")
 			}
-			assert.True(t, time.Now().Before(tb.deadline))
+			assert.True(t, time.Now().Before(tb.Late))
 			assert.Regexp(t, tc.note+` [0-2]\.?[0-9]*m?s, to end before the test's deadline`, text)
 		})
 	}
@@ -356,7 +262,7 @@ func TestWaitsEndBeforeTheTestsDeadline(t *testing.T) {
 // TestTryWaitLogOfALargeLog has logs that nobody can read in time.
 func TestTryWaitLogOfALargeLog(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	alive, dead := harness.StartPod(tb, harness.Config{}), harness.StartPod(tb, harness.Config{})
 	require.NoError(t, dead.Kill())
 	for _, pod := range []*harness.Pod{alive, dead} {
@@ -386,7 +292,7 @@ func TestTimeoutOf0LooksAtAllThatIsThere(t *testing.T) {
 
 func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
 	t.Parallel()
-	died := func(tb *fakeTB) *harness.Pod {
+	died := func(tb *harness.FakeTB) *harness.Pod {
 		pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
 		_, err := pod.TryWait(time.Millisecond)
 		require.Error(t, err, "it expects nothing of what comes later")
@@ -407,13 +313,13 @@ func TestPodThatDiesByItselfFailsTheTest(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			tb := newTB(t)
+			tb := harness.NewTB(t)
 			pod := died(tb)
 			err := tc.then(pod)
-			text := tb.end()
+			text := tb.End()
 			assert.Equal(t, tc.fails, tb.Failed(), text)
 			if tc.fails {
-				assert.Contains(t, text, "pod alpha ended by itself during the test (exit status 3)\n\tpod: it has ended (exit status 3)\n\tlog: "+filepath.Join(tb.artifacts, "alpha.log")+"\n\tlast lines:\n")
+				assert.Contains(t, text, "pod alpha ended by itself during the test (exit status 3)\n\tlog: "+filepath.Join(tb.Artifacts, "alpha.log")+"\n\tlast lines:\n")
 				assert.Contains(t, text, "\n\t\tout of memory")
 			} else {
 				assert.Empty(t, text)
@@ -454,10 +360,10 @@ func TestTeardownLadder(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			tb := newTB(t)
+			tb := harness.NewTB(t)
 			tc.cfg.Name = "alpha"
 			pod := harness.StartPod(tb, tc.cfg)
-			assert.Equal(t, tc.log, tb.end())
+			assert.Equal(t, tc.log, tb.End())
 			assert.False(t, tb.Failed())
 			require.NotNil(t, pod.State())
 			assert.Equal(t, tc.state, pod.State().String())
@@ -472,10 +378,10 @@ func TestUngracefulStopFailsTheTestThatForbidsIt(t *testing.T) {
 		"harness: pod alpha did not stop within 100ms of SIGINT: killed\n\tpod: ":                                                           {Command: harness.FakePod("stubborn"), StopGrace: 100 * time.Millisecond},
 		"": {},
 	} {
-		tb := newTB(t)
+		tb := harness.NewTB(t)
 		cfg.Name, cfg.MustStopGracefully = "alpha", true
 		harness.StartPod(tb, cfg)
-		assert.Contains(t, tb.end(), want)
+		assert.Contains(t, tb.End(), want)
 		assert.Equal(t, want != "", tb.Failed())
 	}
 }
@@ -484,17 +390,17 @@ func TestPodThatInheritedAnIgnoredStopSignal(t *testing.T) {
 	t.Parallel()
 	signal.Ignore(syscall.SIGUSR2)
 	defer signal.Reset(syscall.SIGUSR2)
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{Name: "alpha", StopSignal: syscall.SIGUSR2, StopGrace: 100 * time.Millisecond})
 	assert.Equal(t, "harness: pod alpha did not stop within 100ms of SIGUSR2: killed\n"+
-		"\tnote: this process ignores that signal, and the pods that it starts inherit that\n", tb.end())
+		"\tnote: this process ignores that signal, and the pods that it starts inherit that\n", tb.End())
 	assert.Equal(t, "signal: killed", pod.State().String())
 }
 
 func TestWhatAnEndedPodHasLeftIsSeenAlthoughTheStopSignalWouldEndIt(t *testing.T) {
 	t.Parallel()
 	harness.NeedProcesses(t)
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{Name: "alpha", Command: harness.FakePod("child hang; bind; ready; serve")})
 	_, _ = pod.TrySend(`{"method":"run","params":{"program":"exit 0"}}`, patience)
 	assert.True(t, pod.Wait(patience).Success())
@@ -572,19 +478,19 @@ func TestWaitLog(t *testing.T) {
 	})
 	t.Run("shows what there was", func(t *testing.T) {
 		t.Parallel()
-		tb := newTB(t)
+		tb := harness.NewTB(t)
 		pod := harness.StartPod(tb, fake(`log "a \x1b[31mred"; bind; ready; raw unfinished; serve`))
 		pod.WaitLog("READY", patience)
 		ask(t, pod, `{"method":"ping"}`, nil)
-		text := tb.run(func() { pod.WaitLog("nowhere", time.Millisecond) })
+		text := tb.Run(func() { pod.WaitLog("nowhere", time.Millisecond) })
 		assert.True(t, tb.Failed())
 		assert.Contains(t, text, fmt.Sprintf(`no line of the log of pod %s matched "nowhere" within 1ms`, pod.Name))
-		assert.Contains(t, text, fmt.Sprintf("pod: it still runs (process %d)\n\tlog: %s\n\tlast lines:\n\t\ta \\x1b[31mred", pod.PID, filepath.Join(tb.artifacts, pod.Name+".log")))
+		assert.Contains(t, text, fmt.Sprintf("pod: it still runs (process %d)\n\tlog: %s\n\tlast lines:\n\t\ta \\x1b[31mred", pod.PID, filepath.Join(tb.Artifacts, pod.Name+".log")))
 		assert.Contains(t, text, "\n\t\tunfinished")
 	})
 	t.Run("does not wait for a pod that has ended", func(t *testing.T) {
 		t.Parallel()
-		tb := newTB(t)
+		tb := harness.NewTB(t)
 		pod := harness.StartPod(tb, harness.Config{})
 		require.NoError(t, pod.Kill())
 		start := time.Now()
@@ -594,15 +500,15 @@ func TestWaitLog(t *testing.T) {
 	})
 	t.Run("bad pattern", func(t *testing.T) {
 		t.Parallel()
-		tb := newTB(t)
+		tb := harness.NewTB(t)
 		pod := harness.StartPod(tb, harness.Config{})
-		assert.Contains(t, tb.run(func() { pod.WaitLog("(", time.Second) }), "missing closing )")
+		assert.Contains(t, tb.Run(func() { pod.WaitLog("(", time.Second) }), "missing closing )")
 	})
 	t.Run("after the test", func(t *testing.T) {
 		t.Parallel()
-		tb := newTB(t)
+		tb := harness.NewTB(t)
 		pod := harness.StartPod(tb, harness.Config{})
-		tb.end()
+		tb.End()
 		_, err := pod.TryWaitLog(".", time.Second)
 		assert.ErrorContains(t, err, "the test has ended")
 		assert.Empty(t, pod.Log())
@@ -611,40 +517,40 @@ func TestWaitLog(t *testing.T) {
 
 func TestFailedWaitAndDialSayWhy(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
-	assert.Contains(t, tb.run(func() { pod.Wait(time.Millisecond) }), "pod alpha did not end within 1ms\n\tpod: it still runs")
+	assert.Contains(t, tb.Run(func() { pod.Wait(time.Millisecond) }), "pod alpha did not end within 1ms\n\tpod: it still runs")
 	require.NoError(t, pod.Kill())
-	assert.Contains(t, tb.run(func() { pod.Dial() }), "could not connect to pod alpha at "+pod.SocketPath+": connect: connection refused\n\tpod: it has ended (signal: killed)")
-	assert.Contains(t, tb.run(func() { pod.Suspend() }), "process already finished")
+	assert.Contains(t, tb.Run(func() { pod.Dial() }), "could not connect to pod alpha at "+pod.SocketPath+": connect: connection refused\n\tpod: it has ended (signal: killed)")
+	assert.Contains(t, tb.Run(func() { pod.Suspend() }), "process already finished")
 }
 
 func TestFailedTestKeepsAllLogs(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	harness.StartPod(tb, harness.Config{Name: "alpha"})
 	_, err := harness.TryStartPod(tb, harness.Config{Name: "beta", Command: harness.FakePod("early-exit")})
 	require.Error(t, err)
 	_, err = harness.TryStartPod(tb, harness.Config{Name: "beta", Command: harness.FakePod("log again; exit 1")})
 	require.Error(t, err)
 	tb.Errorf("the test's own failure")
-	text := tb.end()
+	text := tb.End()
 	for file, want := range map[string]string{"alpha.log": `^YOI-READY\talpha\t`, "beta.log": "^cannot open session store\n$", "beta.2.log": "^again\n$"} {
-		log, err := os.ReadFile(filepath.Join(tb.artifacts, file))
+		log, err := os.ReadFile(filepath.Join(tb.Artifacts, file))
 		require.NoError(t, err)
 		assert.Regexp(t, regexp.MustCompile(want), string(log))
-		assert.Contains(t, text, "whole log: "+filepath.Join(tb.artifacts, file))
+		assert.Contains(t, text, "whole log: "+filepath.Join(tb.Artifacts, file))
 	}
 }
 
 func TestNothingIsSaidOrKeptOnSuccess(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{})
 	root := filepath.Dir(harness.RuntimeDir(tb))
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 	assert.NoDirExists(t, root)
-	left, err := os.ReadDir(tb.artifacts)
+	left, err := os.ReadDir(tb.Artifacts)
 	require.NoError(t, err)
 	assert.Empty(t, left)
 	assert.NotNil(t, pod.State())
@@ -652,21 +558,21 @@ func TestNothingIsSaidOrKeptOnSuccess(t *testing.T) {
 
 // uncomparableTB cannot be the key of a map.
 type uncomparableTB struct {
-	*fakeTB
+	*harness.FakeTB
 	_ []int
 }
 
 func TestUncomparableTBIsRefused(t *testing.T) {
 	t.Parallel()
-	_, err := harness.TryStartPod(uncomparableTB{fakeTB: newTB(t)}, harness.Config{})
+	_, err := harness.TryStartPod(uncomparableTB{FakeTB: harness.NewTB(t)}, harness.Config{})
 	assert.ErrorContains(t, err, "pass a pointer")
 }
 
 func TestConnectionIsClosedAtTheEnd(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	conn := harness.StartPod(tb, harness.Config{}).Dial()
-	tb.end()
+	tb.End()
 	_, err := conn.Write([]byte("x"))
 	assert.ErrorIs(t, err, net.ErrClosed)
 }
@@ -865,18 +771,18 @@ func ExamplePod_Restart() {
 
 func TestNameOfARunningPodIsRefused(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
 	_, err := harness.TryStartPod(tb, harness.Config{Name: "alpha"})
 	require.EqualError(t, err, fmt.Sprintf("pod alpha still runs (process %d): stop it first, or choose another name", pod.PID))
 	require.NoError(t, pod.Stop())
 	harness.StartPod(tb, harness.Config{Name: "alpha"})
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 }
 
 func TestNameIsStartedOnceAtATime(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	const starts = 8
 	errs := make(chan error, starts)
 	for range starts {
@@ -894,12 +800,12 @@ func TestNameIsStartedOnceAtATime(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, started)
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 }
 
 func TestLogBehindALink(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	dir, err := os.MkdirTemp("", "pod")
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -908,12 +814,12 @@ func TestLogBehindALink(t *testing.T) {
 	pod := harness.StartPod(tb, harness.Config{Env: []string{"YOI_RUNTIME_DIR=" + dir + "/link/../run"}})
 	assert.Contains(t, pod.Log(), "YOI-READY\t"+pod.Name)
 	assert.NoDirExists(t, filepath.Join(dir, "run"))
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 }
 
 func TestEndOfTheTestCancelsAStart(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	started := make(chan error, 1)
 	first := harness.StartPod(tb, harness.Config{})
 	go func() {
@@ -925,7 +831,7 @@ func TestEndOfTheTestCancelsAStart(t *testing.T) {
 		text, _ := os.ReadFile(log)
 		return len(text) > 0
 	}, patience, time.Millisecond)
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 	var e *spawn.Error
 	require.ErrorAs(t, waitFor(t, started), &e)
 	assert.ErrorIs(t, e, context.Canceled)
@@ -934,24 +840,22 @@ func TestEndOfTheTestCancelsAStart(t *testing.T) {
 
 func TestPodsMayEndEachOtherDuringTheTeardown(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	worker := harness.StartPod(tb, harness.Config{})
-	leader := harness.StartPod(tb, harness.Config{})
-	tb.Cleanup(func() {})
-	tb.mu.Lock()
-	stopLeader := tb.cleanups[len(tb.cleanups)-2]
-	tb.mu.Unlock()
-	stopLeader()
-	waitFor(t, leader.Done())
-	require.NoError(t, worker.Signal(syscall.SIGINT), "as the leader might")
-	waitFor(t, worker.Done())
-	assert.Empty(t, tb.end())
+	var leader *harness.Pod
+	tb.Cleanup(func() { // once the leader was stopped
+		waitFor(t, leader.Done())
+		assert.NoError(t, worker.Signal(syscall.SIGINT), "as the leader might")
+		waitFor(t, worker.Done())
+	})
+	leader = harness.StartPod(tb, harness.Config{})
+	assert.Empty(t, tb.End())
 	assert.False(t, tb.Failed())
 }
 
 func TestShutdownRequestToAPodThatHasMuchToSay(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{Shutdown: []byte("stop\n"), StopGrace: patience})
 	// A socket of the test's own, which ends the pod once it was asked to.
 	pod.SocketPath = filepath.Join(filepath.Dir(pod.LogPath), "talkative")
@@ -970,30 +874,30 @@ func TestShutdownRequestToAPodThatHasMuchToSay(t *testing.T) {
 		}
 	}()
 	assert.NoError(t, pod.Stop())
-	assert.Empty(t, tb.end(), "the first step was enough")
+	assert.Empty(t, tb.End(), "the first step was enough")
 }
 
 func TestShutdownRequestThatCannotBeSentIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{Shutdown: []byte("stop\n"), StopGrace: 3 * patience})
 	require.NoError(t, os.Remove(pod.SocketPath))
 	begin := time.Now()
 	assert.NoError(t, pod.Stop())
 	assert.Less(t, time.Since(begin), 2*patience)
-	assert.Regexp(t, "the shutdown request: .*no such file or directory\nharness: pod .* was stopped by SIGINT, not by the shutdown request", tb.end())
+	assert.Regexp(t, "the shutdown request: .*no such file or directory\nharness: pod .* was stopped by SIGINT, not by the shutdown request", tb.End())
 }
 
 func TestMisspeltModeIsNoPodThatFails(t *testing.T) {
 	t.Parallel()
-	_, err := harness.TryStartPod(newTB(t), fake("erly-exit"))
+	_, err := harness.TryStartPod(harness.NewTB(t), fake("erly-exit"))
 	require.ErrorIs(t, err, spawn.ErrInvalidConfig)
 	assert.ErrorContains(t, err, `bad program: column 1: unknown verb "erly-exit"`)
 }
 
 func TestStartThatCameCloseToItsTimeoutIsTold(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	harness.StartPod(tb, harness.Config{Name: "alpha", Command: harness.FakePod("sleep 1600ms; bind; ready; serve"), ReadyTimeout: 3 * time.Second})
-	assert.Regexp(t, `harness: pod alpha became ready only after \S+s, more than half of its ready timeout of 3s\n`, tb.text())
+	assert.Regexp(t, `harness: pod alpha became ready only after \S+s, more than half of its ready timeout of 3s\n`, tb.Text())
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,12 +37,16 @@ type oneTest struct {
 	// Under the roster's lock.
 	named      int
 	marks      int
-	users      map[user]bool
+	users      map[any][]*Pod // that a test uses which does not own them, by its testKey
 	userFailed bool
 }
 
+// Where two locks are held at once, they are taken in this order: sandboxesMu, thisBinaryMu; a
+// pod's restarting, its stopMu; a sandbox's adopting, its roster's mu; a pod's mu; a foreign's
+// mu; those of the evidence; the watchdog's. Those of a suite and of a client are taken alone.
+
 var (
-	sandboxesMu  sync.Mutex           // guards both; it is taken before thisBinaryMu
+	sandboxesMu  sync.Mutex           // guards both
 	sandboxes    = map[any]*oneTest{} // by testKey
 	sandboxCount int                  // of all that were made
 )
@@ -66,6 +69,7 @@ func sandboxOf(tb TB) (*oneTest, error) {
 		return nil, fmt.Errorf("make a sandbox: %w", evidence.PrintableError(err))
 	}
 	sandboxes[testKey(tb)] = box
+	box.binary.Use()
 	tb.Helper() // or the lines of a cleanup would be this one's
 	tb.Cleanup(box.cleanup)
 	return box, nil
@@ -78,7 +82,7 @@ func makeSandbox(tb TB) (*oneTest, error) {
 	}
 	sandboxCount++
 	n := fmt.Sprint(sandboxCount)
-	box := &oneTest{tb: tb, binary: b, number: sandboxCount, mark: b.Mark + "/" + n + "/", roster: newRoster(), users: map[user]bool{}}
+	box := &oneTest{tb: tb, binary: b, number: sandboxCount, mark: b.Mark + "/" + n + "/", roster: newRoster(), users: map[any][]*Pod{}}
 	if box.Box, err = sandbox.New(b.Root, n, filepath.Join(watchdog.OwnDir, n)); err != nil {
 		return nil, err
 	}
@@ -92,6 +96,10 @@ func makeSandbox(tb TB) (*oneTest, error) {
 		Stream: func(name string) func(string) { return streamOf(tb, name) },
 		Log:    tb.Logf, Helper: tb.Helper,
 	})
+	box.Fails, box.Log = box.failsBy, tb.Logf
+	if t, ok := optional[interface{ Sandboxed(*sandbox.Box) }](tb); ok { // package scripts needs more of it
+		t.Sandboxed(box.Box)
+	}
 	box.writeLate()
 	return box, nil
 }
@@ -252,35 +260,10 @@ func (b *oneTest) newName() string {
 
 // spawnConfig returns what to start for a config whose defaults are filled in, with
 // what the pod finds in place.
-func (b *oneTest) spawnConfig(cfg Config) (sc spawn.Config, err error) {
-	workspace, leftOut, err := b.Furnish(cfg.Name, cfg.WorkspaceFrom, cfg.HomeFrom)
-	if err != nil {
-		return sc, err
-	}
-	if leftOut != "" {
-		b.tb.Logf("harness: %s", leftOut)
-	}
-	workspace = cmp.Or(cfg.Workspace, workspace)
-	own := strings.NewReplacer("{workspace}", workspace, "{home}", b.Dir("home"), "{runtime}", b.Dir("run"), "{name}", cfg.Name)
-	expand := func(words []string) (expanded []string) {
-		for _, word := range words {
-			expanded = append(expanded, own.Replace(word))
-		}
-		return expanded
-	}
-	if _, ok := fakeProgram(cfg.Command); !ok {
-		cfg.Command.PrefixArgs = expand(cfg.Command.PrefixArgs)
-	}
-	sc = spawn.Config{
-		Command:       cfg.Command,
-		PodName:       cfg.Name,
-		WorkspaceRoot: workspace,
-		Env:           b.Environ(expand(cfg.Env)),
-		ReadyTimeout:  cfg.ReadyTimeout,
-	}
+func (b *oneTest) spawnConfig(cfg Config) (spawn.Config, error) {
+	sc := spawn.Config{Command: cfg.Command, PodName: cfg.Name, WorkspaceRoot: cfg.Workspace, Env: cfg.Env, ReadyTimeout: cfg.ReadyTimeout}
 	handshake.Of(cfg).To(&sc)
-	sc.ExtraArgs = expand(cfg.ExtraArgs)
-	return sc, nil
+	return b.Prepare(sc, cfg.WorkspaceFrom, cfg.HomeFrom)
 }
 
 // newMark returns the mark of one more pod.
@@ -315,4 +298,5 @@ func (b *oneTest) cleanup() {
 	if err := b.Remove(); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %s", podlog.Printable(err.Error()))
 	}
+	b.binary.Unuse()
 }

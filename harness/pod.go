@@ -7,10 +7,12 @@ import (
 	"os"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
@@ -39,18 +41,18 @@ type common struct {
 	born    proc.Range // before it was started
 	adopted bool       // a client has started it
 
-	// Of its locks, stopMu and restarting are taken before mu, and mu before those of the
-	// evidence and of the watchdog.
-	mu       sync.Mutex // guards all up to broken
-	expected bool       // the test asked for the pod's end
-	waits    int        // that expect it: calls of Wait, without those in vain
-	killed   bool       // by the test: it could not clean up
-	verdict  error      // that it had ended by itself, and was found so
-	told     string     // the test that was told the verdict
-	next     *Pod       // what it was restarted as
-	broken   error      // that it could not be started again
+	mu        sync.Mutex // guards all up to broken
+	expected  bool       // the test asked for the pod's end
+	waits     int        // that expect it: calls of Wait, without those in vain
+	killed    bool       // by the test: it could not clean up
+	signalled bool       // by the test: it may end as it likes
+	verdict   *Error     // that it had ended by itself, and was found so
+	told      bool       // a test was told the verdict
+	next      *Pod       // what it was restarted as
+	broken    error      // that it could not be started again
 
-	restarting sync.Mutex // held during Restart
+	dying      atomic.Bool // SIGKILL was sent
+	restarting sync.Mutex  // held during Restart
 
 	stopMu  sync.Mutex // held during Stop; it guards its result
 	stopped bool
@@ -68,26 +70,11 @@ func (p *Pod) With(tb TB) *Pod {
 		return nil
 	}
 	p = p.latest().view(tb)
-	if p.box.use(p.Name, tb) {
-		tb.Cleanup(p.leave)
-	}
+	p.box.use(p)
 	return p
 }
 
 func (p *Pod) view(tb TB) *Pod { return &Pod{p.Pod, tb, p.common} }
-
-// leave is called at the end of a test that has used the pod and does not own it.
-func (p *Pod) leave() {
-	p.tb.Helper()
-	last := p.box.unuse(p.Name, p.tb)
-	p = p.latest().view(p.tb)
-	if err := p.died(); err != nil {
-		p.tb.Errorf("harness: %v", told(p.attempt, p.tell(err)))
-	}
-	if last && failed(p.tb) {
-		p.tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(p.box.tb), p.box.keepEvidence(p.tb))
-	}
-}
 
 // Restart starts the pod again with the same name, config and directories. It stops a pod
 // that still runs first, as Stop does. From then on With and Shared return the new Pod, which
@@ -98,10 +85,7 @@ func (p *Pod) Restart() *Pod {
 	p.tb.Helper()
 	pod, err := p.TryRestart()
 	if err != nil {
-		if last := p.latest().view(p.tb); last.died() != nil {
-			_ = last.tell(err)
-		}
-		p.tb.Fatalf("harness: restart: %v", toldOf(p.box.tb, err))
+		p.tb.Fatalf("harness: restart: %v", p.box.failsBy(err))
 	}
 	return pod
 }
@@ -121,8 +105,8 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	if old.adopted {
 		return nil, fmt.Errorf("pod %s was started by a client, which alone can start it again", p.name())
 	}
-	if err := old.died(); err != nil {
-		return nil, old.asTold(err) // the end of the test tells it again
+	if err := old.tell(); err != nil {
+		return nil, err
 	}
 	if err := old.Stop(); err != nil {
 		return nil, err
@@ -135,7 +119,7 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	if err != nil {
 		old.mu.Lock()
 		defer old.mu.Unlock()
-		old.broken = fmt.Errorf("it could not be started again: %w", inBrief(err, p.tb.Name()))
+		old.broken = fmt.Errorf("it could not be started again: %w", err)
 		return nil, err
 	}
 	return pod.view(p.tb), nil
@@ -166,7 +150,7 @@ func (p *Pod) Dial() net.Conn {
 	p.tb.Helper()
 	t := &Talk{pod: p, timeout: killGrace}
 	if err := t.dial(); err != nil {
-		p.fail(p.failed("", err))
+		p.check(p.failed("", err))
 		return nil
 	}
 	p.tb.Cleanup(t.Close)
@@ -207,9 +191,7 @@ func (p *Pod) LogEnd() int64 { return p.log.End() }
 func (p *Pod) WaitLogAfter(from int64, pattern string, timeout time.Duration) string {
 	p.tb.Helper()
 	line, _, err := p.TryWaitLogAfter(from, pattern, timeout)
-	if err != nil {
-		p.fail(err)
-	}
+	p.check(err)
 	return line
 }
 
@@ -248,9 +230,7 @@ func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration)
 func (p *Pod) Wait(timeout time.Duration) *os.ProcessState {
 	p.tb.Helper()
 	state, err := p.TryWait(timeout)
-	if err != nil {
-		p.fail(err)
-	}
+	p.check(err)
 	return state
 }
 
@@ -278,7 +258,7 @@ func (p *Pod) Suspend() {
 	p.mustSignal(syscall.SIGSTOP)
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
 	if !proc.StopsWithin(p.PID, grace) {
-		p.fail(p.failed(note, fmt.Errorf("pod %s did not stop within %v of SIGSTOP", p.name(), grace)))
+		p.check(p.failed(note, fmt.Errorf("pod %s did not stop within %v of SIGSTOP", p.name(), grace)))
 	}
 }
 
@@ -290,19 +270,32 @@ func (p *Pod) Resume() {
 
 func (p *Pod) mustSignal(sig syscall.Signal) {
 	p.tb.Helper()
-	if err := p.Signal(sig); err != nil {
-		p.fail(p.failed("", fmt.Errorf("%v: %w", sig, err)))
+	if err := p.signal(sig); err != nil {
+		p.check(p.failed("", fmt.Errorf("%v: %w", sig, err)))
 	}
 }
 
-// fail fails the test, and ends it.
-func (p *Pod) fail(err error) {
+// check fails the test, and ends it, if there is an error.
+func (p *Pod) check(err error) {
 	p.tb.Helper()
-	p.tb.Fatalf("harness: %v", told(p.attempt, err))
+	if err != nil {
+		p.tb.Fatalf("harness: %v", fails(p.attempt, err))
+	}
 }
 
-// Signal is the embedded Pod's Signal; the evidence has when it was sent.
+// Signal is the embedded Pod's Signal; the evidence has when it was sent. From then on the pod
+// may end with any status when it is stopped.
 func (p *Pod) Signal(sig os.Signal) error {
+	p.mu.Lock()
+	p.signalled = true
+	p.mu.Unlock()
+	return p.signal(sig)
+}
+
+func (p *Pod) signal(sig os.Signal) error {
+	if sig == syscall.SIGKILL {
+		p.dying.Store(true)
+	}
 	err := p.Pod.Signal(sig)
 	if number, ok := sig.(syscall.Signal); ok && err == nil {
 		p.attempt.Note(unix.SignalName(number))
@@ -340,15 +333,4 @@ func (p *Pod) expectEnd() {
 	p.mu.Unlock()
 }
 
-func (p *Pod) endsWithin(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-p.Done():
-		return true
-	case <-timer.C:
-		// Both may have come: the pod counts.
-		_, ended := p.Ended()
-		return ended
-	}
-}
+func (p *Pod) endsWithin(d time.Duration) bool { return sandbox.EndsWithin(p.Done(), d) }

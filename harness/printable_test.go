@@ -34,10 +34,10 @@ func assertPrintable(t *testing.T, text string, words ...string) {
 
 func TestHostileNameOfAPod(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	pod, err := TryStartPod(tb, Config{Name: hostileName, Command: FakePod(`log "one \x1b[2J"; child; bind; ready; serve`), StopGrace: 10 * time.Second})
 	require.NoError(t, err)
-	defer tb.end()
+	defer tb.End()
 	require.Contains(t, pod.SocketPath, hostileName)
 	_, err = TryStartPod(tb, Config{Name: hostileName})
 	assertPrintable(t, err.Error(), "pod "+shownName+" still runs")
@@ -66,14 +66,14 @@ func TestHostileNameOfAPod(t *testing.T) {
 	} {
 		assertPrintable(t, try().Error(), "could not connect to pod "+shownName+" at /", "/"+shownName+"/sock: ")
 	}
-	tb.Errorf("%s", Told(tb, errors.New("other \x1b")))
-	tb.end()
-	assertPrintable(t, tb.log, "pod "+shownName, `other \x1b`)
+	tb.Errorf("%s", failsIn(tb, errors.New("other \x1b")))
+	tb.End()
+	assertPrintable(t, tb.Text(), "pod "+shownName, `other \x1b`)
 }
 
 func TestHostileNameOfAnAdoptedPod(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	_, err := TryAdopt(tb, hostileName+"\nz", time.Millisecond)
 	assertPrintable(t, err.Error(), "no pod "+shownName+`\nz to adopt`, "/"+shownName+`\nz/stderr.log`)
 	dir := filepath.Join(RuntimeDir(tb), hostileName)
@@ -81,14 +81,14 @@ func TestHostileNameOfAnAdoptedPod(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "stderr.log"), []byte("YOI-READY\t"+hostileName+"\t"+dir+"/so\x1bck\n"), 0o600))
 	_, err = TryAdopt(tb, hostileName, 500*time.Millisecond)
 	assertPrintable(t, err.Error(), "no pod "+shownName+" to adopt", "/"+shownName+`/so\x1bck`)
-	tb.failed = true
-	tb.end()
-	assertPrintable(t, tb.log)
+	tb.Fail()
+	tb.End()
+	assertPrintable(t, tb.Text())
 }
 
 func TestHostileNameOfAClient(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	program := filepath.Join(t.TempDir(), hostileName+"\nz")
 	_, err := TryStartClient(tb, ClientConfig{Program: program})
 	assertPrintable(t, err.Error(), "start client ", shownName+`\nz`)
@@ -103,26 +103,26 @@ func TestHostileNameOfAClient(t *testing.T) {
 	_, err = client.TryWait(time.Millisecond)
 	assertPrintable(t, err.Error(), shownName+`\nz did not end`)
 	require.NoError(t, client.Stop())
-	tb.failed = true
-	tb.end()
-	assertPrintable(t, tb.log, shownName+`\nz did not stop`)
+	tb.Fail()
+	tb.End()
+	assertPrintable(t, tb.Text(), shownName+`\nz did not stop`)
 }
 
 func TestHostileNameOfAFile(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	pod, err := TryStartPod(tb, Config{Name: "alpha"})
 	require.NoError(t, err)
 	const file = hostileName + "\nz"
 	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(pod.LogPath), file), []byte("text"), 0o600))
-	require.NoError(t, os.MkdirAll(filepath.Join(tb.artifacts, "alpha.dir", file, "full"), 0o700), "it cannot be kept")
-	tb.failed = true
-	tb.end()
-	assertPrintable(t, tb.log, "some of it is lost: ", "/alpha.dir/"+shownName+`\nz: `)
+	require.NoError(t, os.MkdirAll(filepath.Join(tb.Artifacts, "alpha.dir", file, "full"), 0o700), "it cannot be kept")
+	tb.Fail()
+	tb.End()
+	assertPrintable(t, tb.Text(), "some of it is lost: ", "/alpha.dir/"+shownName+`\nz: `)
 }
 
 func TestHostileNameOfASharedPod(t *testing.T) {
 	t.Parallel()
 	s := &shared{cfg: Config{Name: hostileName}, first: hostileName, err: errors.New("it failed")}
-	assertPrintable(t, s.fault(&recordingTB{name: "other"}).Error(), "shared pod "+shownName, "("+shownName+" tells more)")
+	assertPrintable(t, s.fault(NewTB(t)).Error(), "shared pod "+shownName)
 }

@@ -27,7 +27,7 @@ func readEvidence(t *testing.T, dir, name string) string {
 // that are shorter than what stands before each when they are merged.
 func TestEvidenceIsBounded(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	const hole = 200 << 20
 	write := func(pod *Pod, at int64, text string) {
 		stderr, err := os.OpenFile(pod.LogPath, os.O_WRONLY, 0)
@@ -45,13 +45,13 @@ func TestEvidenceIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	write(many, int64(len(many.Log())), strings.Repeat("x\n", 4<<20))
 	ready := small.Log()
-	tb.failed = true
+	tb.Fail()
 	begin := time.Now()
-	tb.end()
+	tb.End()
 	t.Logf("the end of the test took %v", time.Since(begin))
 
 	size := int64(0)
-	require.NoError(t, filepath.WalkDir(tb.artifacts, func(path string, entry fs.DirEntry, err error) error {
+	require.NoError(t, filepath.WalkDir(tb.Artifacts, func(path string, entry fs.DirEntry, err error) error {
 		if info, infoErr := entry.Info(); err == nil && infoErr == nil {
 			size += info.Size()
 		}
@@ -59,55 +59,50 @@ func TestEvidenceIsBounded(t *testing.T) {
 	}))
 	assert.Less(t, size, int64(64<<20))
 	assert.Greater(t, size, int64(24<<20), "there is room for much")
-	log := readEvidence(t, tb.artifacts, "large.log")
+	log := readEvidence(t, tb.Artifacts, "large.log")
 	assert.True(t, strings.HasPrefix(log, "YOI-READY\tlarge\t"))
 	left := regexp.MustCompile(`\[podharness: (\d+) bytes are left out here\]\n`).FindStringSubmatch(log)
 	require.NotNil(t, left)
 	assert.Equal(t, fmt.Sprint(int64(hole)+int64(len("\nlast words\n"))-int64(len(log)-len(left[0]))), left[1], "what is left out is said")
 	assert.True(t, strings.HasSuffix(log, "\nlast words\n"))
-	assert.Equal(t, ready, readEvidence(t, tb.artifacts, "small.log"), "the others do not suffer")
-	merged := readEvidence(t, tb.artifacts, "merged.log")
+	assert.Equal(t, ready, readEvidence(t, tb.Artifacts, "small.log"), "the others do not suffer")
+	merged := readEvidence(t, tb.Artifacts, "merged.log")
 	assert.Less(t, len(merged), 16<<20)
 	for _, line := range []string{`many  x`, `many  \[podharness: \d+ bytes are left out here\]`, `small  YOI-READY.*`, `large  last words`, `large  \[podharness: \d+ bytes are left out here\]`} {
 		assert.True(t, regexp.MustCompile(`(?m)^ *\+\d+\.\d{6}  `+line+`$`).MatchString(merged), line)
 	}
 }
 
-// lateTB is a test with a deadline, whose clock is the real one.
-type lateTB struct {
-	*recordingTB
-	deadline time.Time
-}
-
-func (tb *lateTB) Deadline() (time.Time, bool) { return tb.deadline, true }
-
 func TestEvidenceOfATestThatIsLate(t *testing.T) {
 	t.Parallel()
 	for name, fails := range map[string]bool{"ends well": false, "fails": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tb := &lateTB{&recordingTB{name: "TestLate", artifacts: t.TempDir()}, time.Now().Add(6 * time.Second)}
-			own := filepath.Join(tb.artifacts, "own")
+			tb := NewTB(t)
+			tb.Late = time.Now().Add(6 * time.Second)
+			own := filepath.Join(tb.Artifacts, "own")
 			require.NoError(t, os.WriteFile(own, nil, 0o600))
 			pod, err := TryStartPod(tb, Config{Name: "alpha"})
 			require.NoError(t, err)
 			require.Eventually(t, func() bool {
-				_, err := os.Stat(filepath.Join(tb.artifacts, "report.html"))
+				_, err := os.Stat(filepath.Join(tb.Artifacts, "report.html"))
 				return err == nil
 			}, 10*time.Second, time.Millisecond)
-			assert.True(t, time.Now().Before(tb.deadline), "before go test panics")
-			assert.Equal(t, pod.Log(), readEvidence(t, tb.artifacts, "alpha.log"))
-			assert.Contains(t, readEvidence(t, tb.artifacts, "processes.txt"), ": it was still running shortly before its deadline\n")
-			assert.Regexp(t, `alpha: \d+\.\d{3}ms it still ran\n`, readEvidence(t, tb.artifacts, "timelines.txt"))
+			assert.True(t, time.Now().Before(tb.Late), "before go test panics")
+			assert.Equal(t, pod.Log(), readEvidence(t, tb.Artifacts, "alpha.log"))
+			assert.Contains(t, readEvidence(t, tb.Artifacts, "processes.txt"), ": it was still running shortly before its deadline\n")
+			assert.Regexp(t, `alpha: \d+\.\d{3}ms it still ran\n`, readEvidence(t, tb.Artifacts, "timelines.txt"))
 			assert.NoError(t, syscall.Kill(pod.PID, 0), "nothing is done to the pod")
-			tb.failed = fails
-			tb.end()
 			if fails {
-				assert.Contains(t, readEvidence(t, tb.artifacts, "processes.txt"), ": the test failed\n")
-				assert.Contains(t, readEvidence(t, tb.artifacts, "timelines.txt"), "ms exit status 0\n")
+				tb.Fail()
+			}
+			tb.End()
+			if fails {
+				assert.Contains(t, readEvidence(t, tb.Artifacts, "processes.txt"), ": the test failed\n")
+				assert.Contains(t, readEvidence(t, tb.Artifacts, "timelines.txt"), "ms exit status 0\n")
 				return
 			}
-			left, err := os.ReadDir(tb.artifacts)
+			left, err := os.ReadDir(tb.Artifacts)
 			require.NoError(t, err)
 			assert.Len(t, left, 1, "what is not ours stays")
 		})
@@ -116,39 +111,39 @@ func TestEvidenceOfATestThatIsLate(t *testing.T) {
 
 func TestLivesOfARestartedPodAreToldApart(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	for _, words := range []string{"one", "two"} {
 		pod, err := TryStartPod(tb, Config{Name: "alpha", Command: FakePod("log " + words + "; bind; ready; serve")})
 		require.NoError(t, err)
 		require.NoError(t, pod.Kill())
 	}
-	tb.failed = true
-	tb.end()
-	assert.Equal(t, "one\n", strings.SplitAfter(readEvidence(t, tb.artifacts, "alpha.log"), "\n")[0])
-	assert.Equal(t, "two\n", strings.SplitAfter(readEvidence(t, tb.artifacts, "alpha.2.log"), "\n")[0])
-	assert.Regexp(t, `(?s)  alpha  one\n.*  alpha.2  two\n`, readEvidence(t, tb.artifacts, "merged.log"))
-	assert.Regexp(t, `(?s)  alpha: \S+ms SIGKILL, \S+ms signal: killed\n.*  alpha\.2: \S+ms SIGKILL, \S+ms signal: killed\n`, readEvidence(t, tb.artifacts, "timelines.txt"))
-	assert.NoFileExists(t, filepath.Join(tb.artifacts, "alpha.dir", "status.json"), "the second life has replaced it")
-	assert.FileExists(t, filepath.Join(tb.artifacts, "alpha.2.dir", "status.json"))
+	tb.Fail()
+	tb.End()
+	assert.Equal(t, "one\n", strings.SplitAfter(readEvidence(t, tb.Artifacts, "alpha.log"), "\n")[0])
+	assert.Equal(t, "two\n", strings.SplitAfter(readEvidence(t, tb.Artifacts, "alpha.2.log"), "\n")[0])
+	assert.Regexp(t, `(?s)  alpha  one\n.*  alpha.2  two\n`, readEvidence(t, tb.Artifacts, "merged.log"))
+	assert.Regexp(t, `(?s)  alpha: \S+ms SIGKILL, \S+ms signal: killed\n.*  alpha\.2: \S+ms SIGKILL, \S+ms signal: killed\n`, readEvidence(t, tb.Artifacts, "timelines.txt"))
+	assert.NoFileExists(t, filepath.Join(tb.Artifacts, "alpha.dir", "status.json"), "the second life has replaced it")
+	assert.FileExists(t, filepath.Join(tb.Artifacts, "alpha.2.dir", "status.json"))
 }
 
 func TestTimelinesHaveTheErrorOfAStartWithoutALog(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	_, err := TryStartPod(tb, Config{Name: "alpha", Command: spawn.Command{Program: "/nowhere"}})
 	require.ErrorIs(t, err, spawn.ErrLaunch)
 	_, err = TryStartPod(tb, Config{Name: "al/pha"})
 	require.ErrorIs(t, err, spawn.ErrInvalidConfig)
-	tb.failed = true
-	tb.end()
-	timelines := readEvidence(t, tb.artifacts, "timelines.txt")
+	tb.Fail()
+	tb.End()
+	timelines := readEvidence(t, tb.Artifacts, "timelines.txt")
 	assert.Contains(t, timelines, ": invalid pod config: ")
 	assert.Contains(t, timelines, ": failed to launch pod runtime command ")
 }
 
 func TestPodThatHangsDumps(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	_, err := TryStartPod(tb, Config{Name: "hangs", Command: FakePod("never-ready"), DumpSignal: syscall.SIGQUIT, ReadyTimeout: 2 * time.Second})
 	require.ErrorContains(t, err, "waiting for the ready line; last lines: loading\n")
 	pod, err := TryStartPod(tb, Config{Name: "alpha", DumpSignal: syscall.SIGQUIT})
@@ -159,26 +154,26 @@ func TestPodThatHangsDumps(t *testing.T) {
 	require.Error(t, err)
 	assert.NotContains(t, pod.Log(), "goroutine", "while the test goes on, nothing is done to the pod")
 	tb.Errorf("%v", err)
-	tb.end()
-	assert.NotContains(t, tb.log, "ended by itself")
-	assert.NotContains(t, tb.log, "goroutine", "the last lines are the pod's own")
+	tb.End()
+	assert.NotContains(t, tb.Text(), "ended by itself")
+	assert.NotContains(t, tb.Text(), "goroutine", "the last lines are the pod's own")
 	assert.Equal(t, "exit status 2", pod.State().String())
 	assert.Equal(t, "exit status 0", other.State().String())
 	for _, name := range []string{"hangs.log", "alpha.log", "merged.log"} {
-		assert.Regexp(t, `(?s)SIGQUIT: quit.*goroutine \d+ .*example\.com/podharness/fakepod\.`, readEvidence(t, tb.artifacts, name))
+		assert.Regexp(t, `(?s)SIGQUIT: quit.*goroutine \d+ .*example\.com/podharness/fakepod\.`, readEvidence(t, tb.Artifacts, name))
 	}
-	assert.Regexp(t, `alpha: .*SIGQUIT, \S+ms exit status 2\n`, readEvidence(t, tb.artifacts, "timelines.txt"))
+	assert.Regexp(t, `alpha: .*SIGQUIT, \S+ms exit status 2\n`, readEvidence(t, tb.Artifacts, "timelines.txt"))
 	NeedProcesses(t)
-	assert.Regexp(t, `(?s)\nwhen the start of pod hangs had failed: 1 processes alive\n\d+  .* --pod hangs\n.*    thread \d+ `, readEvidence(t, tb.artifacts, "processes.txt"))
+	assert.Regexp(t, `(?s)\nwhen the start of pod hangs had failed: 1 processes alive\n\d+  .* --pod hangs\n.*    thread \d+ `, readEvidence(t, tb.Artifacts, "processes.txt"))
 }
 
 func TestDumpOfAPodThatDoesNotEnd(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	_, err := TryStartPod(tb, Config{Name: "quiet", Command: FakePod("ignore QUIT; bind; ready; serve"), DumpSignal: syscall.SIGQUIT})
 	require.NoError(t, err)
-	tb.failed = true
+	tb.Fail()
 	begin := time.Now()
-	tb.end()
+	tb.End()
 	assert.Less(t, time.Since(begin), dumpGrace, "a log that is quiet is not waited for")
 }

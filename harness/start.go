@@ -2,15 +2,12 @@ package harness
 
 import (
 	"errors"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +19,7 @@ func StartPod(tb TB, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := start(tb, cfg)
 	if err != nil {
-		tb.Fatalf("harness: %v", toldOf(tb, err))
+		fatal(tb, err)
 	}
 	return pod
 }
@@ -45,7 +42,7 @@ func RuntimeDir(tb TB) string {
 	tb.Helper()
 	box, err := sandboxOf(tb)
 	if err != nil {
-		tb.Fatalf("harness: %s", podlog.PrintableLines(err.Error()))
+		fatal(tb, err)
 		return ""
 	}
 	return box.Dir("run")
@@ -114,7 +111,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	born.First = started.PID
 	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.Captured, attempt: a, mark: mark, process: process, born: born}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
-		readyLate.happened(b.tb)
+		happened(readyLate, b.tb)
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
 	}
 	b.add(pod)
@@ -122,26 +119,11 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	return pod, nil
 }
 
-// Prepare makes what a pod with this config finds when it starts, such as its workspace, and
-// returns the config of that start. Its environment has no mark. Prepare is for package
-// scripts, in which clients start pods.
-func Prepare(tb TB, cfg Config) (spawn.Config, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return spawn.Config{}, err
-	}
-	box, err := sandboxOf(tb)
-	if err != nil {
-		return spawn.Config{}, err
-	}
-	return box.spawnConfig(cfg)
-}
-
 // observe starts a pod, and has its attempt know what comes of it; launched is called with
 // the pod's process.
 func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, launched func(pid int)) (*spawn.Pod, error) {
 	o := &spawn.Observer{Command: a.Args.Words(sc.Command), Fresh: true, Grown: a.Captured.Grown, Line: a.Captured.Stream()}
-	o.Planned = b.checkPodDir
+	o.Planned = b.CheckPodDir
 	o.Launched = func(pid int) {
 		launched(pid)
 		a.Captured.Take(o.Log)
@@ -158,28 +140,17 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, mark string, lau
 			a.Timeline = pod.Timeline
 		case errors.As(err, &e):
 			failed := *e
+			failed.Block = true
+			if failed.LogPath != "" {
+				failed.LogPath = a.FileName()
+			}
+			a.Error = failed.Error()
+			failed = *e
 			failed.Tail, failed.Unfinished = nil, "" // the log has them
 			a.Timeline, a.StartFailed = e.Timeline, &failed
-			a.Error = textOf(err, func(string) string { return a.FileName() })
 		}
 	})
 	return pod, err
-}
-
-// checkPodDir returns an error if a pod has put a link in the place of the runtime directory,
-// or of one that it is in: the log would be made, and an older one removed, elsewhere.
-func (b *oneTest) checkPodDir(podDir string) error {
-	if filepath.Dir(podDir) != b.Dir("run") {
-		return nil // the test has chosen another one
-	}
-	run, err := b.Open("run")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it is made again
-	}
-	if err != nil {
-		return evidence.PrintableError(err)
-	}
-	return run.Close()
 }
 
 // failing writes down what of a start lives that is about to be killed: it hangs.

@@ -7,11 +7,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -26,9 +29,9 @@ import (
 // returns when the pod has ended, with the same error: nil, or one that fails
 // the test, too: that the pod had ended by itself before, which the test did not
 // expect, that it left processes behind that had not ended half a second later,
-// that it could not be killed, or with Config.MustStopGracefully that it was ended by
-// a signal. What a pod leaves that was ended by Kill is
-// logged only.
+// that it could not be killed, that it ended with another status than 0 or one of
+// Config.StopStatus, or with Config.MustStopGracefully that it was ended by a signal. What a
+// pod leaves that was ended by Kill is logged only.
 func (p *Pod) Stop() error {
 	p.tb.Helper()
 	p.stopMu.Lock() // not sync.Once: the test's log would name its line
@@ -37,7 +40,11 @@ func (p *Pod) Stop() error {
 		return p.stopErr
 	}
 	p.stopped = true
-	p.stopErr = errors.Join(p.stop(), p.clear())
+	for _, check := range []func() error{p.stop, p.clear, p.checkLog} {
+		if err := check(); err != nil {
+			p.stopErr = errors.Join(p.stopErr, fails(p.attempt, err))
+		}
+	}
 	p.log.EndFollowing()
 	if _, ended := p.Ended(); ended {
 		p.noteEnd()
@@ -61,7 +68,7 @@ func (p *Pod) Kill() error {
 const killGrace = 5 * time.Second
 
 func (p *Pod) kill() error {
-	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
@@ -83,7 +90,7 @@ func (p *Pod) steps() (steps []step) {
 	}
 	return append(steps, step{unix.SignalName(p.stopSignal()), func(time.Duration) error {
 		p.awaitHandler()
-		err := p.Signal(p.cfg.StopSignal)
+		err := p.signal(p.cfg.StopSignal)
 		_ = p.Pod.Signal(syscall.SIGCONT) // a stopped pod must go on before it can stop by itself
 		return err
 	}})
@@ -105,8 +112,8 @@ func (p *Pod) awaitHandler() {
 
 func (p *Pod) stop() error {
 	p.tb.Helper()
-	if err := p.judge(); err != nil {
-		return p.asTold(err)
+	if p.judge() != nil {
+		return p.tell()
 	}
 	if _, ended := p.Ended(); ended {
 		return nil // a signal would only end what it has left behind, unseen
@@ -128,22 +135,61 @@ func (p *Pod) stop() error {
 			if p.isEndedBy(p.stopSignal()) {
 				return p.ungraceful(endedBySignal, fmt.Sprintf("was ended by %s, which it should handle and end with a status", step.name), "")
 			}
-			return nil
+			return p.checkStatus(step.name)
 		}
 	}
 	ignored := ""
 	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
 		ignored = "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
 	}
-	err := p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed", grace, steps[len(steps)-1].name)+ignored, note)
-	return errors.Join(err, p.kill())
+	err := p.kill()
+	return errors.Join(p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed", grace, steps[len(steps)-1].name)+ignored, note), err)
+}
+
+// checkStatus returns the error that the pod has ended with a status that it should not have
+// when it was stopped: it may hide what a race detector or a sanitizer has found.
+func (p *Pod) checkStatus(step string) error {
+	state := p.State()
+	if state == nil || !state.Exited() || state.Success() || slices.ContainsFunc(p.cfg.StopStatus, func(allowed int) bool { return allowed < 0 || allowed == state.ExitCode() }) {
+		return nil
+	}
+	p.mu.Lock()
+	excused := p.killed || p.signalled
+	p.mu.Unlock()
+	if excused || p.box.failed() || failed(p.tb) {
+		return nil
+	}
+	e := p.failed("", fmt.Errorf("pod %s was stopped by %s and ended with %s, not 0\n\tnote: Config.StopStatus, or podstart -stop-status, is for pods that may", p.name(), step, state))
+	e.saysEnd = true
+	return e
+}
+
+// checkLog reads the log of a pod that has ended for what the test should know. Of a test that
+// fails the log is shown anyway.
+func (p *Pod) checkLog() error {
+	p.tb.Helper()
+	if p.stopErr != nil || p.box.failed() || failed(p.tb) {
+		return nil
+	}
+	found := p.log.Findings()
+	if found.ReadyAgain != "" && !p.cfg.AllowReadyAgain && !p.adopted {
+		e := p.failed("", fmt.Errorf("pod %s wrote a second ready line: %q\n\tnote: Config.AllowReadyAgain, or podstart -allow-ready-again, is for pods that may", p.name(), found.ReadyAgain))
+		e.saysEnd = true
+		return e
+	}
+	if found.Crash != nil {
+		happened(crashed, p.tb)
+		lines := podlog.PrintableLines(strings.Join(found.Crash, "\n\t\t"))
+		p.tb.Logf("harness: the log of pod %s has a report, though the test passes:\n\t\t%s\n\tlog: %s (a test that fails keeps it)", p.name(), lines, podlog.PathText(p.LogPath))
+	}
+	return nil
 }
 
 // ungraceful tells that the pod did not stop by itself. It is an error where that is
 // one of the test.
-func (p *Pod) ungraceful(what hitch, how, note string) error {
+func (p *Pod) ungraceful(hitch, how, note string) error {
 	p.tb.Helper()
-	what.happened(p.tb)
+	happened(hitch, p.tb)
 	if p.cfg.MustStopGracefully {
 		return p.failed(note, fmt.Errorf("pod %s %s", p.name(), how))
 	}
@@ -203,29 +249,33 @@ func (p *Pod) died() error {
 	defer p.mu.Unlock()
 	if how, ended := p.Ended(); ended && !p.expected && p.waits == 0 && p.verdict == nil {
 		p.verdict = p.failed("", fmt.Errorf("pod %s ended by itself during the test (%s)", p.name(), how))
+		p.verdict.saysEnd = true
+		if tail, err := podlog.ReadTail(p.log.Reader()); err == nil {
+			p.verdict.Reason = tail.Reason()
+		}
+		_ = fails(p.attempt, p.verdict)
+	}
+	if p.verdict == nil {
+		return nil
 	}
 	return p.verdict
 }
 
-// tell returns what died has found as a test is told it: in full the first time.
-func (p *Pod) tell(verdict error) error {
+// tell returns what died has found as a test is told it: the last lines only once.
+func (p *Pod) tell() error {
+	if p.died() == nil {
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.told != "" {
-		return inBrief(verdict, p.told)
+	verdict := *p.verdict
+	if p.told {
+		if verdict.shown = ""; verdict.Reason != "" {
+			verdict.shown = "\n\treason: " + podlog.Printable(verdict.Reason)
+		}
 	}
-	p.told = p.tb.Name()
-	return verdict
-}
-
-// asTold returns it as tell does, to a caller who may not pass it on.
-func (p *Pod) asTold(verdict error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.told != "" {
-		return inBrief(verdict, p.told)
-	}
-	return verdict
+	p.told = true
+	return &verdict
 }
 
 // requestShutdown writes the shutdown bytes to the pod's socket. The connection
@@ -263,9 +313,7 @@ func (p *Pod) cleanup() {
 	}
 	var errs []error
 	for ; p != nil; p = p.successor() {
-		if err := p.Stop(); err != nil {
-			errs = append(errs, told(p.attempt, err))
-		}
+		errs = append(errs, p.Stop())
 	}
 	if err := errors.Join(errs...); err != nil {
 		tb.Errorf("harness: %v", err)

@@ -37,11 +37,11 @@ func TestStopWaitsUntilThePodHandlesItsStopSignal(t *testing.T) {
 		"0.1": "",
 		"30":  "harness: pod alpha was ended by SIGINT, which it should handle and end with a status\n",
 	} {
-		tb := newTB(t)
+		tb := harness.NewTB(t)
 		pod := harness.StartPod(tb, harness.Config{Name: "alpha", Command: spawn.Command{Program: python, PrefixArgs: []string{"-c", latePod, seconds}}})
 		begin := time.Now()
 		assert.NoError(t, pod.Stop())
 		assert.Less(t, time.Since(begin), 5*time.Second, "it waits for a moment only")
-		assert.Equal(t, want, tb.end())
+		assert.Equal(t, want, tb.End())
 	}
 }

@@ -18,28 +18,40 @@ import (
 	"example.com/podharness/spawn/podlog"
 )
 
-// Main runs the tests of a binary whose tests share pods, and exits:
+// Main is Run, and exits with its status:
 //
 //	func TestMain(m *testing.M) { harness.Main(m) }
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run runs the tests of a binary whose tests share pods, and returns its status, as m.Run does.
+// It is for a TestMain that does more, such as to tear down what is its own:
 //
-// After the last test it tears the pods of [Shared] down. What is wrong with them
+//	func TestMain(m *testing.M) { os.Exit(run(m)) }
+//
+//	func run(m *testing.M) int {
+//		database := startDatabase()
+//		defer database.Stop()
+//		return harness.Run(m)
+//	}
+//
+// After the last test Run tears the pods of [Shared] down. What is wrong with them
 // then, and what any pod of the binary has left behind ([Leaks]), is printed and
 // fails the binary. One more line tells which tests had pods that had to be killed,
 // were ended by their stop signal instead of handling it, or came close to their
-// ready timeout; none if there were none. It parses the flags if TestMain has not.
-func Main(m *testing.M) {
+// ready timeout; none if there were none. Run parses the flags if TestMain has not.
+func Run(m *testing.M) int {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
 	s := &suite{begun: time.Now(), pods: map[string]*shared{}}
 	theSuite.Store(s)
-	os.Exit(s.end(m.Run()))
+	return s.end(m.Run())
 }
 
 // Shared returns the pod of a name that all tests of the binary share, for the test
 // tb as [Pod.With] does. The first call starts it, others wait for that; a start that
 // fails is not tried again. Every call must have the same cfg, whose Name may be "".
-// TestMain must call [Main], which tears the pod down after the last test.
+// TestMain must call [Main] or [Run], which tears the pod down after the last test.
 //
 // It fails the test if there is no such pod, or none any more: a pod that has ended
 // by itself fails each test that uses it, and one that a test has stopped or killed
@@ -48,17 +60,13 @@ func Shared(tb TB, name string, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := sharedPod(tb, name, cfg)
 	if err != nil {
-		message := podlog.PrintableLines(err.Error())
-		if s := theSuite.Load(); s != nil {
-			message = toldOf(s, err).Error()
-		}
-		tb.Fatalf("harness: %s", message)
+		tb.Fatalf("harness: %v", printable(err))
 		return nil
 	}
 	return pod
 }
 
-// theSuite is nil before Main.
+// theSuite is nil before Run.
 var theSuite atomic.Pointer[suite]
 
 // suite is the test binary as a TB: the test that the shared pods belong to.
@@ -85,7 +93,7 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 	tb.Helper()
 	s := theSuite.Load()
 	if s == nil {
-		return nil, errors.New("harness.Shared needs TestMain to call harness.Main(m)")
+		return nil, errors.New("harness.Shared needs TestMain to call harness.Main(m), or harness.Run(m)")
 	}
 	if name == "" || cfg.Name != "" && cfg.Name != name {
 		return nil, fmt.Errorf("shared pod %q: its name must not be empty, and Config.Name (%q) empty or the same", name, cfg.Name)
@@ -100,7 +108,11 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 	if diff := difference(pod.cfg, cfg); diff != "" {
 		return nil, fmt.Errorf("shared pod %s is that of %s, with another %s", shown, podlog.Printable(pod.first), podlog.Printable(diff))
 	}
-	pod.start.Do(func() { pod.pod, pod.err = start(s, cfg) })
+	pod.start.Do(func() {
+		if pod.pod, pod.err = start(s, cfg); pod.err != nil {
+			pod.err = failsIn(s, pod.err)
+		}
+	})
 	if err := pod.fault(tb); err != nil {
 		if box, boxErr := sandboxOf(s); boxErr == nil {
 			err = fmt.Errorf("%w\n\tall evidence of this failure, once %s has ended: %s", err, testName(s), box.keepEvidence(tb))
@@ -121,18 +133,10 @@ func sharedPod(tb TB, name string, cfg Config) (*Pod, error) {
 
 // fault tells a test that the pod was not started, or has ended by itself.
 func (s *shared) fault(tb TB) error {
-	if s.err == nil {
-		p := s.pod.latest().view(tb)
-		if err := p.died(); err != nil {
-			return p.tell(err)
-		}
-		return nil
+	if s.err != nil {
+		return fmt.Errorf("shared pod %s: %w", podlog.Printable(s.cfg.Name), s.err)
 	}
-	name := podlog.Printable(s.cfg.Name)
-	if tb.Name() != s.first {
-		return fmt.Errorf("shared pod %s: %w", name, inBrief(s.err, s.first))
-	}
-	return fmt.Errorf("shared pod %s: %w", name, s.err)
+	return s.pod.latest().view(tb).tell()
 }
 
 func (s *suite) sharedPod(name string, cfg Config, test string) *shared {
@@ -165,11 +169,6 @@ func difference(a, b Config) string {
 	return ""
 }
 
-// inBrief returns what has happened, of an error that another test tells in full.
-func inBrief(err error, teller string) error {
-	return fmt.Errorf("%s (%s tells more)", brief(err), podlog.Printable(teller))
-}
-
 // end tears the shared pods down, and returns the status of the binary.
 func (s *suite) end(status int) int {
 	for len(s.cleanups) > 0 {
@@ -187,7 +186,7 @@ func (s *suite) end(status int) int {
 	if status != 0 {
 		fmt.Fprint(os.Stderr, s.log.String())
 	}
-	if line := hitches(); line != "" {
+	if line := allHitches(); line != "" {
 		fmt.Fprintln(os.Stderr, "harness: pods that "+line)
 	}
 	return status
@@ -236,74 +235,79 @@ func (s *suite) Deadline() (time.Time, bool) {
 	return s.begun.Add(timeout), timeout > 0
 }
 
-// hitch is what a pod did that fails no test, but shows where one may fail some day.
-type hitch int
-
+// What pods did that fails no test, but shows where one may fail some day.
 const (
-	killed hitch = iota
-	endedBySignal
-	readyLate
+	killed        = "had to be killed"
+	endedBySignal = "were ended by their stop signal"
+	readyLate     = "became ready after more than half of their ready timeout"
+	crashed       = "logged a data race or a panic"
 )
 
-var hitchMu sync.Mutex // guards hitchTests
+var (
+	hitchMu sync.Mutex              // guards hitches
+	hitches = map[string][]string{} // the tests of the pods to which each happened
+)
 
-// hitchTests has the tests of the pods to which each hitch happened.
-var hitchTests [3][]string
-
-func (h hitch) happened(tb TB) {
+func happened(hitch string, tb TB) {
 	hitchMu.Lock()
 	defer hitchMu.Unlock()
-	hitchTests[h] = append(hitchTests[h], testName(tb))
+	hitches[hitch] = append(hitches[hitch], testName(tb))
 }
 
-// hitches tells of all in one line; "" = there were none.
-func hitches() string {
+// allHitches tells of them in one line; "" = there were none.
+func allHitches() string {
 	hitchMu.Lock()
 	defer hitchMu.Unlock()
 	var parts []string
-	for h, what := range []string{"had to be killed", "were ended by their stop signal", "became ready after more than half of their ready timeout"} {
-		if tests := hitchTests[h]; len(tests) > 0 {
+	for _, hitch := range []string{killed, endedBySignal, readyLate, crashed} {
+		if tests := hitches[hitch]; len(tests) > 0 {
 			names := slices.Compact(slices.Sorted(slices.Values(tests)))
 			const most = 5
 			list := strings.Join(names[:min(len(names), most)], ", ")
 			if len(names) > most {
 				list += fmt.Sprintf(", and %d more tests", len(names)-most)
 			}
-			parts = append(parts, fmt.Sprintf("%s: %d (%s)", what, len(tests), list))
+			parts = append(parts, fmt.Sprintf("%s: %d (%s)", hitch, len(tests), list))
 		}
 	}
 	return strings.Join(parts, "; ")
 }
 
-// user is a test that uses a pod which it does not own.
-type user struct {
-	pod  string
-	test any // its testKey
-}
-
-// use notes that a test uses a pod, and reports whether that is new.
-func (b *oneTest) use(pod string, tb TB) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	u := user{pod, testKey(tb)}
-	if u.test == testKey(b.tb) || b.users[u] {
-		return false
+// use notes that a test uses a pod which it may not own.
+func (b *oneTest) use(p *Pod) {
+	tb, test := p.tb, testKey(p.tb)
+	tb.Helper() // or the lines of leave would be those of this function
+	if test == testKey(b.tb) {
+		return
 	}
-	b.users[u] = true
-	return true
-}
-
-// unuse ends a use, and reports whether it was the last one of that test.
-func (b *oneTest) unuse(pod string, tb TB) (last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.users, user{pod, testKey(tb)})
-	for u := range b.users {
-		if u.test == testKey(tb) {
-			return false
+	if b.users[test] == nil {
+		tb.Cleanup(func() {
+			tb.Helper()
+			b.leave(tb)
+		})
+	}
+	if !slices.ContainsFunc(b.users[test], func(q *Pod) bool { return q.Name == p.Name }) {
+		b.users[test] = append(b.users[test], p)
+	}
+}
+
+// leave is called at the end of a test that has used pods and does not own them.
+func (b *oneTest) leave(tb TB) {
+	tb.Helper()
+	b.mu.Lock()
+	pods := b.users[testKey(tb)]
+	delete(b.users, testKey(tb))
+	b.mu.Unlock()
+	for _, p := range pods {
+		if err := p.latest().view(tb).tell(); err != nil {
+			tb.Errorf("harness: %v", err)
 		}
 	}
-	return true
+	if failed(tb) {
+		tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(b.tb), b.keepEvidence(tb))
+	}
 }
 
 // failed reports whether a test has failed that owns or uses pods.

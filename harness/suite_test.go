@@ -17,20 +17,36 @@ import (
 	"example.com/podharness/harness"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
 
 // suiteEnv names the suite that this binary is.
 const suiteEnv = "HARNESS_TEST_SUITE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(suiteEnv) != "" {
+	if os.Getenv(suiteEnv) == "shares" {
 		harness.Main(m)
+	}
+	os.Exit(run(m))
+}
+
+// run returns the status of the tests, or of the suite that this binary is.
+func run(m *testing.M) (status int) {
+	defer func() {
+		if err := goleak.Find(); status == 0 && err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}()
+	if os.Getenv(suiteEnv) != "" {
+		defer fmt.Println("the suite's own teardown")
+		return harness.Run(m)
 	}
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
 	}
-	os.Exit(m.Run())
+	return m.Run()
 }
 
 const crash = `{"method":"run","params":{"program":"log 'no memory'; exit 3"}}`
@@ -87,7 +103,7 @@ var suites = map[string]func(t *testing.T){
 			harness.Shared(t, "beta", harness.Config{})
 		})
 		t.Run("equal", func(t *testing.T) {
-			harness.Shared(t, "beta", harness.Config{Name: "beta", StopGrace: harness.DefaultStopGrace, StopSignal: os.Interrupt})
+			harness.Shared(t, "beta", harness.Config{Name: "beta", StopGrace: 5 * time.Second, StopSignal: os.Interrupt})
 		})
 		t.Run("other environment", func(t *testing.T) { harness.Shared(t, "alpha", harness.Config{}) })
 		t.Run("other grace", func(t *testing.T) { harness.Shared(t, "beta", harness.Config{StopGrace: time.Second}) })
@@ -127,6 +143,7 @@ var suites = map[string]func(t *testing.T){
 			harness.StartPod(t, slow)
 		})
 	},
+	"passes": func(t *testing.T) { harness.Shared(t, "alpha", harness.Config{}).Send(`{"method":"ping"}`, patience) },
 	"leaks": func(t *testing.T) {
 		mark := regexp.MustCompile(`PODHARNESS_MARK":"([^/"]+)/`).FindStringSubmatch(harness.Shared(t, "alpha", harness.Config{}).Send(`{"method":"env"}`, patience))
 		require.NotNil(t, mark)
@@ -203,6 +220,16 @@ func processOf(t *testing.T, line string) (pid int) {
 	return pid
 }
 
+func TestSuiteTearsDownWhatIsItsOwn(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]int{"passes": 0, "fails": 1} {
+		out, status := runSuite(t, name)
+		assert.Equal(t, want, status)
+		assert.Contains(t, out, "the suite's own teardown\n")
+		assert.NotContains(t, out, "goroutine")
+	}
+}
+
 func TestSuiteKeepsEvidenceOfATestThatFails(t *testing.T) {
 	t.Parallel()
 	out, status := runSuite(t, "fails", "-test.v")
@@ -224,8 +251,8 @@ func TestSuiteFailsEveryTestOfAPodThatDies(t *testing.T) {
 	out, status := runSuite(t, "dies")
 	assert.Equal(t, 1, status)
 	assert.ElementsMatch(t, []string{"group", "group/kills", "group/uses", "comes_later"}, failures(out))
-	assert.Equal(t, 1, strings.Count(out, "ended by itself during the test (exit status 3)\n"), "it is told in full once")
-	assert.Regexp(t, `comes_later .*\n *suite_test\.go:\d+: harness: pod alpha ended by itself during the test \(exit status 3\) \(TestInSuite/group/\w+ tells more\)\n\s+all evidence of this failure`, out)
+	assert.Equal(t, 1, strings.Count(out, "\tno memory\n"), "its last lines are shown once")
+	assert.Regexp(t, `comes_later .*\n *suite_test\.go:\d+: harness: pod alpha ended by itself during the test \(exit status 3\)\n\s+log: /\S+/alpha\.log\n\s+all evidence of this failure`, out)
 }
 
 func TestSuiteHasOneConfigForAPod(t *testing.T) {
@@ -246,7 +273,6 @@ func TestSuiteTellsEveryTestOfAFailedStart(t *testing.T) {
 	assert.Equal(t, 1, status)
 	assert.Len(t, failures(out), 3)
 	assert.Equal(t, 3, strings.Count(out, "shared pod alpha: pod exited before becoming ready (exit status 7): no disk"))
-	assert.Equal(t, 2, strings.Count(out, " (TestInSuite/first tells more)\n"))
 	dir := regexp.MustCompile(`all evidence of this failure, once \S+ has ended: (\S+)\n`).FindStringSubmatch(out)
 	require.NotNil(t, dir)
 	logs, err := filepath.Glob(filepath.Join(dir[1], "alpha*.log"))
@@ -309,44 +335,44 @@ func TestSuiteThatIsKilledLeavesNoPod(t *testing.T) {
 
 func TestSharedNeedsMain(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
-	log := tb.run(func() { harness.Shared(tb, "alpha", harness.Config{}) })
-	assert.Equal(t, "harness: harness.Shared needs TestMain to call harness.Main(m)\n", log)
+	tb := harness.NewTB(t)
+	log := tb.Run(func() { harness.Shared(tb, "alpha", harness.Config{}) })
+	assert.Equal(t, "harness: harness.Shared needs TestMain to call harness.Main(m), or harness.Run(m)\n", log)
 }
 
 func TestWithBindsAPodToAnotherTest(t *testing.T) {
 	t.Parallel()
-	owner, sub := newTB(t), newTB(t)
+	owner, sub := harness.NewTB(t), harness.NewTB(t)
 	pod := harness.StartPod(owner, harness.Config{Name: "alpha"})
 	view := pod.With(sub)
 	assert.Equal(t, pod.PID, view.With(sub).PID)
 	conn := view.Dial()
-	log := sub.run(func() { view.WaitLog("nowhere", time.Millisecond) })
+	log := sub.Run(func() { view.WaitLog("nowhere", time.Millisecond) })
 	assert.Contains(t, log, `no line of the log of pod alpha matched "nowhere"`)
-	log = sub.end()
-	assert.Equal(t, 1, strings.Count(log, "harness: all evidence of this failure, once "+owner.Name()+" has ended: "+owner.artifacts), log)
+	log = sub.End()
+	assert.Equal(t, 1, strings.Count(log, "harness: all evidence of this failure, once "+owner.Name()+" has ended: "+owner.Artifacts), log)
 	_, err := conn.Write([]byte("x"))
 	assert.Error(t, err, "a connection is that of the test that made it")
 	assert.False(t, owner.Failed())
 	_, ended := pod.Ended()
 	assert.False(t, ended)
-	owner.end()
+	owner.End()
 	_, ended = pod.Ended()
 	assert.True(t, ended)
-	assert.FileExists(t, filepath.Join(owner.artifacts, "alpha.log"))
+	assert.FileExists(t, filepath.Join(owner.Artifacts, "alpha.log"))
 	assert.False(t, owner.Failed())
 }
 
 func TestWithAfterTheEndOfTheTest(t *testing.T) {
 	t.Parallel()
-	owner, early, late := newTB(t), newTB(t), newTB(t)
+	owner, early, late := harness.NewTB(t), harness.NewTB(t), harness.NewTB(t)
 	pod := harness.StartPod(owner, harness.Config{Name: "alpha"})
 	pod.With(early)
-	owner.end()
+	owner.End()
 	early.Errorf("it fails")
-	assert.Contains(t, early.end(), "harness: all evidence of this failure, once "+owner.Name()+" has ended: none (no pod was started, or its test is over)\n")
-	assert.NoFileExists(t, filepath.Join(owner.artifacts, "processes.txt"))
-	log := late.run(func() { pod.With(late) })
+	assert.Contains(t, early.End(), "harness: all evidence of this failure, once "+owner.Name()+" has ended: none (no pod was started, or its test is over)\n")
+	assert.NoFileExists(t, filepath.Join(owner.Artifacts, "processes.txt"))
+	log := late.Run(func() { pod.With(late) })
 	assert.Equal(t, "harness: pod alpha has ended with "+owner.Name()+", in which it was started: Shared is for tests that follow each other\n", log)
 }
 
@@ -364,7 +390,7 @@ func TestWithInASubtest(t *testing.T) {
 
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	cfg := fake("log hello; bind; ready; serve")
 	cfg.Name, cfg.Env = "alpha", []string{"A=1"}
 	first := harness.StartPod(tb, cfg)
@@ -388,33 +414,33 @@ func TestRestart(t *testing.T) {
 	assert.Equal(t, pod.PID, first.With(tb).PID)
 	_, err := harness.TryStartPod(tb, cfg)
 	assert.ErrorContains(t, err, fmt.Sprintf("pod alpha still runs (process %d)", pod.PID))
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 	assert.NotNil(t, pod.State())
 }
 
 func TestRestartOfAPodThatFails(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
 	_, _ = pod.TrySend(crash, patience)
 	<-pod.Done()
 	_, err := pod.TryRestart()
 	assert.ErrorContains(t, err, "pod alpha ended by itself during the test (exit status 3)\n")
-	log := tb.run(func() { pod.Restart() })
+	log := tb.Run(func() { pod.Restart() })
 	assert.Contains(t, log, "harness: restart: pod alpha ended by itself during the test (exit status 3)\n")
-	assert.Contains(t, tb.end(), "pod alpha ended by itself during the test (exit status 3) ("+tb.Name()+" tells more)\n")
+	assert.Contains(t, tb.End(), "pod alpha ended by itself during the test (exit status 3)\n")
 
-	tb = newTB(t)
+	tb = harness.NewTB(t)
 	once := fake("ready")
 	once.Command.Program, once.Command.PrefixArgs = "sh", append([]string{"-c", `mkdir "$0" && exec "$@"`, "{home}/once", once.Command.Program}, once.Command.PrefixArgs...)
 	pod = harness.StartPod(tb, once)
-	log = tb.run(func() { pod.Restart() })
+	log = tb.Run(func() { pod.Restart() })
 	assert.Contains(t, log, "harness: restart: pod exited before becoming ready (exit status 1)")
 }
 
 func TestRestartsOfOnePodFollowEachOther(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
+	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, fake("delayed-ready"))
 	const users = 8
 	used := make(chan error, users)
@@ -429,7 +455,7 @@ func TestRestartsOfOnePodFollowEachOther(t *testing.T) {
 		assert.NoError(t, waitFor(t, used))
 	}
 	assert.Contains(t, pod.With(tb).Send(`{"method":"ping"}`, patience), "pong")
-	assert.Empty(t, tb.end())
+	assert.Empty(t, tb.End())
 }
 
 func TestRestartOfAClientsPod(t *testing.T) {

@@ -1,38 +1,33 @@
 package harness
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
+	"example.com/podharness/harness/internal/lines"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 )
 
-// maxTalkLine is how long a line of a pod may be.
-const maxTalkLine = 1 << 20
-
 // A Talk is a connection to a pod's socket, on which both speak lines of JSON. Each
 // of its methods waits for at most the timeout of [Pod.Talk], and fails the test
 // with what has come of an unfinished line. Lines are without their line ending, and
-// of the pod's at most 1 MiB long. They must not be called by several goroutines at
+// of the pod's at most 16 MiB long. They must not be called by several goroutines at
 // once; those that fail the test must be called from its goroutine.
 type Talk struct {
 	pod     *Pod
 	conn    net.Conn
 	timeout time.Duration
 
-	in      *bufio.Reader
-	pending []byte // of a line that is longer than the reader's buffer, or unfinished
+	in      *lines.Reader
 	out     []byte
 	greeted bool // the snapshot was read
 
@@ -47,7 +42,7 @@ func (p *Pod) Talk(timeout time.Duration) *Talk {
 	p.tb.Helper()
 	t, err := p.TryTalk(timeout)
 	if err != nil {
-		p.fail(p.failed("", err))
+		p.check(p.failed("", err))
 		return nil
 	}
 	return t
@@ -69,7 +64,7 @@ func (p *Pod) Send(line string, timeout time.Duration) string {
 	p.tb.Helper()
 	answer, err := p.TrySend(line, timeout)
 	if err != nil {
-		p.fail(p.failed("", err))
+		p.check(p.failed("", err))
 	}
 	return answer
 }
@@ -90,7 +85,7 @@ func (p *Pod) talk(timeout time.Duration) (*Talk, error) {
 	if err := t.dial(); err != nil {
 		return nil, err
 	}
-	t.in = bufio.NewReaderSize((*talkReader)(t), 16<<10)
+	t.in = lines.New((*talkReader)(t))
 	return t, t.conn.SetDeadline(t.deadline)
 }
 
@@ -108,8 +103,8 @@ func (t *Talk) dial() (err error) {
 // Close closes the connection.
 func (t *Talk) Close() { _ = t.conn.Close() }
 
-// Snapshot returns the first line that the pod has sent, but for alerts. It must be
-// called before Send and Receive, which else pass over it.
+// Snapshot returns the first line that the pod has sent, but for alerts: a JSON object with
+// "event":"snapshot". It must be called before Send and Receive, which else pass over it.
 func (t *Talk) Snapshot() string {
 	line, err := t.TrySnapshot()
 	if err != nil {
@@ -141,7 +136,7 @@ func (t *Talk) Receive() string {
 
 func (t *Talk) fail(err error) {
 	t.pod.tb.Helper()
-	t.pod.fail(t.pod.failed("", err))
+	t.pod.check(t.pod.failed("", err))
 }
 
 // TrySnapshot is Snapshot with an error in place of a failed test.
@@ -162,7 +157,7 @@ func (t *Talk) TryReceive() (string, error) {
 	if err := t.greet(); err != nil {
 		return "", err
 	}
-	line, err := t.line()
+	line, err := t.in.Line(t.explain)
 	if err != nil {
 		return "", fmt.Errorf("pod %s sent no line: %w", t.pod.name(), err)
 	}
@@ -178,22 +173,24 @@ func (t *Talk) greet() error {
 	return err
 }
 
-// alert is a line that real pods may send before the snapshot.
-var alert = regexp.MustCompile(`^\s*\{\s*"event"\s*:\s*"alert"`)
-
 func (t *Talk) snapshot() (string, error) {
 	if t.greeted {
 		return "", fmt.Errorf("the snapshot of pod %s was read before", t.pod.name())
 	}
-	line, err := t.line()
-	for err == nil && alert.MatchString(line) {
-		line, err = t.line()
+	for {
+		line, err := t.in.Line(t.explain)
+		if err != nil {
+			return "", fmt.Errorf("pod %s sent no snapshot line: %w", t.pod.name(), err)
+		}
+		switch event := lines.Event(line); event {
+		case "snapshot":
+			t.greeted = true
+			return line, nil
+		case "alert": // real pods may send some before the snapshot
+		default:
+			return "", fmt.Errorf("pod %s sent no snapshot line, which is a JSON object with \"event\":\"snapshot\", but %.200q", t.pod.name(), line)
+		}
 	}
-	if err != nil {
-		return "", fmt.Errorf("pod %s sent no snapshot line: %w", t.pod.name(), err)
-	}
-	t.greeted = true
-	return line, nil
 }
 
 func (t *Talk) send(line string) (string, error) {
@@ -208,39 +205,11 @@ func (t *Talk) send(line string) (string, error) {
 	if _, err := t.conn.Write(t.out); err != nil {
 		return "", fmt.Errorf("could not send to pod %s: %w", t.pod.name(), t.explain(err))
 	}
-	answer, err := t.line()
+	answer, err := t.in.Line(t.explain)
 	if err != nil {
 		return "", fmt.Errorf("pod %s gave no answer to %s: %w", t.pod.name(), podlog.Printable(fmt.Sprintf("%.200s", line)), err)
 	}
 	return answer, nil
-}
-
-// line returns the next line, or an error with what there is of it.
-func (t *Talk) line() (string, error) {
-	for {
-		part, err := t.in.ReadSlice('\n')
-		if err == nil && len(t.pending) == 0 {
-			return lineText(part), nil
-		}
-		t.pending = append(t.pending, part...)
-		switch {
-		case len(t.pending) > maxTalkLine:
-			return "", fmt.Errorf("its line is longer than 1 MiB: %.200q", t.pending)
-		case err == nil:
-			line := lineText(t.pending)
-			t.pending = t.pending[:0]
-			return line, nil
-		case errors.Is(err, bufio.ErrBufferFull):
-		case len(t.pending) > 0:
-			return "", fmt.Errorf("%w (its line has no newline: %.200q)", t.explain(err), t.pending)
-		default:
-			return "", t.explain(err)
-		}
-	}
-}
-
-func lineText(line []byte) string {
-	return strings.TrimSuffix(string(line[:len(line)-1]), "\r")
 }
 
 // talkReader reads for the buffer: only then a call waits, and has its deadline set.
@@ -263,13 +232,17 @@ func (t *Talk) wait() {
 	}
 }
 
+var errClosed = errors.New("it has closed the connection")
+
 // explain says in words what ended a wait.
 func (t *Talk) explain(err error) error {
 	switch {
+	case errors.Is(err, syscall.EAGAIN): // of the connection
+		return cut(fmt.Errorf("its backlog is full, and it accepted nothing within %v", t.within), t.note)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return cut(fmt.Errorf("nothing within %v", t.within), t.note)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):
-		return errors.New("it has closed the connection")
+		return errClosed
 	}
 	return evidence.PrintableError(err) // it may have the path of the socket
 }

@@ -15,7 +15,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const ping = `{"method":"ping"}`
+const (
+	ping  = `{"method":"ping"}`
+	hello = `{"event":"snapshot"}`
+)
 
 func TestSend(t *testing.T) {
 	t.Parallel()
@@ -79,16 +82,32 @@ func saying(t *testing.T, tb harness.TB, text string) *harness.Pod {
 
 func TestTalkOfLongLines(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("x", 1<<20-1)
-	talk := saying(t, t, "{\"event\":\"alert\"}\n { \"event\" : \"alert\"}\nsnapshot\r\n"+long+"\n\n").Talk(patience)
-	assert.Equal(t, "snapshot", talk.Snapshot())
-	assert.True(t, long == talk.Receive(), "a line of 1 MiB is whole")
+	long := strings.Repeat("x", 16<<20)
+	talk := saying(t, t, "{\"event\":\"alert\"}\n{\"data\":{\"event\":\"snapshot\"},\"event\" : \"\\u0061lert\"}\n"+hello+"\r\n"+long+"\n\n").Talk(patience)
+	assert.Equal(t, hello, talk.Snapshot())
+	assert.True(t, long == talk.Receive(), "a line of 16 MiB is whole")
 	assert.Empty(t, talk.Receive())
+}
+
+func TestTalkKnowsASnapshotAsJSON(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{`{"event" : "snapshot" , "data" : {}}`, `{"data":{},"event":"\u0073napshot"}`, `{"event":"snapshot","data":"` + strings.Repeat("x", 2<<20) + `"}`} {
+		pod := saying(t, harness.NewTB(t), line+"\n{\"event\":\"pong\"}\n")
+		assert.True(t, line == pod.Talk(patience).Snapshot())
+		assert.Equal(t, `{"event":"pong"}`, pod.Send(ping, patience))
+	}
+	for _, line := range []string{`{"event":"hello","data":{"event":"snapshot"}}`, `"event":"snapshot"`, "snapshot"} {
+		pod := saying(t, harness.NewTB(t), line+"\n")
+		for range 2 {
+			_, err := pod.TrySend(ping, patience)
+			assert.EqualError(t, err, fmt.Sprintf(`pod alpha sent no snapshot line, which is a JSON object with "event":"snapshot", but %q`, line))
+		}
+	}
 }
 
 func TestTalkShowsUnfinishedLines(t *testing.T) {
 	t.Parallel()
-	pod := saying(t, t, "snapshot\nhalf of it")
+	pod := saying(t, t, hello+"\nhalf of it")
 	talk := pod.Talk(300 * time.Millisecond)
 	for range 2 {
 		_, err := talk.TryReceive()
@@ -97,10 +116,10 @@ func TestTalkShowsUnfinishedLines(t *testing.T) {
 	_, err := talk.TrySend(ping)
 	assert.EqualError(t, err, `pod alpha gave no answer to {"method":"ping"}: nothing within 300ms (its line has no newline: "half of it")`)
 
-	talk = saying(t, newTB(t), "snapshot\n"+strings.Repeat("y", 2<<20)).Talk(patience)
+	talk = saying(t, harness.NewTB(t), hello+"\n"+strings.Repeat("y", 17<<20)).Talk(patience)
 	for range 2 {
 		_, err := talk.TryReceive()
-		assert.EqualError(t, err, `pod alpha sent no line: its line is longer than 1 MiB: "`+strings.Repeat("y", 200)+`"`)
+		assert.EqualError(t, err, `pod alpha sent no line: its line is longer than 16 MiB: "`+strings.Repeat("y", 200)+`"`)
 	}
 }
 
@@ -113,9 +132,9 @@ func TestTalkThatFailsTheTest(t *testing.T) {
 		"pod alpha gave no answer to x: nothing within 600ms":               func(p *harness.Pod) { p.Send("x", 600*time.Millisecond) },
 		"could not connect to pod alpha at /nowhere: connect: no such file": func(p *harness.Pod) { p.SocketPath = "/nowhere"; p.Talk(patience) },
 	} {
-		tb := newTB(t)
-		pod := saying(t, tb, "snapshot\n")
-		log := tb.run(func() { f(pod) })
+		tb := harness.NewTB(t)
+		pod := saying(t, tb, hello+"\n")
+		log := tb.Run(func() { f(pod) })
 		assert.True(t, tb.Failed())
 		assert.Contains(t, log, "harness: "+want)
 		assert.Contains(t, log, "\n\tpod: it still runs (process ")
@@ -124,15 +143,15 @@ func TestTalkThatFailsTheTest(t *testing.T) {
 
 func TestTalkEndsBeforeTheDeadlineOfTheTest(t *testing.T) {
 	t.Parallel()
-	tb := newTB(t)
-	pod := saying(t, tb, "snapshot\n")
+	tb := harness.NewTB(t)
+	pod := saying(t, tb, hello+"\n")
 	talk := pod.Talk(time.Hour)
 	talk.Snapshot()
-	tb.deadline = time.Now().Add(200 * time.Millisecond)
+	tb.Late = time.Now().Add(2 * time.Second)
 	_, err := talk.TryReceive()
 	assert.ErrorContains(t, err, "pod alpha sent no line: nothing within 1")
 	assert.ErrorContains(t, err, "note: the timeout of 1h0m0s was cut to 1")
-	assert.True(t, time.Now().Before(tb.deadline))
+	assert.True(t, time.Now().Before(tb.Late))
 }
 
 // echo is a pod's socket that answers each line with itself.
@@ -150,7 +169,7 @@ func echo(b *testing.B) *harness.Pod {
 			}
 			go func() {
 				defer conn.Close()
-				_, _ = io.WriteString(conn, "snapshot\n")
+				_, _ = io.WriteString(conn, hello+"\n")
 				_, _ = io.Copy(conn, conn)
 			}()
 		}
@@ -203,4 +222,18 @@ func BenchmarkTalk(b *testing.B) {
 	b.ReportMetric(float64(took[0])/ms/float64(b.N), "bare-ms")
 	b.ReportMetric(float64(took[1])/ms/float64(b.N), "talk-ms")
 	b.ReportMetric(float64(took[1])/float64(took[0]), "talk/bare")
+}
+
+func TestSendWaitsWhileTheBacklogIsFull(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, fake("socket; listen 1; ready; sleep 100ms; fill; log full; sleep 300ms; serve"))
+	pod.WaitLog("^full$", patience)
+	assert.Equal(t, `{"event":"pong"}`, pod.Send(ping, patience))
+
+	deaf := harness.StartPod(t, fake("socket; listen 1; ready; sleep 100ms; fill; log full; hang"))
+	deaf.WaitLog("^full$", patience)
+	_, err := deaf.TrySend(ping, 200*time.Millisecond)
+	assert.ErrorContains(t, err, "could not connect to pod "+deaf.Name)
+	assert.ErrorContains(t, err, "/sock: its backlog is full, and it accepted nothing within 200ms")
+	require.NoError(t, deaf.Kill())
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/proc"
 	"github.com/stretchr/testify/assert"
@@ -26,9 +27,10 @@ import (
 const testPodArg = "harness-test-pod"
 
 func init() {
-	if len(os.Args) > 3 && os.Args[1] == testPodArg {
-		testPod(os.Args[2], os.Args[len(os.Args)-1])
-	}
+	reexec.Register(testPodArg, func(args []string) int {
+		testPod(args[0], args[len(args)-1])
+		return 0
+	})
 }
 
 // testPod is a pod of one of these kinds. It does not outlive a failing test by
@@ -57,7 +59,7 @@ func testPod(kind, name string) {
 		os.Exit(1)
 	}
 	if kind == "leaderless" || kind == "leaky" {
-		child := exec.Command(os.Args[0], testPodArg, "child", "--pod", name)
+		child := reexec.Command(testPodArg, "child", "--pod", name)
 		child.Env = []string{}
 		if err := child.Start(); err != nil {
 			os.Exit(1)
@@ -123,7 +125,7 @@ func startSleeper(t *testing.T, group int) *exec.Cmd {
 
 func startSleeperWith(t *testing.T, attr *syscall.SysProcAttr) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], testPodArg, "child", "--pod", "sleeper")
+	cmd := reexec.Command(testPodArg, "child", "--pod", "sleeper")
 	cmd.SysProcAttr = attr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {

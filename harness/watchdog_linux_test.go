@@ -275,7 +275,7 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+			tb := NewTB(t)
 			tc.cfg.Name, tc.cfg.Command, tc.cfg.ShowArgs = "alpha", FakePod(tc.program), true
 			if tc.program == "leaky" {
 				tc.cfg.Command = spawn.Command{Program: os.Args[0], PrefixArgs: []string{testPodArg, "leaky"}}
@@ -293,17 +293,17 @@ func TestLeakedProcessesFailTheTestAndAreNamed(t *testing.T) {
 			if tc.kill {
 				require.NoError(t, pod.Kill())
 			}
-			tb.end()
-			assert.Equal(t, tc.fails, tb.failed, tb.log)
+			tb.End()
+			assert.Equal(t, tc.fails, tb.Failed(), tb.Text())
 			if tc.fails {
-				assert.Regexp(t, `pod alpha left processes behind, which were killed:\n\t\tprocess \d+ \(.*(podharness-fakepod -role |harness-test-pod child ).*, [0-9.]+m?s old\)`, tb.log)
-				assert.Contains(t, tb.log, "Config.AllowLeaks")
+				assert.Regexp(t, `pod alpha left processes behind, which were killed:\n\t\tprocess \d+ \(.*(podharness-fakepod -role |harness-test-pod child ).*, [0-9.]+m?s old\)`, tb.Text())
+				assert.Contains(t, tb.Text(), "Config.AllowLeaks")
 			}
 			if tc.says != "" {
-				assert.Contains(t, tb.log, tc.says)
+				assert.Contains(t, tb.Text(), tc.says)
 			}
 			if !tc.fails && tc.says == "" {
-				assert.Empty(t, tb.log)
+				assert.Empty(t, tb.Text())
 			}
 			assert.Empty(t, proc.Find(proc.Match{Mark: pod.mark}), "nothing is left")
 		})
@@ -321,12 +321,12 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 
 func TestEvidenceOfALeakShowsIt(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	pod := StartPod(tb, Config{Name: "alpha", Command: FakePod("escape; bind; ready; serve")})
 	leaks := proc.Find(proc.Match{Mark: pod.mark})
-	tb.end()
-	require.True(t, tb.failed)
-	text, err := os.ReadFile(filepath.Join(tb.artifacts, "processes.txt"))
+	tb.End()
+	require.True(t, tb.Failed())
+	text, err := os.ReadFile(filepath.Join(tb.Artifacts, "processes.txt"))
 	require.NoError(t, err)
 	require.Len(t, leaks, 2)
 	for _, leak := range leaks {
@@ -532,12 +532,13 @@ func TestPodIsLetGoAfterItsTeardown(t *testing.T) {
 // pod is let go.
 func TestWhatTheWatchdogIsTold(t *testing.T) {
 	t.Parallel()
-	tb := &recordingTB{name: t.Name()}
+	tb := &FakeTB{TestName: t.Name()}
 	box, err := sandboxOf(tb)
 	require.NoError(t, err)
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
+	defer box.binary.Unuse()
 	box.binary = &binary{Parent: watchdog.To(w)}
 	_, err = TryStartPod(tb, Config{Command: spawn.Command{Program: "/nowhere"}})
 	require.Error(t, err)
@@ -545,7 +546,7 @@ func TestWhatTheWatchdogIsTold(t *testing.T) {
 	require.Error(t, err)
 	pod, err := TryStartPod(tb, Config{})
 	require.NoError(t, err)
-	tb.end()
+	tb.End()
 	require.NoError(t, w.Close())
 	text, err := io.ReadAll(r)
 	require.NoError(t, err)
@@ -596,7 +597,7 @@ func TestZombiesOfASubreaper(t *testing.T) {
 
 // TestKillHoldsNoDescriptors is not parallel: it counts those of the process.
 func TestKillHoldsNoDescriptors(t *testing.T) {
-	tb := &recordingTB{name: t.Name(), artifacts: t.TempDir()}
+	tb := NewTB(t)
 	StartPod(t, Config{}) // the watchdog is held, too
 	begin := pidfds(t, os.Getpid())
 	for range 5 {
@@ -604,7 +605,7 @@ func TestKillHoldsNoDescriptors(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, pod.Stop())
 	}
-	tb.end()
+	tb.End()
 	assert.Eventually(t, func() bool { return pidfds(t, os.Getpid()) <= begin }, 10*time.Second, time.Millisecond)
 }
 
@@ -624,7 +625,7 @@ func TestKillTellsOfAProcessThatStays(t *testing.T) {
 		t.Skip("no process may be traced here: " + line)
 	}
 	tb := &innerTB{}
-	other := &Pod{Pod: pod.Pod, tb: &outerTB{plainTB{&recordingTB{}}, tb}, common: &common{box: pod.box, log: pod.log, attempt: pod.attempt}}
+	other := &Pod{Pod: pod.Pod, tb: &outerTB{plainTB{&FakeTB{}}, tb}, common: &common{box: pod.box, log: pod.log, attempt: pod.attempt}}
 	assert.ErrorContains(t, other.Kill(), fmt.Sprintf("pod alpha: process %d is still there 1.4", pod.PID))
 	require.NoError(t, tracer.Process.Kill())
 	require.NoError(t, pod.Kill())

@@ -52,6 +52,8 @@ func Conform(t *testing.T, o Options) {
 func conforms(t *testing.T, o Options, r Requirement, file string) bool {
 	run := &scenarioT{T: t}
 	var found Failure
+	// Some requirements are about the status, or the ready line, and check it.
+	o.Pod.StopStatus, o.Pod.AllowReadyAgain = []int{-1}, true
 	o.Report = func(f Failure) { found = f }
 	params := Params(o)
 	params.Files = []string{file}

@@ -20,6 +20,7 @@ import (
 	"time"
 	"unsafe"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
@@ -118,7 +119,7 @@ func (h *holder) start(argv []string) (err error) {
 	}
 	h.listener = int(fd)
 	go h.serve() // a program that cannot be executed is told of by a write, too
-	h.pod, err = os.StartProcess(argv[0], argv, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	h.pod, err = os.StartProcess(reexec.Running(argv[0]), argv, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	return err
 }
 

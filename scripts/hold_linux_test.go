@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/podharness/fakepod/reexec"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -24,9 +25,10 @@ import (
 const goPod = "pod-to-hold"
 
 func init() {
-	if len(os.Args) > 2 && os.Args[1] == goPod {
-		beGoPod(os.Args[2], os.Args[len(os.Args)-1])
-	}
+	reexec.Register(goPod, func(args []string) int {
+		beGoPod(args[0], args[len(args)-1])
+		return 0
+	})
 }
 
 func beGoPod(how, name string) {

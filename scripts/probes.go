@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
@@ -780,7 +781,7 @@ func stops(leaves bool, parts ...string) func(*prober) error {
 			_ = c.Conn.(*net.UnixConn).CloseWrite()
 			sent += ", by a client that sends nothing more"
 		}
-		grace := cmp.Or(x.options.Pod.StopGrace, harness.DefaultStopGrace)
+		grace := cmp.Or(x.options.Pod.StopGrace, sandbox.StopGrace)
 		switch state, err := x.pod.TryWait(min(grace, time.Until(x.end))); {
 		case err != nil:
 			return fmt.Errorf("%s was sent, and the pod did not stop within %v", sent, grace)

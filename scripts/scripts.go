@@ -8,6 +8,7 @@
 //
 //	[!] podstart [flags] NAME    start a pod and wait until it is ready; ! if the start must fail
 //	    -allow-leaks             the pod may leave processes behind
+//	    -allow-ready-again       the pod may write a second ready line
 //	    -dir DIR                 the pod's DIR to work in (default: the workspace)
 //	    -env NAME=VALUE          a NAME=VALUE of its environment, or a NAME to pass on
 //	    -extra-arg ARG           an ARG after the handshake's; repeatable
@@ -24,6 +25,7 @@
 //	    -show-args               evidence shows its arguments beyond the handshake's
 //	    -shutdown LINE           a LINE that podstop writes first
 //	    -signal SIGNAL           the SIGNAL that podstop sends (INT)
+//	    -stop-status STATUS      a STATUS that podstop may end it with, beside 0, or any; repeatable
 //	    -ticket-role ROLE        the pod's ticket ROLE
 //	    -timeout DURATION        the DURATION that becoming ready may take (20s)
 //	    -unset NAME              a variable NAME that is not in its environment; repeatable

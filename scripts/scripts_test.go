@@ -19,6 +19,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness"
 	"example.com/podharness/scripts"
 	"example.com/podharness/spawn"
@@ -111,6 +112,7 @@ func TestVerbs(t *testing.T) {
 		{"podstop", "podstart alpha\npodstop alpha\nstdout '^exit status 0$'\npodstop alpha"},
 		{"podstop by another signal", "podstart -signal TERM alpha\npodstop alpha\nstdout '^signal: terminated$'"},
 		{"podstop by a request", "podstart -fake stubborn -shutdown '{\"method\":\"shutdown\"}' alpha\npodstop alpha\nstdout '^exit status 0$'"},
+		{"podstop with a status that is allowed", "podstart -stop-status 3 -stop-status 4 -shutdown '{\"method\":\"run\",\"params\":{\"program\":\"exit 4\"}}' alpha\npodstop alpha\nstdout '^exit status 4$'\npodstart -stop-status any -shutdown '{\"method\":\"run\",\"params\":{\"program\":\"exit 4\"}}' alpha"},
 		{"podkill", "podstart alpha\npodkill alpha\nstdout '^signal: killed$'\n! podalive alpha\nstderr '^pod alpha has ended: signal: killed$'"},
 		{"podsignal", "podstart alpha\npodsignal alpha SIGSTOP\npodsignal alpha cont\npodalive alpha"},
 		{"podwait", "podstart alpha\npodsend alpha '{\"method\":\"shutdown\"}'\npodwait alpha\nstdout '^exit status 0$'"},
@@ -243,6 +245,8 @@ func TestScriptsThatFail(t *testing.T) {
 		{"unknown condition", "[nonsense] podstart alpha", []string{`unknown condition "nonsense"`}},
 		{"process left behind", "podstart -fake escape alpha\n! podstop alpha\nstderr 'pod alpha left processes behind'",
 			[]string{"pod alpha left processes behind, which were killed:", "Config.AllowLeaks", "! podstop alpha passes, but what it found fails the script at its end"}},
+		{"pod that ends with a status", "podstart -stop-status 3 -shutdown '{\"method\":\"run\",\"params\":{\"program\":\"exit 4\"}}' alpha\npodstop alpha", []string{"pod alpha was stopped by the shutdown request and ended with exit status 4, not 0", "podstart -stop-status"}},
+		{"bad status", "podstart -stop-status x alpha", []string{`invalid value "x" for flag -stop-status`}},
 		{"pod that had died by itself", "podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'\n! podstop alpha\nstderr 'pod alpha ended by itself .*exit status 3'",
 			[]string{"! podstop alpha passes, but what it found fails the script at its end: expect a pod's own end with podwait"}},
 		// Only the end of the script finds fault with this one.
@@ -469,10 +473,9 @@ func TestPodOfAClientDoesNotOutliveTheScript(t *testing.T) {
 // nothing.
 const closingPod = "closing-pod"
 
+func init() { reexec.Register(closingPod, beClosingPod) }
+
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == closingPod {
-		beClosingPod(os.Args[2:])
-	}
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
 		_ = flag.Set("test.parallel", "8") // the tests wait for pods most of the time
@@ -480,7 +483,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func beClosingPod(args []string) {
+func beClosingPod(args []string) int {
 	name := args[slices.Index(args, "--pod")+1]
 	path := filepath.Join(os.Getenv("YOI_RUNTIME_DIR"), name, "sock")
 	listener, err := net.Listen("unix", path)

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/harness/sandbox"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -28,6 +29,7 @@ type scriptTB struct {
 	t      testscript.T
 	name   string
 	report func(Failure) // nil = nobody asks
+	box    *sandbox.Box  // of the harness
 	unheld error         // why a pod that had to be held was not, and did not start; nil = there is none
 
 	mu       sync.Mutex // guards all below
@@ -133,6 +135,9 @@ func (tb *scriptTB) Failed() bool {
 	defer tb.mu.Unlock()
 	return tb.failed
 }
+
+// Sandboxed is told the sandbox by package harness.
+func (tb *scriptTB) Sandboxed(box *sandbox.Box) { tb.box = box }
 
 // Unwrap returns the T: package harness asks that for what a TB need not have.
 func (tb *scriptTB) Unwrap() any { return tb.t }

@@ -14,12 +14,14 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 	"unicode"
 
 	"example.com/podharness/fakepod"
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
@@ -148,13 +150,13 @@ func (c *call) judge(err error) {
 	var fatal fatalError
 	switch isFatal := errors.As(err, &fatal); {
 	case isFatal:
-		message := harness.Told(c.tb, err).Error()
+		message := c.tb.box.Fails(err).Error()
 		c.tb.note(failureOf(c.name, fmt.Errorf("%s: %w", c.name, err)))
 		c.fatal(c.name + ": " + message)
 	case err != nil && c.neg:
 		c.print(c.ts.Stderr(), err.Error()+"\n")
 	case err != nil:
-		message := harness.Told(c.tb, err).Error() // the evidence has it, too
+		message := c.tb.box.Fails(err).Error() // the evidence has it, too
 		if c.options.Report == nil {
 			c.print(c.ts.Stderr(), message+"\n")
 		}
@@ -291,9 +293,18 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 		s.config.StopSignal = sig
 		return err
 	})
-	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, harness.DefaultStopGrace), "the `DURATION` of each step of podstop")
+	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, sandbox.StopGrace), "the `DURATION` of each step of podstop")
+	flags.Func("stop-status", "a `STATUS` that podstop may end it with, beside 0, or any; repeatable", func(text string) error {
+		status, err := strconv.Atoi(text)
+		if text == "any" {
+			status, err = -1, nil
+		}
+		s.config.StopStatus = append(slices.Clip(s.config.StopStatus), status)
+		return err
+	})
 	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
 	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
+	flags.BoolVar(&s.config.AllowReadyAgain, "allow-ready-again", s.config.AllowReadyAgain, "the pod may write a second ready line")
 	flags.BoolVar(&s.config.ShowArgs, "show-args", s.config.ShowArgs, "evidence shows its arguments beyond the handshake's")
 	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
 	flags.Func("home-from", "a `DIR` that is copied into HOME", func(dir string) error {
@@ -430,8 +441,7 @@ func (c *call) holding(command spawn.Command) (spawn.Command, error) {
 	}
 	c.tb.Cleanup(func() { safefile.RemoveAll(dir) })
 	c.starting.held = filepath.Join(dir, "held")
-	self, err := os.Executable()
-	return spawn.Command{Program: self, PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, err
+	return spawn.Command{Program: reexec.Path(), PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, nil
 }
 
 // setCommand sets the variable that clients go by.
@@ -460,26 +470,20 @@ const (
 const holdLook = "look"
 
 func init() {
-	// Not os.Exit: in a binary that measures coverage that writes to stderr.
-	switch {
-	case len(os.Args) > 1 && os.Args[1] == podspawnArg:
-		syscall.Exit(podspawn.Main(os.Args[2:], os.Stdout, os.Stderr))
-	case len(os.Args) > 4 && os.Args[1] == holdArg:
-		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(os.Args[2], os.Args[3], os.Args[4:]))
-		syscall.Exit(125)
-	}
+	reexec.Register(podspawnArg, func(args []string) int { return podspawn.Main(args, os.Stdout, os.Stderr) })
+	reexec.Register(holdArg, func(args []string) int {
+		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(args[0], args[1], args[2:]))
+		return 125
+	})
 }
 
 func (c *call) spawn() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	flags, err := c.underTest()
 	if err != nil {
 		return err
 	}
-	err = c.ts.Exec(self, slices.Concat([]string{podspawnArg}, flags, c.args)...)
+	podspawn := reexec.Command(podspawnArg, slices.Concat(flags, c.args)...)
+	err = c.ts.Exec(podspawn.Path, podspawn.Args[1:]...)
 	// What a verb writes stands in their place: it would be judge's word alone.
 	c.print(c.ts.Stdout(), c.ts.ReadFile("stdout"))
 	said := c.ts.ReadFile("stderr")
@@ -504,16 +508,17 @@ func (c *call) underTest() (flags []string, err error) {
 		return nil, nil
 	}
 	cfg := c.options.Pod
-	cfg.Name, cfg.Env = c.args[n-1], slices.Concat(c.options.Env, cfg.Env)
-	if cfg.Command, err = c.command(); err != nil {
+	sc := spawn.Config{PodName: c.args[n-1], WorkspaceRoot: cfg.Workspace, Env: slices.Concat(c.options.Env, cfg.Env), ReadyTimeout: cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout)}
+	handshake.Of(cfg).To(&sc)
+	if sc.Command, err = c.command(); err != nil {
 		return nil, err
 	}
-	sc, err := harness.Prepare(c.tb, cfg)
-	if err != nil {
+	env := len(sc.Env) > 0
+	if sc, err = c.tb.box.Prepare(sc, cfg.WorkspaceFrom, cfg.HomeFrom); err != nil {
 		return nil, err
 	}
-	if len(cfg.Env) > 0 {
-		sc.Command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(sc.Env, []string{sc.Command.Program}, sc.Command.PrefixArgs)}
+	if env {
+		sc.Command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(sc.Env, []string{reexec.RunningHere(sc.Command.Program)}, sc.Command.PrefixArgs)}
 	}
 	all := flag.NewFlagSet("", flag.ContinueOnError)
 	sc.Flags(all)

@@ -91,6 +91,9 @@ type Error struct {
 	LogTrouble string `json:"log_trouble,omitempty"`
 	// Timeline tells how far the start came.
 	Timeline Timeline `json:"timeline"`
+	// Block has Error show several last lines as a block, below where the log is, and the
+	// reason in its first line; false = all of them in its first line, with | between them.
+	Block bool `json:"-"`
 	// Err is the verdict with its details; it wraps one of the sentinels above
 	// or a context's error, and the system's error where there was one.
 	Err error `json:"-"`
@@ -129,21 +132,18 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(podlog.Printable(fmt.Sprint(e.Err)))
-	if len(e.Tail) > 0 {
-		lines := e.Tail
-		if e.Reason != "" && !slices.ContainsFunc(e.Tail, e.isReason) {
-			lines = append([]string{e.Reason, "…"}, lines...)
-		}
-		shown := make([]string, len(lines))
-		for i, line := range lines {
-			shown[i] = podlog.Printable(abbreviate(line))
-		}
+	inBlock := e.Block && len(e.Tail) > 1
+	lines := e.shown(!inBlock)
+	if inBlock && e.Reason != "" {
+		b.WriteString(": " + podlog.Printable(abbreviate(e.Reason)))
+	}
+	if len(e.Tail) > 0 && !inBlock {
 		if errors.Is(e.Err, ErrExited) {
 			b.WriteString(": ")
 		} else {
 			b.WriteString("; last lines: ")
 		}
-		b.WriteString(strings.Join(shown, " | "))
+		b.WriteString(strings.Join(lines, " | "))
 	}
 	if e.Unfinished != "" {
 		b.WriteString("; unfinished line: " + strconv.Quote(abbreviate(e.Unfinished)))
@@ -159,6 +159,9 @@ func (e *Error) Error() string {
 	if e.LogPath != "" && e.PID != 0 { // else it is empty
 		b.WriteString("\n\tlog: " + podlog.PathText(e.LogPath))
 	}
+	if inBlock {
+		b.WriteString("\n\tlast lines:\n\t\t" + strings.Join(lines, "\n\t\t"))
+	}
 	if why := podlog.NearMiss([]byte(e.NearMiss)); why != "" {
 		fmt.Fprintf(&b, "\n\tnote: a ready line begins with YOI-READY and a tab, and the pod wrote %.200q: %s", e.NearMiss, why)
 	}
@@ -169,6 +172,18 @@ func (e *Error) Error() string {
 		b.WriteString("\n\tnote: " + e.LogTrouble)
 	}
 	return b.String()
+}
+
+// shown returns the last lines as Error shows them, withReason with that before them.
+func (e *Error) shown(withReason bool) (shown []string) {
+	lines := e.Tail
+	if withReason && len(lines) > 0 && e.Reason != "" && !slices.ContainsFunc(e.Tail, e.isReason) {
+		lines = append([]string{e.Reason, "…"}, lines...)
+	}
+	for _, line := range lines {
+		shown = append(shown, podlog.Printable(abbreviate(line)))
+	}
+	return shown
 }
 
 // isReason reports whether the reason begins with a line.

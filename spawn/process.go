@@ -36,13 +36,25 @@ type process struct {
 // startProcess starts a process in its own group and reaps it when it ends.
 func startProcess(program string, argv []string, attr *syscall.ProcAttr) (*process, error) {
 	attr.Sys = &syscall.SysProcAttr{Setpgid: true}
-	pid, err := forkExec(program, argv, attr)
+	pid, err := forkExec(running(program), argv, attr)
 	if err != nil {
 		return nil, &fs.PathError{Op: "fork/exec", Path: program, Err: err}
 	}
 	p := &process{pid: pid, done: make(chan struct{})}
 	go p.reap(watchExit(pid))
 	return p, nil
+}
+
+// running returns what to execute for a program: for this one itself, what runs now. At its
+// path there may be another one by now, such as a newer build.
+func running(program string) string {
+	const self = "/proc/self/exe" // in the child, too
+	if path, err := os.Executable(); err == nil && path == program {
+		if _, err := os.Stat(self); err == nil {
+			return self
+		}
+	}
+	return program
 }
 
 // busyGrace is how long a program may be open for writing before the start

@@ -21,6 +21,12 @@ var dirs = []string{"run", "workspace", "home", "home/.yoi", "tmp", "xdg"}
 // A Box is the directories of one test. Its methods are safe for concurrent use.
 type Box struct {
 	Made time.Time
+	// Fails returns an error that fails the test, as a message. It names the log in the
+	// evidence, which outlives the test.
+	Fails func(error) error
+	// Log tells the test.
+	Log func(format string, args ...any)
+
 	base string // a directory of the harness; a pod may put a link there, too
 	name string // of the root of all that is the pods', below base
 	mine string // what is not theirs, below base

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/spawn"
 )
 
@@ -33,6 +35,13 @@ func (b *Box) StandIn(command spawn.Command) (string, error) {
 	if slices.ContainsFunc(command.PrefixArgs, func(arg string) bool { return arg == "pod" || arg == "worker" }) {
 		// The prefix argument of a client's command is there already.
 		script += "[ \"$1\" = pod ] && shift\n"
+	}
+	if link := reexec.RunningHere(command.Program); link != command.Program {
+		// By its path it may be another program by now; and in other namespaces the link
+		// leads to another process.
+		namespace, _ := os.Readlink("/proc/self/ns/pid")
+		script += fmt.Sprintf(`[ %[1]s -ef %[2]s ] || ! [ -x %[2]s ] || [ "$(readlink /proc/self/ns/pid)" != '%[3]s' ] || exec %[2]s %[4]s "$@"`+"\n",
+			words[0], link, namespace, strings.Join(words[1:], " "))
 	}
 	script += "exec " + strings.Join(words, " ") + ` "$@"` + "\n"
 	place, ok := places.Load(b.base)

@@ -18,12 +18,13 @@ const (
 
 // watches is the one inotify instance of the process. A user has few of them
 // (128 by default) and closing one takes the kernel about 10 ms, so it is kept
-// once it was needed. Its goroutine lives only while something is watched.
+// once it was needed. Its goroutine lives only while something is watched: a test that has
+// ended its watches leaves none.
 var watches inotify
 
 type inotify struct {
-	mu      sync.Mutex
-	file    *os.File // nil until the first watch
+	mu      sync.Mutex // guards all below
+	file    *os.File   // nil until the first watch
 	fd      int
 	reading bool
 	wakes   map[int32][]chan<- struct{} // by watch descriptor

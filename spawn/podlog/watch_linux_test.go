@@ -36,6 +36,32 @@ func TestFollowersOfOneFileAreWokenByThemselves(t *testing.T) {
 	assert.Empty(t, first)
 }
 
+// TestReaderEndsWhenNobodyWatches is not parallel: no other test may watch meanwhile.
+func TestReaderEndsWhenNobodyWatches(t *testing.T) {
+	for _, removed := range []bool{false, true} {
+		var stops []func()
+		for range 3 {
+			path := filepath.Join(t.TempDir(), "log")
+			require.NoError(t, os.WriteFile(path, nil, 0o600))
+			stop, ok := watchPath(path, logEvents, make(chan struct{}, 1))
+			if !ok {
+				t.Skip("there is no inotify instance")
+			}
+			if stops = append(stops, stop); removed { // the kernel drops the watch then
+				require.NoError(t, os.Remove(path))
+			}
+		}
+		for _, stop := range stops {
+			stop()
+		}
+		assert.Eventually(t, func() bool {
+			watches.mu.Lock()
+			defer watches.mu.Unlock()
+			return !watches.reading && len(watches.wakes) == 0
+		}, 10*time.Second, time.Millisecond)
+	}
+}
+
 // forget removes the watch of a path behind the back of those who have it.
 func forget(path string) (wd int, err error) {
 	watches.mu.Lock()

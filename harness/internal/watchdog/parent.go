@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
@@ -42,8 +43,13 @@ type Parent struct {
 	places   map[int]string             // where the evidence of a test goes, by the number of its sandbox
 	shown    map[string]evidence.Args   // what is shown of command lines, by mark, if it is not the usual
 	pipe     *os.File                   // to the watchdog, which is told all of that; no other process has this end
-	process  *os.Process                // the watchdog
+	end      *os.File                   // of the watchdog's stdout: reading it returns once the watchdog has ended
+	cmd      *exec.Cmd                  // the watchdog
 	restarts int
+	users    int           // sandboxes that pods may be in
+	waiting  chan struct{} // closed when the goroutine has ended that waits for the watchdog's end; there is one while there are users
+
+	using sync.Mutex // held during Use and Unuse, so that only one waits; it is taken before mu
 }
 
 // Start starts the watchdog of this process, which writes to stderr. The directory root is
@@ -67,17 +73,19 @@ func To(pipe *os.File) *Parent {
 // no signal to this one's process group or terminal reaches. It waits for the end
 // of the pipe, so that the kernel tells it of any death of this process.
 func (b *Parent) watch() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command(self, arg, b.Mark, b.Root, b.base)
-	cmd.Stdin, cmd.Stderr = r, b.stderr
+	end, stdout, err := os.Pipe()
+	if err != nil {
+		w.Close()
+		return err
+	}
+	defer stdout.Close()
+	cmd := reexec.Command(arg, b.Mark, b.Root, b.base)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, stdout, b.stderr
 	cmd.Dir = "/"
 	// Where this test binary was itself started by a pod, the watchdog must
 	// outlive that pod's teardown: it ends by itself.
@@ -85,9 +93,10 @@ func (b *Parent) watch() error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		w.Close()
+		end.Close()
 		return err
 	}
-	b.pipe, b.process = w, cmd.Process
+	b.pipe, b.end, b.cmd = w, end, cmd
 	for p, dump := range b.pods {
 		b.tell("%c%d %d %d", isLaunched, p.PID, p.Start, dump)
 	}
@@ -97,11 +106,56 @@ func (b *Parent) watch() error {
 	for mark, s := range b.shown {
 		b.tell("%c%t %q %q", isShown, s.All, s.NameFlag, mark)
 	}
+	b.await()
+	return nil
+}
+
+// Use has a watchdog replaced that ends, until Unuse. The pods of a sandbox that is made later
+// need one again: it is replaced then.
+func (b *Parent) Use() {
+	b.using.Lock()
+	defer b.using.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.users++; b.users == 1 {
+		b.await()
+	}
+}
+
+// Unuse ends a Use. No goroutine is left after the last one.
+func (b *Parent) Unuse() {
+	b.using.Lock()
+	defer b.using.Unlock()
+	b.mu.Lock()
+	b.users--
+	waiting := b.waiting
+	if b.users > 0 {
+		waiting = nil
+	} else if b.end != nil {
+		_ = b.end.SetReadDeadline(time.Unix(1, 0))
+	}
+	b.mu.Unlock()
+	if waiting != nil {
+		<-waiting
+	}
+}
+
+// await has a goroutine wait for the end of the watchdog. The lock is held.
+func (b *Parent) await() {
+	if b.users == 0 || b.end == nil {
+		return
+	}
+	end, cmd, over := b.end, b.cmd, make(chan struct{})
+	_ = end.SetReadDeadline(time.Time{})
+	b.waiting = over
 	go func() {
+		defer close(over)
+		if _, err := end.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
 		_ = cmd.Wait()
 		b.watchAgain(cmd.ProcessState)
 	}()
-	return nil
 }
 
 // MaxRestarts is how often a watchdog that was killed is started again.
@@ -112,9 +166,11 @@ func (b *Parent) watchAgain(how *os.ProcessState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.pipe.Close()
+	b.end.Close()
+	b.end = nil
 	b.restarts++
 	if b.restarts == 1 {
-		fmt.Fprintf(os.Stderr, "harness: the watchdog (process %d), which ends pods when this test binary dies, has ended (%v): it is started again\n", b.process.Pid, how)
+		fmt.Fprintf(os.Stderr, "harness: the watchdog (process %d), which ends pods when this test binary dies, has ended (%v): it is started again\n", b.cmd.Process.Pid, how)
 	}
 	err := fmt.Errorf("it has ended %d times", b.restarts)
 	if b.restarts <= MaxRestarts {
@@ -188,16 +244,15 @@ func (b *Parent) tell(format string, args ...any) {
 	_, err := fmt.Fprintf(b.pipe, format+"\n", args...)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		b.pipe.Close() // nobody waits for this one again
-		_ = b.process.Kill()
+		_ = b.cmd.Process.Kill()
 	}
 }
 
 func init() {
-	if len(os.Args) == 5 && os.Args[1] == arg {
-		run(os.Args[2], os.Args[3], os.Args[4])
-		// Not os.Exit: in a binary that measures coverage that has hooks.
-		syscall.Exit(0)
-	}
+	reexec.Register(arg, func(args []string) int {
+		run(args[0], args[1], args[2])
+		return 0
+	})
 }
 
 // Show notes what is shown of the command lines of processes with a mark.
@@ -225,7 +280,7 @@ func (b *Parent) Commands(mark string) func(proc.Process) string {
 func (b *Parent) Process() (pid, restarts int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.process.Pid, b.restarts
+	return b.cmd.Process.Pid, b.restarts
 }
 
 // Knows reports whether the watchdog ends a process should this one die.

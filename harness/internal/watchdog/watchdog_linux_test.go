@@ -8,10 +8,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/spawn/proc"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
@@ -24,7 +26,7 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *Parent) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
 	require.NoError(t, os.Mkdir(root, 0o700))
-	cmd := exec.Command(os.Args[0], arg, uuid.NewString(), root, t.TempDir())
+	cmd := reexec.Command(arg, uuid.NewString(), root, t.TempDir())
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
@@ -36,7 +38,7 @@ func startWatchdog(t *testing.T) (*exec.Cmd, *Parent) {
 		_ = cmd.Wait()
 	})
 	b := To(w)
-	b.process = cmd.Process
+	b.cmd = cmd
 	return cmd, b
 }
 
@@ -121,6 +123,57 @@ func TestWhatTheWatchdogNotes(t *testing.T) {
 	assert.Equal(t, int64(10), w.since)
 	w.note(`@7 "/a \"b\""`)
 	assert.Equal(t, map[int]string{7: `/a "b"`}, w.places)
+}
+
+// TestWatchdogIsWaitedForWhileItIsUsed kills it while a sandbox needs it, and while none does.
+func TestWatchdogIsWaitedForWhileItIsUsed(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join(t.TempDir(), "root")
+	require.NoError(t, os.Mkdir(root, 0o700))
+	b, err := Start(uuid.NewString(), root, t.TempDir(), os.Stderr)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		b.pipe.Close()
+		_ = b.cmd.Wait()
+	})
+	replaced := func(old, times int) func() bool {
+		return func() bool {
+			pid, restarts := b.Process()
+			return pid != old && restarts == times
+		}
+	}
+	waiting := func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		select {
+		case <-b.waiting:
+			return false
+		default:
+			return b.waiting != nil
+		}
+	}
+	assert.False(t, waiting())
+	var users sync.WaitGroup
+	for range 20 {
+		users.Add(1)
+		go func() {
+			defer users.Done()
+			b.Use()
+			b.Unuse()
+		}()
+	}
+	users.Wait()
+	assert.False(t, waiting(), "no goroutine is left")
+	pid, _ := b.Process()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	b.Use()
+	assert.Eventually(t, replaced(pid, 1), 10*time.Second, time.Millisecond)
+	pid, _ = b.Process()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	assert.Eventually(t, replaced(pid, 2), 10*time.Second, time.Millisecond)
+	assert.True(t, waiting())
+	b.Unuse()
+	assert.False(t, waiting())
 }
 
 // startSleeper starts a process in a group: 0 = one of its own.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"example.com/podharness/fakepod/oracle"
+	"example.com/podharness/fakepod/reexec"
 	"example.com/podharness/scripts/internal/conformance"
 	command "example.com/podharness/spawn/podspawn"
 	"github.com/creack/pty"
@@ -38,12 +39,13 @@ const (
 // patience bounds what takes a moment only.
 const patience = 30 * time.Second
 
+func init() {
+	reexec.Register(asPodspawn, func(args []string) int { return command.Main(args, os.Stdout, os.Stderr) })
+}
+
 func TestMain(m *testing.M) {
-	switch {
-	case os.Getenv(asPodclient) != "":
+	if os.Getenv(asPodclient) != "" {
 		main()
-	case len(os.Args) > 1 && os.Args[1] == asPodspawn:
-		os.Exit(command.Main(os.Args[2:], os.Stdout, os.Stderr))
 	}
 	os.Setenv("PODCLIENT_TEST", "passed on")
 	os.Unsetenv("GITHUB_ACTIONS")

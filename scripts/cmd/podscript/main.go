@@ -178,7 +178,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.options.Busy, "busy", "", "a `LINE` of a request that takes the pod a while, for the scenario that stops a busy one")
 	flags.StringVar(&s.section, "section", "", "run only the scenarios of a `SECTION` of the contract, such as 5a")
 	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, "the `DURATION` that becoming ready may take")
-	flags.DurationVar(&pod.StopGrace, "grace", harness.DefaultStopGrace, "the `DURATION` that a stop may take")
+	flags.DurationVar(&pod.StopGrace, "grace", sandbox.StopGrace, "the `DURATION` that a stop may take")
 	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
 	flags.IntVar(&s.count, "count", 1, "run each scenario `N` times")
 	flags.BoolVar(&s.failfast, "failfast", false, "begin no scenario after one that failed")
@@ -209,6 +209,9 @@ func (s *settings) check() (err error) {
 		return conformance.Usagef("-pod-arg goes with -pod")
 	}
 	s.options.Env = s.Env
+	if len(s.paths) == 0 { // some of these scenarios are about the status, or the ready line, and check it
+		s.options.Pod.StopStatus, s.options.Pod.AllowReadyAgain = []int{-1}, true
+	}
 	if command.Program != "" {
 		if command.Program, err = conformance.Program(command.Program); err != nil {
 			return err

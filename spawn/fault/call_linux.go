@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Call is a system call that waits. Its methods may be called until [Fault.Look] returns.
-type Call struct {
+// A call is a [Call].
+type call struct {
 	sysCall
 	notification
 	s        *Session
@@ -34,36 +34,36 @@ type Call struct {
 	answered bool      // guarded by s.mu
 }
 
-// Name returns the name of the system call.
-func (c *Call) Name() string { return c.name }
+func (c *call) Name() string { return c.name }
 
-// Thread returns the number of the thread that calls.
-func (c *Call) Thread() int { return int(c.thread) }
+func (c *call) Thread() int { return int(c.thread) }
 
-// PID returns the number of the process that calls; 0 if it has ended.
-func (c *Call) PID() int {
+func (c *call) PID() int {
 	pid, _ := strconv.Atoi(proc.Status(c.Thread(), "Tgid"))
 	return pid
 }
 
-// Ended is closed when all processes of the session have ended.
-func (c *Call) Ended() <-chan struct{} { return c.s.ended }
+func (c *call) Descriptor() int {
+	if i := strings.IndexByte(c.arguments, 'F'); i >= 0 {
+		return int(int32(c.args[i]))
+	}
+	return -1
+}
 
-// Return ends the call with a result. The call is not done. Return reports whether the call
-// still waited: its thread may have ended, or a signal may have interrupted it (before Linux
-// 5.19), and then it comes again.
-func (c *Call) Return(value int) bool {
-	return c.answer(answer{value: int64(value), result: fmt.Sprint("returned ", value)})
+func (c *call) Ended() <-chan struct{} { return c.s.ended }
+
+func (c *call) Return(value int) bool {
+	return c.answer(answer{value: int64(value), silent: true})
 }
 
 // waits reports whether the call still waits. What was read of its process before is true then.
-func (c *Call) waits() bool {
+func (c *call) waits() bool {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.s.listener), ioctlIDValid, uintptr(unsafe.Pointer(&c.id)))
 	return errno == 0
 }
 
 // send answers the call, and reports whether it still waited.
-func (c *Call) send(value int64, errno syscall.Errno, flags uint32) bool {
+func (c *call) send(value int64, errno syscall.Errno, flags uint32) bool {
 	response := struct { // seccomp_notif_resp
 		id    uint64
 		value int64
@@ -85,11 +85,12 @@ type answer struct {
 	errno  syscall.Errno
 	flags  uint32
 	result string
+	silent bool // no fault has struck it
 }
 
 // answer answers a call that is struck, and reports whether it still waited. Whoever reads
 // the strikes after the process has gone on finds this one.
-func (c *Call) answer(a answer) (waited bool) {
+func (c *call) answer(a answer) (waited bool) {
 	s := c.s
 	var results []string
 	if delay := s.faults[c.fault].Delay; delay > 0 {
@@ -122,11 +123,12 @@ func (c *Call) answer(a answer) (waited bool) {
 		}
 	}
 	strike.Result = strings.Join(results, ", ")
-	if struck := waited || signalled; struck && len(s.strikes) < mostStrikes {
+	struck := (waited || signalled) && !a.silent
+	if struck && len(s.strikes) < mostStrikes {
 		s.strikes = append(s.strikes, strike)
 	}
 	s.mu.Unlock()
-	if s.struck != nil && (waited || signalled) {
+	if struck && s.struck != nil {
 		s.telling.Lock()
 		defer s.telling.Unlock()
 		s.struck(strike)
@@ -135,7 +137,7 @@ func (c *Call) answer(a answer) (waited bool) {
 }
 
 // signal sends a signal to the process that calls, and reports whether it could.
-func (c *Call) signal(pid int, sig syscall.Signal) bool {
+func (c *call) signal(pid int, sig syscall.Signal) bool {
 	process, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return false
@@ -157,7 +159,7 @@ func endsProcess(pid int, sig syscall.Signal) bool {
 
 // isNamed reports whether one of the names, each after a comma, stands for the call with the
 // flags that it has.
-func (c *Call) isNamed(names string) bool {
+func (c *call) isNamed(names string) bool {
 	flags := c.args[0]
 	switch c.number {
 	case unix.SYS_CLONE3:
@@ -177,8 +179,7 @@ func (c *Call) isNamed(names string) bool {
 	return false
 }
 
-// Paths returns what the call is on, as [Fault.Path] has it.
-func (c *Call) Paths() []string {
+func (c *call) Paths() []string {
 	if c.paths == nil {
 		c.paths = []string{}
 		for i, kind := range []byte(c.arguments) {
@@ -207,13 +208,13 @@ func (c *Call) Paths() []string {
 }
 
 // link reads a link in the place that /proc has for the thread.
-func (c *Call) link(name string) (string, error) {
+func (c *call) link(name string) (string, error) {
 	path, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", c.thread, name))
 	return strings.TrimSuffix(path, " (deleted)"), err
 }
 
 // pathAt returns the absolute path for one in the memory of the process.
-func (c *Call) pathAt(address uint64, base string) (string, error) {
+func (c *call) pathAt(address uint64, base string) (string, error) {
 	if address == 0 {
 		return c.link(base) // as utimensat has it
 	}
@@ -232,7 +233,7 @@ func (c *Call) pathAt(address uint64, base string) (string, error) {
 	return c.absolute(string(text), base)
 }
 
-func (c *Call) absolute(path, base string) (string, error) {
+func (c *call) absolute(path, base string) (string, error) {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path), nil
 	}
@@ -244,7 +245,7 @@ func (c *Call) absolute(path, base string) (string, error) {
 }
 
 // descriptor returns what a descriptor is open on.
-func (c *Call) descriptor(name string) (string, error) {
+func (c *call) descriptor(name string) (string, error) {
 	link, err := c.link(name)
 	if err != nil || !strings.HasPrefix(link, "socket:[") {
 		return link, err
@@ -271,7 +272,7 @@ func (c *Call) descriptor(name string) (string, error) {
 }
 
 // address returns what a socket's address in the memory of the process says.
-func (c *Call) address(at, size uint64) (string, error) {
+func (c *call) address(at, size uint64) (string, error) {
 	text := make([]byte, min(size, unix.SizeofSockaddrAny))
 	if err := c.read(at, text); err != nil || len(text) < 2 {
 		return "", err
@@ -294,7 +295,7 @@ func (c *Call) address(at, size uint64) (string, error) {
 }
 
 // read reads the memory of the process.
-func (c *Call) read(address uint64, into []byte) error {
+func (c *call) read(address uint64, into []byte) error {
 	_, err := readMemory(c.thread, address, into)
 	return err
 }
@@ -315,9 +316,7 @@ func readMemory(thread uint32, address uint64, into []byte) (n int, err error) {
 // mostWritten is how much the kernel writes at once.
 const mostWritten = 0x7ffff000
 
-// Data returns the bytes that the call would write, at most so many, and how many there are.
-// It returns an error if the call is no write, or its process has ended.
-func (c *Call) Data(most int) (data []byte, size int, err error) {
+func (c *call) Data(most int) (data []byte, size int, err error) {
 	i := strings.IndexAny(c.arguments, "BV")
 	if i < 0 {
 		return nil, 0, fmt.Errorf("%s does not write: %w", c.name, errors.ErrUnsupported)
@@ -344,7 +343,7 @@ func (c *Call) Data(most int) (data []byte, size int, err error) {
 }
 
 // writeShort writes the first bytes in the place of the process.
-func (c *Call) writeShort(most int) (n int64, errno syscall.Errno, result string) {
+func (c *call) writeShort(most int) (n int64, errno syscall.Errno, result string) {
 	n, all, err := c.write(most)
 	if err != nil && !errors.As(err, &errno) {
 		errno = unix.EIO
@@ -355,7 +354,7 @@ func (c *Call) writeShort(most int) (n int64, errno syscall.Errno, result string
 	return n, 0, fmt.Sprintf("%d of %d bytes", n, all)
 }
 
-func (c *Call) write(most int) (n int64, all int, err error) {
+func (c *call) write(most int) (n int64, all int, err error) {
 	data, all, err := c.Data(most)
 	if err != nil {
 		return 0, 0, err

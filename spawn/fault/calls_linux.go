@@ -71,6 +71,7 @@ var families = map[string][]sysCall{
 	"fork":     {clone, clone3},
 	"thread":   {clone, clone3},
 	"exec":     {{"execve", unix.SYS_EXECVE, "P"}, {"execveat", unix.SYS_EXECVEAT, "DP"}},
+	"exit":     {{"exit_group", unix.SYS_EXIT_GROUP, ""}},
 	"wait":     {{"wait4", unix.SYS_WAIT4, ""}, {"waitid", unix.SYS_WAITID, ""}},
 	"kill":     {{"kill", unix.SYS_KILL, ""}, {"tkill", unix.SYS_TKILL, ""}, {"tgkill", unix.SYS_TGKILL, ""}, {"pidfd_send_signal", unix.SYS_PIDFD_SEND_SIGNAL, ""}},
 	"pidfd":    {{"pidfd_open", unix.SYS_PIDFD_OPEN, ""}, {"pidfd_getfd", unix.SYS_PIDFD_GETFD, "F"}},

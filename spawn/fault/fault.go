@@ -66,8 +66,32 @@ type Fault struct {
 	// rest.
 	Short int
 	// Look is called while the call waits, in a goroutine of its own. It may answer the
-	// call; otherwise the call is done once Look has returned.
-	Look func(*Call)
+	// call; otherwise the call is done once Look has returned. There is no strike.
+	Look func(Call)
+}
+
+// A Call is a system call that waits.
+type Call interface {
+	// Name returns the name of the system call.
+	Name() string
+	// Thread returns the number of the thread that calls, and PID that of its process; 0
+	// if it has ended.
+	Thread() int
+	PID() int
+	// Paths returns what the call is on, as Fault.Path has it.
+	Paths() []string
+	// Descriptor returns the first descriptor that the call is on; -1 if there is none.
+	Descriptor() int
+	// Data returns the bytes that the call would write, at most so many, and how many
+	// there are. It returns an error if the call is no write that Short knows, or its
+	// process has ended.
+	Data(most int) (data []byte, size int, err error)
+	// Return ends the call with a result. The call is not done. Return reports whether the
+	// call still waited: its thread may have ended, or a signal may have interrupted it
+	// (before Linux 5.19), and then it comes again.
+	Return(value int) bool
+	// Ended is closed when all processes of the session have ended.
+	Ended() <-chan struct{}
 }
 
 // Parse reads the text of a fault: names of calls, and then parts such as key=value, separated
@@ -211,6 +235,14 @@ func (f *Fault) UnmarshalText(text []byte) (err error) {
 // due reports whether the call with a number fails.
 func (f Fault) due(number int) bool {
 	return f.When == 0 || number == f.When || f.Onwards && number > f.When
+}
+
+// Expand replaces words in braces, such as {name}, in the path of a fault.
+func (f Fault) Expand(words map[string]string) Fault {
+	for word, value := range words {
+		f.Path = strings.ReplaceAll(f.Path, "{"+word+"}", Quote(value))
+	}
+	return f
 }
 
 // Quote returns a pattern of [Fault.Path] that matches one path only.

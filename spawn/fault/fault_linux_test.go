@@ -293,7 +293,7 @@ func TestLookHoldsTheCallAndMayAnswerIt(t *testing.T) {
 	dir := t.TempDir()
 	var seen []string
 	faults := parse(t, "write:path=*pipe*")
-	faults[0].Look = func(c *Call) {
+	faults[0].Look = func(c Call) {
 		data, size, err := c.Data(2)
 		seen = append(seen, fmt.Sprint(c.Name(), " ", string(data), size, err, c.PID() == c.Thread(), c.Paths()[0][:5]))
 		if string(data) == "no" {

@@ -47,7 +47,7 @@ type Session struct {
 
 	mu      sync.Mutex // guards all below
 	counts  []int
-	pending map[uint32]*Call // by the thread: those that wait, and those that were interrupted
+	pending map[uint32]*call // by the thread: those that wait, and those that were interrupted
 	strikes []Strike
 	sockets map[string]string // the paths that sockets are bound to, by their links
 	trouble error
@@ -68,7 +68,7 @@ type compiled struct {
 func New(faults []Fault, struck func(Strike)) (*Session, error) {
 	s := &Session{
 		names: map[uint32]sysCall{}, struck: struck, ended: make(chan struct{}), done: make(chan struct{}),
-		counts: make([]int, len(faults)), pending: map[uint32]*Call{}, sockets: map[string]string{},
+		counts: make([]int, len(faults)), pending: map[uint32]*call{}, sockets: map[string]string{},
 	}
 	short := false
 	for _, f := range faults {
@@ -257,7 +257,7 @@ func (s *Session) serve() {
 		case ready[0].Revents&unix.POLLIN != 0:
 			var n notification
 			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno == 0 {
-				s.take(&Call{s: s, notification: n, at: time.Now()})
+				s.take(&call{s: s, notification: n, at: time.Now()})
 			} // else it does not wait any more
 		default:
 			return
@@ -266,7 +266,7 @@ func (s *Session) serve() {
 }
 
 // take has a call meet its fault, if it has one.
-func (s *Session) take(c *Call) {
+func (s *Session) take(c *call) {
 	c.sysCall = s.names[c.call]
 	s.mu.Lock()
 	again := s.pending[c.thread]
@@ -302,7 +302,7 @@ func (s *Session) take(c *Call) {
 
 // match counts a call, and finds the fault that strikes it. It reports whether the call still
 // waits.
-func (s *Session) match(c *Call) bool {
+func (s *Session) match(c *call) bool {
 	var matching []int
 	for i, f := range s.faults {
 		if names := f.names[c.number]; names != "" && c.isNamed(names) && (f.path == nil || slices.ContainsFunc(c.Paths(), func(path string) bool {
@@ -329,7 +329,7 @@ func (s *Session) match(c *Call) bool {
 }
 
 // act strikes.
-func (s *Session) act(c *Call) {
+func (s *Session) act(c *call) {
 	f := s.faults[c.fault]
 	if f.Delay > 0 {
 		timer := time.NewTimer(f.Delay - time.Since(c.at))
@@ -342,7 +342,7 @@ func (s *Session) act(c *Call) {
 	switch {
 	case f.Look != nil:
 		f.Look(c)
-		c.answer(answer{flags: byItself, result: "looked at"})
+		c.answer(answer{flags: byItself, silent: true})
 	case f.Error != 0:
 		c.answer(answer{signal: f.Signal, errno: f.Error, result: unix.ErrnoName(f.Error)})
 	case f.Short > 0:
@@ -354,7 +354,7 @@ func (s *Session) act(c *Call) {
 
 // failed keeps the first reason why a call could not be looked at. That its process has
 // ended, or has given an address that is not its own, is none.
-func (s *Session) failed(c *Call, err error) {
+func (s *Session) failed(c *call, err error) {
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EFAULT) || errors.Is(err, unix.ENOENT) || !c.waits() {
 		return
 	}

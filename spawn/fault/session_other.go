@@ -11,9 +11,6 @@ import (
 // A Session cannot be on this system.
 type Session struct{ NoNewPrivs bool }
 
-// A Call is a system call that waits.
-type Call struct{}
-
 // Supported returns why this system cannot make system calls fail.
 func Supported() error {
 	return fmt.Errorf("%w: only Linux on amd64 and arm64 can, not %s on %s", ErrUnsupported, runtime.GOOS, runtime.GOARCH)

@@ -24,6 +24,7 @@ import (
 
 	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 )
 
@@ -33,7 +34,8 @@ const podspawnUsage = `usage: podspawn [flags] NAME
        podspawn -follow NAME
 
 Starts the pod NAME and waits until it is ready. The pod keeps running afterwards:
-podspawn -stop ends it. Without -pod, the program is $` + spawn.RuntimeCommandEnv + `
+podspawn -stop ends it. With -fault, podspawn stays until the pod has ended, shows each
+call that is struck, and kills the pod if it is told to end itself (Linux). Without -pod, the program is $` + spawn.RuntimeCommandEnv + `
 and the prefix argument is pod.
 
 -list shows each pod directory of the runtime directory: name, state, process, age
@@ -44,7 +46,8 @@ With -json a start prints one line, whether it fails or not. Fields that are not
 are left out: name, verdict, pid, socket, log, error; ready_ms; timeline (start, and
 from then on launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms); status
 (how a process ended that exited early); missing (what the start waited for: ready line
-or socket), why (missing, not a socket, refused or deaf), stopped; tail (the last lines
+or socket), why (missing, not a socket, refused or deaf), stopped; strikes (the calls
+that -fault has struck), unseen (why a call could not be looked at); tail (the last lines
 of the log, 8 at most), unfinished (what came after the last newline). -list prints one
 line for each pod: name, state, pid, age_s, socket, log.
 
@@ -212,14 +215,39 @@ func (p *podspawn) resolveCommand() error {
 
 func (p *podspawn) start(ctx context.Context) error {
 	pod, err := p.startPod(ctx)
-	switch {
-	case p.json:
-		lost := json.NewEncoder(p.stdout).Encode(report(p.cfg.PodName, pod, err))
-		return cmp.Or(err, lost)
-	case err != nil:
+	if p.json {
+		err = cmp.Or(err, json.NewEncoder(p.stdout).Encode(report(p.cfg.PodName, pod, err)))
+	} else if err == nil {
+		err = p.tell(pod)
+	}
+	if pod != nil && pod.Faults != nil {
+		return cmp.Or(err, p.attend(ctx, pod))
+	}
+	return err
+}
+
+// attend waits until a pod with faults has ended, and whatever it has left that meets them.
+func (p *podspawn) attend(ctx context.Context, pod *spawn.Pod) error {
+	select {
+	case <-pod.Faults.Done():
+	case <-ctx.Done():
+		if err := pod.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		<-pod.Done()
+		return fmt.Errorf("pod %s was killed, since this process answers for its faults: %w", podlog.Printable(pod.Name), ctx.Err())
+	}
+	<-pod.Done()
+	if err := pod.Faults.Err(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(p.stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n", podlog.Printable(pod.Name),
+	fmt.Fprintf(p.stderr, "podspawn: pod %s has ended: %v\n", podlog.Printable(pod.Name), pod.State())
+	return nil
+}
+
+// tell shows a pod that is ready.
+func (p *podspawn) tell(pod *spawn.Pod) error {
+	_, err := fmt.Fprintf(p.stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n", podlog.Printable(pod.Name),
 		pod.Timeline.Connected.Round(time.Microsecond), pod.PID, podlog.Printable(pod.SocketPath), podlog.Printable(pod.LogPath))
 	return err
 }
@@ -240,7 +268,7 @@ func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 	if shown.terminal {
 		go shown.tell(ctx)
 	}
-	p.cfg.Progress, o.Idle, p.cfg.AllowSecond = shown.line, shown.show, p.replace
+	p.cfg.Progress, o.Idle, o.Struck, p.cfg.AllowSecond = shown.line, shown.show, shown.struck, p.replace
 	start := spawn.StartObserved
 	if p.record != "" {
 		start = p.startRecorded
@@ -307,7 +335,7 @@ func report(name string, pod *spawn.Pod, err error) map[string]any {
 	t := e.Timeline
 	return known(map[string]any{
 		"name": name, "verdict": e.Verdict, "pid": e.PID, "socket": e.SocketPath, "log": e.LogPath,
-		"missing": e.Missing, "why": e.Why, "stopped": e.Stopped, "ready_ms": milliseconds(t.Connected), "status": e.Status, "tail": e.Tail, "unfinished": e.Unfinished, "error": message,
+		"missing": e.Missing, "why": e.Why, "stopped": e.Stopped, "ready_ms": milliseconds(t.Connected), "status": e.Status, "tail": e.Tail, "unfinished": e.Unfinished, "strikes": e.Strikes, "unseen": e.Unseen, "error": message,
 		"timeline": known(map[string]any{
 			"start": t.Start, "launched_ms": milliseconds(t.Launched), "first_line_ms": milliseconds(t.FirstLine),
 			"ready_line_ms": milliseconds(t.ReadyLine), "connected_ms": milliseconds(t.Connected), "ended_ms": milliseconds(t.Ended),
@@ -347,6 +375,15 @@ func (p *progress) line(line string) {
 	defer p.mu.Unlock()
 	p.erase()
 	fmt.Fprintf(p.out, "%s: %s\n", p.name, podlog.Printable(line))
+}
+
+// struck shows a call that a fault has struck, also after the start.
+func (p *progress) struck(strike fault.Strike) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.erase()
+	fmt.Fprintf(p.out, "podspawn: fault: %s\n", podlog.Printable(strike.String()))
+	_ = p.out.Flush()
 }
 
 // statusTick is how often the status line changes.

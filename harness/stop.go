@@ -53,8 +53,8 @@ func (p *Pod) Stop() error {
 	return p.stopErr
 }
 
-// Kill sends SIGKILL to the pod's process group and waits until the pod has
-// ended. It is nil for a pod that has ended before.
+// Kill sends SIGKILL to the pod's process group and waits until the pod, and all of the group,
+// have ended. It is nil for a pod that has ended before.
 func (p *Pod) Kill() error {
 	_, ended := p.Ended()
 	p.mu.Lock()
@@ -67,13 +67,20 @@ func (p *Pod) Kill() error {
 // process that was killed. What the pod itself may take is StopGrace.
 const killGrace = 5 * time.Second
 
+// leastKillGrace is what it has also where hardly any time is left to the test.
+const leastKillGrace = 100 * time.Millisecond
+
 func (p *Pod) kill() error {
 	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	grace, note := beforeDeadline(p.tb, "wait", killGrace)
+	grace = max(grace, leastKillGrace)
 	if !p.endsWithin(grace) {
 		return cut(fmt.Errorf("pod %s: process %d is still there %v after SIGKILL", p.name(), p.PID, grace), note)
+	}
+	if !errors.Is(p.Pod.Signal(syscall.Signal(0)), os.ErrProcessDone) {
+		proc.Kill(proc.Match{Group: p.PID}, time.Now().Add(grace)) // they may listen on its socket still
 	}
 	return nil
 }

@@ -9,7 +9,9 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/proc"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // latePod handles SIGINT so many seconds after it became ready.
@@ -43,5 +45,14 @@ func TestStopWaitsUntilThePodHandlesItsStopSignal(t *testing.T) {
 		assert.NoError(t, pod.Stop())
 		assert.Less(t, time.Since(begin), 5*time.Second, "it waits for a moment only")
 		assert.Equal(t, want, tb.End())
+	}
+}
+
+func TestKillWaitsForTheWholeGroup(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		pod := harness.StartPod(t, harness.Config{Name: "alpha", Command: harness.FakePod("child; child; child; child; bind; ready; serve")})
+		require.NoError(t, pod.Kill())
+		assert.Empty(t, proc.Find(proc.Match{Group: pod.PID}))
 	}
 }

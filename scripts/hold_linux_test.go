@@ -223,7 +223,7 @@ func TestPodThatDoesNotStartUnderHoldIsNotJudged(t *testing.T) {
 func TestHeldPodFailsAsItDoesByItself(t *testing.T) {
 	t.Parallel()
 	needHold(t)
-	private := regexp.MustCompile(`process \d+|/\S*/alpha[./]|(; last lines: | \| )?podharness: its socket[^|\n]*[^|\n ]`)
+	private := regexp.MustCompile(`process \d+|/\S*/alpha[./]|(; last lines: | \| |\n\t\t)?podharness: its socket[^|\n]*[^|\n ]`)
 	for _, program := range []string{
 		"early-exit", "early-exit-silent", "early-exit-zero", "kill SEGV", "kill ABRT", "kill TERM", "kill KILL", `raw "last words"; exit 3`, "daemon", "failed-child",
 		"wrong-name", "malformed-no-fields", "malformed-no-socket", "stdout-ready", "dead-socket", "deaf", "exit-after-ready", "invalid-utf8-exit", `flood 300KiB 0; raw "\n"; exit 5`,

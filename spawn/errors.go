@@ -165,12 +165,17 @@ func (e *Error) Error() string {
 		b.WriteString("\n\tlog: " + podlog.PathText(e.LogPath))
 	}
 	if inBlock {
-		b.WriteString("\n\tlast lines:\n\t\t" + strings.Join(lines, "\n\t\t"))
+		b.WriteString("\n\tlast lines:")
+		for _, line := range lines {
+			if line != "" {
+				b.WriteString("\n\t\t" + line)
+			}
+		}
 	}
 	if why := podlog.NearMiss([]byte(e.NearMiss)); why != "" {
 		fmt.Fprintf(&b, "\n\tnote: a ready line begins with YOI-READY and a tab, and the pod wrote %.200q: %s", e.NearMiss, why)
 	}
-	if e.PID != 0 && len(e.Tail) == 0 && e.Unfinished == "" && e.SocketPath == "" {
+	if e.PID != 0 && len(e.Tail) == 0 && e.Unfinished == "" && e.Timeline.ReadyLine == 0 {
 		b.WriteString("\n\tnote: the ready line belongs on stderr: the pod's stdout is " + os.DevNull + ", which nobody reads")
 	}
 	if e.LogTrouble != "" {

@@ -6,11 +6,13 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
 	"unsafe"
 
+	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,4 +108,15 @@ func stopSignal(pid int) syscall.Signal {
 func isNoexec(path string) bool {
 	var disk unix.Statfs_t
 	return unix.Statfs(path, &disk) == nil && disk.Flags&unix.ST_NOEXEC != 0
+}
+
+// isKilled reports whether a process was sent SIGKILL, and is only about to end.
+func isKilled(pid int) bool {
+	for _, field := range []string{"SigPnd", "ShdPnd"} {
+		pending, err := strconv.ParseUint(proc.Status(pid, field), 16, 64)
+		if err == nil && pending&(1<<(unix.SIGKILL-1)) != 0 {
+			return true
+		}
+	}
+	return false
 }

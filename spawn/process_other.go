@@ -18,3 +18,6 @@ func stopSignal(int) syscall.Signal { return 0 }
 
 // isNoexec returns false: that is not known here.
 func isNoexec(string) bool { return false }
+
+// isKilled returns false: that is not known here.
+func isKilled(int) bool { return false }

@@ -172,6 +172,23 @@ func TestLockEndsWithTheStart(t *testing.T) {
 	assert.NoError(t, lock(), "the pod and its child do not have it")
 }
 
+// TestStartRightAfterAKill has a worker listen that ends a moment after the pod.
+func TestStartRightAfterAKill(t *testing.T) {
+	t.Parallel()
+	cfg := testPod(t, "worker")
+	for range 20 {
+		pod := mustStart(t, cfg)
+		require.NoError(t, pod.Signal(unix.SIGKILL))
+		<-pod.Done()
+	}
+	cfg = fakeIn(cfg.WorkspaceRoot, "child 'bind; ready; serve'; hang")
+	for range 20 {
+		pod := mustStart(t, cfg)
+		require.NoError(t, pod.Signal(unix.SIGKILL))
+		<-pod.Done()
+	}
+}
+
 // TestStartWhileAnEarlierPodIsBeingRemoved starts a pod whose directory goes all the time.
 func TestStartWhileAnEarlierPodIsBeingRemoved(t *testing.T) {
 	t.Parallel()

@@ -251,6 +251,9 @@ func (s *start) forker() (forker, error) {
 	return s.faults.Start, nil
 }
 
+// killedGrace is for how long a socket may answer whose pod has ended.
+const killedGrace = 200 * time.Millisecond
+
 // refuse makes the pod directory, locked until the start is over, and returns an error if
 // there is another pod of the name.
 func (s *start) refuse() (err error) {
@@ -265,7 +268,11 @@ func (s *start) refuse() (err error) {
 	}
 	socket := s.podDir + "/sock"
 	pid, err := proc.Listener(socket)
-	if err != nil && !errors.Is(err, syscall.EAGAIN) { // stale, or none
+	// What the pod has left may just be ending, too: nothing tells whether it is.
+	for begin := time.Now(); err == nil && proc.Ended(pid) && time.Since(begin) < killedGrace; pid, err = proc.Listener(socket) {
+		<-time.After(5 * time.Millisecond)
+	}
+	if err != nil && !errors.Is(err, syscall.EAGAIN) || err == nil && isKilled(pid) { // stale, or none
 		return nil
 	}
 	s.socket = socket

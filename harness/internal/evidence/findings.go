@@ -49,8 +49,8 @@ func (l *Log) Findings() (f Findings) {
 }
 
 // eachLine calls f with the beginning of each line, without its newline, and whether it has one.
-func eachLine(log io.Reader, f func(line []byte, whole bool)) {
-	for r := bufio.NewReaderSize(log, 64<<10); ; {
+func eachLine(log *io.SectionReader, f func(line []byte, whole bool)) {
+	for r := bufio.NewReaderSize(log, int(min(64<<10, log.Size()+1))); ; {
 		line, err := r.ReadSlice('\n')
 		f(bytes.TrimRight(line, "\r\n"), err == nil || errors.Is(err, bufio.ErrBufferFull))
 		for errors.Is(err, bufio.ErrBufferFull) {

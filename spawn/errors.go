@@ -175,7 +175,7 @@ func (e *Error) Error() string {
 	if why := podlog.NearMiss([]byte(e.NearMiss)); why != "" {
 		fmt.Fprintf(&b, "\n\tnote: a ready line begins with YOI-READY and a tab, and the pod wrote %.200q: %s", e.NearMiss, why)
 	}
-	if e.PID != 0 && len(e.Tail) == 0 && e.Unfinished == "" && e.Timeline.ReadyLine == 0 {
+	if e.Missing == "ready line" && e.Timeline.FirstLine == 0 && e.Unfinished == "" {
 		b.WriteString("\n\tnote: the ready line belongs on stderr: the pod's stdout is " + os.DevNull + ", which nobody reads")
 	}
 	if e.LogTrouble != "" {

@@ -334,6 +334,7 @@ func TestVerdicts(t *testing.T) {
 			message := e.Error()
 			assert.True(t, strings.HasPrefix(message, tc.message), "it begins: %s", message)
 			assert.Contains(t, message, tc.contains)
+			assert.Equal(t, e.Missing == "ready line" && len(e.Tail) == 0 && e.Unfinished == "", strings.Contains(message, "\n\tnote: the ready line belongs on stderr"), message)
 			assert.Contains(t, message, fmt.Sprintf("\n\tpod: alpha (process %d)\n\tlog: %s", e.PID, e.LogPath))
 			if tc.tail != nil {
 				assert.Equal(t, tc.tail, e.Tail)

@@ -65,7 +65,8 @@ type Config struct {
 	// long flags, as in --flag, are shown in any case.
 	ShowArgs bool
 	// Faults are met by system calls of the pod and of whatever it starts (Linux): see
-	// package spawn/fault and spawn.Config. In their paths {home} stands for HOME, too.
+	// package spawn/fault and spawn.Config. In their paths {home} stands for HOME, too. A
+	// call that could not be looked at, and met no fault, fails the test.
 	Faults []fault.Fault
 	// ReadyTimeout is how long the pod may take to become ready;
 	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the

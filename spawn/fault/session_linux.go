@@ -3,8 +3,6 @@
 package fault
 
 import (
-	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,12 +10,14 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 	"unsafe"
 
+	"example.com/podharness/spawn/fault/internal/stage"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,7 +37,6 @@ type Session struct {
 
 	faults   []compiled
 	names    map[uint32]sysCall
-	paths    bool // a fault has one
 	struck   func(Strike)
 	listener int
 	killable bool          // calls that wait are not interrupted
@@ -81,13 +80,13 @@ func New(faults []Fault, struck func(Strike)) (*Session, error) {
 		c := compiled{Fault: f, names: map[uint32]string{}}
 		c.path, _ = compile(f.Path)
 		for _, name := range strings.Split(f.Calls, ",") {
-			for _, call := range calls[name] {
+			for _, call := range calls()[name] {
 				c.names[call.number] += "," + name
 				s.names[call.number] = call
 			}
 		}
 		s.faults = append(s.faults, c)
-		s.paths, short = s.paths || f.Path != "", short || f.Short > 0
+		short = short || f.Short > 0
 	}
 	return s, supported(short)
 }
@@ -147,24 +146,19 @@ func (s *Session) start(program string, argv []string, attr syscall.ProcAttr) (p
 	for number := range s.names {
 		numbers = append(numbers, number)
 	}
-	o := newOrder(numbers, rand.Uint64())
-	text, err := json.Marshal(o)
-	if err != nil {
-		unix.Close(pair[1])
-		return 0, err
-	}
+	o := stage.Order{Pass: rand.Uint64(), Blocked: signals("SigBlk"), Ignored: signals("SigIgn"), Killable: killable, Calls: numbers}
 	sys := syscall.SysProcAttr{}
 	if attr.Sys != nil {
 		sys = *attr.Sys
 	}
 	sys.Pdeathsig = syscall.SIGKILL
-	attr.Sys, attr.Files = &sys, append(slices.Clip(attr.Files[:control]), uintptr(pair[1]))
-	pid, err = syscall.ForkExec("/proc/self/exe", slices.Concat([]string{stageName, string(text), program}, argv), &attr)
+	attr.Sys, attr.Files = &sys, append(slices.Clip(attr.Files[:stage.Control]), uintptr(pair[1]))
+	pid, err = syscall.ForkExec("/proc/self/exe", o.Args(program, argv), &attr)
 	unix.Close(pair[1])
 	if err != nil {
 		return 0, err
 	}
-	if err = s.hear(pair[0], pid, o.Pass); err != nil {
+	if err = s.hear(pair[0], pid); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		for {
 			if _, waitErr := unix.Wait4(pid, nil, 0, nil); waitErr != unix.EINTR {
@@ -175,32 +169,41 @@ func (s *Session) start(program string, argv []string, attr syscall.ProcAttr) (p
 	return pid, nil
 }
 
+// killable is false in a test of kernels that cannot do it.
+var killable = true
+
+// signals returns a set of signals of this thread.
+func signals(field string) uint64 {
+	text, _ := os.ReadFile("/proc/thread-self/status")
+	_, value, _ := strings.Cut(string(text), "\n"+field+":\t")
+	value, _, _ = strings.Cut(value, "\n")
+	set, _ := strconv.ParseUint(value, 16, 64)
+	return set
+}
+
 // hear takes the listener from the child, and returns when it has executed the program.
-func (s *Session) hear(socket, pid int, pass uint64) error {
-	word, fd, err := hear(socket)
+func (s *Session) hear(socket, pid int) error {
+	report, fd, err := stage.Hear(socket, int(stageGrace.Milliseconds()))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: the child that takes the filter: %w", ErrUnsupported, err)
-	case fd < 0 && word[1] == 0:
+	case fd < 0 && report.Errno == 0:
 		return fmt.Errorf("%w: the child that takes the filter has ended before it did", ErrUnsupported)
 	case fd < 0:
-		return fmt.Errorf("%w: seccomp: %w", ErrUnsupported, syscall.Errno(word[1]))
+		return fmt.Errorf("%w: seccomp: %w", ErrUnsupported, syscall.Errno(report.Errno))
 	}
 	s.listener = fd
-	s.NoNewPrivs, s.killable = word[0]&noNewPrivs != 0, word[0]&unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV != 0
+	s.NoNewPrivs, s.killable = report.Flags&stage.NoNewPrivs != 0, report.Flags&unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV != 0
 	syncWakeUp := uint64(unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlSetFlags, uintptr(syncWakeUp)) // since Linux 6.6
-	var seen uint64
-	_, err = readMemory(uint32(pid), word[1], unsafe.Slice((*byte)(unsafe.Pointer(&seen)), 8))
-	if err != nil || seen != pass {
-		unix.Close(fd)
-		return fmt.Errorf("%w: the memory of a child cannot be read: %w", ErrUnsupported, cmp.Or(err, error(unix.EIO)))
+	if report, _, err = stage.Hear(socket, int(stageGrace.Milliseconds())); err == nil && report.Errno != 0 {
+		err = syscall.Errno(report.Errno) // of the exec
 	}
-	if _, err = unix.Write(socket, []byte{1}); err == nil {
-		word, _, err = hear(socket)
-	}
-	if err == nil && word[1] != 0 {
-		err = syscall.Errno(word[1]) // of the exec
+	if err == nil {
+		_, readErr := readMemory(uint32(pid), 0, make([]byte, 1))
+		if readErr == unix.EPERM || readErr == unix.ENOSYS { // nothing is at that address, but who may read is asked first
+			err = fmt.Errorf("%w: the memory of its process cannot be read: %w", ErrUnsupported, readErr)
+		}
 	}
 	if err != nil {
 		unix.Close(fd)

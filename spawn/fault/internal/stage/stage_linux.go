@@ -1,11 +1,11 @@
 //go:build !portable && (amd64 || arm64)
 
-package fault
+// Package stage is what a child is before it is a program under a filter: this very executable.
+// It imports little, so that little of the executable is initialized before.
+package stage
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -14,47 +14,71 @@ import (
 	"syscall"
 	"unsafe"
 
-	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
-// stageName is the first word on the command line of a child that is this executable still.
-// An order follows, then the program and its arguments.
-const stageName = "podharness-fault"
+// name is the first word on the child's command line. An order follows, then the program and
+// its arguments.
+const name = "podharness-fault"
 
-// control is the descriptor by which the child tells what it has done: its words are two
-// numbers, and the listener comes with those of the filter. Its end tells of the exec.
-const control = 3
+// Control is the descriptor by which the child tells what it has done.
+const Control = 3
 
-// An order is what the child needs to know.
-type order struct {
-	Calls []uint32
+// An Order is what the child needs to know.
+type Order struct {
 	// Pass is in the last argument register of what the child itself calls under the
 	// filter, which lets these calls through. Nobody else has it there.
 	Pass uint64
-	// Blocked and Ignored are the sets of signals that Go would alter, as the started
-	// program gets them.
+	// Blocked and Ignored are the sets of signals, which Go would alter, that the program
+	// gets.
 	Blocked, Ignored uint64
-	Killable         bool // calls that wait are not interrupted, where the kernel can do that
+	// Killable has calls that wait not be interrupted, where the kernel can do that.
+	Killable bool
+	// Calls are the numbers of the calls that wait.
+	Calls []uint32
 }
 
-// newOrder must be called on the thread that forks.
-func newOrder(numbers []uint32, pass uint64) order {
-	set := func(field string) uint64 {
-		text, _ := os.ReadFile("/proc/thread-self/status")
-		_, value, _ := strings.Cut(string(text), "\n"+field+":\t")
-		value, _, _ = strings.Cut(value, "\n")
-		set, _ := strconv.ParseUint(value, 16, 64)
-		return set
+// Args returns the child's command line.
+func (o Order) Args(program string, argv []string) []string {
+	words := []string{strconv.FormatUint(o.Pass, 16), strconv.FormatUint(o.Blocked, 16), strconv.FormatUint(o.Ignored, 16), "0"}
+	if o.Killable {
+		words[3] = "1"
 	}
-	return order{Calls: numbers, Pass: pass, Blocked: set("SigBlk"), Ignored: set("SigIgn"), Killable: killable}
+	for _, call := range o.Calls {
+		words = append(words, strconv.FormatUint(uint64(call), 16))
+	}
+	return slices.Concat([]string{name, strings.Join(words, " "), program}, argv)
 }
 
-// killable is false in a test of kernels that cannot do it.
-var killable = true
+// parse reads an order.
+func parse(text string) (o Order, err error) {
+	for i, word := range strings.Fields(text) {
+		value, parseErr := strconv.ParseUint(word, 16, 64)
+		if parseErr != nil {
+			err = parseErr
+		}
+		switch i {
+		case 0:
+			o.Pass = value
+		case 1:
+			o.Blocked = value
+		case 2:
+			o.Ignored = value
+		case 3:
+			o.Killable = value != 0
+		default:
+			o.Calls = append(o.Calls, uint32(value))
+		}
+	}
+	return o, err
+}
+
+// A Report is what the child tells: of the filter, with the listener, or why it has none; and
+// later why it could not execute the program, after which it has ended.
+type Report struct{ Flags, Errno uint64 }
 
 func init() {
-	if len(os.Args) > 3 && os.Args[0] == stageName {
+	if len(os.Args) > 3 && os.Args[0] == name {
 		beProgram()
 	}
 }
@@ -63,16 +87,11 @@ func init() {
 // but call the system, and has the pass in each call: nothing else of the runtime runs on
 // this thread then, and whatever runs on others has no filter.
 func beProgram() {
-	for _, fd := range proc.Inheritable() {
-		unix.CloseOnExec(fd)
-	}
-	var o order
+	closeOnExec()
 	environ, err := os.ReadFile("/proc/self/environ") // os.Environ leaves some out
-	if err == nil {
-		err = json.Unmarshal([]byte(os.Args[1]), &o)
-	}
-	if err != nil {
-		tell(0, unix.EINVAL)
+	o, orderErr := parse(os.Args[1])
+	if err != nil || orderErr != nil {
+		tell(unix.EINVAL)
 		syscall.Exit(1)
 	}
 	program, _ := syscall.BytePtrFromString(os.Args[2]) // what came as arguments has no NUL
@@ -87,8 +106,8 @@ func beProgram() {
 	}
 	filter := filterFor(o)
 	message := newMessage()
-	all, word := ^uint64(0), [2]uint64{0, uint64(uintptr(unsafe.Pointer(&o.Pass)))}
-	message.iov.Base = (*byte)(unsafe.Pointer(&word))
+	all, report := ^uint64(0), Report{}
+	message.iov.Base = (*byte)(unsafe.Pointer(&report))
 	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0)
 
 	fd, flags, errno := take(filter, o.Killable)
@@ -96,30 +115,42 @@ func beProgram() {
 		_, _, errno = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
 		if errno == 0 {
 			fd, flags, errno = take(filter, o.Killable)
-			flags |= noNewPrivs
+			flags |= NoNewPrivs
 		}
 	}
-	word[0] = flags
+	report.Flags = flags
 	if errno != 0 {
-		tell(0, errno)
+		tell(errno)
 		syscall.Exit(1)
 	}
 	*message.fd = int32(fd)
 	pass := uintptr(o.Pass)
-	if _, _, errno := syscall.RawSyscall6(unix.SYS_SENDMSG, control, uintptr(unsafe.Pointer(&message.Msghdr)), 0, 0, 0, pass); errno == 0 {
-		_, _, _ = syscall.RawSyscall6(unix.SYS_READ, control, uintptr(unsafe.Pointer(&word)), 1, 0, 0, pass) // it is looked at as long as it is here
+	if _, _, errno := syscall.RawSyscall6(unix.SYS_SENDMSG, Control, uintptr(unsafe.Pointer(&message.Msghdr)), 0, 0, 0, pass); errno == 0 {
 		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&o.Blocked)), 0, 8, 0, pass)
 		_, _, errno = syscall.RawSyscall6(unix.SYS_EXECVE, uintptr(unsafe.Pointer(program)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envv[0])), 0, 0, pass)
-		word = [2]uint64{0, uint64(errno)}
-		_, _, _ = syscall.RawSyscall6(unix.SYS_WRITE, control, uintptr(unsafe.Pointer(&word)), unsafe.Sizeof(word), 0, 0, pass)
+		report = Report{Errno: uint64(errno)}
+		_, _, _ = syscall.RawSyscall6(unix.SYS_WRITE, Control, uintptr(unsafe.Pointer(&report)), unsafe.Sizeof(report), 0, 0, pass)
 	}
 	for {
 		_, _, _ = syscall.RawSyscall6(unix.SYS_EXIT_GROUP, 1, 0, 0, 0, 0, pass)
 	}
 }
 
-// noNewPrivs is beside the flags of the filter in the first number of the child.
-const noNewPrivs = 1 << 32
+// NoNewPrivs is set among the flags of a filter that could be had in no other way.
+const NoNewPrivs = 1 << 32
+
+// closeOnExec has the program inherit no descriptor but the first three.
+func closeOnExec() {
+	if unix.CloseRange(Control, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	files, _ := os.ReadDir("/proc/self/fd") // before Linux 5.11
+	for _, file := range files {
+		if fd, err := strconv.Atoi(file.Name()); err == nil && fd >= Control {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
 
 // take puts this thread under the filter.
 func take(filter []unix.SockFilter, killable bool) (fd uintptr, flags uint64, errno syscall.Errno) {
@@ -138,7 +169,7 @@ func take(filter []unix.SockFilter, killable bool) (fd uintptr, flags uint64, er
 
 // filterFor returns the filter that has the calls wait. It looks at the arguments of these
 // alone: the kernel knows by the number that another call is let through.
-func filterFor(o order) []unix.SockFilter {
+func filterFor(o Order) []unix.SockFilter {
 	const number, arch, last = 0, 4, 16 + 5*8 // places in struct seccomp_data
 	load := func(at uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
@@ -159,13 +190,13 @@ func filterFor(o order) []unix.SockFilter {
 		end(unix.SECCOMP_RET_USER_NOTIF), end(unix.SECCOMP_RET_ALLOW))
 }
 
-// tell writes an error to the starting process.
-func tell(first uint64, errno syscall.Errno) {
-	word := [2]uint64{first, uint64(errno)}
-	_, _ = unix.Write(control, unsafe.Slice((*byte)(unsafe.Pointer(&word)), unsafe.Sizeof(word)))
+// tell reports why there is no filter.
+func tell(errno syscall.Errno) {
+	report := Report{Errno: uint64(errno)}
+	_, _ = unix.Write(Control, unsafe.Slice((*byte)(unsafe.Pointer(&report)), unsafe.Sizeof(report)))
 }
 
-// A message is one of two numbers with a descriptor.
+// A message is a report with a descriptor.
 type message struct {
 	unix.Msghdr
 	iov unix.Iovec
@@ -176,42 +207,43 @@ type message struct {
 func newMessage() *message {
 	m := &message{oob: unix.UnixRights(0)}
 	m.fd = (*int32)(unsafe.Pointer(&m.oob[unix.CmsgLen(0)]))
-	m.iov.SetLen(16)
+	m.iov.SetLen(int(unsafe.Sizeof(Report{})))
 	m.Iov, m.Iovlen = &m.iov, 1
 	m.Control = &m.oob[0]
 	m.SetControllen(len(m.oob))
 	return m
 }
 
-// hear reads one message of the child, which has ended, or executed the program, if there
-// is none; fd is -1 if none came.
-func hear(socket int) (word [2]uint64, fd int, err error) {
-	oob := make([]byte, unix.CmsgSpace(4))
+// ErrLate is that the child has told nothing in time.
+var ErrLate = errors.New("it has told nothing in time")
+
+// Hear reads a report. There is none if the child has ended, or executed the program. fd is
+// -1 if no listener came.
+func Hear(socket, milliseconds int) (r Report, fd int, err error) {
 	for {
-		ready := []unix.PollFd{{Fd: int32(socket), Events: unix.POLLIN}}
-		n, err := unix.Poll(ready, int(stageGrace.Milliseconds()))
-		if err == unix.EINTR {
-			continue
-		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(socket), Events: unix.POLLIN}}, milliseconds)
 		if err == nil && n == 0 {
-			err = fmt.Errorf("%w: it has not begun within %v", os.ErrDeadlineExceeded, stageGrace)
+			err = ErrLate
 		}
-		if err != nil {
-			return word, -1, err
+		if err == nil {
+			break
 		}
-		break
-	}
-	n, oobn, _, _, err := unix.Recvmsg(socket, unsafe.Slice((*byte)(unsafe.Pointer(&word)), unsafe.Sizeof(word)), oob, unix.MSG_CMSG_CLOEXEC)
-	if err != nil && !errors.Is(err, unix.ECONNRESET) {
-		return word, -1, err
-	}
-	if messages, err := unix.ParseSocketControlMessage(oob[:max(oobn, 0)]); err == nil && len(messages) == 1 {
-		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
-			return word, fds[0], nil
+		if err != unix.EINTR {
+			return r, -1, err
 		}
 	}
-	if n < len(word)*8 {
-		word = [2]uint64{}
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(socket, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)), oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return r, -1, err
 	}
-	return word, -1, nil
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(messages) == 0 {
+		return r, -1, err
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return r, -1, err
+	}
+	return r, fds[0], nil
 }

@@ -47,10 +47,11 @@ func TestHostileNameOfAPod(t *testing.T) {
 	assertPrintable(t, err.Error(), `bad pattern`)
 	_, err = pod.TryWait(0)
 	assertPrintable(t, err.Error(), "pod "+shownName+" did not end")
-	talk, err := pod.TryTalk(100 * time.Millisecond)
+	talk, err := pod.TryTalk(10 * time.Second)
 	require.NoError(t, err)
 	_, err = talk.TrySnapshot()
 	require.NoError(t, err)
+	talk.timeout = 100 * time.Millisecond
 	_, err = talk.TrySnapshot()
 	assertPrintable(t, err.Error(), "pod "+shownName)
 	_, err = talk.TryReceive()

@@ -22,7 +22,7 @@ type Pace struct {
 	timer       *time.Timer
 	passed      time.Time     // until when Extend has looked
 	planned     time.Duration // of the wait since
-	deadline    time.Time // zero = none
+	deadline    time.Time     // zero = none
 	quick, slow time.Duration
 }
 

@@ -729,7 +729,7 @@ func TestBazel(t *testing.T) {
 		dir := t.TempDir()
 		in := func(name string) string { return filepath.Join(dir, name) }
 		require.NoError(t, os.Mkdir(in("tmp"), 0o700))
-		cmd := exec.Command(os.Args[0], append(fake("ignore INT; bind; ready; serve"), "-grace", "100ms", "-ready-timeout", "3s")...)
+		cmd := exec.Command(os.Args[0], append(fake("ignore INT; bind; ready; serve"), "-grace", "1s", "-ready-timeout", "5s")...)
 		cmd.Env = append(os.Environ(), asPodscript+"=1", "TEST_TOTAL_SHARDS=3", fmt.Sprint("TEST_SHARD_INDEX=", shard), "TEST_SHARD_STATUS_FILE="+in("status"),
 			"XML_OUTPUT_FILE="+in("test.xml"), "TEST_UNDECLARED_OUTPUTS_DIR="+in("outputs"), "TEST_TMPDIR="+in("tmp"))
 		out, err := cmd.CombinedOutput()

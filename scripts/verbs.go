@@ -335,8 +335,8 @@ func (c *call) start() error {
 	}
 	p, err := harness.TryStartPod(c.tb, cfg)
 	var start *spawn.Error
-	if err != nil && (!errors.As(err, &start) || errors.Is(err, fault.ErrUnsupported)) {
-		return fatalError{error: err, kit: true} // nothing was started
+	if err != nil && (!errors.As(err, &start) || start.Unseen != "" || errors.Is(err, fault.ErrUnsupported)) {
+		return fatalError{error: err, kit: true} // nothing was started, or not with the faults
 	}
 	if err := c.checkHeld(err); err != nil {
 		return err

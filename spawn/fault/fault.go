@@ -66,7 +66,8 @@ type Fault struct {
 	// rest.
 	Short int
 	// Look is called while the call waits, in a goroutine of its own. It may answer the
-	// call; otherwise the call is done once Look has returned. There is no strike.
+	// call; otherwise the call is done once Look has returned, which must be when Ended is
+	// closed. There is no strike.
 	Look func(Call)
 }
 
@@ -186,7 +187,7 @@ func (f Fault) Check() error {
 	case f.Short > 0 && f.Error != 0:
 		err = errors.New("error= and short= exclude each other")
 	case f.Look != nil && (f.Short > 0 || f.Error != 0 || f.Signal != 0):
-		err = errors.New("Look excludes Error, Signal and Short")
+		err = errors.New("error=, signal= and short= do not go with Look")
 	}
 	if err != nil {
 		return fmt.Errorf("fault %q: %w", f.String(), err)
@@ -230,11 +231,6 @@ func (f Fault) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
 func (f *Fault) UnmarshalText(text []byte) (err error) {
 	*f, err = Parse(string(text))
 	return err
-}
-
-// due reports whether the call with a number fails.
-func (f Fault) due(number int) bool {
-	return f.When == 0 || number == f.When || f.Onwards && number > f.When
 }
 
 // Expand replaces words in braces, such as {name}, in the path of a fault.

@@ -61,6 +61,11 @@ type compiled struct {
 	path  *regexp.Regexp
 }
 
+// due reports whether the call with a number fails.
+func (f compiled) due(number int) bool {
+	return f.When == 0 || number == f.When || f.Onwards && number > f.When
+}
+
 // New returns a session for one process. struck, which may be nil, is called after each
 // strike; calls of it do not overlap. An error that matches [ErrUnsupported] tells that
 // this system cannot do it; another one tells what is wrong with a fault.

@@ -285,7 +285,7 @@ func (s *Session) take(c *call) {
 	} else if !s.match(c) {
 		return
 	}
-	if c.count == 0 && c.send(0, 0, unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE) {
+	if c.count == 0 && c.send(0, 0, byItself) {
 		return
 	}
 	s.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"github.com/google/uuid"
 )
 
@@ -63,6 +64,10 @@ type Config struct {
 	// since they may be secrets. The program, the words pod and worker, and the names of
 	// long flags, as in --flag, are shown in any case.
 	ShowArgs bool
+	// Faults are met by system calls of the pod and of whatever it starts (Linux): see
+	// package spawn/fault and spawn.Config. In their paths {home} stands for HOME, too. A
+	// call that could not be looked at, and met no fault, fails the test.
+	Faults []fault.Fault
 	// ReadyTimeout is how long the pod may take to become ready;
 	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
 	// test's own deadline (go test -timeout), where TB has one.

@@ -76,8 +76,8 @@ func (p *Pod) With(tb TB) *Pod {
 
 func (p *Pod) view(tb TB) *Pod { return &Pod{p.Pod, tb, p.common} }
 
-// Restart starts the pod again with the same name, config and directories. It stops a pod
-// that still runs first, as Stop does. From then on With and Shared return the new Pod, which
+// Restart starts the pod again with the same name, config and directories, but without
+// Config.Faults: the cause is gone. It stops a pod that still runs first, as Stop does. From then on With and Shared return the new Pod, which
 // is torn down when the old one would have been. The old Pod, and what With has returned for
 // it, stay those of a pod that has ended. Restart fails the test if the stop or the start
 // fails.
@@ -111,7 +111,9 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	if err := old.Stop(); err != nil {
 		return nil, err
 	}
-	pod, err := p.box.start(old.cfg, func(pod *Pod) {
+	cfg := old.cfg
+	cfg.Faults = nil
+	pod, err := p.box.start(cfg, func(pod *Pod) {
 		old.mu.Lock()
 		defer old.mu.Unlock()
 		old.next = pod

@@ -8,6 +8,8 @@ import (
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -129,6 +131,7 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, la
 		a.Change(func() { a.PID, a.Timeline.Launched = pid, time.Since(a.Timeline.Start) })
 	}
 	o.Socket = a.NoteSocket
+	o.Struck = func(strike fault.Strike) { a.Note("fault: " + podlog.Printable(strike.String())) }
 	o.Failing = func(verdict error) { b.failing(a, m, verdict) }
 	pod, err := spawn.StartObserved(b.ctx, sc, o)
 	a.Captured.Take(o.Log) // of one that was not launched, too

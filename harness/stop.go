@@ -323,6 +323,9 @@ func (p *Pod) cleanup() {
 	var errs []error
 	for ; p != nil; p = p.successor() {
 		errs = append(errs, p.Stop())
+		if p.Faults != nil && p.Faults.Err() != nil {
+			errs = append(errs, fmt.Errorf("a call of pod %s met no fault, and the test proves nothing: %w", p.name(), printable(p.Faults.Err())))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		tb.Errorf("harness: %v", err)

@@ -13,6 +13,8 @@
 //	    -env NAME=VALUE          a NAME=VALUE of its environment, or a NAME to pass on
 //	    -extra-arg ARG           an ARG after the handshake's; repeatable
 //	    -fake PROGRAM            the fake pod, with a PROGRAM or mode
+//	    -fault FAULT             a FAULT that system calls of the pod meet, such as
+//	                             rename:path=**/status.json:error=ENOSPC:when=1; repeatable
 //	    -grace DURATION          the DURATION of each step of podstop (5s)
 //	    -hold WHAT               WHAT is done while the pod writes its ready line: look, or a signal
 //	    -home-from DIR           a DIR that is copied into HOME
@@ -135,6 +137,7 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"github.com/google/uuid"
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -189,7 +192,7 @@ func Params(o Options) testscript.Params {
 			case "busy":
 				return o.Busy != "", nil
 			case "hold":
-				return canHold() == nil, nil
+				return fault.Supported() == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

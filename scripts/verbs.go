@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -25,10 +23,10 @@ import (
 	"example.com/podharness/harness"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/podspawn"
-	"example.com/podharness/spawn/safefile"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -260,8 +258,7 @@ type starting struct {
 	fake          string
 	workspaceFrom string
 	unset         []string
-	hold          string // what is done at the ready line; "" = nothing
-	held          string // the file that is made when it is done
+	hold          *holder // at the ready line; nil = nothing is held
 }
 
 // defaults returns what flags that are not given say.
@@ -313,7 +310,7 @@ func (c *call) startFlags(flags *flag.FlagSet) {
 		return err
 	})
 	flags.Func("hold", "`WHAT` is done while the pod writes its ready line: look, or a signal", func(what string) error {
-		s.hold = what
+		s.hold = &holder{what: what}
 		if what == holdLook {
 			return nil
 		}
@@ -338,19 +335,34 @@ func (c *call) start() error {
 	}
 	p, err := harness.TryStartPod(c.tb, cfg)
 	var start *spawn.Error
-	if err != nil && !errors.As(err, &start) {
-		return fatalError{error: err, kit: true} // nothing was started
+	if err != nil && (!errors.As(err, &start) || start.Unseen != "" || errors.Is(err, fault.ErrUnsupported)) {
+		return fatalError{error: err, kit: true} // nothing was started, or not with the faults
 	}
-	if _, statErr := os.Stat(c.starting.held); c.starting.hold != "" && statErr != nil {
-		if err == nil {
-			c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that with neither write nor writev")
-		}
-		c.tb.unheld = fmt.Errorf("the pod has not come to its ready line where its writes are held, which also disarms setuid programs: %w", err)
+	if err := c.checkHeld(err); err != nil {
+		return err
 	}
 	if err == nil {
 		c.keep(p)
 	}
 	return err
+}
+
+// checkHeld skips a script, or notes why it must not be judged, if its pod had to be held and
+// was not. start is the error of the pod's start.
+func (c *call) checkHeld(start error) error {
+	if c.starting.hold == nil {
+		return nil
+	}
+	held, failed := c.starting.hold.result()
+	switch {
+	case failed != nil:
+		return fatalError{error: failed, kit: true}
+	case !held && start == nil:
+		c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that in a way that is not seen")
+	case !held:
+		c.tb.unheld = fmt.Errorf("the pod has not come to its ready line where its writes are held, which also disarms setuid programs: %w", start)
+	}
+	return nil
 }
 
 // keep makes a pod the latest one of its name.
@@ -376,6 +388,9 @@ func (c *call) config() (harness.Config, error) {
 	}
 	cfg.Name = c.args[0]
 	handshake.Of(s.spawn).To(&cfg)
+	if s.hold != nil {
+		cfg.Faults = slices.Concat(cfg.Faults, s.hold.faults())
+	}
 	cfg.Workspace, cfg.Dir = c.abs(s.spawn.WorkspaceRoot), c.abs(s.spawn.Dir)
 	if cfg.Workspace != "" {
 		cfg.WorkspaceFrom = nil // that of Options
@@ -417,31 +432,7 @@ func (c *call) command() (spawn.Command, error) {
 	if len(s.unset) > 0 {
 		command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(s.unset, []string{command.Program}, command.PrefixArgs)}
 	}
-	if s.hold == "" {
-		return command, nil
-	}
-	return c.holding(command)
-}
-
-// holding returns the command that holds a pod in its write of the ready line.
-func (c *call) holding(command spawn.Command) (spawn.Command, error) {
-	if err := canHold(); err != nil {
-		return command, fatalError{error: fmt.Errorf("this system cannot hold a pod: %w", err), kit: true}
-	}
-	program, err := exec.LookPath(command.Program)
-	if err != nil {
-		return command, err
-	}
-	if program, err = filepath.Abs(program); err != nil { // the pod may work elsewhere
-		return command, err
-	}
-	dir, err := harness.TempDir()
-	if err != nil {
-		return command, err
-	}
-	c.tb.Cleanup(func() { safefile.RemoveAll(dir) })
-	c.starting.held = filepath.Join(dir, "held")
-	return spawn.Command{Program: reexec.Path(), PrefixArgs: slices.Concat([]string{holdArg, c.starting.hold, c.starting.held, program}, command.PrefixArgs)}, nil
+	return command, nil
 }
 
 // setCommand sets the variable that clients go by.
@@ -459,22 +450,11 @@ func (c *call) setCommand() error {
 	return nil
 }
 
-// The first argument makes the binary in which scripts run the command podspawn, or
-// holds the pod whose command follows.
-const (
-	podspawnArg = "podharness-podspawn"
-	holdArg     = "podharness-hold"
-)
-
-// holdLook has podstart -hold look at the socket; else it names a signal.
-const holdLook = "look"
+// podspawnArg, as its first argument, makes the binary in which scripts run the command podspawn.
+const podspawnArg = "podharness-podspawn"
 
 func init() {
 	reexec.Register(podspawnArg, func(args []string) int { return podspawn.Main(args, os.Stdout, os.Stderr) })
-	reexec.Register(holdArg, func(args []string) int {
-		fmt.Fprintf(os.Stderr, "podharness: could not be held: %v\n", hold(args[0], args[1], args[2:]))
-		return 125
-	})
 }
 
 func (c *call) spawn() error {

@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
@@ -54,6 +56,12 @@ type Config struct {
 	// Env is the pod's environment; nil = os.Environ(). It also decides where
 	// the runtime directory is: see RuntimeDir.
 	Env []string
+	// Faults are met by system calls of the pod and of whatever it starts (Linux; elsewhere
+	// the start fails with an error that matches fault.ErrUnsupported and ErrLaunch). In
+	// their paths {workspace}, {runtime} and {name} stand for the pod's workspace, runtime
+	// directory and name. A pod with faults is killed when this process ends. Package fault
+	// says what else differs.
+	Faults []fault.Fault
 	// ReadyTimeout is how long the ready line and the socket may take together,
 	// from the start of the process; 0 = DefaultReadyTimeout. Time in which this process
 	// was stopped, as by SIGSTOP, or held up by Progress, does not count, but for two seconds
@@ -140,7 +148,12 @@ func (c Config) plan(shown string) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	p.podDir = handshake.Below(handshake.Below(c.Dir, runtimeDir), c.PodName) // as the pod will take it
+	runtimeDir = handshake.Below(c.Dir, runtimeDir) // as the pod will take it
+	p.podDir = handshake.Below(runtimeDir, c.PodName)
+	p.Faults = slices.Clone(c.Faults)
+	for i, f := range p.Faults {
+		p.Faults[i] = f.Expand(map[string]string{"workspace": c.WorkspaceRoot, "runtime": runtimeDir, "name": c.PodName})
+	}
 
 	if p.program, err = lookUp(c.Command.Program); err == nil {
 		err = checkDir(c.Dir)

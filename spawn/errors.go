@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 )
 
@@ -89,6 +90,10 @@ type Error struct {
 	// LogTrouble says why lines may be missing in the log, such as a full disk, or that
 	// it was truncated or replaced; "" if there is no such reason.
 	LogTrouble string `json:"log_trouble,omitempty"`
+	// Strikes are the calls that Config.Faults have struck. Unseen says why a call could not
+	// be looked at, and met no fault; "" if all could be.
+	Strikes []fault.Strike `json:"strikes,omitempty"`
+	Unseen  string         `json:"unseen,omitempty"`
 	// Timeline tells how far the start came.
 	Timeline Timeline `json:"timeline"`
 	// Block has Error show several last lines as a block, below where the log is, and the
@@ -175,6 +180,16 @@ func (e *Error) Error() string {
 	}
 	if e.LogTrouble != "" {
 		b.WriteString("\n\tnote: " + e.LogTrouble)
+	}
+	const mostStrikes = 3
+	for _, strike := range e.Strikes[:min(len(e.Strikes), mostStrikes)] {
+		b.WriteString("\n\tfault: " + podlog.Printable(strike.String()))
+	}
+	if more := len(e.Strikes) - mostStrikes; more > 0 {
+		fmt.Fprintf(&b, "\n\tfault: %d more calls were struck", more)
+	}
+	if e.Unseen != "" {
+		b.WriteString("\n\tnote: a call met no fault: " + podlog.Printable(e.Unseen))
 	}
 	return b.String()
 }

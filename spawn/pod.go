@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
@@ -25,6 +26,8 @@ type Pod struct {
 	LogPath string
 	// Timeline has the times of the steps of the start.
 	Timeline Timeline
+	// Faults tells of the calls that Config.Faults have struck; nil = there are no faults.
+	Faults *fault.Session
 
 	process *process
 }

@@ -33,10 +33,11 @@ type process struct {
 	empty  bool // nobody is left in the group, whose number may be somebody else's now
 }
 
-// startProcess starts a process in its own group and reaps it when it ends.
-func startProcess(program string, argv []string, attr *syscall.ProcAttr) (*process, error) {
+// startProcess starts a process in its own group, by a function such as forkExec, and reaps it
+// when it ends.
+func startProcess(fork forker, program string, argv []string, attr *syscall.ProcAttr) (*process, error) {
 	attr.Sys = &syscall.SysProcAttr{Setpgid: true}
-	pid, err := proc.Fork(func() (int, error) { return forkExec(running(program), argv, attr) })
+	pid, err := proc.Fork(func() (int, error) { return fork(running(program), argv, attr) })
 	if err != nil {
 		return nil, &fs.PathError{Op: "fork/exec", Path: program, Err: err}
 	}
@@ -44,6 +45,9 @@ func startProcess(program string, argv []string, attr *syscall.ProcAttr) (*proce
 	go p.reap(watchExit(pid))
 	return p, nil
 }
+
+// A forker starts a process that inherits attr.Files and no other descriptor.
+type forker = func(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error)
 
 // running returns what to execute for a program: for this one itself, what runs now. At its
 // path there may be another one by now, such as a newer build.

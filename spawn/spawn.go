@@ -40,6 +40,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
@@ -85,6 +86,9 @@ type Observer struct {
 	// Log is set by the start once the log was created, even if the start fails later.
 	// The observer closes it.
 	Log *podlog.Log
+	// Struck is called with each call that a fault has struck, also after the start, from a
+	// goroutine of its own.
+	Struck func(fault.Strike)
 	// Idle is called when the start begins to wait for more lines. During the call,
 	// missing returns what the start waits for.
 	Idle func(missing func() string)
@@ -120,11 +124,12 @@ func StartObserved(ctx context.Context, cfg Config, o *Observer) (*Pod, error) {
 type start struct {
 	plan
 	observer *Observer
-	made     fs.FileInfo   // of the log, as it was made
-	claim    *podlog.Claim // nil until the pod directory was locked
-	log      *podlog.Log   //  nil until it was made
-	running  int           // the process of a pod that runs already; 0 = not known
-	process  *process      // nil until it was launched
+	made     fs.FileInfo    // of the log, as it was made
+	claim    *podlog.Claim  // nil until the pod directory was locked
+	log      *podlog.Log    //  nil until it was made
+	running  int            // the process of a pod that runs already; 0 = not known
+	process  *process       // nil until it was launched
+	faults   *fault.Session // nil = there are none
 	tail     podlog.Tail
 	timeline Timeline
 	deadline time.Time
@@ -185,7 +190,7 @@ func (s *start) run(ctx context.Context, cfg Config) (*Pod, error) {
 		return nil, s.failed(err)
 	}
 	s.log.Skip = nil // whoever follows the log wants all
-	return &Pod{Name: s.PodName, PID: s.process.pid, SocketPath: s.socket, LogPath: s.log.File().Name(), Timeline: s.timeline, process: s.process}, nil
+	return &Pod{Name: s.PodName, PID: s.process.pid, SocketPath: s.socket, LogPath: s.log.File().Name(), Timeline: s.timeline, Faults: s.faults, process: s.process}, nil
 }
 
 func (s *start) failed(err error) error {
@@ -206,6 +211,13 @@ func (s *start) failed(err error) error {
 			e.LogTrouble = "the log was truncated while it was read, and lines may be lost with it: a shell's `> /dev/stderr` does that, `>&2` does not"
 		}
 	}
+	if s.process != nil && s.faults != nil {
+		s.awaitFaults()
+		e.Strikes = s.faults.Strikes()
+		if err := s.faults.Err(); err != nil {
+			e.Unseen = err.Error()
+		}
+	}
 	if s.process != nil {
 		e.PID, e.State = s.process.pid, s.process.exitState()
 		if errors.Is(err, ErrExited) && e.State != nil {
@@ -213,6 +225,30 @@ func (s *start) failed(err error) error {
 		}
 	}
 	return e
+}
+
+// awaitFaults waits until nobody meets the faults any more: whoever has been killed does not.
+// What the pod has left elsewhere may.
+func (s *start) awaitFaults() {
+	timer := time.NewTimer(killGrace / 10)
+	defer timer.Stop()
+	select {
+	case <-s.faults.Done():
+	case <-timer.C:
+	}
+}
+
+// forker returns what starts the process.
+func (s *start) forker() (forker, error) {
+	if len(s.Faults) == 0 {
+		return forkExec, nil
+	}
+	var err error
+	s.faults, err = fault.New(s.Faults, s.observer.Struck)
+	if err != nil {
+		return nil, launchError(s.shown(), err)
+	}
+	return s.faults.Start, nil
 }
 
 // killedGrace is for how long a socket may answer whose pod has ended.
@@ -254,6 +290,9 @@ func (s *start) refuse() (err error) {
 
 // launch makes the log and starts the process.
 func (s *start) launch(ctx context.Context) error {
+	if _, err := s.forker(); err != nil {
+		return err // before anything is touched
+	}
 	stderr, err := s.openLog()
 	if err != nil {
 		return err
@@ -272,7 +311,11 @@ func (s *start) launch(ctx context.Context) error {
 	pace := podlog.NewPace(s.deadline)
 	defer pace.Stop()
 	for {
-		s.process, err = startProcess(s.program, argv, &syscall.ProcAttr{Dir: s.Dir, Env: s.environ, Files: files})
+		fork, err := s.forker()
+		if err != nil {
+			return err
+		}
+		s.process, err = startProcess(fork, s.program, argv, &syscall.ProcAttr{Dir: s.Dir, Env: s.environ, Files: files})
 		if err == nil {
 			s.timeline.mark(&s.timeline.Launched)
 			return nil

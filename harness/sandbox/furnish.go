@@ -97,6 +97,10 @@ func (b *Box) Prepare(cfg spawn.Config, workspace, home fs.FS) (spawn.Config, er
 	if _, fake := FakeProgram(cfg.Command); !fake {
 		cfg.Command.PrefixArgs = expand(cfg.Command.PrefixArgs)
 	}
+	cfg.Faults = slices.Clone(cfg.Faults)
+	for i, f := range cfg.Faults {
+		cfg.Faults[i] = f.Expand(map[string]string{"home": b.Dir("home")})
+	}
 	cfg.ExtraArgs, cfg.Env = expand(cfg.ExtraArgs), b.Environ(expand(cfg.Env))
 	return cfg, nil
 }

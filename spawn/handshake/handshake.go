@@ -1,6 +1,6 @@
 // Package handshake is the inside of spawn, harness and scripts: no promise is made
-// about it. It has the options of the handshake, which the configs of all three have, and
-// makes arguments and flags of them.
+// about it. It has the options of a start that the configs of all three have, and makes
+// the arguments of the handshake and flags of them.
 package handshake
 
 import (
@@ -11,10 +11,11 @@ import (
 	"slices"
 	"strings"
 
+	"example.com/podharness/spawn/fault"
 	"github.com/google/uuid"
 )
 
-// Options are the options of the handshake. A config has a field of the same name and
+// Options are the options of a start. A config has a field of the same name and
 // type for each: one more option is one here and one in each config.
 type Options struct {
 	Profile    string
@@ -23,6 +24,7 @@ type Options struct {
 	ExtraArgs  []string
 	Dir        string
 	ResumeFrom *uuid.UUID
+	Faults     []fault.Fault
 }
 
 // Of returns the options in a config, which is a struct.
@@ -76,6 +78,12 @@ func Flags(config any, flags *flag.FlagSet) {
 		*field[*uuid.UUID](config, "ResumeFrom") = &id
 		return err
 	})
+	flags.Func("fault", "a `FAULT` that system calls of the pod meet, such as rename:path=**/status.json:error=ENOSPC:when=1; repeatable", func(text string) error {
+		f, err := fault.Parse(text)
+		faults := field[[]fault.Fault](config, "Faults")
+		*faults = append(slices.Clip(*faults), f)
+		return err
+	})
 }
 
 func field[T any](config any, name string) *T {
@@ -86,6 +94,11 @@ func field[T any](config any, name string) *T {
 func (o Options) Check() error {
 	if o.NameFlag != "" && !strings.HasPrefix(o.NameFlag, "-") {
 		return fmt.Errorf("NameFlag %q must begin with -", o.NameFlag)
+	}
+	for _, f := range o.Faults {
+		if err := f.Check(); err != nil {
+			return err
+		}
 	}
 	return cmp.Or(
 		CheckNUL("Profile", o.Profile), CheckNUL("TicketRole", o.TicketRole), CheckNUL("NameFlag", o.NameFlag),

@@ -7,6 +7,7 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/handshake"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
@@ -15,7 +16,7 @@ import (
 
 func options() handshake.Options {
 	id := uuid.New()
-	return handshake.Options{Profile: "p", TicketRole: "r", NameFlag: "--worker", ExtraArgs: []string{"a", "b"}, Dir: "/d", ResumeFrom: &id}
+	return handshake.Options{Profile: "p", TicketRole: "r", NameFlag: "--worker", ExtraArgs: []string{"a", "b"}, Dir: "/d", ResumeFrom: &id, Faults: []fault.Fault{{Calls: "open", When: 1}}}
 }
 
 func TestEveryConfigHasEveryOption(t *testing.T) {
@@ -40,7 +41,7 @@ func TestFlagsAreParsedIntoAConfig(t *testing.T) {
 	handshake.Flags(&cfg, flags)
 	assert.Equal(t, "default", flags.Lookup("profile").DefValue)
 	require.NoError(t, flags.Parse([]string{
-		"-profile", "p", "-ticket-role", "r", "-name-flag", "--worker", "-extra-arg", "a", "-extra-arg", "b", "-dir", "/d", "-session", want.ResumeFrom.String(),
+		"-profile", "p", "-ticket-role", "r", "-name-flag", "--worker", "-extra-arg", "a", "-extra-arg", "b", "-dir", "/d", "-session", want.ResumeFrom.String(), "-fault", "open:when=1",
 	}))
 	want.ExtraArgs = []string{"", "a", "b"}
 	assert.Equal(t, want, handshake.Of(cfg))

@@ -17,11 +17,13 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 )
 
@@ -32,7 +34,8 @@ const podspawnUsage = `usage: podspawn [flags] NAME
        podspawn -prune [-json]
 
 Starts the pod NAME and waits until it is ready. The pod keeps running afterwards:
-podspawn -stop ends it. Without -pod, the program is $` + spawn.RuntimeCommandEnv + `
+podspawn -stop ends it. With -fault, podspawn stays until the pod has ended, shows each
+call that is struck, and kills the pod if it is told to end itself (Linux). Without -pod, the program is $` + spawn.RuntimeCommandEnv + `
 and the prefix argument is pod.
 
 -list shows each pod directory of the runtime directory: name, state, process, age
@@ -48,7 +51,8 @@ With -json a start prints one line, whether it fails or not. Fields that are not
 are left out: name, verdict, pid, socket, log, error; ready_ms; timeline (start, and
 from then on launched_ms, first_line_ms, ready_line_ms, connected_ms, ended_ms); status
 (how a process ended that exited early); missing (what the start waited for: ready line
-or socket), why (missing, not a socket, refused or deaf), stopped, stop_signal; tail (the
+or socket), why (missing, not a socket, refused or deaf), stopped, stop_signal; strikes (the calls
+that -fault has struck), unseen (why a call could not be looked at); tail (the
 last lines of the log, 8 at most), reason (what began the last report of a crash),
 near_miss (what a line lacks to be a ready line), unfinished (what came after the last
 newline), log_trouble (why lines of the log may be missing). -list and -prune print one
@@ -245,14 +249,39 @@ func (p *podspawn) resolveCommand() error {
 
 func (p *podspawn) start(ctx context.Context) error {
 	pod, err := p.startPod(ctx)
-	switch {
-	case p.json:
-		lost := json.NewEncoder(p.stdout).Encode(reportOf(p.cfg.PodName, pod, err))
-		return cmp.Or(err, lost)
-	case err != nil:
+	if p.json {
+		err = cmp.Or(err, json.NewEncoder(p.stdout).Encode(reportOf(p.cfg.PodName, pod, err)))
+	} else if err == nil {
+		err = p.tell(pod)
+	}
+	if pod != nil && pod.Faults != nil {
+		return cmp.Or(err, p.attend(ctx, pod))
+	}
+	return err
+}
+
+// attend waits until a pod with faults has ended, and whatever it has left that meets them.
+func (p *podspawn) attend(ctx context.Context, pod *spawn.Pod) error {
+	select {
+	case <-pod.Faults.Done():
+	case <-ctx.Done():
+		if err := pod.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		<-pod.Done()
+		return fmt.Errorf("pod %s was killed, since this process answers for its faults: %w", podlog.Printable(pod.Name), ctx.Err())
+	}
+	<-pod.Done()
+	if err := pod.Faults.Err(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(p.stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n", podlog.Printable(pod.Name),
+	fmt.Fprintf(p.stderr, "podspawn: pod %s has ended: %v\n", podlog.Printable(pod.Name), pod.State())
+	return nil
+}
+
+// tell shows a pod that is ready.
+func (p *podspawn) tell(pod *spawn.Pod) error {
+	_, err := fmt.Fprintf(p.stdout, "pod %s is ready after %v\nprocess %d\nsocket  %s\nlog     %s\n", podlog.Printable(pod.Name),
 		pod.Timeline.Connected.Round(time.Microsecond), pod.PID, podlog.Printable(pod.SocketPath), podlog.Printable(pod.LogPath))
 	return err
 }
@@ -267,10 +296,9 @@ func (p *podspawn) startPod(ctx context.Context) (*spawn.Pod, error) {
 		}
 		return nil
 	}}
-	lines, name := bufio.NewWriterSize(p.stderr, 64<<10), podlog.Printable(p.cfg.PodName) // a write for each line of a flood would hold up the start
-	defer lines.Flush()
-	p.cfg.Progress = func(line string) { fmt.Fprintf(lines, "%s: %s\n", name, podlog.Printable(line)) }
-	o.Idle = func(func() string) { _ = lines.Flush() }
+	shown := &progress{name: podlog.Printable(p.cfg.PodName), out: bufio.NewWriterSize(p.stderr, 64<<10)}
+	defer shown.flush()
+	p.cfg.Progress, o.Idle, o.Struck = shown.line, func(func() string) { shown.flush() }, shown.struck
 	start := spawn.StartObserved
 	if p.record != "" {
 		start = p.startRecorded
@@ -360,4 +388,32 @@ func reportOf(name string, pod *spawn.Pod, err error) report {
 	r.ReadyMS = milliseconds(t.Connected)
 	r.Timeline = timeline{t.Start, milliseconds(t.Launched), milliseconds(t.FirstLine), milliseconds(t.ReadyLine), milliseconds(t.Connected), milliseconds(t.Ended)}
 	return r
+}
+
+// progress shows what a pod logs while it starts, and the calls that faults have struck.
+type progress struct {
+	name string
+
+	mu  sync.Mutex    // guards out
+	out *bufio.Writer // a write for each line of a flood would hold up the start
+}
+
+func (p *progress) line(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.out, "%s: %s\n", p.name, podlog.Printable(line))
+}
+
+// struck may be called after the start, too.
+func (p *progress) struck(strike fault.Strike) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.out, "podspawn: fault: %s\n", podlog.Printable(strike.String()))
+	_ = p.out.Flush()
+}
+
+func (p *progress) flush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.out.Flush()
 }

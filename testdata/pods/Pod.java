@@ -5,7 +5,8 @@
 // It is ready in a fifth of the time after javac -d DIR Pod.java, as java -cp DIR Pod.
 // It keeps the handshake (spawn/HANDSHAKE.md); main() has the order in which things happen.
 // Its methods are shutdown, and run, which takes three seconds in place of real work.
-// Java decodes names and directories by the locale: one that it cannot decode is refused.
+// Java decodes names and directories by the locale, and one that it cannot decode is refused:
+// started by env LC_ALL=C.UTF-8 java, it takes all that are UTF-8.
 
 import java.io.*;
 import java.net.*;

@@ -52,7 +52,7 @@ func podscript(t *testing.T, args ...string) (stdout, stderr string, status int)
 	go func() { ended <- run(args, &out, &errs) }()
 	select {
 	case status = <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		require.Fail(t, "podscript has not ended", args)
 	}
 	return out.String(), errs.String(), status

@@ -130,6 +130,11 @@ func TestHiddenLeak(t *testing.T) {
 		tb := NewTB(t)
 		pod := StartPod(tb, startsHidden(line, "alpha"))
 		pid := hiddenPID(t, pod)
+		if kind == "child" { // it has ended before it is stopped
+			require.NoError(t, pod.SignalProcess(syscall.SIGINT))
+			pod.Wait(10 * time.Second)
+			assert.ErrorIs(t, pod.SignalProcess(syscall.SIGINT), os.ErrProcessDone)
+		}
 		err := pod.Stop()
 		assert.ErrorContains(t, err, "pod alpha left processes behind, which were killed:\n\t\tprocess "+fmt.Sprint(pid), kind)
 		assert.True(t, proc.Ended(pid))

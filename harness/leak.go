@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"example.com/podharness/spawn/podlog"
@@ -99,6 +100,18 @@ func (b *oneTest) endRun(tb TB, name string, m proc.Match) {
 		tb.Logf("harness: %s began while pod %s ran, and cannot be looked into: the pod may have left it behind, and so it lives on", left, podlog.Printable(name))
 	}
 	m.Run.End()
+}
+
+// SignalProcess sends a signal to the pod's process alone, and not to its process group. It
+// returns os.ErrProcessDone if the process has ended.
+func (p *Pod) SignalProcess(sig syscall.Signal) error {
+	h, err := proc.Hold(p.run.Pod)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	proc.Match{Mark: p.mark, Run: p.run}.Look()
+	return h.Signal(sig)
 }
 
 // Unreadable returns daemons that may be the pod's, as they were when it was stopped. Each has

@@ -536,6 +536,9 @@ func (c *call) stop() error {
 	if err != nil && c.neg {
 		c.tb.Logf("! podstop %s passes, but what it found fails the script at its end: expect a pod's own end with podwait, what it leaves behind with podstart -allow-leaks", c.args[0])
 	}
+	if hidden := c.pod.Unreadable(); err == nil && len(hidden) > 0 && !c.options.Pod.AllowLeaks {
+		return fatalError{error: fmt.Errorf("%v may be what pod %s has left, and cannot be looked into: run this as root, or end it", hidden[0], c.args[0]), kit: true}
+	}
 	return c.printEnd(err)
 }
 
@@ -549,7 +552,7 @@ func (c *call) signal() error {
 		return c.usagef("%v", err)
 	}
 	if *c.given["process"] && runs(c.pod) {
-		return syscall.Kill(c.pod.PID, sig)
+		return c.pod.SignalProcess(sig)
 	}
 	return c.pod.Signal(sig)
 }

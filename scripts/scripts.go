@@ -172,7 +172,7 @@ func Params(o Options) testscript.Params {
 	return testscript.Params{
 		Dir: o.Dir,
 		Setup: func(env *testscript.Env) error {
-			s := &script{options: o, tb: newScriptTB(env, o.Report), pods: map[string]*harness.Pod{}, seen: map[*harness.Pod]int64{}}
+			s := &script{options: o, tb: newScriptTB(env, o.Report), pods: map[string]*harness.Pod{}, leaky: map[*harness.Pod]bool{}, seen: map[*harness.Pod]int64{}}
 			env.Values[scriptKey{}] = s
 			env.Vars = append(env.Vars, "RUNTIME_DIR="+harness.RuntimeDir(s.tb))
 			s.tb.Cleanup(s.noteLastLines) // when all pods have ended, and before their logs are closed

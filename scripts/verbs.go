@@ -69,6 +69,7 @@ type script struct {
 	options Options
 	tb      *scriptTB
 	pods    map[string]*harness.Pod // the latest of each name
+	leaky   map[*harness.Pod]bool   // it may leave processes behind
 	seen    map[*harness.Pod]int64  // how much of its log podwaitlog and podlog have seen
 
 	otherCommand bool // podcommand has chosen one that is not the pod under test
@@ -343,6 +344,7 @@ func (c *call) start() error {
 	}
 	if err == nil {
 		c.keep(p)
+		c.leaky[p] = cfg.AllowLeaks
 	}
 	return err
 }
@@ -536,7 +538,7 @@ func (c *call) stop() error {
 	if err != nil && c.neg {
 		c.tb.Logf("! podstop %s passes, but what it found fails the script at its end: expect a pod's own end with podwait, what it leaves behind with podstart -allow-leaks", c.args[0])
 	}
-	if hidden := c.pod.Unreadable(); err == nil && len(hidden) > 0 && !c.options.Pod.AllowLeaks {
+	if hidden := c.pod.Unreadable(); err == nil && len(hidden) > 0 && !c.leaky[c.pod] {
 		return fatalError{error: fmt.Errorf("%v may be what pod %s has left, and cannot be looked into: run this as root, or end it", hidden[0], c.args[0]), kit: true}
 	}
 	return c.printEnd(err)

@@ -275,7 +275,7 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 		"cuts all CRs off":                  {`        name, _, path = line[len`, "        line = line.rstrip(b'\\r')\n        name, _, path = line[len", "two-crs", "verdict", nil},
 		"takes a relative path for its own": {"directory = os.readlink(link)", "pass", "relative", "verdict", nil},
 		"knows a scheme of paths":           {"os.fsdecode(path))", "os.fsdecode(path).removeprefix('unix:'))", "relative-scheme", "verdict", nil},
-		"knows abstract sockets":            {"        address, descriptor = os.fsencode(self.socket), None\n", "        address, descriptor = os.fsencode(self.socket).replace(b'/@', b'/'), None\n", "relative-at", "verdict", nil},
+		"knows abstract sockets":            {"    address, descriptor = os.fsencode(path), None\n", "    address, descriptor = os.fsencode(path).replace(b'/@', b'/'), None\n", "relative-at", "verdict", nil},
 		"has a shell start the pod":         {"        argv, executable=os.path.join(os.getcwd(), program), cwd=workspace,", `        ["/bin/sh", "-c", "exec " + args.program + ' "$@"', "sh"] + argv[1:], cwd=workspace,`, "command-path", "verdict", nil},
 		"does not look into PATH":           {`args.program if "/" in args.program else shutil.which(args.program)`, "args.program", "command-name", "verdict", nil},
 		"takes no blanks in names":          {"        # Absolute, since the pod", "        if ' ' in args.name: raise Failed('bad name')\n        # Absolute, since the pod", "name-blanks", "verdict", nil},
@@ -291,10 +291,10 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 		"takes a newline in names":          {`[/\0\t\r\n]`, `[/\0\t\r]`, "name-newline", "clean", nil},
 		"makes directories by its umask":    {"    os.makedirs(pod_dir, exist_ok=True)\n", "    os.umask(umask); os.makedirs(pod_dir, 0o700, exist_ok=True)\n", "^umask", "independent", nil},
 		"does not append":                   {"os.O_WRONLY | os.O_APPEND |", "os.O_WRONLY |", "", "independent", nil},
-		"ends its pod with itself":          {"stdin=subprocess.DEVNULL", "preexec_fn=lambda: __import__('ctypes').CDLL(None).prctl(1, 9), stdin=subprocess.DEVNULL", "", "independent", nil},
+		"ends its pod with itself":          {"preexec_fn=lambda: signal.signal(signal.SIGCHLD, args.sigchld)", "preexec_fn=lambda: __import__('ctypes').CDLL(None).prctl(1, 9)", "", "independent", nil},
 		"starts the pod elsewhere":          {"program), cwd=workspace", "program), cwd='/'", "", "workspace", nil},
 		"changes the pod's umask":           {"    os.umask(umask)  #", "    pass  #", "inherits", "inherits", nil},
-		"drops empty variables":             {"stdin=subprocess.DEVNULL", "env={k: v for k, v in os.environ.items() if v}, stdin=subprocess.DEVNULL", "inherits", "inherits", nil},
+		"drops empty variables":             {"env=environment()", "env={k: v for k, v in environment().items() if v}", "inherits", "inherits", nil},
 		"blocks signals":                    {"    argv += [\"--session\"", "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n    argv += [\"--session\"", "inherits", "inherits", nil},
 		"ignores signals":                   {"    argv += [\"--session\"", "    signal.signal(signal.SIGQUIT, signal.SIG_IGN)\n    argv += [\"--session\"", "inherits", "inherits", nil},
 		"changes limits": {
@@ -304,17 +304,17 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 		"empties the log":               {"            kill(process)  # whatever", "            kill(process); os.truncate(log.name, 0)  # whatever", "never-ready", "log", nil},
 		"cuts the log":                  {"            kill(process)  # whatever", "            kill(process); os.truncate(log.name, 65000)  # whatever", "log-kept", "log", nil},
 		"shows the log to others":       {"            kill(process)  # whatever", "            kill(process); os.chmod(log.name, 0o644)  # whatever", "early-exit$", "log", nil},
-		"dies of SIGINT":                {"    signal.signal(signal.SIGCHLD,", "    signal.signal(signal.SIGINT, signal.SIG_DFL)\n    signal.signal(signal.SIGCHLD,", "interrupt$", "clean", nil},
+		"dies of SIGINT":                {"    args.sigchld = signal.signal(", "    signal.signal(signal.SIGINT, signal.SIG_DFL)\n    args.sigchld = signal.signal(", "interrupt$", "clean", nil},
 		"dies of SIGTERM":               {"    for number in (signal.SIGINT, signal.SIGTERM,", "    for number in (signal.SIGINT,", "terminate-late", "clean", nil},
 		"waits on when interrupted":     {"caught.append(number))", "None)", "terminate$", "prompt", nil},
 		"is content to be interrupted":  {"            if caught:\n", "            if caught: kill(self.process); sys.exit(0)\n            if caught:\n", "interrupt-late", "verdict", nil},
 		"begins to wait again":          {"            more = self.read()\n", "            more = self.read()\n            deadline += timeout if self.socket and not self.trouble else 0\n", "one-deadline", "prompt", nil},
 		"waits out a socket error":      {"if error.errno not in NOT_YET:", "if False:", "socket-below-file", "prompt", nil},
-		"talks to the pod":              {"                connection.connect(address)\n", "                connection.connect(address); connection.send(b'\\n')\n", "", "silent", nil},
+		"talks to the pod":              {"            connection.connect(address)\n", "            connection.connect(address); connection.send(b'\\n')\n", "", "silent", nil},
 		"connects twice":                {"if self.socket and self.connect() and", "if self.socket and self.connect() and self.connect() and", "", "silent", nil},
 		"keeps all lines":               {"        self.unfinished = rest[", "        self.all = getattr(self, 'all', []); self.all += lines\n        self.unfinished = rest[", "memory", "memory", nil},
 		"keeps an unfinished line":      {"        self.unfinished = rest[", "        self.all = getattr(self, 'all', []) + [bytes(fresh)] * (not lines)\n        self.unfinished = rest[", "memory", "memory", nil},
-		"waits in a busy loop":          {"POLL = 0.005", "POLL = 0", "never-ready", "idle", []string{"notices"}},
+		"waits in a busy loop":          {"POLL = 0.01", "POLL = 0", "never-ready", "idle", []string{"notices"}},
 		"reads the log again and again": {"        block = os.pread(", "        os.pread(self.log.fileno(), 1 << 30, 0)\n        block = os.pread(", "big-log", "rereads", []string{"idle"}},
 		"rules its terminal":            {"c if c.isprintable() else", "c if c.isprintable() or sys.stderr.isatty() else", "terminal-exit", "terminal", nil},
 		"rules its terminal meanwhile":  {"    def line(self, line):\n", "    def line(self, line):\n        if sys.stdout.isatty(): print(line.decode(errors='replace'))\n", "terminal-ready", "terminal", nil},
@@ -356,7 +356,7 @@ func TestClientThatPolls(t *testing.T) {
 	t.Parallel()
 	program, source := clientPy(t)
 	path := filepath.Join(t.TempDir(), "client.py")
-	require.NoError(t, os.WriteFile(path, []byte(strings.Replace(source, "POLL = 0.005", "POLL = 1.7", 1)), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte(strings.Replace(source, "POLL = 0.01 ", "POLL = 1.7 ", 1)), 0o600))
 	all, out, status := checks(t, []string{"-timeout", "4s", "-strict", "-run", "^(ready|early-exit)$"}, program, path, "--timeout", "4", "{name}")
 	if slices.ContainsFunc(all, func(c conformance.Check) bool { return c.Result == conformance.Skip }) {
 		t.Skipf("the machine is too busy:\n%s", out)

@@ -46,11 +46,11 @@ func TestWrongClientsWithARealPod(t *testing.T) {
 		requirement string
 	}{
 		"kills nothing":           {"            kill(process)  # whatever", "            pass  # whatever", "suspended", "clean"},
-		"dies of SIGINT":          {"    signal.signal(signal.SIGCHLD,", "    signal.signal(signal.SIGINT, signal.SIG_DFL)\n    signal.signal(signal.SIGCHLD,", "interrupted", "clean"},
+		"dies of SIGINT":          {"    args.sigchld = signal.signal(", "    signal.signal(signal.SIGINT, signal.SIG_DFL)\n    args.sigchld = signal.signal(", "interrupted", "clean"},
 		"says nothing":            {"        if self.tail:\n", "        if False:\n", "refused", "reason"},
 		"is content":              {"        return getattr(error, \"status\", 1)", "        return 0", "refused", "verdict"},
 		"believes in the process": {"            if ended:\n", "            if time.monotonic() - deadline + timeout > 0.1: return 'ready'\n            if ended:\n", "suspended", "verdict"},
-		"ends its pod":            {"        print(start(args, caught), flush=True)", "        print(start(args, caught)); os.system('kill -9 $(cat $YOI_RUNTIME_DIR/alpha/pid)')", "ready", "independent"},
+		"ends its pod":            {"        line = start(args, caught)", "        line = start(args, caught); os.system('kill -9 $(cat $YOI_RUNTIME_DIR/alpha/pid)')", "ready", "independent"},
 		"starts it elsewhere":     {"program), cwd=workspace", "program), cwd='/'", "ready", "workspace"},
 		"knows the pod's files":   {"    runtime = runtime_dir()\n", "    runtime = runtime_dir()\n    if os.path.exists(runtime + '/alpha/pid'): raise Failed('it is there')\n", "restart-after-kill", "verdict"},
 		"takes another's place":   {"    runtime = runtime_dir()\n", "    runtime = runtime_dir()\n    os.system('kill -9 $(cat $YOI_RUNTIME_DIR/alpha/pid 2>/dev/null) 2>/dev/null')\n", "second-start", "independent"},

@@ -153,7 +153,7 @@ func (p *Pod) Dial() net.Conn {
 		p.check(p.failed("", err))
 		return nil
 	}
-	p.tb.Cleanup(t.Close)
+	p.tb.Cleanup(func() { t.conn.Close() })
 	return t.conn
 }
 

@@ -243,7 +243,7 @@ func (l *Log) Tail() string {
 	text := ""
 	for _, line := range lines {
 		if line != "" {
-			text += "\n\t\t" + podlog.PrintableLines(shorten(line, 1000))
+			text += "\n\t\t" + podlog.PrintableLines(Shorten(line, 1000))
 		}
 	}
 	return cmp.Or(text, " nothing")

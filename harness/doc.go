@@ -62,15 +62,17 @@
 //
 //	func TestAnswers(t *testing.T) {
 //		pod := harness.Shared(t, "agent", harness.Config{})
-//		answer := pod.Send(`{"method":"ping"}`, time.Second)
+//		answer := pod.SendFor(`{"method":"ping"}`, `"pong"`, time.Second)
 //		…
 //	}
 //
-// A TestMain that does more calls [Run], which returns the status. Both also tell, in one
+// Where a pod tells all its clients of an event, [Pod.Send] may return one that another test has
+// caused: [Pod.SendFor] waits for the answer. A TestMain that does more calls [Run], which returns the status. Both also tell, in one
 // line at the end, which tests had pods that did not stop gracefully, came close to their
 // ready timeout, or logged a panic. To restart a shared pod interrupts the tests beside that
-// use it: one that does is better not parallel. [Pod.Talk] is for more than one line,
-// [Pod.WaitLogAfter] for the next line of a log.
+// use it: one that does is better not parallel. [Pod.Talk] is for more than one line: it
+// keeps what comes, [Talk.WaitLine] and [WaitJSON] wait for a line, [Talk.Quiet] for none.
+// [Pod.WaitLogAfter] is for the next line of a log.
 //
 // # Clients
 //

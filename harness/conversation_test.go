@@ -3,6 +3,7 @@ package harness_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -165,3 +166,38 @@ func TestConversationThatFailsTheTest(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func TestNoLog(t *testing.T) {
+	t.Parallel()
+	pod := harness.StartPod(t, fake("log 'panic: one'; bind; ready; serve; hang"))
+	from := pod.LogEnd()
+	pod.NoLog(from, "panic")
+	require.NoError(t, pod.TryNoLog(0, "two"))
+	err := pod.TryNoLog(0, "panic")
+	assert.ErrorContains(t, err, `a line of the log of pod TestNoLog-1 matches "panic": panic: one`+"\n\tpod: it still runs")
+	assert.NotErrorIs(t, err, harness.ErrNoMatch)
+	assert.ErrorIs(t, pod.TryNoLog(0, "("), harness.ErrBadPattern)
+
+	tb := harness.NewTB(t)
+	pod = harness.StartPod(tb, fake("bind; ready; serve; hang"))
+	assert.Contains(t, tb.Run(func() { pod.NoLog(0, "(") }), "bad pattern: ")
+	assert.True(t, tb.Failed())
+	require.NoError(t, os.Rename(pod.LogPath, pod.LogPath+".1"))
+	require.NoError(t, os.WriteFile(pod.LogPath, []byte("panic: two\n"), 0o600))
+	assert.ErrorContains(t, pod.TryNoLog(0, "panic"), "is not known", "the newer log is not read")
+}
+
+func TestErrorsOfALogAreToldApart(t *testing.T) {
+	t.Parallel()
+	tb := harness.NewTB(t)
+	pod := harness.StartPod(tb, harness.Config{})
+	assert.Contains(t, pod.WaitLog("nothing|^YOI-READY", patience), "YOI-READY", "one of several")
+	assert.ErrorIs(t, second(pod.TryWaitLog("x", 0)), harness.ErrNoMatch)
+	assert.ErrorIs(t, second(pod.TryWaitLog("x", time.Millisecond)), harness.ErrTimedOut)
+	assert.ErrorIs(t, second(pod.TryWaitLog("(", patience)), harness.ErrBadPattern)
+	require.NoError(t, pod.Stop())
+	assert.ErrorIs(t, second(pod.TryWaitLog("x", patience)), harness.ErrEnded)
+	tb.End()
+	assert.ErrorIs(t, second(pod.TryWaitLog("x", patience)), harness.ErrClosed)
+	assert.ErrorIs(t, pod.TryNoLog(0, "x"), harness.ErrClosed)
+}

@@ -72,7 +72,7 @@
 // ready timeout, or logged a panic. To restart a shared pod interrupts the tests beside that
 // use it: one that does is better not parallel. [Pod.Talk] is for more than one line: it
 // keeps what comes, [Talk.WaitLine] and [WaitJSON] wait for a line, [Talk.Quiet] for none.
-// [Pod.WaitLogAfter] is for the next line of a log.
+// [Pod.WaitLogAfter] is for the next line of a log, [Pod.NoLog] for none.
 //
 // # Clients
 //

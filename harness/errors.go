@@ -108,14 +108,24 @@ func (p *Pod) failed(note string, err error) *Error {
 	}
 	e := &Error{Pod: p.Name, PID: p.PID, Log: p.LogPath, Err: err, Cut: note != "" || isCut(err), note: note}
 	e.Ended, _ = p.Ended()
-	if log := p.log.File(); log != nil && p.box.evidence.ByLog(p.LogPath) == p.attempt { // else it is that of its next life
-		if newer := podlog.Newer(log); newer != nil {
-			newer.Close()
-			e.note += "\n\tnote: " + podlog.ReplacedTrouble
-		}
+	if p.logReplaced() {
+		e.note += "\n\tnote: " + podlog.ReplacedTrouble
 	}
 	e.shown = "\n\tlast lines:" + p.log.Tail()
 	return e
+}
+
+// logReplaced reports whether another file is in the place of the log.
+func (p *Pod) logReplaced() bool {
+	log := p.log.File()
+	if log == nil || p.box.evidence.ByLog(p.LogPath) != p.attempt { // else it is that of its next life
+		return false
+	}
+	newer := podlog.Newer(log)
+	if newer != nil {
+		newer.Close()
+	}
+	return newer != nil
 }
 
 // failed returns an error about the client, as it is now.

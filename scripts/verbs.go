@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -618,7 +617,7 @@ func (c *call) waitLog() error {
 		from = c.seen[c.pod]
 	}
 	line, end, err := c.pod.TryWaitLogAfter(from, c.args[1], c.timeout)
-	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
+	if errors.Is(err, harness.ErrBadPattern) {
 		return c.usagef("%v", err)
 	}
 	if err == nil {

@@ -35,6 +35,9 @@ type Log struct {
 	following sync.WaitGroup
 }
 
+// ErrOver is the error of a look at a log once the capture was closed.
+var ErrOver = errors.New("the test has ended, and with it the capture")
+
 // NewLog returns the log of a pod that is about to be started, whose lines stream takes.
 func NewLog(stream func(line string)) *Log {
 	return &Log{stream: stream, stop: func() {}, note: func(Stamp) {}}
@@ -191,7 +194,7 @@ func (l *Log) Open() (*os.File, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.log == nil {
-		return nil, errors.New("the test has ended, and with it the capture")
+		return nil, ErrOver
 	}
 	// Not by its path: the pod may have removed it.
 	fd, err := unix.FcntlInt(l.log.File().Fd(), unix.F_DUPFD_CLOEXEC, 0)

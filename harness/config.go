@@ -63,6 +63,11 @@ type Config struct {
 	// since they may be secrets. The program, the words pod and worker, and the names of
 	// long flags, as in --flag, are shown in any case.
 	ShowArgs bool
+	// Redact returns what may be shown of a line of the pod's log, or of one that the pod and the
+	// test send to each other; nil = all of it. It is asked before a line goes into evidence, a
+	// message, the test's log or a recording, by several goroutines at once. What the end of the
+	// test binary cuts short cannot ask it: that evidence has no log of the pod.
+	Redact func(line string) string
 	// ReadyTimeout is how long the pod may take to become ready;
 	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
 	// test's own deadline (go test -timeout), where TB has one.
@@ -149,7 +154,7 @@ func FakePod(program string) spawn.Command {
 
 // life returns what is known of a start that is about to begin.
 func (c Config) life(pod string) *evidence.Attempt {
-	l := &evidence.Attempt{Pod: pod, Env: evidence.ShownEnv(c.Env, c.ShowEnv), Timeout: c.ReadyTimeout}
+	l := &evidence.Attempt{Pod: pod, Env: evidence.ShownEnv(c.Env, c.ShowEnv), Timeout: c.ReadyTimeout, Redact: c.Redact}
 	if c.DumpSignal != nil {
 		l.Dump = c.DumpSignal.(syscall.Signal)
 	}

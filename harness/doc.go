@@ -100,6 +100,8 @@
 //	report.html     the verdict, a picture of all pods on one clock, their logs and
 //	                processes, and what to do: the page to open first
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
+//	NAME.talk.log   what the test and the pod have sent to each other ([Pod.Send], [Pod.Talk]): by
+//	                connection, > to the pod, < from it, a long line cut
 //	NAME.new.log    what the pod has put in the place of its log, as to rotate it
 //	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
 //	                could see: podscript NAME.txtar; none of a pod that a client started
@@ -112,7 +114,7 @@
 //	                and the arguments, as [Config.ShowArgs] does
 //	timelines.txt   how long each step of each start took, and what came then, to the end
 //
-// All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
+// [Config.Redact] is asked for what of a line may be shown. All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
 // are too long the beginning and the end are kept.
 //
 // The same is written of each test that the end of the test binary cuts short, by a panic,

@@ -217,7 +217,7 @@ func (p *Pod) TryNoLog(from int64, pattern string) error {
 	case err != nil:
 		return err
 	}
-	return p.failed("", fmt.Errorf("a line of the log of pod %s matches %q: %s", p.name(), pattern, podlog.Printable(evidence.Shorten(line, 1000))))
+	return p.failed("", fmt.Errorf("a line of the log of pod %s matches %q: %s", p.name(), pattern, podlog.Printable(evidence.Shorten(p.log.Redact(line), 1000))))
 }
 
 // TryWaitLog is WaitLog with an error in place of a failed test: [ErrTimedOut], [ErrEnded],

@@ -258,7 +258,7 @@ func (p *Pod) died() error {
 		p.verdict = p.failed("", fmt.Errorf("pod %s ended by itself during the test (%s)", p.name(), how))
 		p.verdict.saysEnd = true
 		if tail, err := podlog.ReadTail(p.log.Reader()); err == nil {
-			p.verdict.Reason = tail.Reason()
+			p.verdict.Reason = p.log.Redact(tail.Reason())
 		}
 		_ = fails(p.attempt, p.verdict)
 	}

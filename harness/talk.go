@@ -38,6 +38,7 @@ type Talk struct {
 	timeout time.Duration
 
 	in      *lines.Inbox
+	note    func(direction, line string) // in the evidence
 	out     []byte
 	greeted bool // the snapshot was read
 	next    int  // the number of the line after the last one that a call has returned
@@ -46,7 +47,7 @@ type Talk struct {
 	limit    time.Duration // how long it may wait
 	deadline time.Time     // zero = it has not waited yet
 	within   time.Duration
-	note     string // why that is less than the limit
+	wasCut   string // why that is less than the limit
 	awaited  string // "none" if others came than what it waits for
 }
 
@@ -126,7 +127,7 @@ func (p *Pod) TrySendFor(line, pattern string, timeout time.Duration) (string, e
 	if err := t.write(line); err != nil {
 		return "", err
 	}
-	return t.find(fmt.Sprintf("answer to %s that matches %q", shown(line), pattern), is)
+	return t.find(fmt.Sprintf("answer to %s that matches %q", p.shown(line), pattern), is)
 }
 
 // matching returns what reports whether a line matches a pattern.
@@ -143,7 +144,8 @@ func (p *Pod) talk(timeout time.Duration) (*Talk, error) {
 	if err := t.dial(); err != nil {
 		return nil, err
 	}
-	t.in = lines.NewInbox(t.conn, func(string) {})
+	t.note = p.attempt.Connection(testName(p.tb))
+	t.in = lines.NewInbox(t.conn, func(line string) { t.note("<", line) }, func(why error) { t.note("=", whyClosed(why).Error()) })
 	return t, nil
 }
 
@@ -302,7 +304,7 @@ func (t *Talk) TryQuiet(d time.Duration) error {
 	}
 	t.begin(d)
 	_, _, err := t.line(t.next)
-	rest := t.in.Unfinished()
+	rest := t.pod.log.Redact(t.in.Unfinished())
 	late := errors.Is(err, ErrTimedOut) || errors.Is(err, ErrNoMatch)
 	switch {
 	case late && rest == "" && !isCut(err):
@@ -310,7 +312,7 @@ func (t *Talk) TryQuiet(d time.Duration) error {
 	case late && rest == "":
 		return fmt.Errorf("whether pod %s is quiet for %v is not known: %w", t.pod.name(), d, err)
 	case late:
-		err = fmt.Errorf("it sent a part of a line: %q", rest)
+		err = fmt.Errorf("it sent a part of a line: %.200q", rest)
 	case err == nil:
 		err = errors.New("it sent a line")
 	}
@@ -347,7 +349,7 @@ func (t *Talk) snapshot() (string, error) {
 			return line, nil
 		case "alert": // real pods may send some before the snapshot
 		default:
-			return "", fmt.Errorf("pod %s sent no snapshot line, which is a JSON object with \"event\":\"snapshot\", but %.200q", t.pod.name(), line)
+			return "", fmt.Errorf("pod %s sent no snapshot line, which is a JSON object with \"event\":\"snapshot\", but %.200q", t.pod.name(), t.pod.log.Redact(line))
 		}
 	}
 }
@@ -364,7 +366,7 @@ func (t *Talk) send(line string) (string, error) {
 	}
 	answer, next, err := t.line(t.next)
 	if err != nil {
-		return "", fmt.Errorf("pod %s gave no answer to %s: %w", t.pod.name(), shown(line), err)
+		return "", fmt.Errorf("pod %s gave no answer to %s: %w", t.pod.name(), t.pod.shown(line), err)
 	}
 	t.next = next
 	return answer, nil
@@ -372,7 +374,7 @@ func (t *Talk) send(line string) (string, error) {
 
 func oneLine(p *Pod, line string) error {
 	if strings.Contains(line, "\n") {
-		return fmt.Errorf("a line for pod %s has a newline in it: %.200q", p.name(), line)
+		return fmt.Errorf("a line for pod %s has a newline in it: %.200q", p.name(), p.log.Redact(line))
 	}
 	return nil
 }
@@ -384,6 +386,7 @@ func (t *Talk) write(line string) error {
 	t.wait()
 	_ = t.conn.SetWriteDeadline(t.deadline)
 	t.out = append(append(t.out[:0], line...), '\n')
+	t.note(">", line)
 	if _, err := t.conn.Write(t.out); err != nil {
 		return fmt.Errorf("could not send to pod %s: %w", t.pod.name(), t.explain(err))
 	}
@@ -424,12 +427,15 @@ func (t *Talk) since() string {
 		text, all = fmt.Sprintf("\n\tit sent %d lines since, the last ones:", len(all)), all[left:]
 	}
 	for _, line := range all {
-		text += "\n\t\t" + podlog.Printable(evidence.Shorten(line, longest))
+		text += "\n\t\t" + podlog.Printable(evidence.Shorten(t.pod.log.Redact(line), longest))
 	}
 	return text
 }
 
-func shown(line string) string { return podlog.Printable(fmt.Sprintf("%.200s", line)) }
+// shown returns a line for a message.
+func (p *Pod) shown(line string) string {
+	return podlog.Printable(fmt.Sprintf("%.200s", p.log.Redact(line)))
+}
 
 // line returns the first line from a number on, and the number of the one after it.
 func (t *Talk) line(from int) (string, int, error) {
@@ -442,7 +448,7 @@ func (t *Talk) line(from int) (string, int, error) {
 	case ok:
 		return line, next, nil
 	case errors.Is(err, lines.ErrTooLong):
-		return "", from, err
+		return "", from, fmt.Errorf("%w: %.200q", lines.ErrTooLong, t.pod.log.Redact(t.in.Unfinished()))
 	case err == nil && late == nil:
 		err = kind{errors.New("none has come"), ErrNoMatch}
 	case err == nil:
@@ -450,8 +456,8 @@ func (t *Talk) line(from int) (string, int, error) {
 	default:
 		err = t.explain(err)
 	}
-	if rest := t.in.Unfinished(); rest != "" {
-		err = fmt.Errorf("%w (its line has no newline: %q)", err, rest)
+	if rest := t.pod.log.Redact(t.in.Unfinished()); rest != "" {
+		err = fmt.Errorf("%w (its line has no newline: %.200q)", err, rest)
 	}
 	return "", from, err
 }
@@ -464,7 +470,7 @@ func (t *Talk) late() <-chan time.Time {
 // wait sets the deadline of a call, before the first thing that it waits for.
 func (t *Talk) wait() {
 	if t.deadline.IsZero() {
-		t.within, t.note = beforeDeadline(t.pod.tb, "timeout", t.limit)
+		t.within, t.wasCut = beforeDeadline(t.pod.tb, "timeout", t.limit)
 		t.deadline = time.Now().Add(t.within)
 	}
 }
@@ -473,9 +479,16 @@ func (t *Talk) wait() {
 func (t *Talk) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.EAGAIN): // of the connection
-		return cut(kind{fmt.Errorf("its backlog is full, and it accepted nothing within %v", t.within), ErrTimedOut}, t.note)
+		return cut(kind{fmt.Errorf("its backlog is full, and it accepted nothing within %v", t.within), ErrTimedOut}, t.wasCut)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		return cut(kind{fmt.Errorf("%s within %v", cmp.Or(t.awaited, "nothing"), t.within), ErrTimedOut}, t.note)
+		return cut(kind{fmt.Errorf("%s within %v", cmp.Or(t.awaited, "nothing"), t.within), ErrTimedOut}, t.wasCut)
+	}
+	return whyClosed(err)
+}
+
+// whyClosed says in words why nothing more comes, or goes.
+func whyClosed(err error) error {
+	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
 		return kind{errors.New("it has closed the connection"), ErrEnded}
 	case errors.Is(err, net.ErrClosed):

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -37,6 +36,7 @@ const small = 64 << 10
 type Inbox struct {
 	from   io.ReadCloser
 	came   func(line string)
+	over   func(why error)
 	stop   chan struct{} // closed by Close
 	done   chan struct{} // closed when all was read
 	closed sync.Once
@@ -52,10 +52,10 @@ type Inbox struct {
 	room    chan struct{} // closed when some were seen; nil = the reader does not wait
 }
 
-// NewInbox returns an Inbox that reads from a connection until Close; came is called with each
-// line, by the goroutine that reads.
-func NewInbox(from io.ReadCloser, came func(line string)) *Inbox {
-	in := &Inbox{from: from, came: came, stop: make(chan struct{}), done: make(chan struct{})}
+// NewInbox returns an Inbox that reads from a connection until Close. The goroutine that reads
+// calls came with each line, and over when no more will come.
+func NewInbox(from io.ReadCloser, came func(line string), over func(why error)) *Inbox {
+	in := &Inbox{from: from, came: came, over: over, stop: make(chan struct{}), done: make(chan struct{})}
 	go in.read()
 	return in
 }
@@ -74,8 +74,9 @@ func (in *Inbox) read() {
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := in.from.Read(buf)
-		full := in.take(buf[:n], err)
-		if err != nil {
+		full, end := in.take(buf[:n], err)
+		if end != nil {
+			in.over(end)
 			return
 		}
 		if full == nil {
@@ -88,15 +89,16 @@ func (in *Inbox) read() {
 	}
 }
 
-// take takes what was read, and returns what to wait for before more is; nil = nothing.
-func (in *Inbox) take(p []byte, err error) (full chan struct{}) {
+// take takes what was read, and returns what to wait for before more is, nil = nothing, and why
+// no more will be.
+func (in *Inbox) take(p []byte, err error) (full chan struct{}, end error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for in.end == nil {
 		line, rest, whole := bytes.Cut(p, []byte{'\n'})
 		if len(in.pending)+len(line) > Most+len("\r") {
 			in.pending = append(in.pending, line...)[:Most]
-			in.end = fmt.Errorf("%w: %.200q", ErrTooLong, in.pending)
+			in.end = ErrTooLong
 			break
 		}
 		if !whole {
@@ -114,7 +116,7 @@ func (in *Inbox) take(p []byte, err error) (full chan struct{}) {
 	if in.end == nil && in.bytes > MostKept && in.room == nil {
 		in.room = make(chan struct{})
 	}
-	return in.room
+	return in.room, in.end
 }
 
 // add adds a line, of which this is the last part.
@@ -203,7 +205,7 @@ func (in *Inbox) Lines(from int) []string {
 func (in *Inbox) Unfinished() string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return string(in.pending[:min(len(in.pending), 200)])
+	return string(in.pending[:min(len(in.pending), 4<<10)])
 }
 
 // Event returns what a line is about that is a JSON object: its own "event", however that is

@@ -16,7 +16,7 @@ func never() <-chan time.Time { return time.After(time.Minute) }
 
 func inbox(t *testing.T, text io.Reader) *Inbox {
 	t.Helper()
-	in := NewInbox(io.NopCloser(text), func(string) {})
+	in := NewInbox(io.NopCloser(text), func(string) {}, func(error) {})
 	t.Cleanup(in.Close)
 	return in
 }
@@ -51,7 +51,8 @@ func TestLineThatIsTooLong(t *testing.T) {
 	for range 3 {
 		_, _, ok, err := in.Next(0, never)
 		assert.False(t, ok)
-		assert.EqualError(t, err, `its line is longer than 16 MiB: "`+strings.Repeat("z", 200)+`"`)
+		assert.ErrorIs(t, err, ErrTooLong)
+		assert.Equal(t, strings.Repeat("z", 4<<10), in.Unfinished())
 		assert.Less(t, cap(in.pending), 2*Most)
 	}
 }
@@ -59,7 +60,7 @@ func TestLineThatIsTooLong(t *testing.T) {
 func TestNextIsLate(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {})
+	in := NewInbox(here, func(string) {}, func(error) {})
 	_, _, ok, err := in.Next(0, func() <-chan time.Time { return time.After(10 * time.Millisecond) })
 	assert.False(t, ok)
 	assert.NoError(t, err)
@@ -79,7 +80,7 @@ func TestNextIsLate(t *testing.T) {
 func TestInboxIsBounded(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {})
+	in := NewInbox(here, func(string) {}, func(error) {})
 	const size = 1 << 20
 	sent := make(chan int, 1000)
 	go func() {
@@ -122,7 +123,7 @@ func TestInboxIsBounded(t *testing.T) {
 func TestInboxThatIsFullCanBeClosed(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {})
+	in := NewInbox(here, func(string) {}, func(error) {})
 	go func() {
 		for err := error(nil); err == nil; {
 			_, err = there.Write([]byte(strings.Repeat("x", 1<<20) + "\n"))

@@ -3,7 +3,7 @@
 //
 //	func TestAgentAnswers(t *testing.T) {
 //		pod := harness.StartPod(t, harness.Config{
-//			Command: spawn.Command{Program: "/usr/local/bin/agent", PrefixArgs: []string{"pod"}},
+//			Command: spawn.Command{Program: harness.Build(t, "./cmd/agent"), PrefixArgs: []string{"pod"}},
 //		})
 //		conn := pod.Dial()
 //		…

@@ -261,7 +261,7 @@ func (b *oneTest) newName() string {
 // spawnConfig returns what to start for a config whose defaults are filled in, with
 // what the pod finds in place.
 func (b *oneTest) spawnConfig(cfg Config) (spawn.Config, error) {
-	sc := spawn.Config{Command: cfg.Command, PodName: cfg.Name, WorkspaceRoot: cfg.Workspace, Env: cfg.Env, ReadyTimeout: cfg.ReadyTimeout}
+	sc := spawn.Config{Command: cfg.Command, PodName: cfg.Name, WorkspaceRoot: cfg.Workspace, Env: append(coverEnv(cfg.Command.Program), cfg.Env...), ReadyTimeout: cfg.ReadyTimeout}
 	handshake.Of(cfg).To(&sc)
 	return b.Prepare(sc, cfg.WorkspaceFrom, cfg.HomeFrom)
 }

@@ -8,8 +8,11 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"example.com/podharness/harness"
 	"example.com/podharness/spawn"
@@ -136,4 +139,64 @@ func TestBuildCoversAsTheTestsAre(t *testing.T) {
 	require.True(t, found, "%s", out)
 	path, _, _ = bytes.Cut(path, []byte("\n"))
 	assert.NoFileExists(t, string(path), "it was removed")
+}
+
+// TestGoPodThatHangsIsAskedForItsGoroutines has a pod that is no fake pod to the harness.
+func TestGoPodThatHangsIsAskedForItsGoroutines(t *testing.T) {
+	t.Parallel()
+	needGo(t)
+	program := harness.Build(t, "../fakepod/cmd/fakepod")
+	config := func(steps string) harness.Config {
+		return harness.Config{
+			Name: "alpha", Command: spawn.Command{Program: program, PrefixArgs: []string{"pod", "-program", steps}},
+			ReadyTimeout: patience, StopGrace: 300 * time.Millisecond, MustStopGracefully: true,
+		}
+	}
+	const healthy = "bind; ready; serve; hang"
+	for name, tc := range map[string]struct {
+		cfg   harness.Config
+		act   func(tb *harness.FakeTB, pod *harness.Pod)
+		asked bool
+	}{
+		"a wait in vain": {config(healthy), func(tb *harness.FakeTB, pod *harness.Pod) {
+			tb.Run(func() { pod.Talk(patience).WaitLine("never", 10*time.Millisecond) })
+		}, true},
+		"a wait in vain, and an answer": {config(healthy), func(tb *harness.FakeTB, pod *harness.Pod) {
+			_, err := pod.TryWaitLog("never", 10*time.Millisecond)
+			require.ErrorIs(t, err, harness.ErrTimedOut)
+			pod.Send(ping, patience)
+			tb.Fail()
+		}, false},
+		"a test that fails": {config(healthy), func(tb *harness.FakeTB, _ *harness.Pod) { tb.Fail() }, false},
+		"a stop in vain":    {config("ignore INT; " + healthy), func(*harness.FakeTB, *harness.Pod) {}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, never := range []bool{false, true} {
+				if never {
+					tc.cfg.DumpSignal = syscall.Signal(0)
+				}
+				tb := harness.NewTB(t)
+				pod, err := harness.TryStartPod(tb, tc.cfg)
+				require.NoError(t, err)
+				tc.act(tb, pod)
+				tb.End()
+				assert.True(t, tb.Failed())
+				asked := strings.Contains(readFile(t, tb.Artifacts, "alpha.log"), "\nSIGQUIT: quit\n")
+				assert.Equal(t, tc.asked && !never, asked)
+				if !tc.asked {
+					assert.Equal(t, "exit status 0", pod.State().String())
+				}
+			}
+		})
+	}
+	t.Run("a start in vain", func(t *testing.T) {
+		t.Parallel()
+		tb := harness.NewTB(t)
+		cfg := config("log loading; hang")
+		cfg.ReadyTimeout = 2 * time.Second
+		tb.Run(func() { harness.StartPod(tb, cfg) })
+		tb.End()
+		assert.Regexp(t, `(?s)SIGQUIT: quit.*goroutine \d+ `, readFile(t, tb.Artifacts, "alpha.log"))
+	})
 }

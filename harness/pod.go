@@ -47,12 +47,14 @@ type common struct {
 	waits     int        // that expect it: calls of Wait, without those in vain
 	killed    bool       // by the test: it could not clean up
 	signalled bool       // by the test: it may end as it likes
+	asked     bool       // to write what it does
 	verdict   *Error     // that it had ended by itself, and was found so
 	told      bool       // a test was told the verdict
 	next      *Pod       // what it was restarted as
 	broken    error      // that it could not be started again
 
 	dying      atomic.Bool // SIGKILL was sent
+	hangs      atomic.Bool // the last wait for it was in vain
 	restarting sync.Mutex  // held during Restart
 
 	stopMu  sync.Mutex // held during Stop; it guards its result
@@ -244,6 +246,7 @@ func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration)
 	case err != nil:
 		return "", 0, fmt.Errorf("log of pod %s: %w", p.name(), evidence.PrintableError(err))
 	case found != nil:
+		p.waited(nil)
 		return found.Line, found.End, nil
 	}
 	why, after := ErrTimedOut, ""
@@ -252,6 +255,7 @@ func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration)
 	} else if ended {
 		why = ErrEnded
 	}
+	p.waited(why)
 	if from > 0 {
 		after = fmt.Sprintf(", after the first %d bytes", from)
 	}
@@ -280,9 +284,20 @@ func (p *Pod) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	if !p.endsWithin(timeout) {
 		await(-1)
-		return nil, p.failed(note, fmt.Errorf("pod %s did not end within %v", p.name(), timeout))
+		p.waited(ErrTimedOut)
+		return nil, p.failed(note, kind{fmt.Errorf("pod %s did not end within %v", p.name(), timeout), ErrTimedOut})
 	}
 	return p.State(), nil
+}
+
+// waited notes how a wait for the pod has ended.
+func (p *Pod) waited(err error) {
+	switch late := errors.Is(err, ErrTimedOut); {
+	case late:
+		p.hangs.Store(true)
+	case err == nil && p.hangs.Load():
+		p.hangs.Store(false)
+	}
 }
 
 // Suspend stops all processes of the pod's group, as with SIGSTOP, until Resume.

@@ -188,6 +188,9 @@ const dumpGrace = 2 * time.Second
 
 // dump sends Config.DumpSignal to pods that run, and waits for what they write then.
 func dump(tb TB, pods []*evidence.Attempt) {
+	if len(pods) == 0 {
+		return
+	}
 	var pids []int
 	var logs []*os.File
 	for _, a := range pods {

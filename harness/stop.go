@@ -149,6 +149,9 @@ func (p *Pod) stop() error {
 	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
 		ignored = "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
 	}
+	if p.cfg.MustStopGracefully || p.box.failed() || failed(p.tb) {
+		dumpPods(p.tb, []*Pod{p})
+	}
 	err := p.kill()
 	return errors.Join(p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed", grace, steps[len(steps)-1].name)+ignored, note), err)
 }

@@ -155,7 +155,9 @@ func (t *Talk) dial() (err error) {
 	ctx, cancel := context.WithDeadline(context.Background(), t.deadline)
 	defer cancel()
 	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
-		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.name(), podlog.Printable(t.pod.SocketPath), t.explain(err))
+		err = t.explain(err)
+		t.pod.waited(err)
+		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.name(), podlog.Printable(t.pod.SocketPath), err)
 	}
 	t.pod.attempt.Note(evidence.Connected)
 	return nil
@@ -339,6 +341,7 @@ func (t *Talk) snapshot() (string, error) {
 	}
 	for {
 		line, next, err := t.line(t.next)
+		t.pod.waited(err)
 		if err != nil {
 			return "", fmt.Errorf("pod %s sent no snapshot line: %w", t.pod.name(), err)
 		}
@@ -365,6 +368,7 @@ func (t *Talk) send(line string) (string, error) {
 		return "", err
 	}
 	answer, next, err := t.line(t.next)
+	t.pod.waited(err)
 	if err != nil {
 		return "", fmt.Errorf("pod %s gave no answer to %s: %w", t.pod.name(), t.pod.shown(line), err)
 	}
@@ -388,7 +392,9 @@ func (t *Talk) write(line string) error {
 	t.out = append(append(t.out[:0], line...), '\n')
 	t.note(">", line)
 	if _, err := t.conn.Write(t.out); err != nil {
-		return fmt.Errorf("could not send to pod %s: %w", t.pod.name(), t.explain(err))
+		err = t.explain(err)
+		t.pod.waited(err)
+		return fmt.Errorf("could not send to pod %s: %w", t.pod.name(), err)
 	}
 	return nil
 }
@@ -401,17 +407,19 @@ func (t *Talk) find(what string, is func(line string) bool) (string, error) {
 	}
 	for at := t.next; ; {
 		line, next, err := t.line(at)
-		if err != nil && what == "" {
-			return "", fmt.Errorf("pod %s sent no line: %w", t.pod.name(), err)
+		if err == nil && !is(line) {
+			at, t.awaited = next, "none"
+			continue
 		}
-		if err != nil {
-			return "", fmt.Errorf("pod %s sent no %s: %w%s", t.pod.name(), what, err, t.since())
-		}
-		if is(line) {
+		t.pod.waited(err)
+		switch {
+		case err == nil:
 			t.next = next
 			return line, nil
+		case what == "":
+			return "", fmt.Errorf("pod %s sent no line: %w", t.pod.name(), err)
 		}
-		at, t.awaited = next, "none"
+		return "", fmt.Errorf("pod %s sent no %s: %w%s", t.pod.name(), what, err, t.since())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -109,7 +110,7 @@ func TryStartClient(tb TB, cfg ClientConfig) (*Client, error) {
 }
 
 func (c *Client) start() error {
-	env, err := c.box.clientEnv(c.cfg.Env, c.cfg.Pod, c.mark)
+	env, err := c.box.clientEnv(slices.Concat(coverEnv(c.cfg.Program), coverEnv(c.cfg.Pod.Program), c.cfg.Env), c.cfg.Pod, c.mark)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,13 @@ package harness
 
 import (
 	"cmp"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 
@@ -68,6 +71,11 @@ type Config struct {
 	// package spawn/fault and spawn.Config. In their paths {home} stands for HOME, too. A
 	// call that could not be looked at, and met no fault, fails the test.
 	Faults []fault.Fault
+	// Redact returns what may be shown of a line of the pod's log, or of one that the pod and the
+	// test send to each other; nil = all of it. It is asked before a line goes into evidence, a
+	// message, the test's log or a recording, by several goroutines at once. What the end of the
+	// test binary cuts short cannot ask it: that evidence has no log of the pod.
+	Redact func(line string) string
 	// ReadyTimeout is how long the pod may take to become ready;
 	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
 	// test's own deadline (go test -timeout), where TB has one.
@@ -88,10 +96,11 @@ type Config struct {
 	// stopped, such as 130, a JVM's after SIGINT; one below 0 allows all. Another status fails
 	// the test, unless that has failed anyway or has sent a signal to the pod.
 	StopStatus []int
-	// DumpSignal is a signal on which the pod writes to its log what it does, such as
-	// SIGQUIT for a Go program; nil = none. The harness sends it to the pod's process
-	// once, before it ends a pod that did not become ready in time, or that still runs
-	// when the test has failed or was cut short.
+	// DumpSignal is a signal on which the pod writes to its log what it does; nil = SIGQUIT for a
+	// program that is in Go, and none for another; syscall.Signal(0) = none. The harness sends it
+	// once, before it ends a pod that hangs: that did not become ready in time, whose test has
+	// failed after a wait in vain, that has not stopped though it must, or that runs when the test
+	// is cut short. A pod that has answered since is stopped gracefully.
 	DumpSignal os.Signal
 	// AllowLeaks lets the test pass although the pod leaves processes behind;
 	// false = that fails the test. They are killed in any case.
@@ -154,9 +163,43 @@ func FakePod(program string) spawn.Command {
 
 // life returns what is known of a start that is about to begin.
 func (c Config) life(pod string) *evidence.Attempt {
-	l := &evidence.Attempt{Pod: pod, Env: evidence.ShownEnv(c.Env, c.ShowEnv), Timeout: c.ReadyTimeout}
-	if c.DumpSignal != nil {
+	l := &evidence.Attempt{Pod: pod, Env: evidence.ShownEnv(c.Env, c.ShowEnv), Timeout: c.ReadyTimeout, Redact: c.Redact}
+	_, fake := sandbox.FakeProgram(c.Command)
+	switch {
+	case c.DumpSignal != nil:
 		l.Dump = c.DumpSignal.(syscall.Signal)
+	case !fake && isGo(c.Command.Program):
+		l.Dump = syscall.SIGQUIT
 	}
 	return l
+}
+
+// goPrograms tells of programs whether they are in Go: each is read once. It has true and false
+// by programFile.
+var goPrograms sync.Map
+
+// programFile tells the file of a program from what is there later.
+type programFile struct {
+	path     string
+	size     int64
+	modified time.Time
+}
+
+// isGo reports whether a program says that it was built by Go.
+func isGo(program string) bool {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	key := programFile{path, info.Size(), info.ModTime()}
+	if known, ok := goPrograms.Load(key); ok {
+		return known.(bool)
+	}
+	_, err = buildinfo.ReadFile(path)
+	goPrograms.Store(key, err == nil)
+	return err == nil
 }

@@ -3,7 +3,7 @@
 //
 //	func TestAgentAnswers(t *testing.T) {
 //		pod := harness.StartPod(t, harness.Config{
-//			Command: spawn.Command{Program: "/usr/local/bin/agent", PrefixArgs: []string{"pod"}},
+//			Command: spawn.Command{Program: harness.Build(t, "./cmd/agent"), PrefixArgs: []string{"pod"}},
 //		})
 //		conn := pod.Dial()
 //		…
@@ -69,15 +69,17 @@
 //
 //	func TestAnswers(t *testing.T) {
 //		pod := harness.Shared(t, "agent", harness.Config{})
-//		answer := pod.Send(`{"method":"ping"}`, time.Second)
+//		answer := pod.SendFor(`{"method":"ping"}`, `"pong"`, time.Second)
 //		…
 //	}
 //
-// A TestMain that does more calls [Run], which returns the status. Both also tell, in one
+// Where a pod tells all its clients of an event, [Pod.Send] may return one that another test has
+// caused: [Pod.SendFor] waits for the answer. A TestMain that does more calls [Run], which returns the status. Both also tell, in one
 // line at the end, which tests had pods that did not stop gracefully, came close to their
 // ready timeout, or logged a panic. To restart a shared pod interrupts the tests beside that
-// use it: one that does is better not parallel. [Pod.Talk] is for more than one line,
-// [Pod.WaitLogAfter] for the next line of a log.
+// use it: one that does is better not parallel. [Pod.Talk] is for more than one line: it
+// keeps what comes, [Talk.WaitLine] and [WaitJSON] wait for a line, [Talk.Quiet] for none.
+// [Pod.WaitLogAfter] is for the next line of a log, [Pod.NoLog] for none.
 //
 // # Clients
 //
@@ -105,6 +107,8 @@
 //	report.html     the verdict, a picture of all pods on one clock, their logs and
 //	                processes, and what to do: the page to open first
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
+//	NAME.talk.log   what the test and the pod have sent to each other ([Pod.Send], [Pod.Talk]): by
+//	                connection, > to the pod, < from it, a long line cut
 //	NAME.new.log    what the pod has put in the place of its log, as to rotate it
 //	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
 //	                could see: podscript NAME.txtar; none of a pod that a client started
@@ -117,7 +121,7 @@
 //	                and the arguments, as [Config.ShowArgs] does
 //	timelines.txt   how long each step of each start took, and what came then, to the end
 //
-// All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
+// [Config.Redact] is asked for what of a line may be shown. All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
 // are too long the beginning and the end are kept.
 //
 // The same is written of each test that the end of the test binary cuts short, by a panic,

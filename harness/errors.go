@@ -12,6 +12,31 @@ import (
 	"example.com/podharness/spawn/podlog"
 )
 
+// What a wait for a line of a conversation or of a log has ended with in vain. errors.Is tells
+// them apart.
+var (
+	// ErrTimedOut: the time was over.
+	ErrTimedOut = errors.New("timed out")
+	// ErrNoMatch: the timeout was 0, and of what is there no line matches.
+	ErrNoMatch = errors.New("no match")
+	// ErrEnded: the pod has closed the connection, or, where the wait was for its log, has ended.
+	ErrEnded = errors.New("ended")
+	// ErrClosed: the test has closed the connection, or is over.
+	ErrClosed = errors.New("closed")
+	// ErrBadPattern: the pattern is no regular expression.
+	ErrBadPattern = errors.New("bad pattern")
+)
+
+// kind is an error that is one of those, beside what it says.
+type kind struct {
+	error
+	is error
+}
+
+func (k kind) Is(target error) bool { return target == k.is }
+
+func (k kind) Unwrap() error { return k.error }
+
 // An Error is something that a pod or a client has not done as the test wants it: an answer
 // that did not come, a stop in vain, an end of its own. A start that fails is a
 // [*spawn.Error]; if the test's deadline has cut its wait, an Error with Cut wraps that.
@@ -78,19 +103,29 @@ const dyingGrace = 200 * time.Millisecond
 
 // failed returns an error about the pod, as it is now.
 func (p *Pod) failed(note string, err error) *Error {
-	if p.dying.Load() || errors.Is(err, errClosed) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+	if p.dying.Load() || errors.Is(err, ErrEnded) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		p.endsWithin(dyingGrace)
 	}
 	e := &Error{Pod: p.Name, PID: p.PID, Log: p.LogPath, Err: err, Cut: note != "" || isCut(err), note: note}
 	e.Ended, _ = p.Ended()
-	if log := p.log.File(); log != nil && p.box.evidence.ByLog(p.LogPath) == p.attempt { // else it is that of its next life
-		if newer := podlog.Newer(log); newer != nil {
-			newer.Close()
-			e.note += "\n\tnote: " + podlog.ReplacedTrouble
-		}
+	if p.logReplaced() {
+		e.note += "\n\tnote: " + podlog.ReplacedTrouble
 	}
 	e.shown = "\n\tlast lines:" + p.log.Tail()
 	return e
+}
+
+// logReplaced reports whether another file is in the place of the log.
+func (p *Pod) logReplaced() bool {
+	log := p.log.File()
+	if log == nil || p.box.evidence.ByLog(p.LogPath) != p.attempt { // else it is that of its next life
+		return false
+	}
+	newer := podlog.Newer(log)
+	if newer != nil {
+		newer.Close()
+	}
+	return newer != nil
 }
 
 // failed returns an error about the client, as it is now.

@@ -198,28 +198,36 @@ func (r *roster) judge() bool {
 	return r.fault
 }
 
-// dump has the pods of a test that has failed write what they do, once: they are
-// about to be stopped.
+// dump has the pods of a test that has failed write what they do, once, of those that hang: they
+// are about to be stopped.
 func (r *roster) dump(tb TB) {
 	r.dumpOnce.Do(func() {
 		r.mu.Lock()
-		pods := slices.DeleteFunc(slices.Clone(r.pods), func(p *Pod) bool {
-			_, ended := p.Ended()
-			return ended || p.attempt.Dump == 0
-		})
+		pods := slices.DeleteFunc(slices.Clone(r.pods), func(p *Pod) bool { return !p.hangs.Load() })
 		r.mu.Unlock()
-		attempts := make([]*evidence.Attempt, len(pods))
-		for i, p := range pods {
-			attempts[i] = p.attempt
-		}
-		dump(tb, attempts)
-		for _, p := range pods {
-			p.mu.Lock()
-			_, ended := p.Ended()
-			p.killed = p.killed || ended
-			p.mu.Unlock()
-		}
+		dumpPods(tb, pods)
 	})
+}
+
+// dumpPods has pods that run write what they do, if they can and were not asked before.
+func dumpPods(tb TB, pods []*Pod) {
+	var asked []*evidence.Attempt
+	for _, p := range pods {
+		_, ended := p.Ended()
+		p.mu.Lock()
+		if !ended && !p.asked && p.attempt.Dump != 0 {
+			p.asked = true
+			asked = append(asked, p.attempt)
+		}
+		p.mu.Unlock()
+	}
+	dump(tb, asked)
+	for _, p := range pods {
+		_, ended := p.Ended()
+		p.mu.Lock()
+		p.killed = p.killed || p.asked && ended
+		p.mu.Unlock()
+	}
 }
 
 // end cancels the starts that are under way, and stops the pods that became
@@ -261,7 +269,7 @@ func (b *oneTest) newName() string {
 // spawnConfig returns what to start for a config whose defaults are filled in, with
 // what the pod finds in place.
 func (b *oneTest) spawnConfig(cfg Config) (spawn.Config, error) {
-	sc := spawn.Config{Command: cfg.Command, PodName: cfg.Name, WorkspaceRoot: cfg.Workspace, Env: cfg.Env, ReadyTimeout: cfg.ReadyTimeout}
+	sc := spawn.Config{Command: cfg.Command, PodName: cfg.Name, WorkspaceRoot: cfg.Workspace, Env: append(coverEnv(cfg.Command.Program), cfg.Env...), ReadyTimeout: cfg.ReadyTimeout}
 	handshake.Of(cfg).To(&sc)
 	return b.Prepare(sc, cfg.WorkspaceFrom, cfg.HomeFrom)
 }

@@ -1,11 +1,11 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"regexp"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,6 +14,7 @@ import (
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
@@ -46,12 +47,14 @@ type common struct {
 	waits     int        // that expect it: calls of Wait, without those in vain
 	killed    bool       // by the test: it could not clean up
 	signalled bool       // by the test: it may end as it likes
+	asked     bool       // to write what it does
 	verdict   *Error     // that it had ended by itself, and was found so
 	told      bool       // a test was told the verdict
 	next      *Pod       // what it was restarted as
 	broken    error      // that it could not be started again
 
 	dying      atomic.Bool // SIGKILL was sent
+	hangs      atomic.Bool // the last wait for it was in vain
 	restarting sync.Mutex  // held during Restart
 
 	stopMu  sync.Mutex // held during Stop; it guards its result
@@ -155,7 +158,7 @@ func (p *Pod) Dial() net.Conn {
 		p.check(p.failed("", err))
 		return nil
 	}
-	p.tb.Cleanup(t.Close)
+	p.tb.Cleanup(func() { t.conn.Close() })
 	return t.conn
 }
 
@@ -173,8 +176,8 @@ func (p *Pod) Log() string {
 
 // WaitLog waits until a line of the pod's log, from its first one on, matches
 // the regular expression pattern, and returns that line without its line
-// ending. It fails the test if there is none within timeout, or before the pod
-// ends.
+// ending. Of several patterns, as in "ready|failed", it tells which one matched. It fails the
+// test if there is none within timeout, or before the pod ends.
 func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
 	p.tb.Helper()
 	return p.WaitLogAfter(0, pattern, timeout)
@@ -197,8 +200,33 @@ func (p *Pod) WaitLogAfter(from int64, pattern string, timeout time.Duration) st
 	return line
 }
 
-// TryWaitLog is WaitLog with an error in place of a failed test. It may be
-// called from any goroutine. With a timeout of 0 it looks at all that is there.
+// NoLog fails the test if a line of the log after an offset, as WaitLogAfter has it, matches the
+// regular expression pattern. It looks at what is there now, and does not wait: what the pod
+// should have done by now, an answer or a line of its log tells.
+func (p *Pod) NoLog(from int64, pattern string) {
+	p.tb.Helper()
+	p.check(p.TryNoLog(from, pattern))
+}
+
+// TryNoLog is NoLog with an error in place of a failed test. It may be called from any goroutine.
+// If a line matches, the error is none of [ErrTimedOut], [ErrNoMatch], [ErrEnded], [ErrClosed] and
+// [ErrBadPattern].
+func (p *Pod) TryNoLog(from int64, pattern string) error {
+	line, _, err := p.TryWaitLogAfter(from, pattern, 0)
+	switch {
+	case errors.Is(err, ErrNoMatch) && p.logReplaced():
+		return p.failed("", fmt.Errorf("whether a line of the log of pod %s matches %q is not known", p.name(), pattern))
+	case errors.Is(err, ErrNoMatch):
+		return nil
+	case err != nil:
+		return err
+	}
+	return p.failed("", fmt.Errorf("a line of the log of pod %s matches %q: %s", p.name(), pattern, podlog.Printable(evidence.Shorten(p.log.Redact(line), 1000))))
+}
+
+// TryWaitLog is WaitLog with an error in place of a failed test: [ErrTimedOut], [ErrEnded],
+// [ErrClosed] or [ErrBadPattern]. It may be called from any goroutine. With a timeout of 0 it
+// looks at all that is there, and the error is [ErrNoMatch] if nothing matches.
 func (p *Pod) TryWaitLog(pattern string, timeout time.Duration) (string, error) {
 	line, _, err := p.TryWaitLogAfter(0, pattern, timeout)
 	return line, err
@@ -207,23 +235,33 @@ func (p *Pod) TryWaitLog(pattern string, timeout time.Duration) (string, error) 
 // TryWaitLogAfter is WaitLogAfter as TryWaitLog is WaitLog. It also returns where the
 // line ends: from there on the next one is found.
 func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration) (line string, end int64, err error) {
-	re, err := regexp.Compile(pattern)
+	is, err := matching(pattern)
 	if err != nil {
-		return "", 0, fmt.Errorf("log of pod %s: bad pattern: %w", p.name(), evidence.PrintableError(err))
+		return "", 0, fmt.Errorf("log of pod %s: %w", p.name(), err)
 	}
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
-	after := ""
-	found, err := p.log.Search(max(0, from), re, timeout, p.Done())
+	found, err := p.log.Search(max(0, from), is, timeout, p.Done())
 	switch {
+	case errors.Is(err, evidence.ErrOver):
+		err = kind{err, ErrClosed}
+		fallthrough
 	case err != nil:
 		return "", 0, fmt.Errorf("log of pod %s: %w", p.name(), evidence.PrintableError(err))
-	case found == nil && from > 0:
-		after = fmt.Sprintf(", after the first %d bytes", from)
-		fallthrough
-	case found == nil:
-		return "", 0, p.failed(note, fmt.Errorf("no line of the log of pod %s matched %q within %v%s", p.name(), pattern, timeout, after))
+	case found != nil:
+		p.waited(nil)
+		return found.Line, found.End, nil
 	}
-	return found.Line, found.End, nil
+	why, after := ErrTimedOut, ""
+	if _, ended := p.Ended(); timeout <= 0 {
+		why = ErrNoMatch
+	} else if ended {
+		why = ErrEnded
+	}
+	p.waited(why)
+	if from > 0 {
+		after = fmt.Sprintf(", after the first %d bytes", from)
+	}
+	return "", 0, p.failed(note, kind{fmt.Errorf("no line of the log of pod %s matched %q within %v%s", p.name(), pattern, timeout, after), why})
 }
 
 // Wait tells that the test expects the pod to end by itself, waits until it
@@ -248,9 +286,20 @@ func (p *Pod) TryWait(timeout time.Duration) (*os.ProcessState, error) {
 	timeout, note := beforeDeadline(p.tb, "timeout", timeout)
 	if !p.endsWithin(timeout) {
 		await(-1)
-		return nil, p.failed(note, fmt.Errorf("pod %s did not end within %v", p.name(), timeout))
+		p.waited(ErrTimedOut)
+		return nil, p.failed(note, kind{fmt.Errorf("pod %s did not end within %v", p.name(), timeout), ErrTimedOut})
 	}
 	return p.State(), nil
+}
+
+// waited notes how a wait for the pod has ended.
+func (p *Pod) waited(err error) {
+	switch late := errors.Is(err, ErrTimedOut); {
+	case late:
+		p.hangs.Store(true)
+	case err == nil && p.hangs.Load():
+		p.hangs.Store(false)
+	}
 }
 
 // Suspend stops all processes of the pod's group, as with SIGSTOP, until Resume.

@@ -134,6 +134,7 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, la
 	o.Struck = func(strike fault.Strike) { a.Note("fault: " + podlog.Printable(strike.String())) }
 	o.Failing = func(verdict error) { b.failing(a, m, verdict) }
 	pod, err := spawn.StartObserved(b.ctx, sc, o)
+	redactStart(a, err)
 	a.Captured.Take(o.Log) // of one that was not launched, too
 	a.Change(func() {
 		var e *spawn.Error
@@ -155,6 +156,23 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, la
 	return pod, err
 }
 
+// redactStart has the lines of the log in the error of a start be as they may be shown.
+func redactStart(a *evidence.Attempt, err error) {
+	var e *spawn.Error
+	if a.Redact == nil || !errors.As(err, &e) {
+		return
+	}
+	for i, line := range e.Tail {
+		e.Tail[i] = a.Captured.Redact(line)
+	}
+	for _, line := range []*string{&e.Reason, &e.NearMiss, &e.Unfinished} {
+		*line = a.Captured.Redact(*line)
+	}
+	if text := a.Captured.Redact(e.Err.Error()); text != e.Err.Error() { // it may quote a ready line
+		e.Err = evidence.Reworded(text, e.Err)
+	}
+}
+
 // failing writes down what of a start lives that is about to be killed: it hangs.
 func (b *oneTest) failing(a *evidence.Attempt, m proc.Match, verdict error) {
 	m.Look()
@@ -173,6 +191,9 @@ const dumpGrace = 2 * time.Second
 
 // dump sends Config.DumpSignal to pods that run, and waits for what they write then.
 func dump(tb TB, pods []*evidence.Attempt) {
+	if len(pods) == 0 {
+		return
+	}
 	var pids []int
 	var logs []*os.File
 	for _, a := range pods {

@@ -150,6 +150,9 @@ func (p *Pod) stop() error {
 	if signal.Ignored(p.cfg.StopSignal) { // as under nohup, or in the background of a script
 		ignored = "\n\tnote: this process ignores that signal, and the pods that it starts inherit that"
 	}
+	if p.cfg.MustStopGracefully || p.box.failed() || failed(p.tb) {
+		dumpPods(p.tb, []*Pod{p})
+	}
 	err := p.kill()
 	return errors.Join(p.ungraceful(killed, fmt.Sprintf("did not stop within %v of %s: killed", grace, steps[len(steps)-1].name)+ignored, note), err)
 }
@@ -259,7 +262,7 @@ func (p *Pod) died() error {
 		p.verdict = p.failed("", fmt.Errorf("pod %s ended by itself during the test (%s)", p.name(), how))
 		p.verdict.saysEnd = true
 		if tail, err := podlog.ReadTail(p.log.Reader()); err == nil {
-			p.verdict.Reason = tail.Reason()
+			p.verdict.Reason = p.log.Redact(tail.Reason())
 		}
 		_ = fails(p.attempt, p.verdict)
 	}

@@ -160,6 +160,7 @@ func difference(a, b Config) string {
 		name, was, is := before.Type().Field(i).Name, before.Field(i).Interface(), after.Field(i).Interface()
 		switch {
 		case reflect.DeepEqual(was, is):
+		case name == "Redact" && before.Field(i).Pointer() == after.Field(i).Pointer(): // functions are never equal
 		case slices.Contains(secret, name):
 			return "Config." + name
 		default:

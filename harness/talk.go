@@ -1,12 +1,15 @@
 package harness
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -17,23 +20,35 @@ import (
 	"example.com/podharness/spawn/podlog"
 )
 
-// A Talk is a connection to a pod's socket, on which both speak lines of JSON. Each
-// of its methods waits for at most the timeout of [Pod.Talk], and fails the test
-// with what has come of an unfinished line. Lines are without their line ending, and
-// of the pod's at most 16 MiB long. They must not be called by several goroutines at
-// once; those that fail the test must be called from its goroutine.
+// A Talk is a connection to a pod's socket, on which both speak lines of JSON. What the pod
+// sends is read as it comes, and kept: nothing is lost between calls. Each call goes on after
+// the line that the last one has returned. Those without a timeout of their own wait for at most
+// that of [Pod.Talk]. A call in vain fails the test with the lines that have come since, and with
+// what has come of an unfinished one. The methods that begin with Try return an error in place of
+// that, which errors.Is tells apart: [ErrTimedOut], [ErrNoMatch], [ErrEnded], [ErrClosed] and
+// [ErrBadPattern].
+//
+// Lines are without their line ending, and of the pod's at most 16 MiB long. A Talk keeps 64 MiB
+// of them: then it drops the oldest that a call has seen, and where there are none, it reads no
+// more until a call sees some. A Talk must not be used by several goroutines at once; the methods
+// that fail the test must be called from its goroutine.
 type Talk struct {
 	pod     *Pod
 	conn    net.Conn
 	timeout time.Duration
 
-	in      *lines.Reader
+	in      *lines.Inbox
+	note    func(direction, line string) // in the evidence
 	out     []byte
 	greeted bool // the snapshot was read
+	next    int  // the number of the line after the last one that a call has returned
 
-	deadline time.Time // of this call; zero = it has not waited yet
+	// Of this call:
+	limit    time.Duration // how long it may wait
+	deadline time.Time     // zero = it has not waited yet
 	within   time.Duration
-	note     string // why that is less than the timeout
+	wasCut   string // why that is less than the limit
+	awaited  string // "none" if others came than what it waits for
 }
 
 // Talk connects to the pod's socket. It is closed at the end of the test at the
@@ -58,8 +73,9 @@ func (p *Pod) TryTalk(timeout time.Duration) (*Talk, error) {
 	return t, err
 }
 
-// Send connects to the pod's socket, sends a line, and returns the pod's answer: the
-// line that follows the snapshot. It fails the test if there is none within timeout.
+// Send connects to the pod's socket, sends a line, and returns the line that follows the
+// snapshot. That is the pod's answer, unless the pod also sends what others cause, as it may
+// where tests share it: see [Pod.SendFor]. It fails the test if there is none within timeout.
 func (p *Pod) Send(line string, timeout time.Duration) string {
 	p.tb.Helper()
 	answer, err := p.TrySend(line, timeout)
@@ -80,31 +96,79 @@ func (p *Pod) TrySend(line string, timeout time.Duration) (string, error) {
 	return t.send(line) // within the time of the connection
 }
 
+// SendFor connects to the pod's socket, sends a line, and returns the answer: the first line that
+// comes then and that matches the regular expression pattern. It fails the test if there is none
+// within timeout.
+func (p *Pod) SendFor(line, pattern string, timeout time.Duration) string {
+	p.tb.Helper()
+	answer, err := p.TrySendFor(line, pattern, timeout)
+	if err != nil {
+		p.check(p.failed("", err))
+	}
+	return answer
+}
+
+// TrySendFor is SendFor with an error in place of a failed test. It may be called from any
+// goroutine.
+func (p *Pod) TrySendFor(line, pattern string, timeout time.Duration) (string, error) {
+	is, err := matching(pattern)
+	if err != nil {
+		return "", err
+	}
+	t, err := p.talk(timeout)
+	if err != nil {
+		return "", err
+	}
+	defer t.Close()
+	if err := t.greet(); err != nil {
+		return "", err
+	}
+	t.next = t.in.End()
+	if err := t.write(line); err != nil {
+		return "", err
+	}
+	return t.find(fmt.Sprintf("answer to %s that matches %q", p.shown(line), pattern), is)
+}
+
+// matching returns what reports whether a line matches a pattern.
+func matching(pattern string) (func(string) bool, error) {
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, kind{fmt.Errorf("bad pattern: %w", evidence.PrintableError(err)), ErrBadPattern}
+	}
+	return re.MatchString, nil
+}
+
 func (p *Pod) talk(timeout time.Duration) (*Talk, error) {
-	t := &Talk{pod: p, timeout: timeout}
+	t := &Talk{pod: p, timeout: timeout, limit: timeout}
 	if err := t.dial(); err != nil {
 		return nil, err
 	}
-	t.in = lines.New((*talkReader)(t))
-	return t, t.conn.SetDeadline(t.deadline)
+	t.note = p.attempt.Connection(testName(p.tb))
+	t.in = lines.NewInbox(t.conn, func(line string) { t.note("<", line) }, func(why error) { t.note("=", whyClosed(why).Error()) })
+	return t, nil
 }
 
 func (t *Talk) dial() (err error) {
+	t.limit = t.timeout
 	t.wait()
 	ctx, cancel := context.WithDeadline(context.Background(), t.deadline)
 	defer cancel()
 	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
-		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.name(), podlog.Printable(t.pod.SocketPath), t.explain(err))
+		err = t.explain(err)
+		t.pod.waited(err)
+		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.name(), podlog.Printable(t.pod.SocketPath), err)
 	}
 	t.pod.attempt.Note(evidence.Connected)
 	return nil
 }
 
 // Close closes the connection.
-func (t *Talk) Close() { _ = t.conn.Close() }
+func (t *Talk) Close() { t.in.Close() }
 
 // Snapshot returns the first line that the pod has sent, but for alerts: a JSON object with
-// "event":"snapshot". It must be called before Send and Receive, which else pass over it.
+// "event":"snapshot". It must be called before the methods that wait for a line, which else pass
+// over it.
 func (t *Talk) Snapshot() string {
 	line, err := t.TrySnapshot()
 	if err != nil {
@@ -114,7 +178,7 @@ func (t *Talk) Snapshot() string {
 	return line
 }
 
-// Send sends a line and returns the one that the pod sends next.
+// Send sends a line and returns the next one of the pod, be it an answer or not: see WaitLine.
 func (t *Talk) Send(line string) string {
 	answer, err := t.TrySend(line)
 	if err != nil {
@@ -122,6 +186,14 @@ func (t *Talk) Send(line string) string {
 		t.fail(err)
 	}
 	return answer
+}
+
+// Write sends a line.
+func (t *Talk) Write(line string) {
+	if err := t.TryWrite(line); err != nil {
+		t.pod.tb.Helper()
+		t.fail(err)
+	}
 }
 
 // Receive returns the next line of the pod, such as an event.
@@ -134,6 +206,42 @@ func (t *Talk) Receive() string {
 	return line
 }
 
+// WaitLine returns the next line of the pod that matches the regular expression pattern. The
+// lines before it are passed over. If none comes within timeout, before the pod closes the
+// connection, it fails the test, and the next call begins where this one did.
+func (t *Talk) WaitLine(pattern string, timeout time.Duration) string {
+	line, err := t.TryWaitLine(pattern, timeout)
+	if err != nil {
+		t.pod.tb.Helper()
+		t.fail(err)
+	}
+	return line
+}
+
+// WaitJSON returns the next line of a pod as a value: the first that can be decoded into a T of
+// which is reports true. (A line that has only other fields is a T without any: is should look at
+// one that tells.) For the rest it is [Talk.WaitLine].
+func WaitJSON[T any](t *Talk, is func(T) bool, timeout time.Duration) T {
+	value, err := TryWaitJSON(t, is, timeout)
+	if err != nil {
+		t.pod.tb.Helper()
+		t.fail(err)
+	}
+	return value
+}
+
+// Quiet waits for d, and fails the test if a line comes meanwhile, a part of one, or the end of
+// the connection, or if one has come that no call has returned.
+func (t *Talk) Quiet(d time.Duration) {
+	if err := t.TryQuiet(d); err != nil {
+		t.pod.tb.Helper()
+		t.fail(err)
+	}
+}
+
+// Lines returns what the pod has sent so far, in whole lines, the snapshot first.
+func (t *Talk) Lines() []string { return t.in.Lines(0) }
+
 func (t *Talk) fail(err error) {
 	t.pod.tb.Helper()
 	t.pod.check(t.pod.failed("", err))
@@ -141,28 +249,82 @@ func (t *Talk) fail(err error) {
 
 // TrySnapshot is Snapshot with an error in place of a failed test.
 func (t *Talk) TrySnapshot() (string, error) {
-	t.deadline = time.Time{}
+	t.begin(t.timeout)
 	return t.snapshot()
 }
 
 // TrySend is Send with an error in place of a failed test.
 func (t *Talk) TrySend(line string) (string, error) {
-	t.deadline = time.Time{}
+	t.begin(t.timeout)
 	return t.send(line)
+}
+
+// TryWrite is Write with an error in place of a failed test.
+func (t *Talk) TryWrite(line string) error {
+	t.begin(t.timeout)
+	return t.write(line)
 }
 
 // TryReceive is Receive with an error in place of a failed test.
 func (t *Talk) TryReceive() (string, error) {
-	t.deadline = time.Time{}
-	if err := t.greet(); err != nil {
+	t.begin(t.timeout)
+	return t.find("", anyLine)
+}
+
+// TryWaitLine is WaitLine with an error in place of a failed test. With a timeout of 0 it looks
+// at what has come.
+func (t *Talk) TryWaitLine(pattern string, timeout time.Duration) (string, error) {
+	is, err := matching(pattern)
+	if err != nil {
 		return "", err
 	}
-	line, err := t.in.Line(t.explain)
-	if err != nil {
-		return "", fmt.Errorf("pod %s sent no line: %w", t.pod.name(), err)
-	}
-	return line, nil
+	t.begin(timeout)
+	return t.find(fmt.Sprintf("line that matches %q", pattern), is)
 }
+
+// TryWaitJSON is WaitJSON with an error in place of a failed test. With a timeout of 0 it looks
+// at what has come.
+func TryWaitJSON[T any](t *Talk, is func(T) bool, timeout time.Duration) (value T, err error) {
+	t.begin(timeout)
+	_, err = t.find(fmt.Sprintf("line that is the %T waited for", value), func(line string) bool {
+		var decoded T
+		if json.Unmarshal([]byte(line), &decoded) != nil || !is(decoded) {
+			return false
+		}
+		value = decoded
+		return true
+	})
+	return value, err
+}
+
+// TryQuiet is Quiet with an error in place of a failed test. With a d of 0 it looks at what has
+// come.
+func (t *Talk) TryQuiet(d time.Duration) error {
+	t.begin(t.timeout)
+	if err := t.greet(); err != nil {
+		return err
+	}
+	t.begin(d)
+	_, _, err := t.line(t.next)
+	rest := t.pod.log.Redact(t.in.Unfinished())
+	late := errors.Is(err, ErrTimedOut) || errors.Is(err, ErrNoMatch)
+	switch {
+	case late && rest == "" && !isCut(err):
+		return nil
+	case late && rest == "":
+		return fmt.Errorf("whether pod %s is quiet for %v is not known: %w", t.pod.name(), d, err)
+	case late:
+		err = fmt.Errorf("it sent a part of a line: %.200q", rest)
+	case err == nil:
+		err = errors.New("it sent a line")
+	}
+	return fmt.Errorf("pod %s was not quiet for %v: %w%s", t.pod.name(), d, err, t.since())
+}
+
+// begin begins a call that may wait for so long.
+func (t *Talk) begin(limit time.Duration) { t.limit, t.deadline, t.awaited = limit, time.Time{}, "" }
+
+func anyLine(string) bool { return true }
 
 // greet passes over the snapshot.
 func (t *Talk) greet() error {
@@ -178,71 +340,167 @@ func (t *Talk) snapshot() (string, error) {
 		return "", fmt.Errorf("the snapshot of pod %s was read before", t.pod.name())
 	}
 	for {
-		line, err := t.in.Line(t.explain)
+		line, next, err := t.line(t.next)
+		t.pod.waited(err)
 		if err != nil {
 			return "", fmt.Errorf("pod %s sent no snapshot line: %w", t.pod.name(), err)
 		}
+		t.next = next
 		switch event := lines.Event(line); event {
 		case "snapshot":
 			t.greeted = true
 			return line, nil
 		case "alert": // real pods may send some before the snapshot
 		default:
-			return "", fmt.Errorf("pod %s sent no snapshot line, which is a JSON object with \"event\":\"snapshot\", but %.200q", t.pod.name(), line)
+			return "", fmt.Errorf("pod %s sent no snapshot line, which is a JSON object with \"event\":\"snapshot\", but %.200q", t.pod.name(), t.pod.log.Redact(line))
 		}
 	}
 }
 
 func (t *Talk) send(line string) (string, error) {
-	if strings.Contains(line, "\n") {
-		return "", fmt.Errorf("a line for pod %s has a newline in it: %.200q", t.pod.name(), line)
+	if err := oneLine(t.pod, line); err != nil {
+		return "", err
 	}
 	if err := t.greet(); err != nil {
 		return "", err
 	}
-	t.wait()
-	t.out = append(append(t.out[:0], line...), '\n')
-	if _, err := t.conn.Write(t.out); err != nil {
-		return "", fmt.Errorf("could not send to pod %s: %w", t.pod.name(), t.explain(err))
+	if err := t.write(line); err != nil {
+		return "", err
 	}
-	answer, err := t.in.Line(t.explain)
+	answer, next, err := t.line(t.next)
+	t.pod.waited(err)
 	if err != nil {
-		return "", fmt.Errorf("pod %s gave no answer to %s: %w", t.pod.name(), podlog.Printable(fmt.Sprintf("%.200s", line)), err)
+		return "", fmt.Errorf("pod %s gave no answer to %s: %w", t.pod.name(), t.pod.shown(line), err)
 	}
+	t.next = next
 	return answer, nil
 }
 
-// talkReader reads for the buffer: only then a call waits, and has its deadline set.
-type talkReader Talk
+func oneLine(p *Pod, line string) error {
+	if strings.Contains(line, "\n") {
+		return fmt.Errorf("a line for pod %s has a newline in it: %.200q", p.name(), p.log.Redact(line))
+	}
+	return nil
+}
 
-func (r *talkReader) Read(p []byte) (int, error) {
-	(*Talk)(r).wait()
-	return r.conn.Read(p)
+func (t *Talk) write(line string) error {
+	if err := oneLine(t.pod, line); err != nil {
+		return err
+	}
+	t.wait()
+	_ = t.conn.SetWriteDeadline(t.deadline)
+	t.out = append(append(t.out[:0], line...), '\n')
+	t.note(">", line)
+	if _, err := t.conn.Write(t.out); err != nil {
+		err = t.explain(err)
+		t.pod.waited(err)
+		return fmt.Errorf("could not send to pod %s: %w", t.pod.name(), err)
+	}
+	return nil
+}
+
+// find returns the next line of which is reports true, and passes over those before; what names
+// it in an error, "" = any line.
+func (t *Talk) find(what string, is func(line string) bool) (string, error) {
+	if err := t.greet(); err != nil {
+		return "", err
+	}
+	for at := t.next; ; {
+		line, next, err := t.line(at)
+		if err == nil && !is(line) {
+			at, t.awaited = next, "none"
+			continue
+		}
+		t.pod.waited(err)
+		switch {
+		case err == nil:
+			t.next = next
+			return line, nil
+		case what == "":
+			return "", fmt.Errorf("pod %s sent no line: %w", t.pod.name(), err)
+		}
+		return "", fmt.Errorf("pod %s sent no %s: %w%s", t.pod.name(), what, err, t.since())
+	}
+}
+
+// since returns the lines that have come since the last one that was returned, for a message.
+func (t *Talk) since() string {
+	const most, longest = 8, 300
+	all := t.in.Lines(t.next)
+	if len(all) == 0 {
+		return ""
+	}
+	text := "\n\tit sent since:"
+	if left := len(all) - most; left > 0 {
+		text, all = fmt.Sprintf("\n\tit sent %d lines since, the last ones:", len(all)), all[left:]
+	}
+	for _, line := range all {
+		text += "\n\t\t" + podlog.Printable(evidence.Shorten(t.pod.log.Redact(line), longest))
+	}
+	return text
+}
+
+// shown returns a line for a message.
+func (p *Pod) shown(line string) string {
+	return podlog.Printable(fmt.Sprintf("%.200s", p.log.Redact(line)))
+}
+
+// line returns the first line from a number on, and the number of the one after it.
+func (t *Talk) line(from int) (string, int, error) {
+	late := t.late
+	if t.limit <= 0 {
+		late = nil
+	}
+	line, next, ok, err := t.in.Next(from, late)
+	switch {
+	case ok:
+		return line, next, nil
+	case errors.Is(err, lines.ErrTooLong):
+		return "", from, fmt.Errorf("%w: %.200q", lines.ErrTooLong, t.pod.log.Redact(t.in.Unfinished()))
+	case err == nil && late == nil:
+		err = kind{errors.New("none has come"), ErrNoMatch}
+	case err == nil:
+		err = t.explain(os.ErrDeadlineExceeded)
+	default:
+		err = t.explain(err)
+	}
+	if rest := t.pod.log.Redact(t.in.Unfinished()); rest != "" {
+		err = fmt.Errorf("%w (its line has no newline: %.200q)", err, rest)
+	}
+	return "", from, err
+}
+
+func (t *Talk) late() <-chan time.Time {
+	t.wait()
+	return time.After(time.Until(t.deadline))
 }
 
 // wait sets the deadline of a call, before the first thing that it waits for.
 func (t *Talk) wait() {
-	if !t.deadline.IsZero() {
-		return
-	}
-	t.within, t.note = beforeDeadline(t.pod.tb, "timeout", t.timeout)
-	t.deadline = time.Now().Add(t.within)
-	if t.conn != nil {
-		_ = t.conn.SetDeadline(t.deadline)
+	if t.deadline.IsZero() {
+		t.within, t.wasCut = beforeDeadline(t.pod.tb, "timeout", t.limit)
+		t.deadline = time.Now().Add(t.within)
 	}
 }
-
-var errClosed = errors.New("it has closed the connection")
 
 // explain says in words what ended a wait.
 func (t *Talk) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.EAGAIN): // of the connection
-		return cut(fmt.Errorf("its backlog is full, and it accepted nothing within %v", t.within), t.note)
+		return cut(kind{fmt.Errorf("its backlog is full, and it accepted nothing within %v", t.within), ErrTimedOut}, t.wasCut)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		return cut(fmt.Errorf("nothing within %v", t.within), t.note)
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):
-		return errClosed
+		return cut(kind{fmt.Errorf("%s within %v", cmp.Or(t.awaited, "nothing"), t.within), ErrTimedOut}, t.wasCut)
+	}
+	return whyClosed(err)
+}
+
+// whyClosed says in words why nothing more comes, or goes.
+func whyClosed(err error) error {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return kind{errors.New("it has closed the connection"), ErrEnded}
+	case errors.Is(err, net.ErrClosed):
+		return kind{errors.New("the test has closed the connection"), ErrClosed}
 	}
 	return evidence.PrintableError(err) // it may have the path of the socket
 }

@@ -642,6 +642,8 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 		c := StartClient(t, ClientConfig{Program: "/bin/sh", Args: []string{"-c", "echo hello; exec sleep 1000"}})
 		c.WaitOutput("hello", 10*time.Second)
 		alpha.Dial()
+		secret := StartPod(t, Config{Name: "secret", Command: FakePod("log sesame; bind; ready; serve"), Redact: func(line string) string { return strings.ReplaceAll(line, "sesame", "SECRET") }})
+		secret.Send(`{"method":"echo","params":"sesame"}`, 10*time.Second)
 		<-time.After(2 * evidence.ApartNoted)
 		stderr, err := os.OpenFile(alpha.LogPath, os.O_WRONLY|os.O_APPEND, 0)
 		require.NoError(t, err)
@@ -680,6 +682,9 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 			assert.Equal(t, "hello\n", read("client-4.stdout"))
 			assert.Empty(t, read("client-4.stderr"))
 
+			assert.Equal(t, "[podharness: the log is not shown: the test binary, which has Config.Redact, has ended]\n", read("secret.log"))
+			assert.Contains(t, read("secret.talk.log"), `#1 < {"event":"echo","data":"SECRET"}`)
+
 			timelines := read("timelines.txt")
 			const phases = `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  `
 			assert.Regexp(t, phases+`alpha: \S+ms SIGKILL, \S+ms signal: killed$`, timelines)
@@ -696,6 +701,8 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 
 			var at, later, quit time.Duration
 			merged := read("merged.log")
+			assert.NotContains(t, merged, "sesame")
+			assert.Contains(t, merged, "  secret.talk.log  #1 < ")
 			assert.Regexp(t, `(?s)  alpha\.2  new\n.*  client-4\.stdout  hello\n.*  alpha\.2  later\n`, merged)
 			for what, to := range map[string]*time.Duration{"new": &at, "later": &later, "SIGQUIT: quit": &quit} {
 				found := regexp.MustCompile(`(?m)^ *\+(\d+\.\d{6})  alpha\.2  ` + what + `$`).FindStringSubmatch(merged)

@@ -56,11 +56,16 @@
 //	[!] podalive [-for DURATION] NAME
 //	                             check that the process of the pod runs, and with -for that it goes on
 //	                             so; ! if it must have ended
-//	[!] podsend [-timeout DURATION] [-open | -leave] NAME [LINE]
+//	[!] podsend [-timeout DURATION] [-until PATTERN | -open | -leave] NAME [LINE]
 //	                             send a line and print the answer: the line that follows the snapshot;
-//	                             without LINE print the snapshot; with -open connect and stay silent
-//	                             until the script ends; with -leave connect and disconnect at once; ! if
-//	                             there must be no answer
+//	                             with -until print all lines that follow, up to the first that matches;
+//	                             without LINE print the snapshot, or with -until what follows it; with
+//	                             -open connect and stay silent until the script ends; with -leave
+//	                             connect and disconnect at once; ! if there must be no answer, or no
+//	                             match
+//	[!] podquiet [-for DURATION] NAME
+//	                             connect, and check that no line follows the snapshot for so long
+//	                             (100ms); ! if one must
 //	podplant NAME WHAT           leave in the directory of the pod what an earlier life of it may have
 //	                             left: live-pid, pid-of-OTHER, garbage or empty
 //	podprobe [-timeout DURATION] NAME PROBE

@@ -138,6 +138,10 @@ func TestVerbs(t *testing.T) {
 		{"fixtures", "podstart -workspace-from files -home-from files -env HERE={workspace} alpha\npodsend alpha '{\"method\":\"status\"}'\nstdout '\"workspace\":\"/'\npodsend alpha '{\"method\":\"env\"}'\nstdout '\"HERE\":\"/'\nexists $HOME/note\n-- files/note --\nhello\n"},
 		{"podsignal to the process alone", "podstart -fake 'child ''ignore INT; hang''; bind; ready; serve' -allow-leaks alpha\npodsignal -process alpha INT\npodwait alpha"},
 		{"a silent client beside another one", "podstart alpha\npodsend -open alpha\npodsend alpha\nstdout snapshot"},
+		{"podsend until a line", "podstart alpha\npodsend -until 2 alpha '{\"method\":\"run\",\"params\":{\"program\":\"event 1; event 2; event 3\"}}'\nstdout '^1\\n2\\n$'"},
+		{"podsend until a line that does not come", "podstart alpha\n! podsend -timeout 300ms -until nothing alpha '{\"method\":\"ping\"}'\nstdout pong\nstderr '^pod alpha sent no line that matches \"nothing\": none within 300ms\\n\\tit sent since:\\n\\t\\t.*pong'\n! podsend -timeout 200ms -until . alpha\nstderr 'nothing within 200ms'"},
+		{"podquiet", "podstart alpha\npodquiet -for 200ms alpha\npodquiet alpha"},
+		{"podquiet with a noise", "podstart -fake 'bind; ready; serve; sleep 500ms; event 1; event 2; event 3; hang' alpha\n! podquiet -for 9s alpha\nstderr 'pod alpha was not quiet for 9s: it sent a line\\n\\tit sent since:\\n\\t\\t1'"},
 		{"condition", "[fakepod] podstart alpha\n[!fakepod] nonsense\n[session] nonsense"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -224,6 +228,8 @@ func TestScriptsThatFail(t *testing.T) {
 		{"too few arguments", "podstart alpha\npodwaitlog alpha", []string{`podwaitlog: got 1 arguments ["alpha"]`}},
 		{"unknown signal for podstop", "podstart -signal NONSENSE alpha", []string{`podstart: invalid value "NONSENSE" for flag -signal: unknown signal "NONSENSE"`}},
 		{"bad session", "podstart -session x alpha", []string{`podstart: invalid value "x" for flag -session`}},
+		{"bad last pattern", "podstart alpha\npodsend -until ( alpha", []string{"podsend: -until: error parsing regexp", "usage: podsend"}},
+		{"until and open", "podstart alpha\npodsend -open -until x alpha", []string{"podsend: -until, -open and -leave exclude each other"}},
 		{"no name", "podstart", []string{"podstart: got 0 arguments []", "usage: podstart [flags] NAME"}},
 		{"unknown pod", "! podstop alpha", []string{`podstop: no pod "alpha" was started in this script`, "usage: podstop NAME"}},
 		{"unknown signal", "podstart alpha\npodsignal alpha NONSENSE", []string{`podsignal: unknown signal "NONSENSE"`, "usage: podsignal [-process] NAME SIGNAL"}},

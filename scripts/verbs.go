@@ -10,7 +10,6 @@ import (
 	"math"
 	"os"
 	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,7 +52,8 @@ var verbs = []verb{
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match the log so far, or print it", "if nothing must match"},
 	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, nil, (*call).waitLog, "wait until a line of the log matches, with -next a line after what the last podwaitlog or podlog has read", "if the timeout, or the end of the pod, must come first"},
 	{"podalive", "[-for DURATION] NAME", 1, 1, nil, (*call).alive, "check that the process of the pod runs, and with -for that it goes on so", "if it must have ended"},
-	{"podsend", "[-timeout DURATION] [-open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; without LINE print the snapshot; with -open connect and stay silent until the script ends; with -leave connect and disconnect at once", "if there must be no answer"},
+	{"podsend", "[-timeout DURATION] [-until PATTERN | -open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; with -until print all lines that follow, up to the first that matches; without LINE print the snapshot, or with -until what follows it; with -open connect and stay silent until the script ends; with -leave connect and disconnect at once", "if there must be no answer, or no match"},
+	{"podquiet", "[-for DURATION] NAME", 1, 1, nil, (*call).quiet, "connect, and check that no line follows the snapshot for so long (100ms)", "if one must"},
 	{"podplant", "NAME WHAT", 2, 2, nil, (*call).plant, "leave in the directory of the pod what an earlier life of it may have left: live-pid, pid-of-OTHER, garbage or empty", ""},
 	{"podprobe", "[-timeout DURATION] NAME PROBE", 2, 2, nil, (*call).probe, "try a rule of the contract on the pod; the portable scenarios have all probes", ""},
 }
@@ -101,6 +101,7 @@ type call struct {
 	timeout  time.Duration
 	given    map[string]*bool // flags that have no value, by name
 	starting starting         // of podstart and podcommand
+	until    string           // the pattern of podsend -until
 }
 
 // fatalError fails the script, with ! too.
@@ -234,19 +235,22 @@ func (c *call) parse() error {
 }
 
 // option matches a flag in the usage of a verb.
-var option = regexp.MustCompile(`-([a-z]+)( DURATION)?`)
+var option = regexp.MustCompile(`-([a-z]+)( DURATION| PATTERN)?`)
 
 // usageFlags registers the flags that the usage of the verb names.
 func (c *call) usageFlags(flags *flag.FlagSet) {
 	c.given = map[string]*bool{}
 	for _, m := range option.FindAllStringSubmatch(c.usage, -1) {
-		if m[2] != "" {
+		switch m[2] {
+		case " DURATION":
 			c.timeout = 0
 			if m[1] == "timeout" {
 				c.timeout = 10 * time.Second
 			}
 			flags.DurationVar(&c.timeout, m[1], c.timeout, "")
-		} else {
+		case " PATTERN":
+			flags.StringVar(&c.until, m[1], "", "")
+		default:
 			c.given[m[1]] = flags.Bool(m[1], false, "")
 		}
 	}
@@ -598,7 +602,7 @@ func (c *call) waitLog() error {
 		from = c.seen[c.pod]
 	}
 	line, end, err := c.pod.TryWaitLogAfter(from, c.args[1], c.timeout)
-	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
+	if errors.Is(err, harness.ErrBadPattern) {
 		return c.usagef("%v", err)
 	}
 	if err == nil {
@@ -624,6 +628,12 @@ func (c *call) alive() error {
 
 func (c *call) send() error {
 	open, leave := *c.given["open"], *c.given["leave"]
+	if c.until != "" {
+		if open || leave {
+			return c.usagef("-until, -open and -leave exclude each other")
+		}
+		return c.sendUntil()
+	}
 	if len(c.args) == 2 && !open && !leave {
 		answer, err := c.pod.TrySend(c.args[1], c.timeout)
 		return c.answer(answer, err)
@@ -637,6 +647,52 @@ func (c *call) send() error {
 		return nil
 	}
 	return c.answer(talk.TrySnapshot())
+}
+
+// sendUntil prints the lines of the pod up to one that matches.
+func (c *call) sendUntil() error {
+	until, err := regexp.Compile(c.until)
+	if err != nil {
+		return c.usagef("-until: %v", err)
+	}
+	talk, err := c.pod.TryTalk(c.timeout)
+	if err != nil {
+		return err
+	}
+	defer talk.Close()
+	snapshot, err := talk.TrySnapshot()
+	if err == nil && len(c.args) == 2 {
+		err = talk.TryWrite(c.args[1])
+	}
+	if err != nil {
+		return err
+	}
+	_, err = talk.TryWaitLine(c.until, c.timeout)
+	lines := talk.Lines()
+	for _, line := range lines[slices.Index(lines, snapshot)+1:] {
+		c.print(c.ts.Stdout(), line+"\n")
+		if until.MatchString(line) {
+			break
+		}
+	}
+	return err
+}
+
+func (c *call) quiet() error {
+	talk, err := c.pod.TryTalk(10 * time.Second)
+	if err != nil {
+		return fatalError{error: err} // what could not be heard is neither quiet nor a line
+	}
+	defer talk.Close()
+	if _, err := talk.TrySnapshot(); err != nil {
+		return fatalError{error: err}
+	}
+	err = talk.TryQuiet(cmp.Or(c.timeout, 100*time.Millisecond))
+	var e *harness.Error
+	if errors.Is(err, harness.ErrEnded) || errors.As(err, &e) && e.Cut {
+		return fatalError{error: err}
+	}
+	return err
 }
 
 func (c *call) answer(line string, err error) error {

@@ -70,6 +70,13 @@ func New(t Test) *Collector {
 // add takes one more, which has a name of its own in the evidence.
 func (e *Collector) add(name string, a *Attempt) *Attempt {
 	a.e, a.Captured = e, NewLog(e.Stream(name))
+	a.talk = &conversation{}
+	if a.Captured.redact = a.Redact; a.Redact != nil {
+		a.Withheld = true
+		if stream := a.Captured.stream; stream != nil {
+			a.Captured.stream = func(line string) { stream(a.Captured.Redact(line)) }
+		}
+	}
 	a.Captured.note = func(grown Stamp) { a.Change(func() {}, grown) }
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -162,15 +169,18 @@ func (a *Attempt) Seen() (spawn.Timeline, podlog.Ready, error) {
 
 // latest returns the latest attempt of which is is true; nil = none.
 func (e *Collector) latest(is func(a *Attempt) bool) *Attempt {
-	e.mu.Lock()
-	attempts := slices.Clone(e.known.Lives)
-	e.mu.Unlock()
-	for _, a := range slices.Backward(attempts) {
+	for _, a := range slices.Backward(e.attempts()) {
 		if is(a) {
 			return a
 		}
 	}
 	return nil
+}
+
+func (e *Collector) attempts() []*Attempt {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.known.Lives)
 }
 
 // Has reports whether a file is one of the logs.
@@ -267,7 +277,7 @@ func (e *Collector) freeze(why string) {
 func (e *Collector) captureNew() {
 	r := e.view()
 	r.findNew(func(a *Attempt, log *os.File) {
-		added := e.Output(a.Name + newLog)
+		added := e.add(a.Name+newLog, &Attempt{Redact: a.Redact})
 		added.Captured.Capture(log)
 		live := e.at(a.N)
 		live.Change(func() { live.NewLog = added.Name })
@@ -283,6 +293,9 @@ func (e *Collector) at(n int) *Attempt {
 
 // do has the record written as it is now. The writing lock is held.
 func (e *Collector) do(write func(r *Record)) Record {
+	for _, a := range e.attempts() {
+		a.talk.writeOut()
+	}
 	r := e.view()
 	r.place = e.Place(true)
 	write(&r)
@@ -394,6 +407,7 @@ func (e *Collector) Close(failed bool) {
 		e.known.at = nil
 	}
 	for _, a := range e.known.Lives {
+		a.talk.end()
 		a.Captured.Close()
 	}
 	e.mu.Lock()

@@ -53,8 +53,14 @@ func CutShort(own *safefile.Dir, root, prefix string, places map[int]string, see
 		r.Most = most / int64(len(all))
 		r.findNew(func(a *Attempt, log *os.File) {
 			a.NewLog = fmt.Sprintf("%s.%d%s", a.Name, len(r.Lives), newLog)
-			r.Lives = append(r.Lives, &Attempt{N: len(r.Lives), Name: a.NewLog, Timeline: spawn.Timeline{Start: a.Timeline.Start}, file: log})
+			r.Lives = append(r.Lives, &Attempt{N: len(r.Lives), Name: a.NewLog, Timeline: spawn.Timeline{Start: a.Timeline.Start}, file: log, Withheld: a.Withheld})
 		})
+		for _, a := range r.Lives {
+			if a.Withheld && a.file != nil {
+				a.file.Close()
+				a.file = nil
+			}
+		}
 		if r.Until.IsZero() || r.dir == "" {
 			processes := cmp.Or(seen.Processes[filepath.Base(r.Box)], "0 processes alive\n")
 			if seen.Unknown != nil {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 
 	"example.com/podharness/spawn/podlog"
 )
@@ -29,7 +30,7 @@ func (l *Log) Findings() (f Findings) {
 		case !ready:
 			ready = true
 		case f.ReadyAgain == "":
-			f.ReadyAgain = podlog.LineText(line[:min(len(line), 5*longest)], false)
+			f.ReadyAgain = cutLine(l.Redact(podlog.LineText(line, false)), 5*longest)
 		}
 		for _, crash := range crashes {
 			if f.Crash == nil && bytes.HasPrefix(line, crash) {
@@ -37,7 +38,7 @@ func (l *Log) Findings() (f Findings) {
 			}
 		}
 		if after < crashLines && len(line) > 0 {
-			f.Crash = append(f.Crash, podlog.LineText(line[:min(len(line), longest)], false))
+			f.Crash = append(f.Crash, cutLine(l.Redact(podlog.LineText(line, false)), longest))
 			after++
 		}
 	}
@@ -60,4 +61,8 @@ func eachLine(log *io.SectionReader, f func(line []byte, whole bool)) {
 			return
 		}
 	}
+}
+
+func cutLine(line string, most int) string {
+	return strings.ToValidUTF8(line[:min(len(line), most)], "")
 }

@@ -20,11 +20,13 @@ import (
 // A Log is the captured log of one pod, which stays readable after it was
 // removed. The start reads it, and then follow.
 type Log struct {
-	stream func(line string) // to the test; nil = nobody wants to know
+	stream func(line string)        // to the test; nil = nobody wants to know
+	redact func(line string) string // nil = the lines are no secrets
 
 	mu      sync.Mutex  // guards all up to said; it is taken after the collector's
 	own     os.FileInfo // of the log; nil until it is asked for
-	log     *podlog.Log // nil until the start has made it, and after the test
+	file    *os.File    // nil until the start has made it, and after the test
+	log     *podlog.Log // reads it; nil = nobody does
 	stamps  stamps
 	changed chan struct{} // closed when it grows; nil = nobody waits
 	window  Stamp         // when what is not noted yet began to come, and where it ends
@@ -34,6 +36,9 @@ type Log struct {
 	stop      context.CancelFunc // of following
 	following sync.WaitGroup
 }
+
+// ErrOver is the error of a look at a log once the capture was closed.
+var ErrOver = errors.New("the test has ended, and with it the capture")
 
 // NewLog returns the log of a pod that is about to be started, whose lines stream takes.
 func NewLog(stream func(line string)) *Log {
@@ -47,7 +52,16 @@ func (l *Log) Stream() func(line string) { return l.stream }
 func (l *Log) Take(log *podlog.Log) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.log = log
+	if l.log = log; log != nil {
+		l.file = log.File()
+	}
+}
+
+// takeOwn takes a file to which this process writes alone: whoever does calls Grown.
+func (l *Log) takeOwn(file *os.File) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.file = file
 }
 
 // Grown notes when the log had which size.
@@ -148,18 +162,17 @@ func (l *Log) Close() {
 	defer l.mu.Unlock()
 	if l.log != nil {
 		l.log.Close()
-		l.log = nil
+	} else if l.file != nil {
+		l.file.Close()
 	}
+	l.log, l.file = nil, nil
 }
 
 // File returns the open log; nil if there is none.
 func (l *Log) File() *os.File {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.log == nil {
-		return nil
-	}
-	return l.log.File()
+	return l.file
 }
 
 // Path returns where the log was made; "" if it was not.
@@ -174,8 +187,8 @@ func (l *Log) Path() string {
 func (l *Log) is(info os.FileInfo) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.own == nil && l.log != nil {
-		l.own, _ = l.log.File().Stat()
+	if l.own == nil && l.file != nil {
+		l.own, _ = l.file.Stat()
 	}
 	return l.own != nil && os.SameFile(l.own, info)
 }
@@ -190,12 +203,12 @@ func (l *Log) Text() string {
 func (l *Log) Open() (*os.File, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.log == nil {
-		return nil, errors.New("the test has ended, and with it the capture")
+	if l.file == nil {
+		return nil, ErrOver
 	}
 	// Not by its path: the pod may have removed it.
-	fd, err := unix.FcntlInt(l.log.File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	return os.NewFile(uintptr(fd), l.log.File().Name()), err
+	fd, err := unix.FcntlInt(l.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	return os.NewFile(uintptr(fd), l.file.Name()), err
 }
 
 // Reader returns the log from its start to where it ends now, however fast it
@@ -237,16 +250,27 @@ func (l *Log) Tail() string {
 	l.mu.Unlock()
 	tail, _ := podlog.ReadTail(log)
 	lines := tail.Strings()
-	if reason := tail.Reason(); reason != "" && !slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, reason) }) {
+	for i, line := range lines {
+		lines[i] = l.Redact(line)
+	}
+	if reason := l.Redact(tail.Reason()); reason != "" && !slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, reason) }) {
 		lines = slices.Insert(lines, 0, reason, "…")
 	}
 	text := ""
 	for _, line := range lines {
 		if line != "" {
-			text += "\n\t\t" + podlog.PrintableLines(shorten(line, 1000))
+			text += "\n\t\t" + podlog.PrintableLines(Shorten(line, 1000))
 		}
 	}
 	return cmp.Or(text, " nothing")
+}
+
+// Redact returns a line as it may be shown.
+func (l *Log) Redact(line string) string {
+	if l.redact == nil || line == "" {
+		return line
+	}
+	return strings.ReplaceAll(l.redact(line), "\n", " ")
 }
 
 // stamps tells when a log grew: the bytes before size were there at that time.

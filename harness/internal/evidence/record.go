@@ -61,10 +61,16 @@ type Attempt struct {
 	Marks       []Mark          // what came after the start
 	Stamps      []Stamp         // of the log, in the order of time
 
+	// Redact returns a line of the log as it may be shown; nil = as it is. Withheld tells that
+	// whoever reads this cannot ask it, and must not show the log.
+	Redact   func(line string) string `json:"-"`
+	Withheld bool                     `json:",omitempty"`
+
 	Captured *Log `json:"-"`
 	Args     Args `json:"-"`
 	Shown    bool `json:"-"` // a message of the failed test has the last lines
 	e        *Collector
+	talk     *conversation
 	told     podlog.Ready // in the ready line of a client's pod
 	toldErr  error        // what is wrong with that line
 	file     *os.File     // the log, where it is written down; nil = there is none, or it is lost
@@ -121,6 +127,9 @@ func (a *Attempt) dir() string {
 	return a.Log[:max(0, strings.LastIndexByte(a.Log, '/'))]
 }
 
+// isSecret reports whether the log must not be shown: what would be asked about it is gone.
+func (a *Attempt) isSecret() bool { return a.Withheld && a.Redact == nil }
+
 // FileName is the name of the log here.
 func (a *Attempt) FileName() string {
 	if a.Pod == "" {
@@ -171,7 +180,7 @@ func (r *Record) freeze(why, processes string, now time.Time) {
 				fmt.Fprintf(&text, "  %s\n", entry)
 			}
 		}
-		if a.Pod != "" && a.dir() != "" && r.hasLatest(a) {
+		if a.Pod != "" && a.dir() != "" && r.hasLatest(a) && !a.isSecret() {
 			r.keepStatusFiles(a, &room)
 		}
 	}
@@ -204,6 +213,9 @@ func (r *Record) keepStatusFiles(a *Attempt, room *int64) {
 		text, err := dir.ReadFile(entry.Name(), min(largest, *room))
 		if err == nil {
 			kept++
+			if a.Redact != nil {
+				text = redactText(text, a.Redact)
+			}
 			*room -= int64(len(text))
 			err = r.keep(to, entry.Name(), text)
 		}
@@ -242,6 +254,12 @@ func (r *Record) keep(dir, name string, text []byte) error {
 func (r *Record) Write() {
 	if r.dir == "" || r.lose(r.makeDir()) {
 		return
+	}
+	for _, a := range r.Lives {
+		if a.Redact != nil && a.file != nil {
+			r.lose(r.redact(a))
+			defer a.closeRedacted()
+		}
 	}
 	logs := r.excerpts(r.Most/2, 0)
 	for i, a := range r.Lives {
@@ -355,6 +373,9 @@ func (e excerpt) note() string {
 }
 
 func (e excerpt) copy(w io.Writer, a *Attempt) error {
+	if a.isSecret() {
+		return second(io.WriteString(w, "[podharness: the log is not shown: the test binary, which has Config.Redact, has ended]\n"))
+	}
 	if a.Log != "" && a.file == nil {
 		return second(io.WriteString(w, "[podharness: the log is lost]\n"))
 	}

@@ -97,7 +97,8 @@ func short(d time.Duration) string {
 	return d.Round(time.Millisecond).String()
 }
 
-func shorten(text string, most int) string {
+// Shorten cuts a text for people to so many bytes.
+func Shorten(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}
@@ -190,7 +191,7 @@ func (r *Record) page(most int) (*page, error) {
 	processes, processesErr := r.processes()
 	p := &page{
 		Nonce: uuid.NewString(), Test: r.Name, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
-		Left: len(r.Lives) - len(some.Lives), Processes: shorten(string(processes), most*perLine), Failures: r.failures(),
+		Left: len(r.Lives) - len(some.Lives), Processes: Shorten(string(processes), most*perLine), Failures: r.failures(),
 	}
 	p.Moment, p.Advice = p.Snapshot, adviceFor(r.Why, "")
 	if len(p.Failures) > 0 && p.Failures[0].Told {
@@ -201,7 +202,7 @@ func (r *Record) page(most int) (*page, error) {
 	}
 	p.Failures = p.Failures[:min(len(p.Failures), maxFailures)]
 	for i, f := range p.Failures {
-		p.Failures[i].Message = shorten(f.Message, most*perLine/8)
+		p.Failures[i].Message = Shorten(f.Message, most*perLine/8)
 	}
 	p.Log = []event{{nil, p.Snapshot, "failed", r.Why}}
 	times := []time.Duration{p.Moment}
@@ -218,7 +219,7 @@ func (r *Record) page(most int) (*page, error) {
 		if at.IsZero() {
 			at = a.Timeline.Start
 		}
-		p.Log = append(p.Log, event{a, r.since(at), "line", shorten(line, 2000)})
+		p.Log = append(p.Log, event{a, r.since(at), "line", Shorten(line, 2000)})
 		return nil
 	})
 	slices.SortStableFunc(p.Log, inTime)

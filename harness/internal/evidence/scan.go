@@ -111,7 +111,7 @@ type Match struct {
 
 // Search reads the log from an offset until a line matches or the time is up, and to its
 // end once done is closed. It returns nil if none does.
-func (l *Log) Search(from int64, re *regexp.Regexp, timeout time.Duration, done <-chan struct{}) (found *Match, err error) {
+func (l *Log) Search(from int64, is func(line string) bool, timeout time.Duration, done <-chan struct{}) (found *Match, err error) {
 	file, err := l.Open()
 	if err != nil {
 		return nil, err
@@ -134,7 +134,7 @@ func (l *Log) Search(from int64, re *regexp.Regexp, timeout time.Duration, done 
 	}
 	defer toEnd()
 	err = log.Follow(ctx, func(line string) bool {
-		if re.MatchString(line) {
+		if is(line) {
 			found = &Match{line, log.LineEnd()}
 		}
 		return found == nil

@@ -2,12 +2,14 @@
 package lines
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 )
 
 // Most is how many bytes a line may have, and MostText is that in words.
@@ -16,48 +18,195 @@ const (
 	MostText = "16 MiB"
 )
 
+// ErrTooLong is why an Inbox reads no more of a line that has more bytes.
+var ErrTooLong = errors.New("its line is longer than " + MostText)
+
+// MostKept is how many bytes of lines an Inbox keeps, or a line more.
+const MostKept = 64 << 20
+
+// overhead is what a line takes beside its bytes.
+const overhead = 16
+
 // small is how much room for a line is kept for the next one.
 const small = 64 << 10
 
-// A Reader reads lines, which end with a newline. One goroutine at a time uses it.
-type Reader struct {
-	in      *bufio.Reader
-	pending []byte // of a line that is longer than the buffer, or unfinished
+// An Inbox reads the lines of a connection, which end with a newline, as they come, and keeps
+// them. Once it has more than MostKept it drops the oldest of those that were seen; where there
+// are none it reads no more until some are. Its methods are safe for concurrent use.
+type Inbox struct {
+	from   io.ReadCloser
+	came   func(line string)
+	over   func(why error)
+	stop   chan struct{} // closed by Close
+	done   chan struct{} // closed when all was read
+	closed sync.Once
+
+	mu      sync.Mutex // guards all below
+	lines   []string
+	first   int           // the number of lines[0]
+	seen    int           // the lines before were
+	bytes   int           // of lines
+	pending []byte        // of the line that is unfinished
+	end     error         // why no more come; nil = some may
+	grown   chan struct{} // closed when a line comes, or the end; nil = nobody waits
+	room    chan struct{} // closed when some were seen; nil = the reader does not wait
 }
 
-// New returns a reader.
-func New(from io.Reader) *Reader { return &Reader{in: bufio.NewReaderSize(from, 16<<10)} }
+// NewInbox returns an Inbox that reads from a connection until Close. The goroutine that reads
+// calls came with each line, and over when no more will come.
+func NewInbox(from io.ReadCloser, came func(line string), over func(why error)) *Inbox {
+	in := &Inbox{from: from, came: came, over: over, stop: make(chan struct{}), done: make(chan struct{})}
+	go in.read()
+	return in
+}
 
-// Line returns the next line without its line ending, or the error of the reader that it reads
-// from, as explain returns it, with what there is of the line. After an error it can be called
-// again.
-func (r *Reader) Line(explain func(error) error) (string, error) {
+// Close closes the connection, and ends the reading. The lines stay.
+func (in *Inbox) Close() {
+	in.closed.Do(func() {
+		close(in.stop)
+		_ = in.from.Close()
+	})
+	<-in.done
+}
+
+func (in *Inbox) read() {
+	defer close(in.done)
+	buf := make([]byte, 16<<10)
 	for {
-		part, err := r.in.ReadSlice('\n')
-		if err == nil && len(r.pending) == 0 {
-			return text(part), nil
+		n, err := in.from.Read(buf)
+		full, end := in.take(buf[:n], err)
+		if end != nil {
+			in.over(end)
+			return
 		}
-		r.pending = append(r.pending, part...)
-		switch {
-		case len(r.pending) > Most+len("\r\n"):
-			r.pending = r.pending[:Most+len("\r\n")]
-			return "", fmt.Errorf("its line is longer than "+MostText+": %.200q", r.pending)
-		case err == nil:
-			line := text(r.pending)
-			if r.pending = r.pending[:0]; cap(r.pending) > small {
-				r.pending = nil
-			}
-			return line, nil
-		case errors.Is(err, bufio.ErrBufferFull):
-		case len(r.pending) > 0:
-			return "", fmt.Errorf("%w (its line has no newline: %.200q)", explain(err), r.pending)
-		default:
-			return "", explain(err)
+		if full == nil {
+			continue
+		}
+		select {
+		case <-full:
+		case <-in.stop: // the next read says so
 		}
 	}
 }
 
-func text(line []byte) string { return strings.TrimSuffix(string(line[:len(line)-1]), "\r") }
+// take takes what was read, and returns what to wait for before more is, nil = nothing, and why
+// no more will be.
+func (in *Inbox) take(p []byte, err error) (full chan struct{}, end error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for in.end == nil {
+		line, rest, whole := bytes.Cut(p, []byte{'\n'})
+		if len(in.pending)+len(line) > Most+len("\r") {
+			in.pending = append(in.pending, line...)[:Most]
+			in.end = ErrTooLong
+			break
+		}
+		if !whole {
+			in.pending = append(in.pending, line...)
+			break
+		}
+		in.add(line)
+		p = rest
+	}
+	if in.end == nil {
+		in.end = err
+	}
+	in.wake(&in.grown)
+	in.drop()
+	if in.end == nil && in.bytes > MostKept && in.room == nil {
+		in.room = make(chan struct{})
+	}
+	return in.room, in.end
+}
+
+// add adds a line, of which this is the last part.
+func (in *Inbox) add(part []byte) {
+	if len(in.pending) > 0 {
+		in.pending = append(in.pending, part...)
+		part = in.pending
+	}
+	line := strings.TrimSuffix(string(part), "\r")
+	if in.pending = in.pending[:0]; cap(in.pending) > small {
+		in.pending = nil
+	}
+	in.lines = append(in.lines, line)
+	in.bytes += len(line) + overhead
+	in.came(line)
+}
+
+// drop drops the oldest lines that were seen, if there are too many.
+func (in *Inbox) drop() {
+	for in.bytes > MostKept && in.first < in.seen {
+		in.bytes -= len(in.lines[0]) + overhead
+		in.lines[0] = ""
+		in.lines = in.lines[1:]
+		in.first++
+	}
+	if in.bytes <= MostKept {
+		in.wake(&in.room)
+	}
+}
+
+func (in *Inbox) wake(c *chan struct{}) {
+	if *c != nil {
+		close(*c)
+		*c = nil
+	}
+}
+
+// Next returns the first line that is kept of those from a number on, and the number of the one
+// after it. It waits for that until late, which it asks for once it has to wait; nil = it does
+// not wait. Where no line comes, ok is false, and err is why no more will; nil = it was late.
+func (in *Inbox) Next(from int, late func() <-chan time.Time) (line string, next int, ok bool, err error) {
+	var timer <-chan time.Time
+	for {
+		in.mu.Lock()
+		in.seen = max(in.seen, from)
+		in.drop()
+		if i := max(from-in.first, 0); i < len(in.lines) {
+			defer in.mu.Unlock()
+			return in.lines[i], in.first + i + 1, true, nil
+		}
+		if err := in.end; err != nil || late == nil {
+			in.mu.Unlock()
+			return "", from, false, err
+		}
+		if in.grown == nil {
+			in.grown = make(chan struct{})
+		}
+		grown := in.grown
+		in.mu.Unlock()
+		if timer == nil {
+			timer = late()
+		}
+		select {
+		case <-grown:
+		case <-timer:
+			late = nil // a last look
+		}
+	}
+}
+
+// End returns the number of the line that comes next.
+func (in *Inbox) End() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.first + len(in.lines)
+}
+
+// Lines returns the lines that are kept, of those from a number on.
+func (in *Inbox) Lines(from int) []string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.lines[min(max(from-in.first, 0), len(in.lines)):])
+}
+
+// Unfinished returns the beginning of the line that has no newline yet.
+func (in *Inbox) Unfinished() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return string(in.pending[:min(len(in.pending), 4<<10)])
+}
 
 // Event returns what a line is about that is a JSON object: its own "event", however that is
 // spelled; "" = it is none, or has none.

@@ -159,6 +159,9 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, la
 func (b *oneTest) failing(a *evidence.Attempt, m proc.Match, verdict error) {
 	m.Look()
 	if errors.Is(verdict, spawn.ErrExited) {
+		if _, asks := optional[leftTB](b.tb); asks {
+			b.tellLeft(leaksOf(proc.Lasting(m, leakGrace), b.binary.Commands(m.Mark)))
+		}
 		return
 	}
 	text := evidence.Describe(proc.Find(m), b.binary.Commands(m.Mark))

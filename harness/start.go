@@ -132,6 +132,12 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, la
 	}
 	o.Socket = a.NoteSocket
 	o.Struck = func(strike fault.Strike) { a.Note("fault: " + podlog.Printable(strike.String())) }
+	if _, asks := optional[leftTB](b.tb); asks {
+		o.Exited = func() {
+			m.Look()
+			b.tellLeft(leaksOf(proc.Lasting(m, leakGrace), b.binary.Commands(m.Mark)))
+		}
+	}
 	o.Failing = func(verdict error) { b.failing(a, m, verdict) }
 	pod, err := spawn.StartObserved(b.ctx, sc, o)
 	a.Captured.Take(o.Log) // of one that was not launched, too
@@ -159,9 +165,6 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, la
 func (b *oneTest) failing(a *evidence.Attempt, m proc.Match, verdict error) {
 	m.Look()
 	if errors.Is(verdict, spawn.ErrExited) {
-		if _, asks := optional[leftTB](b.tb); asks {
-			b.tellLeft(leaksOf(proc.Lasting(m, leakGrace), b.binary.Commands(m.Mark)))
-		}
 		return
 	}
 	text := evidence.Describe(proc.Find(m), b.binary.Commands(m.Mark))

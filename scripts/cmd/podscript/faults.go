@@ -113,6 +113,10 @@ type faultSweep struct {
 	trouble []string // of the kit or the machine
 }
 
+func newFaultSweep(s *settings) *faultSweep {
+	return &faultSweep{settings: s, judged: map[string]int{}, causes: map[string]*cause{}}
+}
+
 // A cause is findings with one requirement, family of calls and path: they have one cause.
 type cause struct {
 	scripts.Requirement
@@ -133,7 +137,7 @@ func (c *cause) name() string {
 
 // sweepFaults runs and reports -faults, and returns the exit status.
 func (s *settings) sweepFaults(stdout, stderr io.Writer) (status int, err error) {
-	f := &faultSweep{settings: s, judged: map[string]int{}, causes: map[string]*cause{}}
+	f := newFaultSweep(s)
 	chosen := slices.Clone(faultRequirements)
 	if chosen = slices.DeleteFunc(chosen, func(r scripts.Requirement) bool { return !s.Chosen(r.ID) }); len(chosen) == 0 {
 		return 0, s.NoneChosen()
@@ -164,7 +168,7 @@ func (s *settings) sweepFaults(stdout, stderr io.Writer) (status int, err error)
 		}})
 	}
 	ended := f.report.Run(context.Background(), cases)
-	if ended == nil && f.skip == "" {
+	if ended == nil && f.planned > 0 {
 		fmt.Fprintf(stdout, "%d points, %d of %d runs in %.1fs, -seed %d", f.points, f.runs, f.planned, f.took.Seconds(), f.faults.seed)
 		if f.missed > 0 {
 			fmt.Fprintf(stdout, "; in %d the call did not come", f.missed)
@@ -282,11 +286,11 @@ func (f *faultSweep) checks(r scripts.Requirement, first bool) (checks []conform
 	case f.skip != "":
 		check.Why = f.skip
 		return []conformance.Check{check}
-	case f.broken != "" && first:
-		check.Result = conformance.Error
-		fallthrough
 	case f.broken != "":
-		check.Why = "the pod is not healthy without faults: " + f.broken
+		check.Why = "needs a pod that is healthy without faults"
+		if first {
+			check.Result, check.Why = conformance.Error, "the pod is not healthy without faults: "+f.broken
+		}
 		return []conformance.Check{check}
 	}
 	for _, c := range f.causes {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/podharness/harness"
+	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/fault"
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +34,12 @@ var onSocket = map[string][]syscall.Errno{"read": {unix.ECONNRESET}, "write": {u
 
 // interruptible are the families whose calls a signal may interrupt.
 var interruptible = []string{"open", "read", "write", "sync", "lock", "accept", "connect", "send", "recv"}
+
+// onNothing are the families whose calls have no path.
+var onNothing = []string{"fork", "thread", "socket", "pipe"}
+
+// mostCalls is how many a session keeps.
+const mostCalls = 10_000
 
 // A point is a system call of a pod that can fail.
 type point struct {
@@ -104,12 +111,25 @@ func (f *faultSweep) observe() ([]point, error) {
 	tb := &faultTB{name: "healthy", sweep: f}
 	defer tb.finish()
 	cfg := f.config()
+	w := world{runtime: harness.RuntimeDir(tb), all: f.faults.all}
+	if tb.fatal != nil {
+		return nil, tb.fatal
+	}
+	w.root, w.home = filepath.Dir(w.runtime), tb.box.Dir("home")
 	families := slices.Sorted(maps.Keys(failures))
 	for _, family := range families {
-		cfg.Faults = append(cfg.Faults, fault.Fault{Calls: family})
+		observed := fault.Fault{Calls: family, Path: fault.Quote(w.root) + "/**"}
+		if w.all || slices.Contains(onNothing, family) {
+			observed.Path = ""
+		}
+		cfg.Faults = append(cfg.Faults, observed)
 	}
 	pod, err := harness.TryStartPod(tb, cfg)
 	if err != nil {
+		var start *spawn.Error
+		if errors.As(err, &start) {
+			start.Strikes = nil // they were only noted
+		}
 		return nil, err
 	}
 	if err = tb.visit(pod, false, visitTimeout); err == nil {
@@ -132,11 +152,14 @@ func (f *faultSweep) observe() ([]point, error) {
 		return nil, pod.Faults.Err()
 	}
 	ready := pod.Timeline.Start.Add(pod.Timeline.ReadyLine)
-	w := world{root: filepath.Dir(tb.box.Dir("run")), runtime: tb.box.Dir("run"), home: tb.box.Dir("home"), all: f.faults.all}
 	if w.workspace, _, err = tb.box.Furnish(faultPod, nil, nil); err != nil {
 		return nil, err
 	}
-	return w.points(families, pod.Faults.Strikes(), ready, stop), nil
+	calls := pod.Faults.Strikes()
+	if len(calls) >= mostCalls {
+		f.trouble = append(f.trouble, fmt.Sprintf("the pod makes more than %d calls: the later ones did not fail", mostCalls))
+	}
+	return w.points(families, calls, ready, stop), nil
 }
 
 // A world is where what concerns a pod is.

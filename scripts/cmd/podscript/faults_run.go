@@ -219,7 +219,7 @@ func (r *faultRun) spins(pod *harness.Pod) bool {
 		return false
 	}
 	after := len(pod.Faults.Strikes())
-	return after-before > most || after == before && after > 10*most // of more than the session keeps
+	return after-before > most || after == before && after >= mostCalls
 }
 
 func killed(state *os.ProcessState) bool {
@@ -286,6 +286,7 @@ type faultTB struct {
 	box       *sandbox.Box
 	artifacts string // where its evidence is kept; "" = it is not
 	talks     []*harness.Talk
+	fatal     error // there is no sandbox; nil = there is one
 
 	mu       sync.Mutex // guards all below
 	left     []harness.Leak
@@ -352,4 +353,4 @@ func (tb *faultTB) Name() string               { return tb.name }
 func (tb *faultTB) Verbose() bool              { return false }
 func (tb *faultTB) Errorf(string, ...any)      {}
 func (tb *faultTB) Logf(string, ...any)        {}
-func (tb *faultTB) Fatalf(f string, a ...any)  { panic("podscript: " + fmt.Sprintf(f, a...)) }
+func (tb *faultTB) Fatalf(f string, a ...any)  { tb.fatal = fmt.Errorf(f, a...) }

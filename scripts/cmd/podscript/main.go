@@ -230,14 +230,14 @@ func (s *settings) check() (err error) {
 			return conformance.Usagef("-%s %v leaves no time", name, d)
 		}
 	}
+	if err := s.faults.check(s); err != nil {
+		return err
+	}
 	switch {
 	case s.update && len(s.paths) == 0:
 		return conformance.Usagef("-u goes with named scenarios: the portable ones are built in")
 	case len(command.PrefixArgs) > 0 && command.Program == "":
 		return conformance.Usagef("-pod-arg goes with -pod")
-	}
-	if err := s.faults.check(s); err != nil {
-		return err
 	}
 	s.options.Env = s.Env
 	if len(s.paths) == 0 { // some of these scenarios are about the status, or the ready line, and check it

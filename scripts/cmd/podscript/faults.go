@@ -26,7 +26,7 @@ type faultFlags struct {
 	on, all bool
 	budget  time.Duration
 	seed    uint64
-	given   map[string]bool // the flags of the command line
+	wrong   error // flags that do not go together
 }
 
 // faultReadyTimeout is the ready timeout of -faults: many runs may wait until it is over.
@@ -39,37 +39,29 @@ func (f *faultFlags) add(flags *flag.FlagSet) {
 	flags.Uint64Var(&f.seed, "seed", rand.Uint64N(1_000_000), "with -faults: the `N` that chooses what is run within the budget")
 }
 
-func (f *faultFlags) note(flags *flag.FlagSet) {
-	f.given = map[string]bool{}
-	flags.Visit(func(g *flag.Flag) { f.given[g.Name] = true })
-}
-
-// check returns a UsageError for flags that do not go together.
-func (f *faultFlags) check(s *settings) error {
-	var without, with []string
-	for name := range f.given {
+// note looks at the flags that are given, and returns the ready timeout.
+func (f *faultFlags) note(flags *flag.FlagSet, ready time.Duration) time.Duration {
+	if f.on {
+		ready = min(ready, faultReadyTimeout)
+	}
+	flags.Visit(func(g *flag.Flag) {
 		switch {
-		case slices.Contains([]string{"all", "budget", "seed"}, name):
-			without = append(without, name)
-		case slices.Contains([]string{"u", "work", "section", "busy", "session", "count", "failfast", "rerun"}, name):
-			with = append(with, name)
+		case f.on && g.Name == "ready-timeout":
+			ready = g.Value.(flag.Getter).Get().(time.Duration)
+		case f.on && slices.Contains([]string{"u", "work", "section", "busy", "session", "count", "failfast", "rerun"}, g.Name):
+			f.wrong = conformance.Usagef("-%s does not go with -faults: it is about scenarios", g.Name)
+		case !f.on && slices.Contains([]string{"all", "budget", "seed"}, g.Name):
+			f.wrong = conformance.Usagef("-%s goes with -faults", g.Name)
 		}
-	}
-	slices.Sort(without)
-	slices.Sort(with)
+	})
 	switch {
-	case !f.on && len(without) > 0:
-		return conformance.Usagef("-%s goes with -faults", without[0])
-	case !f.on:
-		return nil
-	case len(with) > 0:
-		return conformance.Usagef("-%s does not go with -faults: it is about scenarios", with[0])
-	case len(s.paths) > 0:
-		return conformance.Usagef("-faults runs no scenario, and so not %s: podstart -fault is for one", s.paths[0])
+	case f.wrong != nil || !f.on:
+	case flags.NArg() > 0:
+		f.wrong = conformance.Usagef("-faults runs no scenario, and so not %s: podstart -fault is for one", flags.Arg(0))
 	case f.budget <= 0:
-		return conformance.Usagef("-budget %v leaves no time", f.budget)
+		f.wrong = conformance.Usagef("-budget %v leaves no time", f.budget)
 	}
-	return nil
+	return ready
 }
 
 // faultRequirements are what must hold when a system call of a pod fails.
@@ -249,7 +241,7 @@ func (f *faultSweep) runAll(trials []trial, begin time.Time) {
 		compute <- struct{}{}
 		if time.Now().After(end) {
 			if f.faults.all {
-				f.trouble = append(f.trouble, fmt.Sprintf("%d of %d runs were not begun: the time was over (-timeout %v)", len(trials)-i, len(trials), f.timeout))
+				f.cannot(fmt.Sprintf("%d of %d runs were not begun: the time was over (-timeout %v)", len(trials)-i, len(trials), f.timeout))
 			}
 			break
 		}
@@ -301,7 +293,7 @@ func (f *faultSweep) checks(r scripts.Requirement, first bool) (checks []conform
 	slices.SortFunc(checks, func(a, b conformance.Check) int { return cmp.Compare(a.Case, b.Case) })
 	if len(f.trouble) > 0 && first {
 		bad := check
-		bad.Result, bad.Why = conformance.Error, fmt.Sprintf("%d times a run could not be judged: %s", len(f.trouble), f.trouble[0])
+		bad.Result, bad.Why = conformance.Error, fmt.Sprintf("%d times something could not be judged, first: %s", len(f.trouble), f.trouble[0])
 		return append(checks, bad)
 	}
 	switch {
@@ -346,9 +338,9 @@ func (f *faultSweep) note(t trial, id, found string) (fresh *cause) {
 	return fresh
 }
 
-// cannot notes that a run could not be judged.
-func (f *faultSweep) cannot(t trial, why string) {
+// cannot notes why something could not be judged.
+func (f *faultSweep) cannot(why string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.trouble = append(f.trouble, t.String()+": "+why)
+	f.trouble = append(f.trouble, why)
 }

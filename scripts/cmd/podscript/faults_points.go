@@ -157,7 +157,7 @@ func (f *faultSweep) observe() ([]point, error) {
 	}
 	calls := pod.Faults.Strikes()
 	if len(calls) >= mostCalls {
-		f.trouble = append(f.trouble, fmt.Sprintf("the pod makes more than %d calls: the later ones did not fail", mostCalls))
+		f.cannot(fmt.Sprintf("the pod makes more than %d calls: the later ones did not fail", mostCalls))
 	}
 	return w.points(families, calls, ready, stop), nil
 }

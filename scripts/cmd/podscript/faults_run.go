@@ -65,7 +65,7 @@ func (f *faultSweep) try(t trial) {
 	}
 	switch {
 	case err != nil:
-		f.cannot(t, err.Error())
+		f.cannot(t.String() + ": " + err.Error())
 		return
 	case len(strikes) == 0:
 		f.mu.Lock()
@@ -91,7 +91,7 @@ func (r *faultRun) judgeStart(e *spawn.Error) {
 	}
 	exited := errors.Is(e, spawn.ErrExited)
 	hangs := errors.Is(e, spawn.ErrTimeout) && e.SocketPath == ""
-	answered, honest, told := "", "", ""
+	answered, honest := "", ""
 	switch {
 	case hangs && e.Unfinished != "":
 		answered = fmt.Sprintf("after %v it had neither ended nor finished its ready line: %q", r.cfg.ReadyTimeout, e.Unfinished)
@@ -101,12 +101,14 @@ func (r *faultRun) judgeStart(e *spawn.Error) {
 		honest = "its start failed, and it ended with status 0"
 	case !exited:
 		honest = "it wrote a ready line, but: " + e.Verdict
-	case r.fault.Error != 0 && !r.struckStderr() && !r.tells(e):
-		told = "its last words do not name what failed: " + lastOf(e.Tail, "there are none")
 	}
 	r.say("fault-answered", "%s", answered)
 	r.say("fault-honest", "%s", honest)
-	if exited && honest == "" && r.fault.Error != 0 && !r.struckStderr() {
+	if onStderr := filepath.Base(r.path) == podlog.LogName; exited && honest == "" && r.fault.Error != 0 && !onStderr {
+		told := ""
+		if !r.tells(e) {
+			told = "its last words do not name what failed: " + lastOf(e.Tail, "there are none")
+		}
 		r.say("fault-told", "%s", told)
 	}
 	r.judgeLeft()
@@ -127,10 +129,6 @@ func (r *faultRun) judgeLeft() {
 	r.say("fault-clean", "%s", left)
 }
 
-func (r *faultRun) struckStderr() bool {
-	return filepath.Base(r.path) == podlog.LogName || r.family == "write" && r.path == ""
-}
-
 // tells reports whether the last words of a pod name what failed.
 func (r *faultRun) tells(e *spawn.Error) bool {
 	said := strings.Join(append(slices.Clone(e.Tail), e.Reason, e.Unfinished), "\n")
@@ -143,7 +141,10 @@ func (r *faultRun) tells(e *spawn.Error) bool {
 	words := []string{strings.ToLower(r.fault.Error.Error()), strings.ToLower(unix.ErrnoName(r.fault.Error))}
 	for _, strike := range e.Strikes {
 		for _, path := range strike.Paths {
-			words = append(words, strings.ToLower(path), strings.ToLower(filepath.Base(path)))
+			words = append(words, strings.ToLower(path))
+			if base := filepath.Base(path); len(base) > 4 && base != faultPod { // shorter ones are in any text
+				words = append(words, strings.ToLower(base))
+			}
 		}
 	}
 	switch r.family {

@@ -215,10 +215,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	s.paths = flags.Args()
-	s.faults.note(flags)
-	if s.faults.on && !s.faults.given["ready-timeout"] {
-		pod.ReadyTimeout = faultReadyTimeout
-	}
+	pod.ReadyTimeout = s.faults.note(flags, pod.ReadyTimeout)
 	s.Tested.Flags = append(s.Tested.Flags, s.paths...)
 	return s, s.check()
 }
@@ -230,10 +227,9 @@ func (s *settings) check() (err error) {
 			return conformance.Usagef("-%s %v leaves no time", name, d)
 		}
 	}
-	if err := s.faults.check(s); err != nil {
-		return err
-	}
 	switch {
+	case s.faults.wrong != nil:
+		return s.faults.wrong
 	case s.update && len(s.paths) == 0:
 		return conformance.Usagef("-u goes with named scenarios: the portable ones are built in")
 	case len(command.PrefixArgs) > 0 && command.Program == "":

@@ -45,6 +45,7 @@ func (b *oneTest) clear(m proc.Match, found func()) string {
 		return ""
 	}
 	found()
+	b.tellLeft(leaks)
 	grace, _ = beforeDeadline(b.tb, "", killGrace)
 	text := "left processes behind, which were killed:"
 	if left := leaksOf(proc.Kill(m, time.Now().Add(grace)), command); len(left) > 0 {
@@ -55,6 +56,16 @@ func (b *oneTest) clear(m proc.Match, found func()) string {
 		text += "\n\t\t" + leak.String()
 	}
 	return text
+}
+
+// leftTB is a TB that is told what a pod has left behind, also one that ended before it was
+// ready: package scripts judges that itself.
+type leftTB interface{ Left(leaks []Leak) }
+
+func (b *oneTest) tellLeft(leaks []Leak) {
+	if t, ok := optional[leftTB](b.tb); ok && len(leaks) > 0 {
+		t.Left(leaks)
+	}
 }
 
 // clearFailed kills what a pod has left that did not become ready. Its process group is gone.

@@ -132,6 +132,12 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, la
 	}
 	o.Socket = a.NoteSocket
 	o.Struck = func(strike fault.Strike) { a.Note("fault: " + podlog.Printable(strike.String())) }
+	if _, asks := optional[leftTB](b.tb); asks {
+		o.Exited = func() {
+			m.Look()
+			b.tellLeft(leaksOf(proc.Lasting(m, leakGrace), b.binary.Commands(m.Mark)))
+		}
+	}
 	o.Failing = func(verdict error) { b.failing(a, m, verdict) }
 	pod, err := spawn.StartObserved(b.ctx, sc, o)
 	redactStart(a, err)

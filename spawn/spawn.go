@@ -77,6 +77,9 @@ type Observer struct {
 	// Line is called with every line that the start reads, including the ready line.
 	// Later lines are for the Follow of Log.
 	Line func(line string)
+	// Exited is called when the process has ended before it was ready, before whatever it has
+	// left in its group is killed.
+	Exited func()
 	// Failing is called with the verdict on a pod that was launched, before its process
 	// group is killed.
 	Failing func(verdict error)
@@ -460,6 +463,9 @@ func (s *start) wait(ctx context.Context) {
 
 // exited returns the verdict on a pod whose process has ended.
 func (s *start) exited(ctx context.Context) error {
+	if s.observer.Exited != nil {
+		s.observer.Exited()
+	}
 	// Whatever it left in its group must not go on writing.
 	_ = s.process.signal(syscall.SIGKILL)
 	late := func() bool { return ctx.Err() != nil || time.Now().After(s.deadline) }

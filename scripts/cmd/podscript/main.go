@@ -28,6 +28,9 @@
 //
 //	podscript -html page.html old.json new.json
 //
+// -faults runs no scenarios: it starts the pod again and again, and has another one of its
+// system calls fail, or kill it, each time (Linux). -list tells what must hold then.
+//
 // The exit status is 0 if nothing failed, 1 if a must failed (with -strict a should,
 // too), 2 for wrong usage or a pod that is no program, 3 if nothing failed but there was
 // an ERROR, 130 if podscript was interrupted.
@@ -65,7 +68,8 @@ func main() {
 const usage = `usage: podscript [flags] [FILE.txtar | DIRECTORY]...
 
 Runs the portable scenarios, or those that are named, against a pod: the
-built-in fake pod without -pod.
+built-in fake pod without -pod. With -faults it has each system call of the
+pod fail instead, one in each run (Linux).
 
 `
 
@@ -79,6 +83,9 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 	s, err := parse(args, stdout, stderr)
 	if err != nil {
 		return 0, err
+	}
+	if s.faults.on {
+		return s.sweepFaults(stdout, stderr)
 	}
 	dir, err := tempDir()
 	if err != nil {
@@ -157,6 +164,7 @@ type settings struct {
 	update  bool
 	keep    bool
 	section string
+	faults  faultFlags
 	leftOut string // what of -workspace and -home is not copied; "" = nothing
 	paths   []string
 }
@@ -199,6 +207,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, "the `DURATION` that becoming ready may take")
 	flags.DurationVar(&pod.StopGrace, "grace", sandbox.StopGrace, "the `DURATION` that a stop may take")
 	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
+	s.faults.add(flags)
 	s.AddFlags(flags, "scenario")
 	flags.BoolVar(&s.update, "u", false, "update the files of named scenarios where cmp finds another text")
 	flags.BoolVar(&s.keep, "work", false, "keep the directories that the scenarios worked in")
@@ -206,6 +215,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	s.paths = flags.Args()
+	pod.ReadyTimeout = s.faults.note(flags, pod.ReadyTimeout)
 	s.Tested.Flags = append(s.Tested.Flags, s.paths...)
 	return s, s.check()
 }
@@ -218,6 +228,8 @@ func (s *settings) check() (err error) {
 		}
 	}
 	switch {
+	case s.faults.wrong != nil:
+		return s.faults.wrong
 	case s.update && len(s.paths) == 0:
 		return conformance.Usagef("-u goes with named scenarios: the portable ones are built in")
 	case len(command.PrefixArgs) > 0 && command.Program == "":

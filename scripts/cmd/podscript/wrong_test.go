@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -124,6 +125,7 @@ type wrongPod struct {
 	snapshot atomic.Int64
 	all      sync.Map // connections
 	leaked   [][]byte
+	helper   *exec.Cmd // ends with the pod
 	stop     chan int
 }
 
@@ -195,10 +197,14 @@ func runWrongPod(fault string, args []string) {
 	go func() {
 		for {
 			conn, err := listener.Accept()
-			if err != nil {
+			switch {
+			case err == nil:
+				go p.serve(conn)
+			case p.is("stops-accepting"), errors.Is(err, net.ErrClosed):
 				return
+			case !p.is("spins-on-emfile"):
+				time.Sleep(10 * time.Millisecond)
 			}
-			go p.serve(conn)
 		}
 	}()
 	p.live()
@@ -221,6 +227,19 @@ func runWrongPod(fault string, args []string) {
 	}
 }
 
+// failed is called with the error of a start that fails.
+func (p *wrongPod) failed(err error) {
+	switch {
+	case p.is("waits-after-error"):
+		time.Sleep(time.Hour)
+	case p.is("ends-with-0"):
+		p.refuse(0, "%v", err)
+	case p.is("ends-silently"):
+		os.Exit(1)
+	}
+	p.refuse(1, "%v", err)
+}
+
 func (p *wrongPod) prepare() {
 	run := filepath.Dir(p.dir)
 	entries, _ := os.ReadDir(run)
@@ -237,7 +256,21 @@ func (p *wrongPod) prepare() {
 		}
 	}
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
-		p.refuse(1, "%v", err)
+		p.failed(err)
+	}
+	if p.is("leaves-lock") {
+		if _, err := os.OpenFile(filepath.Join(p.dir, "lock"), os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+			p.failed(err)
+		}
+	}
+	if status, err := os.ReadFile(filepath.Join(p.dir, "status.json")); p.is("writes-in-place") && err == nil && !json.Valid(status) {
+		p.refuse(1, "status.json is broken")
+	}
+	if p.is("leaves-helper") {
+		p.helper = exec.Command("sleep", "30")
+		if err := p.helper.Start(); err != nil {
+			p.failed(err)
+		}
 	}
 	text, err := os.ReadFile(filepath.Join(p.dir, "pid"))
 	pid := 0
@@ -270,7 +303,7 @@ func (p *wrongPod) listen() net.Listener {
 	}
 	listener, err := net.Listen("unix", path)
 	if err != nil {
-		p.refuse(1, "%v", err)
+		p.failed(err)
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	if p.is("open-to-all") {
@@ -287,8 +320,24 @@ func (p *wrongPod) listen() net.Listener {
 		_ = exec.Command("sleep", "30").Start()
 	}
 	write := func(name, text string) {
-		_ = os.WriteFile(filepath.Join(p.dir, name+".new"), []byte(text), 0o600)
-		_ = os.Rename(filepath.Join(p.dir, name+".new"), filepath.Join(p.dir, name))
+		path := filepath.Join(p.dir, name)
+		temporary, flags := path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC
+		if p.is("writes-in-place") {
+			temporary = path
+		} else if p.is("temporary-must-be-new") {
+			flags |= os.O_EXCL
+		}
+		file, err := os.OpenFile(temporary, flags, 0o600)
+		if err == nil {
+			_, err = file.WriteString(text)
+			err = errors.Join(err, file.Close())
+		}
+		if err == nil && temporary != path {
+			err = os.Rename(temporary, path)
+		}
+		if err != nil {
+			p.failed(err)
+		}
 	}
 	if p.is("wrong-pid") {
 		write("pid", "1\n")
@@ -309,7 +358,9 @@ func (p *wrongPod) announce(net.Listener) {
 			fmt.Fprint(os.Stderr, part)
 		}
 	default:
-		p.log("YOI-READY\t%s\t%s", p.name, p.path)
+		if _, err := fmt.Fprintf(os.Stderr, "YOI-READY\t%s\t%s\n", p.name, p.path); err != nil {
+			p.failed(err)
+		}
 	}
 	if p.is("ready-twice") {
 		p.log("YOI-READY\t%s\t%s", p.name, p.path)
@@ -353,8 +404,12 @@ func (p *wrongPod) end(listener net.Listener, status int) {
 	if p.is("once-only") {
 		_ = os.WriteFile(p.dir+".stopped", nil, 0o600)
 	}
-	if !p.is("keeps-directory") {
-		_ = os.RemoveAll(p.dir)
+	if p.helper != nil {
+		_ = p.helper.Process.Kill()
+		_ = p.helper.Wait()
+	}
+	for !p.is("keeps-directory") && os.RemoveAll(p.dir) != nil && p.is("never-ends-stop") {
+		time.Sleep(10 * time.Millisecond)
 	}
 	os.Exit(status)
 }

@@ -76,9 +76,6 @@ func (t trial) kind() string {
 	return fmt.Sprint(t.family, t.phase, t.socket, t.fault.Error, t.fault.Onwards, t.fault.Signal, t.fault.Short)
 }
 
-// once reports whether one call fails, and no other one.
-func (t trial) once() bool { return !t.fault.Onwards }
-
 // trials returns the runs for a point.
 func (p point) trials() (all []trial) {
 	add := func(change func(*fault.Fault)) {

@@ -124,7 +124,7 @@ func lastOf(tail []string, none string) string {
 func (r *faultRun) judgeLeft() {
 	left := ""
 	if leaks := r.leaks(); len(leaks) > 0 {
-		left = fmt.Sprintf("it left %s", leaks[0])
+		left = "it left " + leaks[0].String()
 	}
 	r.say("fault-clean", "%s", left)
 }
@@ -177,6 +177,7 @@ func (r *faultRun) serve(pod *harness.Pod) ([]fault.Strike, error) {
 		spins = r.spins(pod)
 	}
 	r.closeAll()
+	stop := time.Now()
 	_ = pod.Stop()
 	strikes := pod.Faults.Strikes()
 	if err := pod.Faults.Err(); err != nil || len(strikes) == 0 || r.fault.Signal != 0 {
@@ -198,15 +199,15 @@ func (r *faultRun) serve(pod *harness.Pod) ([]fault.Strike, error) {
 	case before:
 		r.say("fault-answered", "")
 		r.say("fault-honest", "")
-	case r.once() || spins:
+	case strikes[0].Time.Before(stop) && (!r.fault.Onwards || spins):
 		r.say("fault-serving", "%s", serving)
 	}
 	if !ended {
-		stop := ""
+		hangs := ""
 		if killed(pod.State()) {
-			stop = fmt.Sprintf("it had not ended %v after SIGINT", r.cfg.StopGrace)
+			hangs = fmt.Sprintf("it had not ended %v after SIGINT", r.cfg.StopGrace)
 		}
-		r.say("fault-stop", "%s", stop)
+		r.say("fault-stop", "%s", hangs)
 	}
 	r.judgeLeft()
 	return strikes, nil

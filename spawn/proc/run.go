@@ -31,7 +31,7 @@ type Run struct {
 
 // BeginRun begins a Run, which End ends. Until then this process inherits what pods leave.
 func BeginRun() *Run {
-	return &Run{start: Ticks(), forks: forks(), outside: []int{unix.Getpgrp(), ownSession()}, end: inheritOrphans()}
+	return &Run{start: Ticks(), forks: forks(), outside: []int{unix.Getpgrp(), ownSession()}, end: inheritOrphans(), asked: map[string]bool{}}
 }
 
 // RunOf is BeginRun for a pod that another program has started.

@@ -76,7 +76,8 @@ func TestSecondReadyLineFailsTheTest(t *testing.T) {
 		fails   bool
 	}{
 		"at once":                   {program: "duplicate-ready", fails: true},
-		"later":                     {program: "bind; ready; serve; ready; serve", fails: true},
+		"later": {program: "bind; ready; serve; ready; log after; serve", fails: true,
+			act: func(_ *harness.FakeTB, p *harness.Pod) { p.WaitLog("^after$", patience) }},
 		"and killed":                {program: "duplicate-ready", act: func(_ *harness.FakeTB, p *harness.Pod) { _ = p.Kill() }, fails: true},
 		"is allowed":                {program: "duplicate-ready", allow: true},
 		"only one":                  {program: "log 'YOI-READY x'; bind; ready; log ' YOI-READY x'; serve"},

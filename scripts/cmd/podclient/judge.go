@@ -141,7 +141,7 @@ func (s *sweepCase) readOutput() {
 
 // firstWords are enough of what the client has said to find it again.
 func (s *sweepCase) firstWords() string {
-	line, _, _ := strings.Cut(strings.TrimSpace(s.output), "\n")
+	line := firstLine(s.output)
 	if line == "" {
 		return "nothing"
 	}
@@ -165,6 +165,11 @@ func (s *sweepCase) how() string {
 		return fmt.Sprintf("ended, also with -- before the name, with %v", s.client.State())
 	}
 	return fmt.Sprintf("ended with %v", s.client.State())
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return line
 }
 
 func (s *sweepCase) verdict(want oracle.Outcome) *finding {
@@ -254,8 +259,13 @@ func (s *sweepCase) tooSlow(want oracle.Outcome) bool {
 // signalledLate reports whether the signal came so late that the client may have timed out,
 // because the pod was slow.
 func (s *sweepCase) signalledLate(want oracle.Outcome) bool {
-	at := time.Duration(s.signalled.Load() - s.clientBegun)
-	return want.Verdict == cancelled && !s.late && (at > s.settings.timeout/2 || at < 0 && s.took >= s.settings.timeout-early)
+	if want.Verdict != cancelled || s.late {
+		return false
+	}
+	if at := s.signalled.Load(); at != 0 {
+		return time.Duration(at-s.seen.Steps[0].At) > s.settings.timeout/2
+	}
+	return s.took >= s.settings.timeout-early
 }
 
 // clean looks for what is left of a pod whose start has failed, or of a refused name.
@@ -308,6 +318,9 @@ func (s *sweepCase) reason(want oracle.Outcome) *finding {
 	case oracle.Malformed:
 		return says("YOI-READY")
 	case oracle.TimedOut:
+		if last := s.seen.Steps[len(s.seen.Steps)-1].At; want.Socket != "" && last-s.clientBegun > int64(s.settings.timeout-2*early) {
+			return s.unseen("the pod was late to announce its socket")
+		}
 		if want.Socket != "" {
 			return says(words(filepath.Base(want.Socket))...)
 		}

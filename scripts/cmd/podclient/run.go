@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -285,7 +286,7 @@ func (s *sweepCase) start() error {
 	s.begun, s.clientBegun = time.Now(), monotonic()
 	var err error
 	if s.client, err = harness.TryStartClient(s.tb, cfg); err != nil {
-		return err
+		return fmt.Errorf("start client %s: %w", s.settings.client[0], cmp.Or(errors.Unwrap(err), err)) // not the launcher
 	}
 	if s.metered {
 		s.meter = watch(s.client.PID)

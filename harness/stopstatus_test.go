@@ -75,7 +75,7 @@ func TestSecondReadyLineFailsTheTest(t *testing.T) {
 		act     func(tb *harness.FakeTB, p *harness.Pod)
 		fails   bool
 	}{
-		"at once":                   {program: "duplicate-ready", fails: true},
+		"at once": {program: "duplicate-ready", fails: true},
 		"later": {program: "bind; ready; serve; ready; log after; serve", fails: true,
 			act: func(_ *harness.FakeTB, p *harness.Pod) { p.WaitLog("^after$", patience) }},
 		"and killed":                {program: "duplicate-ready", act: func(_ *harness.FakeTB, p *harness.Pod) { _ = p.Kill() }, fails: true},

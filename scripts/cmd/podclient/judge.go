@@ -141,7 +141,7 @@ func (s *sweepCase) readOutput() {
 
 // firstWords are enough of what the client has said to find it again.
 func (s *sweepCase) firstWords() string {
-	line, _, _ := strings.Cut(strings.TrimSpace(s.output), "\n")
+	line := firstLine(s.output)
 	if line == "" {
 		return "nothing"
 	}
@@ -161,7 +161,15 @@ func (s *sweepCase) how() string {
 	if s.said {
 		return "said that the pod is ready (-ready)"
 	}
+	if s.dashes {
+		return fmt.Sprintf("ended, also with -- before the name, with %v", s.client.State())
+	}
 	return fmt.Sprintf("ended with %v", s.client.State())
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return line
 }
 
 func (s *sweepCase) verdict(want oracle.Outcome) *finding {
@@ -251,8 +259,13 @@ func (s *sweepCase) tooSlow(want oracle.Outcome) bool {
 // signalledLate reports whether the signal came so late that the client may have timed out,
 // because the pod was slow.
 func (s *sweepCase) signalledLate(want oracle.Outcome) bool {
-	at := time.Duration(s.signalled.Load() - s.clientBegun)
-	return want.Verdict == cancelled && !s.late && (at > s.settings.timeout/2 || at < 0 && s.took >= s.settings.timeout-early)
+	if want.Verdict != cancelled || s.late {
+		return false
+	}
+	if at := s.signalled.Load(); at != 0 {
+		return time.Duration(at-s.seen.Steps[0].At) > s.settings.timeout/2
+	}
+	return s.took >= s.settings.timeout-early
 }
 
 // clean looks for what is left of a pod whose start has failed, or of a refused name.
@@ -305,6 +318,9 @@ func (s *sweepCase) reason(want oracle.Outcome) *finding {
 	case oracle.Malformed:
 		return says("YOI-READY")
 	case oracle.TimedOut:
+		if last := s.seen.Steps[len(s.seen.Steps)-1].At; want.Socket != "" && last-s.clientBegun > int64(s.settings.timeout-2*early) {
+			return s.unseen("the pod was late to announce its socket")
+		}
 		if want.Socket != "" {
 			return says(words(filepath.Base(want.Socket))...)
 		}
@@ -368,10 +384,14 @@ func (s *sweepCase) independent() *finding {
 		}
 		return nil
 	}
+	serves := s.seen.Steps[len(s.seen.Steps)-1].Process // which the pod has left in its place, if it is a daemon
 	for end := time.Now().Add(livesOn); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
-		if proc.Ended(s.pid) {
+		if proc.Ended(serves) {
 			return s.found("1", "the client has left no pod that lives; it must live on without its client")
 		}
+	}
+	if serves != s.pid {
+		return nil // the rest is the daemon's own
 	}
 	if seen := s.seen.Inherited; seen != nil && seen.ParentDeathSignal != 0 {
 		return s.found("1", "the pod gets %v when the process that has started it ends (PR_SET_PDEATHSIG); it must live on then", syscall.Signal(seen.ParentDeathSignal))
@@ -404,12 +424,19 @@ func (s *sweepCase) independent() *finding {
 
 func (s *sweepCase) logPath() string { return filepath.Join(s.podDir, "stderr.log") }
 
-// files looks at the directory and the log of the pod.
+// files looks at the directories and the log that the client has made.
 func (s *sweepCase) files() *finding {
-	for path, want := range map[string]os.FileMode{s.podDir: 0o700, s.logPath(): 0o600} {
-		info, err := os.Lstat(path)
-		if err == nil && info.Mode().Perm() != want {
-			return s.found("1", "%s has the mode %#o; it must be %#o", "the pod's "+map[bool]string{true: "directory", false: "stderr.log"}[path == s.podDir], info.Mode().Perm(), want)
+	type made struct {
+		path, what string
+		mode       os.FileMode
+	}
+	wants := []made{{s.podDir, "directory", 0o700}, {s.logPath(), "stderr.log", 0o600}}
+	for dir := filepath.Dir(s.podDir); dir != s.root() && !slices.Contains(sandboxDirs, strings.TrimPrefix(dir, s.root()+"/")); dir = filepath.Dir(dir) {
+		wants = append(wants, made{dir, "directory's parent " + dir, 0o700})
+	}
+	for _, want := range wants {
+		if info, err := os.Lstat(want.path); err == nil && info.Mode().Perm() != want.mode {
+			return s.found("1", "%s has the mode %#o; it must be %#o", "the pod's "+want.what, info.Mode().Perm(), want.mode)
 		}
 	}
 	// Through the pod's own descriptor: it may have removed the log.
@@ -419,6 +446,9 @@ func (s *sweepCase) files() *finding {
 	}
 	return nil
 }
+
+// sandboxDirs are there before the client.
+var sandboxDirs = []string{"run", "workspace", "home", "home/.yoi", "tmp", "xdg"}
 
 // descriptors returns the descriptors of a process, with the flags of open.
 func descriptors(pid int) map[int]uint64 {

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"example.com/podharness/spawn"
@@ -27,8 +28,9 @@ type surroundings struct {
 	// program: a path, at which a link is made, or a name, which is found in PATH then;
 	// "" = that path.
 	Command string
-	// Failed is the file for the error of a client that cannot be started.
-	Failed string
+	// Failed is the file for the error of a client that cannot be started, and Environ that
+	// for the client's environment.
+	Failed, Environ string
 }
 
 // launcher is the first argument that makes podclient the program that becomes a client.
@@ -82,6 +84,9 @@ func (s surroundings) become(client []string) error {
 		}
 	}
 	program, err := exec.LookPath(client[0])
+	if err == nil {
+		err = os.WriteFile(s.Environ, []byte(strings.Join(os.Environ(), "\x00")), 0o600)
+	}
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -194,12 +193,8 @@ func (r *runner) tryReal(c testCase) []conformance.Check {
 	if err == nil {
 		checks, err = s.meet()
 	}
-	switch {
-	case errors.As(err, new(conformance.UsageError)):
-		r.abort(err)
-		return nil
-	case err != nil:
-		return []conformance.Check{s.kitTrouble(err.Error())}
+	if err != nil {
+		return r.trouble(s, err)
 	}
 	tb.keepIf(checks)
 	s.end()

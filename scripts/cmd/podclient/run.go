@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,12 +115,8 @@ func (r *runner) tryOnce(c *testCase, idle func()) (checks []conformance.Check, 
 	if err == nil {
 		err = s.start()
 	}
-	switch {
-	case errors.As(err, new(conformance.UsageError)):
-		r.abort(err)
-		return nil, false
-	case err != nil:
-		return []conformance.Check{s.kitTrouble(err.Error())}, false
+	if err != nil {
+		return r.trouble(s, err), false
 	}
 	if c.waits() || c.rests() {
 		go func() { defer idle(); s.await(func(seen fakepod.Trace) bool { return len(seen.Steps) > 0 }) }()
@@ -130,8 +128,7 @@ func (r *runner) tryOnce(c *testCase, idle func()) (checks []conformance.Check, 
 	s.wait()
 	idle()
 	if err := s.notStarted(); err != nil {
-		r.abort(err)
-		return nil, false
+		return r.trouble(s, err), false
 	}
 	checks = s.judge()
 	again = s.again(c, checks)
@@ -142,14 +139,25 @@ func (r *runner) tryOnce(c *testCase, idle func()) (checks []conformance.Check, 
 	return checks, again
 }
 
+// trouble returns the check of a case that could not be tried. A client that cannot be
+// started ends the sweep.
+func (r *runner) trouble(s *sweepCase, err error) []conformance.Check {
+	if errors.As(err, new(conformance.UsageError)) {
+		r.abort(err)
+		return nil
+	}
+	return []conformance.Check{s.kitTrouble(err.Error())}
+}
+
 // again changes a case if what was found may have another reason than a fault of the client.
 func (s *sweepCase) again(c *testCase, checks []conformance.Check) bool {
 	found := firstFinding(checks)
+	late := s.late || found == "prompt" || (found == "verdict" || found == "dash-name") && s.timedOut()
 	switch {
-	case found == "dash-name" && !c.dashes: // it may have taken the name for a flag
-		c.dashes = true
-	case (s.late || found == "prompt" || found == "verdict" && s.timedOut()) && !c.metered: // it may have had no core
+	case late && !c.metered: // it may have had no core
 		c.metered = true
+	case found == "dash-name" && s.seen.Args == nil && !late && !c.dashes: // it may have taken the name for a flag
+		c.dashes = true
 	default:
 		return false
 	}
@@ -230,7 +238,7 @@ func (s *sweepCase) configure() error {
 		return err
 	}
 	at := s.at
-	at.Command, at.Failed = inRoot(at.Command), filepath.Join(s.tb.scrap, "failed")
+	at.Command, at.Failed, at.Environ = inRoot(at.Command), filepath.Join(s.tb.scrap, "failed"), filepath.Join(s.tb.scrap, "environ")
 	s.config = harness.ClientConfig{Dir: cwd, Env: env, TTY: s.tty, Pod: s.command()}
 	s.config.Program, s.config.Args = at.launch(words)
 	return nil
@@ -278,7 +286,7 @@ func (s *sweepCase) start() error {
 	s.begun, s.clientBegun = time.Now(), monotonic()
 	var err error
 	if s.client, err = harness.TryStartClient(s.tb, cfg); err != nil {
-		return err
+		return fmt.Errorf("start client %s: %w", s.settings.client[0], cmp.Or(errors.Unwrap(err), err)) // not the launcher
 	}
 	if s.metered {
 		s.meter = watch(s.client.PID)
@@ -291,6 +299,9 @@ func (s *sweepCase) notStarted() error {
 	why, err := os.ReadFile(filepath.Join(s.tb.scrap, "failed"))
 	if err != nil {
 		return nil
+	}
+	if lack.Match(bytes.ToLower(why)) {
+		return fmt.Errorf("start client %s: %s", s.settings.client[0], why)
 	}
 	return conformance.Usagef("start client %s: %s", s.settings.client[0], why)
 }

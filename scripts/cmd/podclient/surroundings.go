@@ -36,9 +36,17 @@ func (s *sweepCase) inherits() *finding {
 	if is == nil || is.Umask == "" {
 		return s.unseen("the system does not show what a process has inherited")
 	}
-	for _, entry := range s.env {
-		if !slices.Contains(is.Env, entry) {
-			name, _, _ := strings.Cut(entry, "=")
+	environ, err := os.ReadFile(filepath.Join(s.tb.scrap, "environ"))
+	if err != nil {
+		return s.unseen("the client's environment: %v", err)
+	}
+	for _, entry := range strings.Split(string(environ), "\x00") {
+		name, value, _ := strings.Cut(entry, "=")
+		has := func(e string) bool {
+			// A script that chooses a version of an interpreter puts that first.
+			return e == entry || name == "PATH" && strings.HasPrefix(e, "PATH=") && strings.HasSuffix(e, ":"+value)
+		}
+		if !slices.ContainsFunc(is.Env, has) && !slices.Contains(shells, name) {
 			got := slices.DeleteFunc(slices.Clone(is.Env), func(e string) bool { return !strings.HasPrefix(e, name+"=") })
 			return s.found("1", "the pod's environment has, of the variable %s: %q; it must have %q, as the client's", name, got, entry)
 		}
@@ -51,7 +59,8 @@ func (s *sweepCase) inherits() *finding {
 			return s.found("1", "the pod's limit of %s is %s; it must be %s, as that with which the client was started", limit.name, is.Limits[limit.name][0], want)
 		}
 	}
-	if more := besides(is.Blocked, s.at.Blocked); len(more) > 0 {
+	// A JVM has SIGQUIT blocked in all of its threads but one, and cannot help it.
+	if more := besides(is.Blocked, append([]syscall.Signal{syscall.SIGQUIT}, s.at.Blocked...)); len(more) > 0 {
 		return s.found("1", "the pod was started with %s blocked; it must not be, as the client was not", strings.Join(more, ", "))
 	}
 	if more := besides(is.Ignored, s.at.Ignored); len(more) > 0 {
@@ -59,6 +68,9 @@ func (s *sweepCase) inherits() *finding {
 	}
 	return nil
 }
+
+// shells are variables that a shell changes by itself.
+var shells = []string{"PWD", "OLDPWD", "SHLVL", "_"}
 
 // besides returns the names that are not those of the signals. Those above 31 have no
 // names: glibc ignores some for itself.

@@ -41,6 +41,9 @@ func (s *sweepCase) trouble(want oracle.Outcome) string {
 		}
 	}
 	if s.seen.Args == nil && want.Verdict != refused && !s.late {
+		if lack.MatchString(strings.ToLower(s.output)) {
+			return "the machine has too little for the client, which said " + s.firstWords()
+		}
 		if err := selfTest(); err != nil {
 			return err.Error()
 		}
@@ -70,7 +73,7 @@ func selfTest() error {
 	case err != nil:
 		return err
 	case !state.Success():
-		return fmt.Errorf("no pod can be started here, by podclient either: %v: %s", state, strings.TrimSpace(client.Stderr()))
+		return fmt.Errorf("no pod can be started here, by podclient either: %v: %s", state, firstLine(client.Stderr()))
 	}
 	return nil
 }

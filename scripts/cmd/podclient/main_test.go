@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -326,6 +327,9 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if os.Getenv("PODHARNESS_LONG") == "" && crc32.ChecksumIEEE([]byte(name))%5 > 0 {
+				t.Skip("they are many: run with PODHARNESS_LONG=1")
+			}
 			program, source := clientPy(t)
 			require.Equal(t, 1, strings.Count(source, fault.old), "%q must be in client.py once", fault.old)
 			path := filepath.Join(t.TempDir(), "client.py")

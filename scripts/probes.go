@@ -735,7 +735,9 @@ func (x *prober) oneReadyLine() error {
 		_ = c.Close()
 	}
 	if err := syscall.Kill(x.pod.PID, syscall.SIGHUP); err == nil {
-		_, _ = x.pod.TryWait(200 * time.Millisecond) // it may end of it
+		if _, err := x.pod.TryWait(200 * time.Millisecond); err != nil {
+			_ = x.pod.Kill() // it may end of the signal, and later than that
+		}
 	}
 	log := []byte("\n" + x.pod.Log())
 	if n := bytes.Count(log, []byte("\nYOI-READY\t")); n > 1 {

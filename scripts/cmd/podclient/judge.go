@@ -66,7 +66,7 @@ func (s *sweepCase) judge() []conformance.Check {
 	want := s.want.For(s.pod, s.podDir)
 	s.readTrace()
 	verdict, arguments := s.verdict(want), s.arguments()
-	if verdict != nil {
+	if verdict != nil || want.Verdict == refused {
 		if why := s.trouble(want); why != "" {
 			return []conformance.Check{s.kitTrouble(why)}
 		}

@@ -66,7 +66,7 @@ func (s *sweepCase) judge() []conformance.Check {
 	want := s.want.For(s.pod, s.podDir)
 	s.readTrace()
 	verdict, arguments := s.verdict(want), s.arguments()
-	if verdict != nil {
+	if verdict != nil || want.Verdict == refused {
 		if why := s.trouble(want); why != "" {
 			return []conformance.Check{s.kitTrouble(why)}
 		}
@@ -103,7 +103,7 @@ func (s *sweepCase) judge() []conformance.Check {
 	check("log", failed && s.pid != 0 && want.Verdict != oracle.Ready && !s.second && s.leavesLog(), func() *finding { return s.logKept(want) })
 	check("silent", about("silent"), s.silent)
 	check("memory", slices.Contains(s.about, "memory") && s.pid != 0, s.memory)
-	check("reason", verdict == nil && !slices.Contains([]oracle.Verdict{oracle.Ready, cancelled, either}, want.Verdict), func() *finding { return s.reason(want) })
+	check("reason", verdict == nil && (s.pid != 0 || want.Verdict == refused) && !slices.Contains([]oracle.Verdict{oracle.Ready, cancelled, either}, want.Verdict), func() *finding { return s.reason(want) })
 	check("terminal", true, func() *finding { return s.terminal(want) })
 	check("notices", about("notices") && !late, func() *finding { return s.notices(want) })
 	check("idle", about("idle"), s.idle)
@@ -383,6 +383,9 @@ func (s *sweepCase) independent() *finding {
 			return s.found("1", "the client has ended the pod that answered before; it must leave that alone")
 		}
 		return nil
+	}
+	if s.pid == 0 {
+		return s.found("1", "the client has left no pod: the one that it started has not begun; it must live on without its client")
 	}
 	serves := s.seen.Steps[len(s.seen.Steps)-1].Process // which the pod has left in its place, if it is a daemon
 	for end := time.Now().Add(livesOn); time.Now().Before(end); <-time.After(5 * time.Millisecond) {

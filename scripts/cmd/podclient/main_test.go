@@ -385,6 +385,8 @@ func TestWrongClientsInShell(t *testing.T) {
 		"does not wait":                      {starts + ` </dev/null >/dev/null 2>&1 & until [ -e "$YOI_RUNTIME_DIR/$1/pid" ]; do sleep 0.01; done`, "^wrong-name$", []string{"verdict"}, "status 0 where the start is: wrong name"},
 		"fails without a word":               {starts + " 2>/dev/null; exit 1", "^early-exit$", []string{"log", "verdict"}, "exit status 1 without a word"},
 		"is the pod":                         {"exec " + starts, "^ready$", []string{"verdict"}, "did not end within 7s"},
+		"is content with a pod that refuses": {`"$YOI_POD_RUNTIME_COMMAND" pod --name "$1" 2>/dev/null; exit 0`, "^(ready|second-start)$", []string{"arguments", "independent"}, "has not begun"},
+		"waits on for one that has refused":  {`"$YOI_POD_RUNTIME_COMMAND" pod --name "$1"; sleep 2; exit 1`, "^never-ready$", []string{"arguments"}, "the pod was given: pod --name alpha"},
 		"gives it arguments that it refuses": {`exec "$YOI_POD_RUNTIME_COMMAND" pod --name "$1"`, "^ready$", []string{"arguments"}, "the pod was given: pod --name alpha; it must be given --pod alpha (1)"},
 	} {
 		t.Run(name, func(t *testing.T) {

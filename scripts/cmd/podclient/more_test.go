@@ -103,6 +103,11 @@ func TestPodThatLacksSomethingIsNoFinding(t *testing.T) {
 		require.NoError(t, os.WriteFile(s.logPath(), []byte("loading\n"+said+"\n"), 0o600))
 		assert.Equal(t, want, s.trouble(oracle.Outcome{Verdict: oracle.Ready}))
 	}
+	lacking := shell("echo 'pthread_create failed: Resource temporarily unavailable' >&2; exit 2")
+	_, out, status := checks(t, []string{"-run", "^(ready|name-dot)$"}, lacking...)
+	assert.Equal(t, 3, status, out)
+	assert.Contains(t, out, `verdict (must): the machine has too little for the client, which said "pthread_create failed: Resource temporarily unavailable"`)
+	assert.Contains(t, out, "0 passed, 0 failed, 0 warned, 0 skipped, 2 not judged")
 }
 
 func TestClientThatStaysOpen(t *testing.T) {

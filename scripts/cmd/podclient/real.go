@@ -54,15 +54,15 @@ func (c realCase) command(pod spawn.Command, trace string) spawn.Command {
 func (s *sweepCase) meet() ([]conformance.Check, error) {
 	var first *harness.Pod
 	if s.real.before != nil {
-		err := s.first()
-		if err == nil {
-			first, err = harness.TryAdopt(s.tb, s.pod, prompt)
+		if err := s.first(); err != nil {
+			return nil, err
 		}
-		if err == nil {
-			err = s.real.before(first)
+		var err error
+		if first, err = harness.TryAdopt(s.tb, s.pod, prompt); err != nil {
+			return nil, errNoFirst
 		}
-		if err != nil {
-			return nil, fmt.Errorf("there was no pod of the name, or it could not be ended: %w", err)
+		if err := s.real.before(first); err != nil {
+			return nil, fmt.Errorf("the pod could not be ended: %w", err)
 		}
 	}
 	before := len(s.seen.Steps)

@@ -142,9 +142,12 @@ func (r *runner) tryOnce(c *testCase, idle func()) (checks []conformance.Check, 
 // trouble returns the check of a case that could not be tried. A client that cannot be
 // started ends the sweep.
 func (r *runner) trouble(s *sweepCase, err error) []conformance.Check {
-	if errors.As(err, new(conformance.UsageError)) {
+	switch {
+	case errors.As(err, new(conformance.UsageError)):
 		r.abort(err)
 		return nil
+	case errors.Is(err, errNoFirst):
+		return []conformance.Check{s.check("verdict", s.unseen("%v", err))}
 	}
 	return []conformance.Check{s.kitTrouble(err.Error())}
 }
@@ -267,11 +270,13 @@ func (s *sweepCase) first() error {
 		return err
 	}
 	if s.readTrace(); !s.succeeded() || s.pid == 0 {
-		return errors.New("there is no pod of the name to begin with, which the case ready judges")
+		return errNoFirst
 	}
 	s.said, s.late = false, false
 	return nil
 }
+
+var errNoFirst = errors.New("there is no pod of the name to begin with, which the case ready judges")
 
 func (s *sweepCase) start() error {
 	cfg := s.config

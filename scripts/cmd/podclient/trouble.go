@@ -40,10 +40,10 @@ func (s *sweepCase) trouble(want oracle.Outcome) string {
 			return "the machine has too little for the pod, which says: " + podlog.Printable(line)
 		}
 	}
+	if s.seen.Args == nil && lack.MatchString(strings.ToLower(s.output)) {
+		return "the machine has too little for the client, which said " + s.firstWords()
+	}
 	if s.seen.Args == nil && want.Verdict != refused && !s.late {
-		if lack.MatchString(strings.ToLower(s.output)) {
-			return "the machine has too little for the client, which said " + s.firstWords()
-		}
 		if err := selfTest(); err != nil {
 			return err.Error()
 		}

@@ -192,7 +192,7 @@ func TestStop(t *testing.T) {
 	pid := started(t, "ready", "alpha")
 	stdout, stderr, status := run("-stop", "alpha")
 	require.Zero(t, status, stderr)
-	assert.Regexp(t, `^pod alpha ended after \d+ms\n$`, stdout)
+	assert.Regexp(t, `^pod alpha ended after \d+m?s\n$`, stdout)
 	assert.Eventually(t, func() bool { return hasEnded(pid) }, 5*time.Second, time.Millisecond)
 	assert.NoDirExists(t, dir+"/alpha", "it was a graceful stop")
 
@@ -237,7 +237,7 @@ func TestPodThatDoesNotStop(t *testing.T) {
 
 	stdout, stderr, status := run("-stop", "-grace", "50ms", "-kill", "alpha")
 	assert.Zero(t, status, stderr)
-	assert.Regexp(t, `^pod alpha was killed after \d+ms\nlog     `+dir+`/alpha/stderr\.log\n$`, stdout)
+	assert.Regexp(t, `^pod alpha was killed after \d+m?s\nlog     `+dir+`/alpha/stderr\.log\n$`, stdout)
 	assert.Eventually(t, func() bool { return hasEnded(child) }, 10*time.Second, time.Millisecond, "the child, too")
 
 	_, stderr, status = run("-stop", "alpha")
@@ -354,7 +354,7 @@ func TestPodWhoseProcessIsUnknown(t *testing.T) {
 	assert.Regexp(t, "^alpha +answers +process unknown ", stdout)
 	stdout, stderr, status := run("-stop", "alpha")
 	require.Zero(t, status, stderr)
-	assert.Regexp(t, `^pod alpha ended after \d+ms\n`, stdout, "it was asked over its socket")
+	assert.Regexp(t, `^pod alpha ended after \d+m?s\n`, stdout, "it was asked over its socket")
 	assert.Eventually(t, func() bool { return hasEnded(pid) }, 10*time.Second, time.Millisecond)
 
 	pid = startedUnknown(t, dir, "stays", "beta")

@@ -132,6 +132,8 @@ type roster struct {
 	judgeOnce sync.Once
 	fault     bool // one has ended by itself
 	dumpOnce  sync.Once
+
+	sampleOnce sync.Once
 }
 
 func newRoster() roster {
@@ -178,8 +180,10 @@ func (r *roster) add(p *Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pods = append(r.pods, p)
+	theSampler.begin(p.common)
 	go func() {
 		<-p.Done()
+		theSampler.end(p.common)
 		p.noteEnd()
 	}()
 }
@@ -196,6 +200,18 @@ func (r *roster) judge() bool {
 		}
 	})
 	return r.fault
+}
+
+// sample looks at what the pods of a test that has failed use last.
+func (r *roster) sample() {
+	r.mu.Lock()
+	pods := slices.Clone(r.pods)
+	r.mu.Unlock()
+	for _, p := range pods {
+		if _, ended := p.Ended(); !ended {
+			p.sample(true)
+		}
+	}
 }
 
 // dump has the pods of a test that has failed write what they do, once, of those that hang: they

@@ -320,6 +320,7 @@ func (p *Pod) cleanup() {
 	tb.Helper()
 	// Not by its own verdict alone: then the pods that are stopped before are gone.
 	if p.box.judge() || p.box.failed() || p.judge() != nil {
+		p.box.sampleOnce.Do(p.box.sample)
 		p.box.evidence.Snapshot()
 		p.box.dump(tb)
 	}

@@ -115,6 +115,9 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 	for {
 		a := box.captureForeign(name)
 		p, err := box.adopt(name, a)
+		if err == nil {
+			p.tellReady()
+		}
 		if err == nil || errors.Is(err, errTestEnded) {
 			return p, err
 		}

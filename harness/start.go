@@ -116,6 +116,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
 	}
 	b.add(pod)
+	pod.tellReady()
 	keep(pod)
 	return pod, nil
 }

@@ -322,6 +322,9 @@ func (p *Pod) cleanup() {
 	if p.box.judge() || p.box.failed() || p.judge() != nil {
 		p.box.sampleOnce.Do(p.box.sample)
 		p.box.evidence.Snapshot()
+		if p.box.keep(tb) {
+			return
+		}
 		p.box.dump(tb)
 	}
 	var errs []error

@@ -105,6 +105,8 @@ var suites = map[string]func(t *testing.T){
 		harness.StartClient(t, harness.ClientConfig{Program: os.Args[0], Args: []string{clientArg, "-timeout", "10s", "beta"}})
 		fmt.Println("process", harness.Adopt(t, "beta", patience).PID)
 	},
+	"is kept":            keptSuite,
+	"is shared and kept": sharedKeptSuite,
 	"differs": func(t *testing.T) {
 		secret := harness.Config{Env: []string{"PASSWORD=hunter2"}}
 		t.Run("first", func(t *testing.T) {
@@ -487,4 +489,28 @@ func TestRestartOfAClientsPod(t *testing.T) {
 	harness.StartClient(t, cfg)
 	_, err := harness.Adopt(t, "alpha", patience).TryRestart()
 	assert.EqualError(t, err, "pod alpha was started by a client, which alone can start it again")
+}
+
+// keptSuite has a pod whose test fails, and looks at it in a later test.
+func keptSuite(t *testing.T) {
+	pid := 0
+	t.Run("fails", func(t *testing.T) {
+		pod := harness.StartPod(t, harness.Config{Name: "alpha"})
+		pid = pod.PID
+		client := harness.StartClient(t, harness.ClientConfig{Program: os.Args[0], Args: []string{clientArg, "-timeout", "10s", "beta"}})
+		client.Wait(patience)
+		t.Error("it fails")
+	})
+	t.Run("later", func(t *testing.T) {
+		harness.StartPod(t, harness.Config{})
+		fmt.Printf("process %d: %v\n", pid, syscall.Kill(pid, 0))
+	})
+}
+
+// sharedKeptSuite has a test fail that uses a shared pod.
+func sharedKeptSuite(t *testing.T) {
+	t.Run("fails", func(t *testing.T) {
+		harness.Shared(t, "alpha", harness.Config{})
+		t.Error("it fails")
+	})
 }

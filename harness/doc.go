@@ -137,6 +137,10 @@
 // there, but no longer than to the test's deadline (go test -timeout=0: it has none). Where it has
 // none, the pods are ended with the binary. Those of Shared are not kept beyond the last test.
 //
+// A start that fails its test as the one before it did, with the same config and the same verdict,
+// is told in one line. With PODHARNESS_FAILFAST=1 it ends the test binary: tests that run go on to
+// their end, with all teardown and evidence, no other one begins, and no pod is started any more.
+//
 // On success nothing is written. What a cleanup fails that was registered before the test
 // first used this package comes too late for all this: cleanups run last to first.
 package harness

@@ -105,6 +105,7 @@ var suites = map[string]func(t *testing.T){
 		harness.StartClient(t, harness.ClientConfig{Program: os.Args[0], Args: []string{clientArg, "-timeout", "10s", "beta"}})
 		fmt.Println("process", harness.Adopt(t, "beta", patience).PID)
 	},
+	"fail alike":         failAlikeSuite,
 	"is kept":            keptSuite,
 	"is shared and kept": sharedKeptSuite,
 	"differs": func(t *testing.T) {

@@ -72,6 +72,7 @@ type Attempt struct {
 	Shown    bool `json:"-"` // a message of the failed test has the last lines
 	toldThem bool // a message has the goroutines
 	samples  samples
+	uses     uses
 	e        *Collector
 	talk     *conversation
 	told     podlog.Ready // in the ready line of a client's pod
@@ -513,6 +514,9 @@ func (r *Record) writeTimelines(w io.Writer) error {
 		}
 		if at, how := a.end(r.Until); how == "" {
 			then = append(then, fmt.Sprintf("%.3fms it still ran", millis(at.Sub(a.Timeline.Start))))
+		}
+		for _, user := range r.users(a, maxUses) {
+			then = append(then, "used by "+user)
 		}
 		then = slices.DeleteFunc(then, func(s string) bool { return s == "" })
 		fmt.Fprintf(table, ": %s\n", strings.Join(then, ", "))

@@ -198,7 +198,7 @@ func (r *Record) page(most int) (*page, error) {
 	processes, processesErr := r.processes()
 	p := &page{
 		Nonce: uuid.NewString(), Test: r.Name, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
-		Left: len(r.Lives) - len(some.Lives), Processes: Shorten(string(processes), most*perLine), Failures: r.failures(),
+		Left: len(r.Lives) - len(some.Lives), Processes: Shorten(string(processes), most*perLine/4), Failures: r.failures(),
 		Failed: r.failedUsers(20),
 	}
 	p.Moment, p.Advice = p.Snapshot, adviceFor(r.Why, "")

@@ -111,7 +111,8 @@
 //	                connection, > to the pod, < from it, a long line cut
 //	NAME.new.log    what the pod has put in the place of its log, as to rotate it
 //	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
-//	                could see: podscript NAME.txtar; none of a pod that a client started
+//	                could see: podscript NAME.txtar; none of a pod that a client started. It answers
+//	                a request as the pod did, if that answered its method in one way
 //	client-N.stdout what a client wrote to its stdout, or stderr
 //	NAME.dir/       the small files of the pod's directory, such as status.json
 //	merged.log      all of these logs on one clock

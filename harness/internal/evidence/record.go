@@ -271,7 +271,7 @@ func (r *Record) Write() {
 	}
 	for _, a := range r.Lives {
 		if a.Pod != "" && a.Timeline.Launched > 0 && a.file != nil {
-			r.file(a.Name+".txtar", a.writeRecording)
+			r.file(a.Name+".txtar", func(w io.Writer) error { return a.writeRecording(w, r.answersOf(a)) })
 		}
 	}
 	r.file("merged.log", r.writeMerged)
@@ -395,11 +395,11 @@ func (e excerpt) copy(w io.Writer, a *Attempt) error {
 }
 
 // writeRecording writes a scenario that acts the attempt out again.
-func (a *Attempt) writeRecording(w io.Writer) error {
+func (a *Attempt) writeRecording(w io.Writer, answers []replay.Answer) error {
 	log := SectionOf(a.file)
 	recording := replay.Recording{
 		Pod: a.Pod, Timeout: a.Timeout, Timeline: a.Timeline, Failed: a.StartFailed, Error: a.Error, Socket: a.Socket,
-		Log: log, Size: log.Size(), Growth: a.Stamps, Dir: a.dir(),
+		Log: log, Size: log.Size(), Growth: a.Stamps, Dir: a.dir(), Answers: answers,
 	}
 	if n := len(a.Marks); a.Error == "" && n > 0 && a.Marks[n-1].Last && !slices.ContainsFunc(a.Marks, Mark.asks) {
 		recording.End, recording.Ended = a.Marks[n-1].What, a.Marks[n-1].At

@@ -104,8 +104,9 @@
 // of earlier runs of a package's tests the newest 20 are kept. (A TB that is not of package
 // testing and has ArtifactDir chooses itself.)
 //
-//	report.html     the verdict, a picture of all pods on one clock, their logs and
-//	                processes, and what to do: the page to open first
+//	report.html     the verdict, a picture of all pods on one clock, what they used, their logs
+//	                and processes, what the goroutines of one that hung waited for, which tests
+//	                used a shared one, and what to do: the page to open first
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
 //	NAME.talk.log   what the test and the pod have sent to each other ([Pod.Send], [Pod.Talk]): by
 //	                connection, > to the pod, < from it, a long line cut

@@ -310,7 +310,7 @@ func (b *oneTest) leave(tb TB) {
 	b.evidence.EndUses(tb.Name(), failed(tb))
 	if failed(tb) {
 		tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(b.tb), b.keepEvidence(tb))
-		if isSet(keepEnv) {
+		if b.isSuites() && isSet(keepEnv) { // else the end of the test that owns them does
 			b.showPods(tb)
 		}
 	}

@@ -56,7 +56,7 @@ type Attempt struct {
 	StartFailed *spawn.Error    `json:",omitempty"`
 	Failures    []Mark          // what the test has failed of, in the order of time
 	Hung        string          // what lived when it did not
-	Goroutines  []Goroutine     `json:",omitempty"` // of a Go pod that hung and was asked
+	Goroutines  []Goroutine     `json:",omitempty"` // of a Go pod that was asked for them
 	Timeout     time.Duration   // that the start had
 	Socket      []replay.Moment `json:",omitempty"` // what was found at the announced path
 	Marks       []Mark          // what came after the start

@@ -26,7 +26,7 @@ type page struct {
 	Snapshot  time.Duration
 	Rows      []*row
 	Failures  []failure     // the first one is the verdict
-	Hung      []*Attempt    // those whose goroutines are known
+	Asked     []*Attempt    // those whose goroutines are known
 	Moment    time.Duration // of that, or of the snapshot
 	Advice    string        // about the test as a whole; "" = none
 	Left      int           // attempts that have no row
@@ -217,8 +217,8 @@ func (r *Record) page(most int) (*page, error) {
 	for _, a := range some.Lives {
 		row := r.row(a, most/len(some.Lives))
 		p.Rows = append(p.Rows, row)
-		if len(a.Goroutines) > 0 && len(p.Hung) < maxFailures {
-			p.Hung = append(p.Hung, a)
+		if len(a.Goroutines) > 0 && len(p.Asked) < maxFailures {
+			p.Asked = append(p.Asked, a)
 		}
 		p.Log = append(p.Log, row.Events...)
 		times = append(times, r.since(a.Timeline.Start))

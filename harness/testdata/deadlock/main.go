@@ -19,16 +19,20 @@ var (
 
 func deposit() {
 	in.Lock()
-	both.Done()
-	both.Wait()
+	meet()
 	out.Lock()
 }
 
 func withdraw() {
 	out.Lock()
+	meet()
+	in.Lock()
+}
+
+func meet() {
 	both.Done()
 	both.Wait()
-	in.Lock()
+	fmt.Fprintln(os.Stderr, "holds one, wants the other")
 }
 
 func serve(conn net.Conn) {

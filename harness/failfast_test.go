@@ -1,6 +1,7 @@
 package harness_test
 
 import (
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -21,14 +22,20 @@ func failAlikeSuite(t *testing.T) {
 	repaired := fake("log 'no disk'; exit 7")
 	repaired.Env = []string{"A=1"}
 	t.Run("other config", func(t *testing.T) { harness.StartPod(t, repaired) })
+	second := fake("ready") // it works the second time only
+	script := `n=$(cat "$0"); echo "x$n" >"$0"; [ "$n" = x ] && exec "$@"; echo 'no disk' >&2; exit 7`
+	second.Command.Program, second.Command.PrefixArgs = "sh", append([]string{"-c", script, filepath.Join(t.TempDir(), "runs"), second.Command.Program}, second.Command.PrefixArgs...)
+	for _, name := range []string{"breaks", "mends", "breaks again"} {
+		t.Run(name, func(t *testing.T) { harness.StartPod(t, second) })
+	}
 }
 
 func TestSuiteTellsAStartThatFailsAsTheOneBeforeInOneLine(t *testing.T) {
 	t.Parallel()
 	out, status := runSuite(t, "fail alike")
 	assert.Equal(t, 1, status)
-	assert.Equal(t, []string{"first", "second", "other_verdict", "again", "and_again", "other_config"}, failures(out))
-	assert.Equal(t, 4, strings.Count(out, "\tlog: "), "each kind is told in full")
+	assert.Equal(t, []string{"first", "second", "other_verdict", "again", "and_again", "other_config", "breaks", "breaks_again"}, failures(out))
+	assert.Equal(t, 6, strings.Count(out, "\tlog: "), "each kind is told in full")
 	const line = `--- FAIL: TestInSuite/%s .*\n\s+failfast_test\.go:\d+: harness: pod exited before becoming ready \(exit status 7\), as that of TestInSuite/%s with the same config: see there\n\s+\S+ harness: all evidence of this failure: \S+\n`
 	for test, first := range map[string]string{"second": "first", "and_again": "again"} {
 		assert.Regexp(t, strings.NewReplacer("%s .", test+" .", "%s with", first+" with").Replace(line), out)

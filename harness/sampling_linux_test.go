@@ -43,14 +43,14 @@ func TestEvidenceShowsWhatAPodUsed(t *testing.T) {
 	tb.Fail()
 	tb.End()
 	page := readEvidence(t, tb.Artifacts, "report.html")
-	found := regexp.MustCompile(`</svg>descriptors (\d+) → (\d+)</li>`).FindStringSubmatch(page)
+	found := regexp.MustCompile(`</svg><span(?: class="bad")?>descriptors (\d+) → (\d+)</span></li>`).FindStringSubmatch(page)
 	require.NotNil(t, found)
 	var before, after int
 	_, err = fmt.Sscan(found[1]+" "+found[2], &before, &after)
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, after, before+20)
 	for _, figure := range []string{"memory", "threads", "CPU"} {
-		assert.Regexp(t, `<li>(<svg class="chart" .*</svg>)?`+figure+` \d`, page)
+		assert.Regexp(t, `<li>(<svg class="chart" .*</svg>)?<span>`+figure+` \d`, page)
 	}
 }
 

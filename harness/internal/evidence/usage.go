@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -60,7 +61,10 @@ func (s Sample) isPlausible(now time.Time) bool {
 }
 
 // A chart is how one figure of a pod went, as a line in a picture that is 100 wide and 20 high.
-type chart struct{ Label, Points string }
+type chart struct {
+	Label, Points string
+	Rises         bool // as where something leaks
+}
 
 // charts returns the figures of a pod, each with at most so many points; nothing without samples.
 func (s samples) charts(most int) (all []chart) {
@@ -78,21 +82,23 @@ func (s samples) charts(most int) (all []chart) {
 		name string
 		of   func(i int) float64
 		show func(float64) string
+		much float64 // to rise by
 	}{
-		{"memory", func(i int) float64 { return float64(some[i].RSS) / (1 << 20) }, func(v float64) string { return fmt.Sprintf("%.1f MiB", v) }},
-		{"descriptors", func(i int) float64 { return float64(some[i].Descriptors) }, whole},
-		{"threads", func(i int) float64 { return float64(some[i].Threads) }, whole},
+		{"memory", func(i int) float64 { return float64(some[i].RSS) / (1 << 20) }, func(v float64) string { return fmt.Sprintf("%.1f MiB", v) }, 16},
+		{"descriptors", func(i int) float64 { return float64(some[i].Descriptors) }, whole, 20},
+		{"threads", func(i int) float64 { return float64(some[i].Threads) }, whole, 20},
 		{"CPU", func(i int) float64 {
 			i = min(max(i, 1), len(some)-1) // since the one before; of the first one it is not known
 			return 100 * float64(some[i].CPU-some[max(0, i-1)].CPU) / float64(max(1, some[i].At.Sub(some[max(0, i-1)].At)))
-		}, func(v float64) string { return whole(v) + " %" }},
+		}, func(v float64) string { return whole(v) + " %" }, math.Inf(1)},
 	} {
 		var values []float64
 		for i := range some {
 			values = append(values, max(0, figure.of(i)))
 		}
-		first, top, last := figure.show(values[0]), slices.Max(values), figure.show(values[len(values)-1])
-		c := chart{Label: figure.name + " " + first}
+		begin, top, end := values[0], slices.Max(values), values[len(values)-1]
+		first, last := figure.show(begin), figure.show(end)
+		c := chart{Label: figure.name + " " + first, Rises: end > 2*begin && end > 0.9*top && end-begin >= figure.much}
 		switch {
 		case len(some) == 1 && figure.name == "CPU":
 			c.Label = fmt.Sprintf("CPU time %v", some[0].CPU)

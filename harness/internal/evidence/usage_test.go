@@ -3,6 +3,7 @@ package evidence
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,11 @@ func TestChartOfALeakRises(t *testing.T) {
 	}
 	charts := s.charts(120)
 	require.Len(t, charts, 4)
-	assert.Equal(t, chart{"memory 10.0 MiB → 20.0 MiB", "0.0,10.0 10.0,9.1 20.0,8.2 30.0,7.3 40.0,6.4 50.0,5.5 60.0,4.6 70.0,3.7 80.0,2.8 90.0,1.9 100.0,1.0"}, charts[0])
+	assert.Equal(t, chart{Label: "memory 10.0 MiB → 20.0 MiB", Points: "0.0,10.0 10.0,9.1 20.0,8.2 30.0,7.3 40.0,6.4 50.0,5.5 60.0,4.6 70.0,3.7 80.0,2.8 90.0,1.9 100.0,1.0"}, charts[0])
+	more := samples{at: append(slices.Clone(s.at), sampleAt(30))}
+	assert.True(t, more.charts(120)[0].Rises)
+	more.at = append(more.at, sampleAt(0))
+	assert.False(t, more.charts(120)[0].Rises, "it has come down again")
 	assert.Equal(t, []chart{{Label: "descriptors 8"}, {Label: "threads 5"}, {Label: "CPU 10 %"}}, charts[1:], "what stays the same has no line")
 	s.at[5].RSS = 99 << 20
 	assert.Equal(t, "memory 10.0 MiB → 99.0 MiB → 20.0 MiB", s.charts(120)[0].Label)
@@ -37,7 +42,7 @@ func TestChartOfALeakRises(t *testing.T) {
 	assert.Equal(t, chart{Label: "CPU time 0s"}, one.charts(120)[3])
 	assert.Empty(t, (&samples{}).charts(120))
 	same := samples{at: []Sample{{}, {Threads: 1}}}
-	assert.Equal(t, chart{"threads 0 → 1", "0.0,19.0 0.0,1.0"}, same.charts(120)[2], "without a length")
+	assert.Equal(t, chart{Label: "threads 0 → 1", Points: "0.0,19.0 0.0,1.0"}, same.charts(120)[2], "without a length")
 }
 
 func TestSamplesAreBounded(t *testing.T) {
@@ -87,6 +92,6 @@ func TestReportDrawsWhatPodsUse(t *testing.T) {
 	}
 	page := reportOf(t, r)
 	assert.Len(t, regexp.MustCompile(`<polyline points="[\d., ]+"`).FindAllString(page, -1), 1)
-	assert.Contains(t, page, "memory 10.0 MiB → 20.0 MiB</li>")
+	assert.Contains(t, page, "<span>memory 10.0 MiB → 20.0 MiB</span></li>")
 	assert.Contains(t, page, "<li>in the last 10s</li>")
 }

@@ -65,7 +65,7 @@ func TestPicture(t *testing.T) {
 	defer cancel()
 	to, err := filepath.Abs(picture)
 	require.NoError(t, err)
-	out, err := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,950", "--user-data-dir="+t.TempDir(),
+	out, err := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,990", "--user-data-dir="+t.TempDir(),
 		"--screenshot="+to, fmt.Sprintf("file://%s/report.html", tb.Artifacts)).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }

@@ -218,17 +218,11 @@ func TestHiddenProcessesEndWithTheTestBinary(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), endEnv+"=1")
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	cmd, lines := startHelper(t, t.Name(), "1")
 	var agent, child int
-	_, err = fmt.Fscanf(out, "HIDDEN %d %d", &agent, &child)
+	_, err := fmt.Sscanf(waitForLine(t, lines, "HIDDEN"), "HIDDEN %d %d", &agent, &child)
 	require.NoError(t, err)
 	require.NoError(t, cmd.Process.Kill())
-	_, _ = io.Copy(io.Discard, out)
-	_ = cmd.Wait()
 	assert.Eventually(t, func() bool { return proc.Ended(agent) && proc.Ended(child) }, 10*time.Second, time.Millisecond, "%d listens in a sandbox, and %d descends from a pod", agent, child)
 	for _, pid := range withWord(hiddenArg) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)

@@ -34,7 +34,7 @@ func TestConformFailsWhatIsNotMet(t *testing.T) {
 	t.Parallel()
 	conform := func(pod, run string) string {
 		cmd := exec.Command(os.Args[0], "-test.run", "^TestConform$"+run, "-test.v", "-test.timeout", "1m")
-		cmd.Env = append(os.Environ(), asConformTest+"="+pod)
+		cmd.Env = append(os.Environ(), asConformTest+"="+pod, "PODHARNESS_ARTIFACTS="+t.TempDir())
 		out, err := cmd.CombinedOutput()
 		assert.Error(t, err, "%s", out)
 		return string(out)

@@ -24,7 +24,7 @@ func TestConform(t *testing.T) {
 		}
 		scripts.Conform(t, scripts.Options{Strict: true})
 	case "wrong":
-		scripts.Conform(t, scripts.Options{Command: harness.FakePod("ignore INT; bind; ready; serve"), Pod: harness.Config{StopGrace: 100 * time.Millisecond}})
+		scripts.Conform(t, scripts.Options{Command: harness.FakePod("ignore INT; bind; ready; serve"), Pod: harness.Config{StopGrace: 100 * time.Millisecond, ReadyTimeout: 3 * time.Second}})
 	case "missing":
 		scripts.Conform(t, scripts.Options{Command: spawn.Command{Program: "sh", PrefixArgs: []string{"-c", "echo no session store >&2; exit 3"}}})
 	}

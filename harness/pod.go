@@ -176,8 +176,9 @@ func (p *Pod) Log() string {
 
 // WaitLog waits until a line of the pod's log, from its first one on, matches
 // the regular expression pattern, and returns that line without its line
-// ending. Of several patterns, as in "ready|failed", it tells which one matched. It fails the
-// test if there is none within timeout, or before the pod ends.
+// ending. To wait for one of several lines write an alternation, such as "ready|failed": the line
+// that is returned tells which one it is. WaitLog fails the test if there is none within timeout,
+// or before the pod ends.
 func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
 	p.tb.Helper()
 	return p.WaitLogAfter(0, pattern, timeout)

@@ -12,14 +12,11 @@ import (
 	"time"
 )
 
-// Most is how many bytes a line may have, and MostText is that in words.
-const (
-	Most     = 16 << 20
-	MostText = "16 MiB"
-)
+// Most is how many bytes a line may have where nobody says another number.
+const Most = 16 << 20
 
-// ErrTooLong is why an Inbox reads no more of a line that has more bytes.
-var ErrTooLong = errors.New("its line is longer than " + MostText)
+// ErrTooLong is why an Inbox reads no more: a line has more bytes than it may.
+var ErrTooLong = errors.New("its line is too long")
 
 // MostKept is how many bytes of lines an Inbox keeps, or a line more.
 const MostKept = 64 << 20
@@ -35,6 +32,7 @@ const small = 64 << 10
 // are none it reads no more until some are. Its methods are safe for concurrent use.
 type Inbox struct {
 	from   io.ReadCloser
+	most   int // bytes of a line
 	came   func(line string)
 	over   func(why error)
 	stop   chan struct{} // closed by Close
@@ -52,10 +50,10 @@ type Inbox struct {
 	room    chan struct{} // closed when some were seen; nil = the reader does not wait
 }
 
-// NewInbox returns an Inbox that reads from a connection until Close. The goroutine that reads
-// calls came with each line, and over when no more will come.
-func NewInbox(from io.ReadCloser, came func(line string), over func(why error)) *Inbox {
-	in := &Inbox{from: from, came: came, over: over, stop: make(chan struct{}), done: make(chan struct{})}
+// NewInbox returns an Inbox that reads from a connection until Close, lines of at most so many
+// bytes. The goroutine that reads calls came with each line, and over when no more will come.
+func NewInbox(from io.ReadCloser, most int, came func(line string), over func(why error)) *Inbox {
+	in := &Inbox{from: from, most: most, came: came, over: over, stop: make(chan struct{}), done: make(chan struct{})}
 	go in.read()
 	return in
 }
@@ -96,8 +94,8 @@ func (in *Inbox) take(p []byte, err error) (full chan struct{}, end error) {
 	defer in.mu.Unlock()
 	for in.end == nil {
 		line, rest, whole := bytes.Cut(p, []byte{'\n'})
-		if len(in.pending)+len(line) > Most+len("\r") {
-			in.pending = append(in.pending, line...)[:Most]
+		if len(in.pending)+len(line) > in.most+len("\r") {
+			in.pending = append(in.pending, line...)[:in.most]
 			in.end = ErrTooLong
 			break
 		}

@@ -16,7 +16,7 @@ func never() <-chan time.Time { return time.After(time.Minute) }
 
 func inbox(t *testing.T, text io.Reader) *Inbox {
 	t.Helper()
-	in := NewInbox(io.NopCloser(text), func(string) {}, func(error) {})
+	in := NewInbox(io.NopCloser(text), Most, func(string) {}, func(error) {})
 	t.Cleanup(in.Close)
 	return in
 }
@@ -60,7 +60,7 @@ func TestLineThatIsTooLong(t *testing.T) {
 func TestNextIsLate(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {}, func(error) {})
+	in := NewInbox(here, Most, func(string) {}, func(error) {})
 	_, _, ok, err := in.Next(0, func() <-chan time.Time { return time.After(10 * time.Millisecond) })
 	assert.False(t, ok)
 	assert.NoError(t, err)
@@ -80,7 +80,7 @@ func TestNextIsLate(t *testing.T) {
 func TestInboxIsBounded(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {}, func(error) {})
+	in := NewInbox(here, Most, func(string) {}, func(error) {})
 	const size = 1 << 20
 	sent := make(chan int, 1000)
 	go func() {
@@ -123,7 +123,7 @@ func TestInboxIsBounded(t *testing.T) {
 func TestInboxThatIsFullCanBeClosed(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {}, func(error) {})
+	in := NewInbox(here, Most, func(string) {}, func(error) {})
 	go func() {
 		for err := error(nil); err == nil; {
 			_, err = there.Write([]byte(strings.Repeat("x", 1<<20) + "\n"))

@@ -168,7 +168,7 @@ func fails(a *evidence.Attempt, err error) error {
 		e.noted = true
 	}
 	a.Fail(failure)
-	return printable(err)
+	return evidence.Reworded(podlog.PrintableLines(err.Error())+a.TellGoroutines(), err)
 }
 
 // failsBy is fails for the latest attempt of the test whose log an error names, if any.

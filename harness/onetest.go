@@ -201,12 +201,19 @@ func (r *roster) judge() bool {
 // dump has the pods of a test that has failed write what they do, once, of those that hang: they
 // are about to be stopped.
 func (r *roster) dump(tb TB) {
+	tb.Helper()
+	var pods []*Pod
 	r.dumpOnce.Do(func() {
 		r.mu.Lock()
-		pods := slices.DeleteFunc(slices.Clone(r.pods), func(p *Pod) bool { return !p.hangs.Load() })
+		pods = slices.DeleteFunc(slices.Clone(r.pods), func(p *Pod) bool { return !p.hangs.Load() })
 		r.mu.Unlock()
 		dumpPods(tb, pods)
 	})
+	for _, p := range pods {
+		if goroutines := p.attempt.TellGoroutines(); goroutines != "" {
+			tb.Logf("harness: pod %s hung when the test had failed%s", p.name(), goroutines)
+		}
+	}
 }
 
 // dumpPods has pods that run write what they do, if they can and were not asked before.

@@ -202,11 +202,12 @@ func dump(tb TB, pods []*evidence.Attempt) {
 	}
 	var pids []int
 	var logs []*os.File
+	var asked []*evidence.Attempt
 	for _, a := range pods {
 		a.Captured.KeepTail()
 		if syscall.Kill(a.PID, a.Dump) == nil {
 			a.Note(unix.SignalName(a.Dump))
-			pids, logs = append(pids, a.PID), append(logs, a.Captured.File())
+			pids, logs, asked = append(pids, a.PID), append(logs, a.Captured.File()), append(asked, a)
 		}
 	}
 	grace, _ := beforeDeadline(tb, "", dumpGrace)
@@ -216,4 +217,7 @@ func dump(tb TB, pods []*evidence.Attempt) {
 		}
 		return size
 	})
+	for _, a := range asked {
+		a.HasWritten()
+	}
 }

@@ -204,7 +204,7 @@ func (p *Pod) ungraceful(hitch, how, note string) error {
 	if p.cfg.MustStopGracefully {
 		return p.failed(note, fmt.Errorf("pod %s %s", p.name(), how))
 	}
-	p.tb.Logf("harness: pod %s %s%s", p.name(), how, note)
+	p.tb.Logf("harness: pod %s %s%s%s", p.name(), how, note, p.attempt.TellGoroutines())
 	return nil
 }
 

@@ -56,6 +56,7 @@ type Attempt struct {
 	StartFailed *spawn.Error    `json:",omitempty"`
 	Failures    []Mark          // what the test has failed of, in the order of time
 	Hung        string          // what lived when it did not
+	Goroutines  []Goroutine     `json:",omitempty"` // of a Go pod that hung and was asked
 	Timeout     time.Duration   // that the start had
 	Socket      []replay.Moment `json:",omitempty"` // what was found at the announced path
 	Marks       []Mark          // what came after the start
@@ -69,6 +70,7 @@ type Attempt struct {
 	Captured *Log `json:"-"`
 	Args     Args `json:"-"`
 	Shown    bool `json:"-"` // a message of the failed test has the last lines
+	toldThem bool // a message has the goroutines
 	e        *Collector
 	talk     *conversation
 	told     podlog.Ready // in the ready line of a client's pod

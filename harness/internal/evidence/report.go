@@ -26,6 +26,7 @@ type page struct {
 	Snapshot  time.Duration
 	Rows      []*row
 	Failures  []failure     // the first one is the verdict
+	Hung      []*Attempt    // those whose goroutines are known
 	Moment    time.Duration // of that, or of the snapshot
 	Advice    string        // about the test as a whole; "" = none
 	Left      int           // attempts that have no row
@@ -143,6 +144,9 @@ func (f failure) advice() string {
 	case f.Dump == 0:
 		return "It still ran: see below what its threads waited for (Config.DumpSignal has it tell more)."
 	}
+	if len(f.Goroutines) > 0 {
+		return "It still ran: what its goroutines waited for is below, and in its log all of it."
+	}
 	return "It still ran: see below what its threads waited for, and in its log what it wrote when it was asked."
 }
 
@@ -209,6 +213,9 @@ func (r *Record) page(most int) (*page, error) {
 	for _, a := range some.Lives {
 		row := r.row(a, most/len(some.Lives))
 		p.Rows = append(p.Rows, row)
+		if len(a.Goroutines) > 0 && len(p.Hung) < maxFailures {
+			p.Hung = append(p.Hung, a)
+		}
 		p.Log = append(p.Log, row.Events...)
 		times = append(times, r.since(a.Timeline.Start))
 		for i := 0; i < len(a.Stamps); i += 1 + len(a.Stamps)/1000 {

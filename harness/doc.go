@@ -131,6 +131,16 @@
 // still runs shortly before its deadline (go test -timeout) has its evidence written then.
 // Every wait of this package ends before that, where TB has Deadline.
 //
+// With the environment variable PODHARNESS_KEEP=1 the pods of a test that fails live on, with its
+// sandbox: a message says how to attach a debugger to them, how to reach and how to end them.
+// Where the test binary has a terminal, the end of the test waits until somebody presses Enter
+// there, but no longer than to the test's deadline (go test -timeout=0: it has none). Where it has
+// none, the pods are ended with the binary. Those of Shared are not kept beyond the last test.
+//
+// A start that fails its test as the one before it did, with the same config and the same verdict,
+// is told in one line. With PODHARNESS_FAILFAST=1 it ends the test binary: tests that run go on to
+// their end, with all teardown and evidence, no other one begins, and no pod is started any more.
+//
 // On success nothing is written. What a cleanup fails that was registered before the test
 // first used this package comes too late for all this: cleanups run last to first.
 package harness

@@ -130,6 +130,14 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	return pod.view(p.tb), nil
 }
 
+// tellReady tells a verbose test (go test -v) where the pod is.
+func (p *Pod) tellReady() {
+	p.tb.Helper()
+	if verbose(p.tb) {
+		p.tb.Logf("harness: pod %s is ready: process %d, socket %s, log %s", p.name(), p.PID, podlog.Printable(p.SocketPath), podlog.Printable(p.LogPath))
+	}
+}
+
 // successor returns what the pod was restarted as; nil = it was not.
 func (p *Pod) successor() *Pod {
 	p.mu.Lock()

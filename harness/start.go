@@ -21,8 +21,10 @@ func StartPod(tb TB, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := start(tb, cfg)
 	if err != nil {
-		fatal(tb, err)
+		fatalStart(tb, cfg, err)
+		return nil
 	}
+	started(cfg)
 	return pod
 }
 
@@ -52,6 +54,9 @@ func RuntimeDir(tb TB) string {
 
 func start(tb TB, cfg Config) (*Pod, error) {
 	tb.Helper()
+	if err := mayStart(); err != nil {
+		return nil, err
+	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -116,6 +121,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
 	}
 	b.add(pod)
+	pod.tellReady()
 	keep(pod)
 	return pod, nil
 }

@@ -308,6 +308,9 @@ func (b *oneTest) leave(tb TB) {
 	}
 	if failed(tb) {
 		tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(b.tb), b.keepEvidence(tb))
+		if isSet(keepEnv) {
+			b.showPods(tb)
+		}
 	}
 }
 

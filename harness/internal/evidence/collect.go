@@ -248,7 +248,7 @@ func (a *Attempt) Change(what func(), grown ...Stamp) {
 // note notes attempts in the journal. The lock is held.
 func (e *Collector) note(lives []*Attempt, all bool) {
 	if !e.over {
-		e.journal.write(entry{e.known, lives, all})
+		e.journal.write(entry{Record: e.known, Lives: lives, All: all})
 	}
 }
 
@@ -260,7 +260,7 @@ func (e *Collector) view() Record {
 	r.Lives = nil
 	for _, a := range e.known.Lives {
 		now := *a
-		now.Marks, now.Failures = slices.Clone(a.Marks), slices.Clone(a.Failures)
+		now.Marks, now.Failures, now.samples.at = slices.Clone(a.Marks), slices.Clone(a.Failures), slices.Clone(a.samples.at)
 		now.file, now.Stamps = a.Captured.view()
 		r.Lives = append(r.Lives, &now)
 	}

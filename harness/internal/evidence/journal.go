@@ -34,8 +34,9 @@ type journal struct {
 // and stamps those that are new.
 type entry struct {
 	Record
-	Lives []*Attempt
-	All   bool // the marks and stamps are all that there are
+	Lives   []*Attempt
+	All     bool      // the marks and stamps are all that there are
+	Samples []sampled `json:",omitempty"`
 }
 
 func (j *journal) write(e entry) {
@@ -82,8 +83,9 @@ const (
 // journaled is an entry as it is read: each attempt may be anything.
 type journaled struct {
 	Record
-	Lives []json.RawMessage
-	All   bool
+	Lives   []json.RawMessage
+	All     bool
+	Samples []sampled
 }
 
 // An allowance is what may still be read of journals.
@@ -151,6 +153,7 @@ func (r *Record) take(lives map[int]*Attempt, line []byte, now time.Time, may *a
 			}
 			old = &Attempt{}
 		}
+		a.samples = old.samples
 		if !e.All {
 			marks, grown := a.Marks, a.Stamps
 			a.Marks, a.Stamps = old.Marks, append(old.Stamps, grown...)
@@ -161,6 +164,11 @@ func (r *Record) take(lives map[int]*Attempt, line []byte, now time.Time, may *a
 		a.Stamps = a.Stamps[max(0, len(a.Stamps)-maxStamps):]
 		a.Marks = a.Marks[max(0, len(a.Marks)-maxMarks):]
 		lives[a.N] = a
+	}
+	for _, s := range e.Samples {
+		if a := lives[s.N]; a != nil && s.isPlausible(now) {
+			a.samples.add(s.Sample, true)
+		}
 	}
 }
 

@@ -71,6 +71,7 @@ type Attempt struct {
 	Args     Args `json:"-"`
 	Shown    bool `json:"-"` // a message of the failed test has the last lines
 	toldThem bool // a message has the goroutines
+	samples  samples
 	e        *Collector
 	talk     *conversation
 	told     podlog.Ready // in the ready line of a client's pod

@@ -44,6 +44,7 @@ type row struct {
 	Bars   []bar
 	Events []event
 	Left   int // events that are left out
+	Charts []chart
 }
 
 // A failure is one of the test's, or a start that has failed while the test went on.
@@ -248,7 +249,7 @@ func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
 
 // row returns the row of an attempt, with at most so many of its events.
 func (r *Record) row(a *Attempt, most int) *row {
-	row := &row{Attempt: a}
+	row := &row{Attempt: a, Charts: a.samples.charts(min(max(8, most), 120))}
 	for _, file := range []string{a.FileName(), a.Name + ".dir", a.Name + ".txtar"} {
 		if r.at.Has(file) {
 			row.Files = append(row.Files, file)

@@ -453,17 +453,17 @@ func (p *Pod) shown(line string) string {
 
 // line returns the first line from a number on, and the number of the one after it.
 func (t *Talk) line(from int) (string, int, error) {
-	late := t.late
+	until := t.until
 	if t.limit <= 0 {
-		late = nil
+		until = nil
 	}
-	line, next, ok, err := t.in.Next(from, late)
+	line, next, ok, err := t.in.Next(from, until)
 	switch {
 	case ok:
 		return line, next, nil
 	case errors.Is(err, lines.ErrTooLong):
 		return "", from, fmt.Errorf("its line is longer than %s: %.200q", size(t.maxLine()), t.pod.log.Redact(t.in.Unfinished()))
-	case err == nil && late == nil:
+	case err == nil && until == nil:
 		err = kind{errors.New("none has come"), ErrNoMatch}
 	case err == nil:
 		err = t.explain(os.ErrDeadlineExceeded)
@@ -487,9 +487,9 @@ func size(n int) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-func (t *Talk) late() <-chan time.Time {
+func (t *Talk) until() time.Time {
 	t.wait()
-	return time.After(time.Until(t.deadline))
+	return t.deadline
 }
 
 // wait sets the deadline of a call, before the first thing that it waits for.

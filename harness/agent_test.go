@@ -50,6 +50,7 @@ var agentBugs = []struct {
 	{
 		name: "memory", test: "TestMemoryAndDescriptorsAreGivenBack", long: true,
 		says: []string{`it has grown by \d{2,3} MiB in 100 jobs`},
+		page: `memory [^<]*1\d\d\.\d MiB`,
 	},
 	{
 		name: "slow-stop", test: "TestStopsBesideAClient", code: "a.all.Wait()", long: true,

@@ -111,6 +111,11 @@ func TestErrorsOfAConversationAreToldApart(t *testing.T) {
 	require.NoError(t, pod.Stop())
 	require.NoError(t, deaf.Stop())
 	isOnly(t, harness.ErrEnded, all(talk, fresh))
+	isOnly(t, harness.ErrEnded, map[string]error{
+		"Pod.TryTalk":    second(pod.TryTalk(patience)),
+		"Pod.TrySend":    second(pod.TrySend(ping, patience)),
+		"Pod.TrySendFor": second(pod.TrySendFor(ping, "x", patience)),
+	})
 }
 
 func TestSendForIsNotMisledByTheEventsOfOthers(t *testing.T) {

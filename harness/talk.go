@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"regexp"
@@ -157,7 +158,9 @@ func (t *Talk) dial() (err error) {
 	ctx, cancel := context.WithDeadline(context.Background(), t.deadline)
 	defer cancel()
 	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
-		err = t.explain(err)
+		if err = t.explain(err); (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) && t.pod.endsWithin(dyingGrace) {
+			err = kind{err, ErrEnded}
+		}
 		t.pod.waited(err)
 		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.name(), podlog.Printable(t.pod.SocketPath), err)
 	}

@@ -28,7 +28,7 @@ func isSet(name string) bool {
 // person there has pressed Enter.
 func (b *oneTest) keep(tb TB) bool {
 	tb.Helper()
-	if _, shared := b.tb.(*suite); shared || !isSet(keepEnv) {
+	if b.isSuites() || !isSet(keepEnv) {
 		return false
 	}
 	first := false
@@ -38,6 +38,12 @@ func (b *oneTest) keep(tb TB) bool {
 		b.kept = !b.showPods(tb) && len(b.living()) > 0
 	}
 	return b.kept
+}
+
+// isSuites reports whether the pods are those of Shared, which outlive the tests that use them.
+func (b *oneTest) isSuites() bool {
+	_, ok := b.tb.(*suite)
+	return ok
 }
 
 // showPods tells how to reach the pods that live, and waits for the person at the terminal; false

@@ -51,7 +51,7 @@ func TestEvidenceShowsWhatAPodUsed(t *testing.T) {
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, after, before+20)
 	for _, figure := range []string{"memory", "threads", "CPU"} {
-		assert.Contains(t, page, "</svg>"+figure+" ")
+		assert.Regexp(t, `<li>(<svg class="chart" .*</svg>)?`+figure+` \d`, page)
 	}
 }
 

@@ -267,6 +267,10 @@ func TestSuiteKeepsEvidenceOfATestThatFails(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(line[0][1], "alpha.log"))
 	require.NoError(t, err)
 	assert.Contains(t, string(text), "says alpha\n")
+	page, err := os.ReadFile(filepath.Join(line[0][1], "report.html"))
+	require.NoError(t, err)
+	assert.Contains(t, string(page), `<p>Tests that used these pods and failed: <strong class="bad">TestInSuite/fails</strong></p>`)
+	assert.Regexp(t, `<li>used by TestInSuite/fails from \S+ until \S+, failed</li><li>used by TestInSuite/passes from \S+ until [^ ,]+</li><li>used by TestInSuite/another_passes from`, string(page))
 	if _, ok := any(t).(interface{ Attr(key, value string) }); ok {
 		assert.Contains(t, out, "=== ATTR  TestInSuite/fails evidence "+line[0][1]+"\n")
 	}

@@ -261,6 +261,7 @@ func (e *Collector) view() Record {
 	for _, a := range e.known.Lives {
 		now := *a
 		now.Marks, now.Failures, now.samples.at = slices.Clone(a.Marks), slices.Clone(a.Failures), slices.Clone(a.samples.at)
+		now.uses.of = slices.Clone(a.uses.of)
 		now.file, now.Stamps = a.Captured.view()
 		r.Lives = append(r.Lives, &now)
 	}

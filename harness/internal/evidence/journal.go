@@ -35,8 +35,9 @@ type journal struct {
 type entry struct {
 	Record
 	Lives   []*Attempt
-	All     bool      // the marks and stamps are all that there are
-	Samples []sampled `json:",omitempty"`
+	All     bool           // the marks and stamps are all that there are
+	Samples []sampled      `json:",omitempty"`
+	Uses    []journaledUse `json:",omitempty"`
 }
 
 func (j *journal) write(e entry) {
@@ -86,6 +87,7 @@ type journaled struct {
 	Lives   []json.RawMessage
 	All     bool
 	Samples []sampled
+	Uses    []journaledUse
 }
 
 // An allowance is what may still be read of journals.
@@ -153,7 +155,7 @@ func (r *Record) take(lives map[int]*Attempt, line []byte, now time.Time, may *a
 			}
 			old = &Attempt{}
 		}
-		a.samples = old.samples
+		a.samples, a.uses = old.samples, old.uses
 		if !e.All {
 			marks, grown := a.Marks, a.Stamps
 			a.Marks, a.Stamps = old.Marks, append(old.Stamps, grown...)
@@ -168,6 +170,11 @@ func (r *Record) take(lives map[int]*Attempt, line []byte, now time.Time, may *a
 	for _, s := range e.Samples {
 		if a := lives[s.N]; a != nil && s.isPlausible(now) {
 			a.samples.add(s.Sample, true)
+		}
+	}
+	for _, u := range e.Uses {
+		if a := lives[u.N]; a != nil && u.isPlausible(now) {
+			a.uses.add(u.Use)
 		}
 	}
 }

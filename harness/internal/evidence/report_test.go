@@ -173,7 +173,7 @@ func TestFailuresOfAnAttemptAreBounded(t *testing.T) {
 // since a browser needs all processors and other tests go by the clock.
 func TestReportInABrowser(t *testing.T) {
 	browser := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+	for _, name := range []string{"chromium", "chromium-browser", "chromium-headless-shell", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
 			browser = path
 		}

@@ -102,7 +102,7 @@ func (s samples) charts(most int) (all []chart) {
 		case first != last:
 			c.Label += " → " + last
 		}
-		if len(some) > 1 {
+		if len(some) > 1 && c.Label != figure.name+" "+first { // else it is a flat line
 			length := some[len(some)-1].At.Sub(some[0].At)
 			var points []string
 			for i, v := range values {

@@ -56,6 +56,9 @@ func (b *oneTest) showPods(tb TB) bool {
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "harness: %s: %s has failed, and its pods live on:", keepEnv, testName(tb))
+	if why := b.evidence.FirstFailure(); why != "" {
+		fmt.Fprintf(&text, "\n\twhy:    %s", podlog.Printable(why))
+	}
 	for _, p := range pods {
 		debugger := "gdb -p"
 		if isGo(fmt.Sprintf("/proc/%d/exe", p.PID)) || !proc.Proves && isGo(p.cfg.Command.Program) {

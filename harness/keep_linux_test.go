@@ -20,6 +20,7 @@ import (
 )
 
 var keptPod = regexp.MustCompile(`harness: PODHARNESS_KEEP: TestInSuite/fails has failed, and its pods live on:\r?\n` +
+	`(?:\s+why:    no line of the log of pod alpha matched "nowhere" within 1ms\r?\n)?` +
 	`\s+pod alpha, process (\d+)\r?\n` +
 	`\s+attach: dlv attach (\d+)\r?\n` +
 	`\s+reach:  socat - UNIX-CONNECT:(\S+/run/alpha/sock)\r?\n` +
@@ -52,6 +53,7 @@ func TestPodsOfAFailedTestLiveUntilTheBinaryEnds(t *testing.T) {
 	assert.NotContains(t, out, "left behind")
 	assert.NotContains(t, out, "evidence of TestInSuite/fails (", "the test was not cut short")
 	assert.Contains(t, kept[0], "pod beta, process ", "a client's pod, too")
+	assert.Contains(t, kept[0], "\twhy:    no line of")
 	pid := processOf(t, "process "+kept[1])
 	assert.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, patience, time.Millisecond)
 	assert.Eventually(t, func() bool { _, err := os.Stat(kept[3]); return os.IsNotExist(err) }, patience, time.Millisecond, "its sandbox is gone")

@@ -322,6 +322,21 @@ func (e *Collector) Snapshot() {
 	}
 }
 
+// FirstFailure returns the first line of what the test has failed of, as far as that is about a
+// pod or a client; "" = of nothing else than its own.
+func (e *Collector) FirstFailure() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var first Mark
+	for _, a := range e.known.Lives {
+		if len(a.Failures) > 0 && (first.What == "" || a.Failures[0].At.Before(first.At)) {
+			first = a.Failures[0]
+		}
+	}
+	line, _, _ := strings.Cut(first.What, "\n")
+	return Shorten(line, 1000)
+}
+
 // isOpen reports whether there is something to write, and the test is not over.
 func (e *Collector) isOpen() bool {
 	e.mu.Lock()

@@ -98,7 +98,7 @@ func goroutineOf(line string) (g Goroutine, ok bool) {
 		n, err := strconv.Atoi(minutes)
 		switch {
 		case i == 0:
-			g.Wait = short300(strings.TrimSuffix(word, " (scan)"))
+			g.Wait = cutWord(strings.TrimSuffix(word, " (scan)"))
 		case isTime && err == nil && n >= 0 && n < int(maxAge/time.Minute):
 			g.For = time.Duration(n) * time.Minute
 		}
@@ -106,7 +106,7 @@ func goroutineOf(line string) (g Goroutine, ok bool) {
 	return g, true
 }
 
-func short300(word string) string { return strings.ToValidUTF8(word[:min(len(word), longestWord)], "") }
+func cutWord(word string) string { return strings.ToValidUTF8(word[:min(len(word), longestWord)], "") }
 
 // take takes a call and the line after it, such as "\t/src/main.go:12 +0x1d".
 func (g *Goroutine) take(call, place string) {
@@ -125,7 +125,7 @@ func (g *Goroutine) take(call, place string) {
 	if i < 0 || err != nil || line < 0 {
 		return
 	}
-	f := Frame{short300(call), short300(place[:i]), line}
+	f := Frame{cutWord(call), cutWord(place[:i]), line}
 	switch {
 	case isCreator:
 		g.Creator = f
@@ -201,6 +201,12 @@ func first(all []Goroutine, most int) (some []Goroutine) {
 		}
 	}
 	return some
+}
+
+// isPlausible reports whether a goroutine that was read from a journal can be one.
+func (g Goroutine) isPlausible() bool {
+	isLong := func(f Frame) bool { return len(f.Function) > longestWord || len(f.File) > longestWord }
+	return len(g.Wait) <= longestWord && len(g.Frames) <= maxFrames && !slices.ContainsFunc(g.Frames, isLong) && !isLong(g.Creator)
 }
 
 // String returns what a goroutine does, in one line.

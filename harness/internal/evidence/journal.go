@@ -188,7 +188,7 @@ func isRecent(t, now time.Time) bool {
 func (a *Attempt) isPlausible(now time.Time) bool {
 	ok := 0 <= a.N && a.N < maxLives && a.Name == nameOf(a.Name) && len(a.Name) > 0 && a.PID >= 0
 	// A word of two bytes takes sixteen more.
-	ok = ok && len(a.Goroutines) <= maxGoroutines && !slices.ContainsFunc(a.Goroutines, func(g Goroutine) bool { return len(g.Frames) > maxFrames })
+	ok = ok && len(a.Goroutines) <= maxGoroutines && !slices.ContainsFunc(a.Goroutines, func(g Goroutine) bool { return !g.isPlausible() })
 	ok = ok && len(a.Env) <= maxWords && len(a.Socket) <= maxWords && len(a.Failures) <= maxFailures && (a.StartFailed == nil || len(a.StartFailed.Tail) <= maxWords)
 	for _, d := range append(phases(a.Timeline), a.Timeout) {
 		ok = ok && 0 <= d && d < maxAge

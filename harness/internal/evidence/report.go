@@ -199,7 +199,7 @@ func (r *Record) page(most int) (*page, error) {
 	p := &page{
 		Nonce: uuid.NewString(), Test: r.Name, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
 		Left: len(r.Lives) - len(some.Lives), Processes: Shorten(string(processes), most*perLine/4), Failures: r.failures(),
-		Failed: r.failedUsers(20),
+		Failed: r.failedUsers(max(1, min(20, most/64))),
 	}
 	p.Moment, p.Advice = p.Snapshot, adviceFor(r.Why, "")
 	if len(p.Failures) > 0 && p.Failures[0].Told {
@@ -217,7 +217,7 @@ func (r *Record) page(most int) (*page, error) {
 	for _, a := range some.Lives {
 		row := r.row(a, most/len(some.Lives))
 		p.Rows = append(p.Rows, row)
-		if len(a.Goroutines) > 0 && len(p.Asked) < maxFailures {
+		if len(a.Goroutines) > 0 && len(p.Asked) < max(1, min(maxFailures, most/64)) {
 			p.Asked = append(p.Asked, a)
 		}
 		p.Log = append(p.Log, row.Events...)

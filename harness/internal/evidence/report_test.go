@@ -211,6 +211,18 @@ func TestReportIsBounded(t *testing.T) {
 	for range 2 * maxMarks {
 		r.Lives[0].add(Mark{"SIGHUP", r.Until, false})
 	}
+	for i, a := range r.Lives[:5] {
+		for k := range 2 * maxSamples {
+			a.samples.add(sampleAt(k*k), true)
+		}
+		for k := range maxUses {
+			a.uses.add(Use{Test: fmt.Sprint(k, strings.Repeat(hostile, 10)), From: r.start(), Failed: k%2 == 0})
+		}
+		for range maxGoroutines {
+			frame := Frame{strings.Repeat("f", longestWord), strings.Repeat("x", longestWord), i}
+			a.Goroutines = append(a.Goroutines, Goroutine{Wait: strings.Repeat("w", longestWord), Frames: []Frame{frame, frame, frame}})
+		}
+	}
 	page := reportOf(t, r)
 	assert.Less(t, len(page), 1<<20/16)
 	assert.Regexp(t, `\(\d+ more are in timelines.txt\)`, page)

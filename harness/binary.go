@@ -15,9 +15,10 @@ import (
 // is.
 type binary struct {
 	*watchdog.Parent
-	base         string // how the path of a directory for evidence begins
-	few          bool   // of those of earlier runs only the newest are kept
-	mostEvidence int64  // bytes for each failed test
+	base         string   // how the path of a directory for evidence begins
+	few          bool     // of those of earlier runs only the newest are kept
+	mostEvidence int64    // bytes for each failed test
+	kept         []string // what the marks of pods begin with that live on; under thisBinaryMu
 }
 
 var (

@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -149,5 +150,6 @@ func Leaks() []Leak {
 	if b == nil {
 		return nil
 	}
-	return leaksOf(proc.Find(proc.Match{Mark: b.Mark, Sockets: b.Root}), b.Commands(""))
+	found := slices.DeleteFunc(proc.Find(proc.Match{Mark: b.Mark, Sockets: b.Root}), func(p proc.Process) bool { return b.isKept(p.Mark) })
+	return leaksOf(found, b.Commands(""))
 }

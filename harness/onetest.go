@@ -132,6 +132,10 @@ type roster struct {
 	judgeOnce sync.Once
 	fault     bool // one has ended by itself
 	dumpOnce  sync.Once
+
+	sampleOnce sync.Once
+	keepOnce   sync.Once
+	kept       bool // its pods live on until the test binary ends
 }
 
 func newRoster() roster {
@@ -178,8 +182,10 @@ func (r *roster) add(p *Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pods = append(r.pods, p)
+	theSampler.begin(p.common)
 	go func() {
 		<-p.Done()
+		theSampler.end(p.common)
 		p.noteEnd()
 	}()
 }
@@ -198,15 +204,41 @@ func (r *roster) judge() bool {
 	return r.fault
 }
 
+// living returns the pods that have not ended.
+func (r *roster) living() (pods []*Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.pods {
+		if _, ended := p.Ended(); !ended {
+			pods = append(pods, p)
+		}
+	}
+	return pods
+}
+
+// sample looks at what the pods of a test that has failed use last.
+func (r *roster) sample() {
+	for _, p := range r.living() {
+		p.sample(true)
+	}
+}
+
 // dump has the pods of a test that has failed write what they do, once, of those that hang: they
 // are about to be stopped.
 func (r *roster) dump(tb TB) {
+	tb.Helper()
+	var pods []*Pod
 	r.dumpOnce.Do(func() {
 		r.mu.Lock()
-		pods := slices.DeleteFunc(slices.Clone(r.pods), func(p *Pod) bool { return !p.hangs.Load() })
+		pods = slices.DeleteFunc(slices.Clone(r.pods), func(p *Pod) bool { return !p.hangs.Load() })
 		r.mu.Unlock()
 		dumpPods(tb, pods)
 	})
+	for _, p := range pods {
+		if goroutines := p.attempt.TellGoroutines(); goroutines != "" {
+			tb.Logf("harness: pod %s hung when the test had failed%s", p.name(), goroutines)
+		}
+	}
 }
 
 // dumpPods has pods that run write what they do, if they can and were not asked before.
@@ -238,6 +270,9 @@ func (r *roster) end() {
 	r.mu.Unlock()
 	r.cancel()
 	r.starts.Wait()
+	if r.kept {
+		return
+	}
 	for _, p := range r.pods {
 		_ = p.Stop() // again, for the others
 	}
@@ -290,7 +325,7 @@ func (b *oneTest) cleanup() {
 	sandboxesMu.Unlock()
 	b.endForeign()
 	b.end()
-	if b.foreign.cancel != nil { // what is in nobody's pod
+	if b.foreign.cancel != nil && !b.kept { // what is in nobody's pod
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
 		proc.Kill(proc.Match{Mark: b.mark, Sockets: filepath.Dir(b.Dir("run"))}, time.Now().Add(grace))
 	}
@@ -303,7 +338,9 @@ func (b *oneTest) cleanup() {
 		b.late.Stop()
 	}
 	b.evidence.Close(b.failed())
-	if err := b.Remove(); err != nil {
+	if b.kept { // the watchdog ends them, and removes the sandbox
+		b.binary.keeps(b.mark)
+	} else if err := b.Remove(); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %s", podlog.Printable(err.Error()))
 	}
 	b.binary.Unuse()

@@ -21,8 +21,10 @@ func StartPod(tb TB, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := start(tb, cfg)
 	if err != nil {
-		fatal(tb, err)
+		fatalStart(tb, cfg, err)
+		return nil
 	}
+	started(cfg)
 	return pod
 }
 
@@ -52,6 +54,9 @@ func RuntimeDir(tb TB) string {
 
 func start(tb TB, cfg Config) (*Pod, error) {
 	tb.Helper()
+	if err := mayStart(); err != nil {
+		return nil, err
+	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -116,6 +121,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
 	}
 	b.add(pod)
+	pod.tellReady()
 	keep(pod)
 	return pod, nil
 }
@@ -202,11 +208,12 @@ func dump(tb TB, pods []*evidence.Attempt) {
 	}
 	var pids []int
 	var logs []*os.File
+	var asked []*evidence.Attempt
 	for _, a := range pods {
 		a.Captured.KeepTail()
 		if syscall.Kill(a.PID, a.Dump) == nil {
 			a.Note(unix.SignalName(a.Dump))
-			pids, logs = append(pids, a.PID), append(logs, a.Captured.File())
+			pids, logs, asked = append(pids, a.PID), append(logs, a.Captured.File()), append(asked, a)
 		}
 	}
 	grace, _ := beforeDeadline(tb, "", dumpGrace)
@@ -216,4 +223,7 @@ func dump(tb TB, pods []*evidence.Attempt) {
 		}
 		return size
 	})
+	for _, a := range asked {
+		a.HasWritten()
+	}
 }

@@ -204,7 +204,7 @@ func (p *Pod) ungraceful(hitch, how, note string) error {
 	if p.cfg.MustStopGracefully {
 		return p.failed(note, fmt.Errorf("pod %s %s", p.name(), how))
 	}
-	p.tb.Logf("harness: pod %s %s%s", p.name(), how, note)
+	p.tb.Logf("harness: pod %s %s%s%s", p.name(), how, note, p.attempt.TellGoroutines())
 	return nil
 }
 
@@ -320,7 +320,11 @@ func (p *Pod) cleanup() {
 	tb.Helper()
 	// Not by its own verdict alone: then the pods that are stopped before are gone.
 	if p.box.judge() || p.box.failed() || p.judge() != nil {
+		p.box.sampleOnce.Do(p.box.sample)
 		p.box.evidence.Snapshot()
+		if p.box.keep(tb) {
+			return
+		}
 		p.box.dump(tb)
 	}
 	var errs []error

@@ -692,6 +692,8 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 			assert.Regexp(t, `  hangs: pod did not become ready within 100ms, waiting for the ready line`, timelines)
 			assert.Regexp(t, `  client-4.stdout: \S+ms it still ran`, timelines)
 
+			assert.Regexp(t, `<h3>alpha\.2 <span class="dim">what its goroutines did when it was asked</span></h3>\n<pre>(goroutine .*\n)*goroutine \d+, .*: fakepod\.`, read("report.html"))
+
 			processes := read("processes.txt")
 			assert.Regexp(t, `(?m)^\d+  S .* --pod alpha\n(    fd .*\n)+    thread \d+ `, processes)
 			assert.Contains(t, processes, "log new; bind; ready; serve --workspace ", "it is shown by choice")

@@ -73,7 +73,8 @@ type Error struct {
 	Status string `json:"status,omitempty"`
 	// Tail holds the last lines of the log, 8 at most, as the pod wrote them:
 	// they may hold control characters, which Error escapes. Several lines of a stack
-	// trace are one such as "… 23 lines of a stack trace".
+	// trace are one such as "… 23 lines of a stack trace", in Go with where in the program's own
+	// code it begins: "… 23 lines of a stack trace: main.run at agent/main.go:12".
 	Tail []string `json:"tail,omitempty"`
 	// Reason is what begins the last report of a crash in the log, such as "panic: …" or
 	// "TypeError: …", however long before the last lines that was. Without a report it is

@@ -37,6 +37,9 @@ func Descriptors(pid int) (all []Descriptor) {
 	return all
 }
 
+// CountDescriptors returns how many descriptors a process has open; 0 if that is not shown.
+func CountDescriptors(pid int) int { return len(names(file(pid, "fd"))) }
+
 // Holders returns the processes that have the socket open that listens at a path.
 func Holders(path string) (pids []int) {
 	sockets := socketPaths()

@@ -31,7 +31,8 @@ type Log struct {
 	changed chan struct{} // closed when it grows; nil = nobody waits
 	window  Stamp         // when what is not noted yet began to come, and where it ends
 	note    func(Stamp)   // in the journal
-	said    int64         // what was there before the pod was asked to write what it does; 0 = it was not
+	asked   bool          // the pod was asked to write what it does
+	said    int64         // what was there before that
 
 	stop      context.CancelFunc // of following
 	following sync.WaitGroup
@@ -105,7 +106,14 @@ func (l *Log) KeepTail() {
 	size := l.Reader().Size()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said = size
+	l.asked, l.said = true, size
+}
+
+// keptTail returns where the tail ends that KeepTail has kept.
+func (l *Log) keptTail() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.said
 }
 
 // Next returns a channel that is closed when the log has grown again.
@@ -244,7 +252,7 @@ func (l *Log) End() int64 {
 func (l *Log) Tail() string {
 	log := l.Reader()
 	l.mu.Lock()
-	if l.said > 0 {
+	if l.asked {
 		log = io.NewSectionReader(log, 0, min(l.said, log.Size()))
 	}
 	l.mu.Unlock()

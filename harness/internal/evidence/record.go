@@ -56,6 +56,7 @@ type Attempt struct {
 	StartFailed *spawn.Error    `json:",omitempty"`
 	Failures    []Mark          // what the test has failed of, in the order of time
 	Hung        string          // what lived when it did not
+	Goroutines  []Goroutine     `json:",omitempty"` // of a Go pod that was asked for them
 	Timeout     time.Duration   // that the start had
 	Socket      []replay.Moment `json:",omitempty"` // what was found at the announced path
 	Marks       []Mark          // what came after the start
@@ -69,6 +70,9 @@ type Attempt struct {
 	Captured *Log `json:"-"`
 	Args     Args `json:"-"`
 	Shown    bool `json:"-"` // a message of the failed test has the last lines
+	toldThem bool // a message has the goroutines
+	samples  samples
+	uses     uses
 	e        *Collector
 	talk     *conversation
 	told     podlog.Ready // in the ready line of a client's pod
@@ -267,7 +271,7 @@ func (r *Record) Write() {
 	}
 	for _, a := range r.Lives {
 		if a.Pod != "" && a.Timeline.Launched > 0 && a.file != nil {
-			r.file(a.Name+".txtar", a.writeRecording)
+			r.file(a.Name+".txtar", func(w io.Writer) error { return a.writeRecording(w, r.answersOf(a)) })
 		}
 	}
 	r.file("merged.log", r.writeMerged)
@@ -391,11 +395,11 @@ func (e excerpt) copy(w io.Writer, a *Attempt) error {
 }
 
 // writeRecording writes a scenario that acts the attempt out again.
-func (a *Attempt) writeRecording(w io.Writer) error {
+func (a *Attempt) writeRecording(w io.Writer, answers []replay.Answer) error {
 	log := SectionOf(a.file)
 	recording := replay.Recording{
 		Pod: a.Pod, Timeout: a.Timeout, Timeline: a.Timeline, Failed: a.StartFailed, Error: a.Error, Socket: a.Socket,
-		Log: log, Size: log.Size(), Growth: a.Stamps, Dir: a.dir(),
+		Log: log, Size: log.Size(), Growth: a.Stamps, Dir: a.dir(), Answers: answers,
 	}
 	if n := len(a.Marks); a.Error == "" && n > 0 && a.Marks[n-1].Last && !slices.ContainsFunc(a.Marks, Mark.asks) {
 		recording.End, recording.Ended = a.Marks[n-1].What, a.Marks[n-1].At
@@ -510,6 +514,9 @@ func (r *Record) writeTimelines(w io.Writer) error {
 		}
 		if at, how := a.end(r.Until); how == "" {
 			then = append(then, fmt.Sprintf("%.3fms it still ran", millis(at.Sub(a.Timeline.Start))))
+		}
+		for _, user := range r.users(a, maxUses) {
+			then = append(then, "used by "+user)
 		}
 		then = slices.DeleteFunc(then, func(s string) bool { return s == "" })
 		fmt.Fprintf(table, ": %s\n", strings.Join(then, ", "))

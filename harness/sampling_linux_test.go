@@ -32,7 +32,6 @@ func TestEvidenceShowsWhatAPodUsed(t *testing.T) {
 		require.NoError(t, err)
 		return strings.Contains(string(text), `"Samples":[{"N":0,"At":"`)
 	}
-	assert.False(t, sampled(), "a pod that lives for a moment is not looked at")
 	require.Eventually(t, sampled, 20*time.Second, 10*time.Millisecond)
 	for range 20 {
 		conn, err := net.Dial("unix", pod.SocketPath) // it outlives the test

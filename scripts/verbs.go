@@ -550,8 +550,8 @@ func (c *call) stop() error {
 	if err != nil && c.neg {
 		c.tb.Logf("! podstop %s passes, but what it found fails the script at its end: expect a pod's own end with podwait, what it leaves behind with podstart -allow-leaks", c.args[0])
 	}
-	if hidden := c.pod.Unreadable(); err == nil && len(hidden) > 0 && !c.leaky[c.pod] {
-		return fatalError{error: fmt.Errorf("%v may be what pod %s has left, and cannot be looked into: run this as root, or end it", hidden[0], c.args[0]), kit: true}
+	if unread := c.tb.unread; err == nil && len(unread) > 0 && !c.leaky[c.pod] {
+		return fatalError{error: fmt.Errorf("%v may be what pod %s has left, and cannot be looked into: run this as root, or end it", unread[0], c.args[0]), kit: true}
 	}
 	return c.printEnd(err)
 }

@@ -69,13 +69,16 @@ type Config struct {
 	ShowArgs bool
 	// Faults are met by system calls of the pod and of whatever it starts (Linux): see
 	// package spawn/fault and spawn.Config. In their paths {home} stands for HOME, too. A
-	// call that could not be looked at, and met no fault, fails the test.
+	// call that could not be looked at, and met no fault, fails the test. [Pod.Fail] adds one
+	// while the pod runs.
 	Faults []fault.Fault
 	// Redact returns what may be shown of a line of the pod's log, or of one that the pod and the
 	// test send to each other; nil = all of it. It is asked before a line goes into evidence, a
 	// message, the test's log or a recording, by several goroutines at once. What the end of the
 	// test binary cuts short cannot ask it: that evidence has no log of the pod.
 	Redact func(line string) string
+	// MaxLine is how many bytes a line of the pod may have that [Talk] reads; 0 = 16 MiB.
+	MaxLine int
 	// ReadyTimeout is how long the pod may take to become ready;
 	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
 	// test's own deadline (go test -timeout), where TB has one.
@@ -136,6 +139,9 @@ func (c Config) check() error {
 	}
 	if _, ok := c.DumpSignal.(syscall.Signal); !ok && c.DumpSignal != nil {
 		return fmt.Errorf("DumpSignal %v is not a syscall.Signal", c.DumpSignal)
+	}
+	if c.MaxLine < 0 {
+		return fmt.Errorf("MaxLine %d is negative", c.MaxLine)
 	}
 	if c.StopGrace < 0 {
 		return fmt.Errorf("StopGrace %v is negative", c.StopGrace)

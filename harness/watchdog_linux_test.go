@@ -561,7 +561,7 @@ func TestZombiesOfASubreaper(t *testing.T) {
 		require.NoError(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 		const left = "child 'ignore INT TERM HUP; hang'; escape 'ignore INT TERM HUP; hang'; "
 		var all sync.WaitGroup
-		for range 20 {
+		for range 8 {
 			all.Add(1)
 			go func() {
 				defer all.Done()

@@ -28,9 +28,10 @@ var _ harness.TB = (*scriptTB)(nil)
 type scriptTB struct {
 	t      testscript.T
 	name   string
-	report func(Failure) // nil = nobody asks
-	box    *sandbox.Box  // of the harness
-	unheld error         // why a pod that had to be held was not, and did not start; nil = there is none
+	report func(Failure)  // nil = nobody asks
+	box    *sandbox.Box   // of the harness
+	unread []harness.Leak // of the pod that was stopped last
+	unheld error          // why a pod that had to be held was not, and did not start; nil = there is none
 
 	mu       sync.Mutex // guards all below
 	failed   bool
@@ -138,6 +139,9 @@ func (tb *scriptTB) Failed() bool {
 
 // Sandboxed is told the sandbox by package harness.
 func (tb *scriptTB) Sandboxed(box *sandbox.Box) { tb.box = box }
+
+// Unreadable is told by package harness what the pod that was stopped last may have left.
+func (tb *scriptTB) Unreadable(leaks []harness.Leak) { tb.unread = leaks }
 
 // Unwrap returns the T: package harness asks that for what a TB need not have.
 func (tb *scriptTB) Unwrap() any { return tb.t }

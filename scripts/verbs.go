@@ -52,7 +52,7 @@ var verbs = []verb{
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match the log so far, or print it", "if nothing must match"},
 	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, nil, (*call).waitLog, "wait until a line of the log matches, with -next a line after what the last podwaitlog or podlog has read", "if the timeout, or the end of the pod, must come first"},
 	{"podalive", "[-for DURATION] NAME", 1, 1, nil, (*call).alive, "check that the process of the pod runs, and with -for that it goes on so", "if it must have ended"},
-	{"podsend", "[-timeout DURATION] [-until PATTERN | -open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; with -until print all lines that follow, up to the first that matches; without LINE print the snapshot, or with -until what follows it; with -open connect and stay silent until the script ends; with -leave connect and disconnect at once", "if there must be no answer, or no match"},
+	{"podsend", "[-timeout DURATION] [-next] [-until PATTERN] [-open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; with -until print all lines that follow, up to the first that matches; without LINE print the snapshot, or with -until what follows it; with -open connect and stay silent until the script ends; with -next go on with the connection of the last -open or -next, or make one that stays open, and print the line that follows what was printed of it, or with -until all lines up to the first that matches; with -leave connect and disconnect at once", "if there must be no answer, or no match"},
 	{"podquiet", "[-for DURATION] NAME", 1, 1, nil, (*call).quiet, "connect, and check that no line follows the snapshot for so long (100ms)", "if one must"},
 	{"podplant", "NAME WHAT", 2, 2, nil, (*call).plant, "leave in the directory of the pod what an earlier life of it may have left: live-pid, pid-of-OTHER, garbage or empty", ""},
 	{"podprobe", "[-timeout DURATION] NAME PROBE", 2, 2, nil, (*call).probe, "try a rule of the contract on the pod; the portable scenarios have all probes", ""},
@@ -71,6 +71,7 @@ type script struct {
 	pods    map[string]*harness.Pod // the latest of each name
 	leaky   map[*harness.Pod]bool   // it may leave processes behind
 	seen    map[*harness.Pod]int64  // how much of its log podwaitlog and podlog have seen
+	talks   map[*harness.Pod]*talk  // that podsend -next goes on with
 
 	otherCommand bool // podcommand has chosen one that is not the pod under test
 }
@@ -87,6 +88,13 @@ func (s *script) noteLastLines() {
 	s.tb.mu.Lock()
 	defer s.tb.mu.Unlock()
 	s.tb.failure.LastLines = lines
+}
+
+// talk is a connection that stays open until the script ends.
+type talk struct {
+	*harness.Talk
+	greeted bool // the snapshot was read
+	printed int  // how many of its Lines were, or were passed over
 }
 
 // call is one use of a verb in a script.
@@ -542,8 +550,8 @@ func (c *call) stop() error {
 	if err != nil && c.neg {
 		c.tb.Logf("! podstop %s passes, but what it found fails the script at its end: expect a pod's own end with podwait, what it leaves behind with podstart -allow-leaks", c.args[0])
 	}
-	if hidden := c.pod.Unreadable(); err == nil && len(hidden) > 0 && !c.leaky[c.pod] {
-		return fatalError{error: fmt.Errorf("%v may be what pod %s has left, and cannot be looked into: run this as root, or end it", hidden[0], c.args[0]), kit: true}
+	if unread := c.tb.unread; err == nil && len(unread) > 0 && !c.leaky[c.pod] {
+		return fatalError{error: fmt.Errorf("%v may be what pod %s has left, and cannot be looked into: run this as root, or end it", unread[0], c.args[0]), kit: true}
 	}
 	return c.printEnd(err)
 }
@@ -627,51 +635,70 @@ func (c *call) alive() error {
 }
 
 func (c *call) send() error {
-	open, leave := *c.given["open"], *c.given["leave"]
-	if c.until != "" {
-		if open || leave {
-			return c.usagef("-until, -open and -leave exclude each other")
-		}
-		return c.sendUntil()
-	}
-	if len(c.args) == 2 && !open && !leave {
+	open, leave, next := *c.given["open"], *c.given["leave"], *c.given["next"]
+	switch {
+	case open && leave, (open || leave) && (next || c.until != ""):
+		return c.usagef("-open, -leave, and -next or -until exclude each other")
+	case next || c.until != "":
+		return c.sendUntil(next)
+	case len(c.args) == 2 && !open && !leave:
 		answer, err := c.pod.TrySend(c.args[1], c.timeout)
 		return c.answer(answer, err)
 	}
-	talk, err := c.pod.TryTalk(c.timeout)
-	if err != nil || open {
+	conn, err := c.pod.TryTalk(c.timeout)
+	switch {
+	case err != nil:
 		return err
+	case open:
+		c.talks[c.pod] = &talk{Talk: conn}
+		return nil
 	}
-	defer talk.Close()
+	defer conn.Close()
 	if leave {
 		return nil
 	}
-	return c.answer(talk.TrySnapshot())
+	return c.answer(conn.TrySnapshot())
 }
 
-// sendUntil prints the lines of the pod up to one that matches.
-func (c *call) sendUntil() error {
+// sendUntil prints the lines of the pod up to one that matches: of a connection of its own, or
+// of the next ones of that which stays open.
+func (c *call) sendUntil(next bool) error {
 	until, err := regexp.Compile(c.until)
 	if err != nil {
 		return c.usagef("-until: %v", err)
 	}
-	talk, err := c.pod.TryTalk(c.timeout)
-	if err != nil {
-		return err
+	t := c.talks[c.pod]
+	if t == nil || !next {
+		conn, err := c.pod.TryTalk(c.timeout)
+		if err != nil {
+			return err
+		}
+		if t = (&talk{Talk: conn}); next {
+			c.talks[c.pod] = t
+		} else {
+			defer t.Close()
+		}
 	}
-	defer talk.Close()
-	snapshot, err := talk.TrySnapshot()
-	if err == nil && len(c.args) == 2 {
-		err = talk.TryWrite(c.args[1])
+	if !t.greeted {
+		snapshot, err := t.TrySnapshot()
+		if err != nil {
+			return err
+		}
+		t.greeted, t.printed = true, slices.Index(t.Lines(), snapshot)+1
 	}
-	if err != nil {
-		return err
+	if len(c.args) == 2 {
+		if err := t.TryWrite(c.args[1]); err != nil {
+			return err
+		}
 	}
-	_, err = talk.TryWaitLine(c.until, c.timeout)
-	lines := talk.Lines()
-	for _, line := range lines[slices.Index(lines, snapshot)+1:] {
+	_, err = t.TryWaitLine(c.until, c.timeout)
+	lines := t.Lines()
+	for _, line := range lines[min(t.printed, len(lines)):] {
 		c.print(c.ts.Stdout(), line+"\n")
-		if until.MatchString(line) {
+		if err != nil { // the next one begins here again
+			continue
+		}
+		if t.printed++; until.MatchString(line) {
 			break
 		}
 	}

@@ -3,6 +3,7 @@
 package fault
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -579,6 +580,83 @@ func TestSessionGoesOnForWhatAProcessHasLeft(t *testing.T) {
 	assert.Equal(t, 3, r.status.ExitStatus())
 	assert.Equal(t, []string{"mkdir late 1 EIO"}, r.results())
 	assert.Contains(t, r.output, "Input/output error")
+}
+
+// TestExceptedProgramMeetsNoFault: neither does what it starts, also after it has ended.
+func TestExceptedProgramMeetsNoFault(t *testing.T) {
+	t.Parallel()
+	need(t)
+	dir := t.TempDir()
+	pod := filepath.Join(dir, "pod")
+	require.NoError(t, os.WriteFile(pod, []byte("#!/bin/sh\nmkdir $1; sh -c 'mkdir $0.child' $1; [ ! $2 ] || (read line < fifo; mkdir $1.$2) &\n"), 0o700))
+	require.NoError(t, os.Symlink("pod", filepath.Join(dir, "link")))
+	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+	const client = "mkdir a; ./pod b; setsid ./link c left; mkdir d; echo > fifo; sh -c 'mkdir e; exec ./pod f'; setsid sh -c 'mkdir g'"
+	s, err := New(parse(t, "mkdir:error=EIO", "exec:path=**/pod", "exec:path=**/link"), nil)
+	require.NoError(t, err)
+	s.Except = pod
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer null.Close()
+	cmd := exec.Command("sh", "-c", client)
+	cmd.Dir, cmd.Stderr, cmd.SysProcAttr = dir, null, &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, s.StartCommand(cmd, cmd.Start))
+	defer time.AfterFunc(patience, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
+	_ = cmd.Wait()
+	<-s.Done()
+	require.NoError(t, s.Err())
+	assert.Equal(t, []string{"mkdir a 1 EIO", "execve pod 1 ", "execve link 1 ", "mkdir d 2 EIO", "mkdir e 3 EIO", "execve pod 2 ", "mkdir g 4 EIO"}, (&run{Session: s}).results())
+	for _, made := range []string{"b", "b.child", "c", "c.child", "c.left", "f", "f.child"} {
+		assert.DirExists(t, filepath.Join(dir, made))
+	}
+	_, err = os.Stat(filepath.Join(dir, "a"))
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestFaultsWhileTheProcessRuns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fifo, done := filepath.Join(dir, "fifo"), filepath.Join(dir, "done")
+	require.NoError(t, errors.Join(unix.Mkfifo(fifo, 0o600), unix.Mkfifo(done, 0o600)))
+	names, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer names.Close()
+	r, end := start(t, parse(t, "mkdir:later", "unlink"), dir, "sh", "-c", "while read name; do mkdir $name; echo > done; done < fifo")
+	try := func(name string) bool {
+		_, err := names.WriteString(name + "\n")
+		require.NoError(t, err)
+		_, err = os.ReadFile(done)
+		require.NoError(t, err)
+		_, err = os.Stat(filepath.Join(dir, name))
+		return err == nil
+	}
+	assert.True(t, try("a"))
+	for i := range 2 {
+		require.NoError(t, r.Fail(parse(t, "mkdir:path=**/b?:error=EIO:when=2+")[0]))
+		assert.True(t, try(fmt.Sprint("b", 3*i)), "calls are counted anew")
+		assert.False(t, try(fmt.Sprint("b", 3*i+1)))
+		r.Heal()
+		assert.True(t, try(fmt.Sprint("b", 3*i+2)))
+	}
+	assert.ErrorContains(t, r.Fail(parse(t, "rename:error=EIO")[0]), `no fault of the start names its calls, which are not watched: start it with "rename:later", too`)
+	assert.ErrorContains(t, r.Fail(Fault{Calls: "mkdri"}), "unknown system call")
+	require.NoError(t, syscall.Kill(r.pid, syscall.SIGKILL))
+	end()
+	assert.Equal(t, []string{"mkdir b1 2 EIO", "mkdir b4 2 EIO"}, r.results())
+	assert.Equal(t, 3, r.Strikes()[1].Fault)
+}
+
+func TestCommandThatCannotBeExecuted(t *testing.T) {
+	t.Parallel()
+	need(t)
+	for _, program := range []string{"/nowhere", "/", "nowhere-in-path"} {
+		s, err := New(parse(t, "open"), nil)
+		require.NoError(t, err)
+		cmd := exec.Command(program)
+		cmd.Stdin = strings.NewReader("text")
+		assert.Equal(t, exec.Command(program).Run(), s.StartCommand(cmd, cmd.Start))
+		<-s.Done()
+	}
 }
 
 func TestStrikesAreTold(t *testing.T) {

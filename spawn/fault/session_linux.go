@@ -5,8 +5,10 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"slices"
@@ -18,6 +20,7 @@ import (
 	"unsafe"
 
 	"example.com/podharness/spawn/fault/internal/stage"
+	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,22 +37,32 @@ type Session struct {
 	// NoNewPrivs tells, once Start has returned, that the process cannot gain privileges
 	// by executing a program such as sudo. Without the faults it could.
 	NoNewPrivs bool
+	// Except is the path of a program, set before the start; "" = none. Its calls, and those of
+	// whatever it starts, meet no fault and are not counted. What a child calls until it has
+	// executed the program, the execution included, meets faults. If the parents of a process
+	// have ended, its group and session tell whether the program has started it.
+	Except string
 
-	faults   []compiled
 	names    map[uint32]sysCall
 	struck   func(Strike)
 	listener int
 	killable bool          // calls that wait are not interrupted
+	pid      int           // of the process
+	except   fs.FileInfo   // of Except; nil = there is none
 	ended    chan struct{} // closed when all processes of the session have
 	done     chan struct{} // closed after that, when all is answered and closed
 	acts     sync.WaitGroup
 
 	mu      sync.Mutex // guards all below
+	faults  []*compiled
+	healed  int // so many of them strike no more
 	counts  []int
 	pending map[uint32]*call // by the thread: those that wait, and those that were interrupted
 	strikes []Strike
 	sockets map[string]string // the paths that sockets are bound to, by their links
 	trouble error
+	// excepted has when the processes of Except have started, by their numbers.
+	excepted map[int]int64
 
 	telling sync.Mutex // held while struck is called
 }
@@ -62,7 +75,7 @@ type compiled struct {
 }
 
 // due reports whether the call with a number fails.
-func (f compiled) due(number int) bool {
+func (f *compiled) due(number int) bool {
 	return f.When == 0 || number == f.When || f.Onwards && number > f.When
 }
 
@@ -72,28 +85,74 @@ func (f compiled) due(number int) bool {
 func New(faults []Fault, struck func(Strike)) (*Session, error) {
 	s := &Session{
 		names: map[uint32]sysCall{}, struck: struck, ended: make(chan struct{}), done: make(chan struct{}),
-		counts: make([]int, len(faults)), pending: map[uint32]*call{}, sockets: map[string]string{},
+		pending: map[uint32]*call{}, sockets: map[string]string{}, excepted: map[int]int64{},
 	}
 	short := false
 	for _, f := range faults {
-		if err := f.Check(); err != nil {
+		c, err := compileFault(f)
+		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(f.Path, "{") {
-			return nil, fmt.Errorf("fault %q: nothing has replaced the word in braces at the beginning of the path", f)
-		}
-		c := compiled{Fault: f, names: map[uint32]string{}}
-		c.path, _ = compile(f.Path)
 		for _, name := range strings.Split(f.Calls, ",") {
 			for _, call := range calls()[name] {
-				c.names[call.number] += "," + name
 				s.names[call.number] = call
 			}
 		}
-		s.faults = append(s.faults, c)
+		s.add(c)
 		short = short || f.Short > 0
 	}
 	return s, supported(short)
+}
+
+func compileFault(f Fault) (*compiled, error) {
+	if err := f.Check(); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(f.Path, "{") {
+		return nil, fmt.Errorf("fault %q: nothing has replaced the word in braces at the beginning of the path", f)
+	}
+	c := &compiled{Fault: f, names: map[uint32]string{}}
+	c.path, _ = compile(f.Path)
+	for _, name := range strings.Split(f.Calls, ",") {
+		for _, call := range calls()[name] {
+			c.names[call.number] += "," + name
+		}
+	}
+	return c, nil
+}
+
+func (s *Session) add(c *compiled) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults, s.counts = append(s.faults, c), append(s.counts, 0)
+}
+
+// Fail has a fault strike from now on, beside the others. Its calls must be among those that
+// the faults of the session name, since the kernel watches no other: a fault with Later names
+// some and strikes none. They are counted from now on.
+func (s *Session) Fail(f Fault) error {
+	c, err := compileFault(f)
+	if err != nil {
+		return err
+	}
+	for number := range c.names {
+		if _, ok := s.names[number]; !ok {
+			return fmt.Errorf("fault %q: no fault of the start names its calls, which are not watched: start it with %q, too", f, Fault{Calls: f.Calls, Later: true})
+		}
+	}
+	if err := supported(f.Short > 0); err != nil {
+		return err
+	}
+	s.add(c)
+	return nil
+}
+
+// Heal has no fault strike from now on, until the next [Session.Fail]. A call that waits
+// already meets its fault.
+func (s *Session) Heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.healed = len(s.faults)
 }
 
 // supported returns why this system cannot do it; nil if it can.
@@ -117,14 +176,63 @@ func supported(short bool) error {
 func Supported() error { return supported(false) }
 
 // Start is [syscall.ForkExec] with the faults. The process inherits the first three of
-// attr.Files and no other descriptor. Start may be called once.
+// attr.Files and no other descriptor. A session starts one process.
 func (s *Session) Start(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	reap := func() {
+		for {
+			if _, err := unix.Wait4(s.pid, nil, 0, nil); err != unix.EINTR {
+				return
+			}
+		}
+	}
+	err = s.start(program, argv, reap, func(path string, args []string, control *os.File) (int, error) {
+		with := *attr
+		sys := syscall.SysProcAttr{}
+		if attr.Sys != nil {
+			sys = *attr.Sys
+		}
+		sys.Pdeathsig = syscall.SIGKILL
+		with.Sys, with.Files = &sys, append(slices.Clip(attr.Files[:3]), control.Fd())
+		return syscall.ForkExec(path, args, &with)
+	})
+	return s.pid, err
+}
+
+// StartCommand has start, which calls cmd.Start, start a command with the faults. The process
+// inherits no descriptor but the first three. A session starts one process.
+func (s *Session) StartCommand(cmd *exec.Cmd, start func() error) error {
+	program, argv := cmd.Path, cmd.Args
+	err := s.start(program, argv, func() { _ = cmd.Wait() }, func(path string, args []string, control *os.File) (int, error) {
+		sys := syscall.SysProcAttr{}
+		if cmd.SysProcAttr != nil {
+			sys = *cmd.SysProcAttr
+		}
+		sys.Pdeathsig = syscall.SIGKILL
+		cmd.Path, cmd.Args, cmd.ExtraFiles, cmd.SysProcAttr = path, args, []*os.File{control}, &sys
+		if err := start(); err != nil {
+			return 0, err
+		}
+		return cmd.Process.Pid, nil
+	})
+	cmd.Path, cmd.Args, cmd.ExtraFiles = program, argv, nil
+	if errno, ok := err.(syscall.Errno); ok {
+		err = &fs.PathError{Op: "fork/exec", Path: program, Err: errno} // as os/exec has it
+	}
+	return err
+}
+
+// A forker starts a process that has control among its descriptors, after the first three.
+type forker = func(path string, args []string, control *os.File) (pid int, err error)
+
+// start has fork start the process, and serves until all have ended. reap waits for a process
+// that was killed.
+func (s *Session) start(program string, argv []string, reap func(), fork forker) (err error) {
 	started := make(chan struct{})
 	go func() {
 		// The death of this thread would kill the process.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		pid, err = s.start(program, argv, *attr)
+		err = s.begin(program, argv, reap, fork)
 		failed := err != nil
 		close(started)
 		if !failed {
@@ -138,40 +246,42 @@ func (s *Session) Start(program string, argv []string, attr *syscall.ProcAttr) (
 		close(s.done)
 	}()
 	<-started
-	return pid, err
+	return err
 }
 
-func (s *Session) start(program string, argv []string, attr syscall.ProcAttr) (pid int, err error) {
+func (s *Session) begin(program string, argv []string, reap func(), fork forker) (err error) {
+	if s.Except != "" {
+		if s.except, err = os.Stat(s.Except); err != nil {
+			return err
+		}
+		for _, call := range calls()["exec"] {
+			s.names[call.number] = call
+		}
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, os.NewSyscallError("socketpair", err)
+		return os.NewSyscallError("socketpair", err)
 	}
 	defer unix.Close(pair[0])
+	control := os.NewFile(uintptr(pair[1]), "control")
+	defer control.Close()
 	numbers := make([]uint32, 0, len(s.names))
 	for number := range s.names {
 		numbers = append(numbers, number)
 	}
 	o := stage.Order{Pass: rand.Uint64(), Blocked: signals("SigBlk"), Ignored: signals("SigIgn"), Killable: killable, Calls: numbers}
-	sys := syscall.SysProcAttr{}
-	if attr.Sys != nil {
-		sys = *attr.Sys
-	}
-	sys.Pdeathsig = syscall.SIGKILL
-	attr.Sys, attr.Files = &sys, append(slices.Clip(attr.Files[:stage.Control]), uintptr(pair[1]))
-	pid, err = syscall.ForkExec("/proc/self/exe", o.Args(program, argv), &attr)
-	unix.Close(pair[1])
+	pid, err := fork("/proc/self/exe", o.Args(program, argv), control)
+	control.Close()
 	if err != nil {
-		return 0, err
+		return err
 	}
+	s.pid = pid
 	if err = s.hear(pair[0], pid); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
-		for {
-			if _, waitErr := unix.Wait4(pid, nil, 0, nil); waitErr != unix.EINTR {
-				return 0, err
-			}
-		}
+		reap()
+		s.pid = 0
 	}
-	return pid, nil
+	return err
 }
 
 // killable is false in a test of kernels that cannot do it.
@@ -281,12 +391,15 @@ func (s *Session) take(c *call) {
 	delete(s.pending, c.thread)
 	s.mu.Unlock()
 	if again != nil && again.callData == c.callData {
-		c.fault, c.count, c.at = again.fault, again.count, again.at // it was interrupted, and comes again
+		c.fault, c.meets, c.count, c.at = again.fault, again.meets, again.count, again.at // it was interrupted, and comes again
 	} else if !s.match(c) {
 		return
 	}
-	if c.count == 0 && c.send(0, 0, byItself) {
-		return
+	if c.count == 0 {
+		s.noteExec(c)
+		if c.send(0, 0, byItself) {
+			return
+		}
 	}
 	s.mu.Lock()
 	if len(s.pending) >= mostStrikes { // of threads that have ended
@@ -297,7 +410,7 @@ func (s *Session) take(c *call) {
 	if c.count == 0 {
 		return
 	}
-	if f := s.faults[c.fault]; f.Delay == 0 && f.Short == 0 && f.Look == nil {
+	if f := c.meets; f.Delay == 0 && f.Short == 0 && f.Look == nil {
 		s.act(c)
 		return
 	}
@@ -311,8 +424,17 @@ func (s *Session) take(c *call) {
 // match counts a call, and finds the fault that strikes it. It reports whether the call still
 // waits.
 func (s *Session) match(c *call) bool {
+	if s.excepts(c) {
+		return true
+	}
+	s.mu.Lock()
+	faults, healed := s.faults, s.healed
+	s.mu.Unlock()
 	var matching []int
-	for i, f := range s.faults {
+	for i, f := range faults {
+		if i < healed || f.Later {
+			continue
+		}
 		if names := f.names[c.number]; names != "" && c.isNamed(names) && (f.path == nil || slices.ContainsFunc(c.Paths(), func(path string) bool {
 			return f.path.MatchString(strings.ToValidUTF8(path, "\uFFFD"))
 		})) {
@@ -329,16 +451,68 @@ func (s *Session) match(c *call) bool {
 	defer s.mu.Unlock()
 	for _, i := range matching {
 		s.counts[i]++
-		if c.count == 0 && s.faults[i].due(s.counts[i]) {
-			c.fault, c.count = i, s.counts[i]
+		if c.count == 0 && faults[i].due(s.counts[i]) {
+			c.fault, c.meets, c.count = i, faults[i], s.counts[i]
 		}
 	}
 	return true
 }
 
+// noteExec notes that a call which is about to be done makes its process one of Except.
+func (s *Session) noteExec(c *call) {
+	if s.except == nil || c.number != unix.SYS_EXECVE && c.number != unix.SYS_EXECVEAT || s.excepts(c) {
+		return
+	}
+	for _, path := range c.Paths() {
+		if info, err := os.Stat(path); err == nil && os.SameFile(info, s.except) {
+			id := proc.Of(c.PID())
+			s.mu.Lock()
+			s.excepted[id.PID] = id.Start
+			s.mu.Unlock()
+		}
+	}
+}
+
+// excepts reports whether a call is one of Except, or of what that has started.
+func (s *Session) excepts(c *call) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.excepted) == 0 {
+		return false
+	}
+	pid := c.Thread()
+	if _, ok := s.excepted[pid]; !ok {
+		pid = c.PID()
+	}
+	id := proc.ID{PID: pid}
+	const most = 64 // they may change meanwhile
+	for range most {
+		stat, ok := proc.Lookup(pid)
+		if !ok {
+			break
+		}
+		if pid == id.PID {
+			id.Start = stat.Start
+		}
+		_, group := s.excepted[stat.Group]
+		_, session := s.excepted[stat.Session]
+		if start, ok := s.excepted[pid]; ok && start == stat.Start || group || session {
+			if len(s.excepted) < mostStrikes {
+				s.excepted[id.PID] = id.Start // its parents may end
+			}
+			return true
+		}
+		if pid == s.pid {
+			break
+		}
+		pid = stat.Parent
+	}
+	return false
+}
+
 // act strikes.
 func (s *Session) act(c *call) {
-	f := s.faults[c.fault]
+	f := c.meets
 	if f.Delay > 0 {
 		timer := time.NewTimer(f.Delay - time.Since(c.at))
 		defer timer.Stop()

@@ -17,8 +17,8 @@ import (
 
 // TestEvidenceOfManyPodsIsSmall is not parallel: its pods take memory.
 func TestEvidenceOfManyPodsIsSmall(t *testing.T) {
-	if testing.Short() {
-		t.Skip("200 pods take a few seconds")
+	if testing.Short() || isBuiltWith("-race") {
+		t.Skip("200 pods take a few seconds, and with -race gigabytes")
 	}
 	tb := NewTB(t)
 	const pods = 200

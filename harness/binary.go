@@ -3,7 +3,6 @@ package harness
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"example.com/podharness/harness/internal/evidence"
@@ -25,16 +24,6 @@ var (
 	thisBinaryMu sync.Mutex // guards thisBinary
 	thisBinary   *binary    // nil until the first sandbox is made
 )
-
-// artifacts is where the user wants evidence to go; "" = they do not say. A test may
-// change its directory later.
-var artifacts = func() string {
-	dir := os.Getenv("PODHARNESS_ARTIFACTS")
-	if abs, err := filepath.Abs(dir); dir != "" && err == nil {
-		return abs
-	}
-	return dir
-}()
 
 // stderr is that of the test binary: a test may put another one in its place.
 var stderr = os.Stderr
@@ -64,25 +53,4 @@ func makeBinary() (*binary, error) {
 	}
 	thisBinary = b
 	return b, nil
-}
-
-// TempDir makes a directory. The watchdog removes it when this process has ended, in
-// whatever way. TempDir is for the commands of package scripts.
-func TempDir() (string, error) {
-	b, err := makeBinary()
-	if err != nil {
-		return "", fmt.Errorf("make a temporary directory: %w", err)
-	}
-	return mkdirTemp(b.Root, "temp")
-}
-
-// mkdirTemp is os.MkdirTemp whatever the umask is.
-func mkdirTemp(dir, pattern string) (path string, err error) {
-	if path, err = os.MkdirTemp(dir, pattern); err != nil {
-		return "", err
-	}
-	if err = os.Chmod(path, 0o700); err != nil {
-		_ = os.Remove(path)
-	}
-	return path, err
 }

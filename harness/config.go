@@ -2,13 +2,10 @@ package harness
 
 import (
 	"cmp"
-	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
-	"sync"
 	"syscall"
 	"time"
 
@@ -179,34 +176,4 @@ func (c Config) life(pod string) *evidence.Attempt {
 		l.Dump = syscall.SIGQUIT
 	}
 	return l
-}
-
-// goPrograms tells of programs whether they are in Go: each is read once. It has true and false
-// by programFile.
-var goPrograms sync.Map
-
-// programFile tells the file of a program from what is there later.
-type programFile struct {
-	path     string
-	size     int64
-	modified time.Time
-}
-
-// isGo reports whether a program says that it was built by Go.
-func isGo(program string) bool {
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return false
-	}
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	key := programFile{path, info.Size(), info.ModTime()}
-	if known, ok := goPrograms.Load(key); ok {
-		return known.(bool)
-	}
-	_, err = buildinfo.ReadFile(path)
-	goPrograms.Store(key, err == nil)
-	return err == nil
 }

@@ -11,15 +11,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// A Failure says why a script failed, as values. The script's log has the message.
-type Failure struct {
-	Verb      string            // the verb of this package that failed the script, such as podstart; "" = none
-	Err       error             // what Verb or the harness found; nil = a verb of testscript failed, and its line in the log says why
-	Cut       bool              // the script's deadline cut the wait: Err says nothing about the pod
-	Kit       bool              // the trouble is the script's, the kit's or the machine's: Err says nothing about the pod
-	LastLines map[string]string // the last line of each pod's log that is no ready line, by the pod's name
-}
-
 var _ harness.TB = (*scriptTB)(nil)
 
 // scriptTB is a running script as the harness's TB. Its log goes to the test
@@ -110,16 +101,6 @@ func (tb *scriptTB) Errorf(format string, args ...any) {
 		return
 	}
 	tb.Logf(format, args...)
-}
-
-// errorOf returns the error that a message is made of, or the message as an error.
-func errorOf(format string, args []any) error {
-	for _, arg := range args {
-		if err, ok := arg.(error); ok {
-			return err
-		}
-	}
-	return fmt.Errorf(format, args...)
 }
 
 func (tb *scriptTB) Fatalf(format string, args ...any) {

@@ -116,6 +116,14 @@ func (l *Log) keptTail() int64 {
 	return l.said
 }
 
+// isDump reports whether what ends at an offset was written since KeepTail: of a Go pod it is
+// hundreds of lines, in which the message of the test would drown.
+func (l *Log) isDump(end int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked && end > l.said
+}
+
 // Next returns a channel that is closed when the log has grown again.
 func (l *Log) Next() <-chan struct{} {
 	l.mu.Lock()
@@ -139,7 +147,12 @@ func (l *Log) Follow() {
 	}
 	var stream func(string) bool // nil = the log is not read, its size is noted
 	if l.stream != nil {
-		stream = func(line string) bool { l.stream(line); return true }
+		stream = func(line string) bool {
+			if !l.isDump(l.log.LineEnd()) {
+				l.stream(line)
+			}
+			return true
+		}
 	}
 	l.log.Rest = restTime
 	ctx, cancel := context.WithCancel(context.Background())

@@ -16,6 +16,7 @@ import (
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
@@ -40,6 +41,12 @@ type ClientConfig struct {
 	Stdin io.Reader
 	// Pod is what the client starts: see ClientEnv.
 	Pod spawn.Command
+	// Faults are met by system calls of the client and of whatever it starts (Linux), but not of
+	// its pods: a process is a pod's once it has executed Pod, as YOI_POD_RUNTIME_COMMAND names
+	// it, and so is whatever that starts. See package spawn/fault. In their paths {workspace},
+	// {home} and {runtime} stand for the sandbox's directories. Client.Faults has what they have
+	// struck. A call that could not be looked at, and met no fault, fails the test.
+	Faults []fault.Fault
 	// TTY runs it on a pseudo terminal of its own, of 80 by 24 characters.
 	TTY bool
 	// StopGrace is how long Stop waits after SIGINT; 0 = 5 s.
@@ -110,9 +117,15 @@ func TryStartClient(tb TB, cfg ClientConfig) (*Client, error) {
 }
 
 func (c *Client) start() error {
-	env, err := c.box.clientEnv(slices.Concat(coverEnv(c.cfg.Program), coverEnv(c.cfg.Pod.Program), c.cfg.Env), c.cfg.Pod, c.mark)
+	env, pod, err := c.box.clientEnv(slices.Concat(coverEnv(c.cfg.Program), coverEnv(c.cfg.Pod.Program), c.cfg.Env), c.cfg.Pod, c.mark)
 	if err != nil {
 		return err
+	}
+	var faults *fault.Session
+	if len(c.cfg.Faults) > 0 {
+		if faults, err = c.faults(pod); err != nil {
+			return err
+		}
 	}
 	program := c.cfg.Program
 	if strings.Contains(program, "/") {
@@ -131,7 +144,7 @@ func (c *Client) start() error {
 	}
 	defer stdout.Close()
 	if c.cfg.TTY {
-		return c.launch(func() (err error) {
+		return c.launch(faults, func() (err error) {
 			c.terminal, err = sandbox.StartOnTerminal(c.cmd, stdout)
 			return err
 		})
@@ -144,13 +157,31 @@ func (c *Client) start() error {
 	c.cmd.Stdout, c.cmd.Stderr = stdout, stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.cmd.WaitDelay = time.Second // for a Stdin that goes on
-	return c.launch(c.cmd.Start)
+	return c.launch(faults, c.cmd.Start)
+}
+
+// faults returns the session of the client's faults.
+func (c *Client) faults(pod string) (*fault.Session, error) {
+	words := map[string]string{"workspace": c.box.Dir("workspace"), "home": c.box.Dir("home"), "runtime": c.box.Dir("run")}
+	var faults []fault.Fault
+	for _, f := range c.cfg.Faults {
+		faults = append(faults, f.Expand(words))
+	}
+	s, err := fault.New(faults, func(strike fault.Strike) { c.outputs[0].Note("fault: " + podlog.Printable(strike.String())) })
+	if err == nil {
+		s.Except = pod
+	}
+	return s, err
 }
 
 // launch starts the process, of which the watchdog is told.
-func (c *Client) launch(start func() error) error {
+func (c *Client) launch(faults *fault.Session, start func() error) (err error) {
 	c.box.binary.Starting()
-	err := start()
+	if faults != nil {
+		err = faults.StartCommand(c.cmd, start)
+	} else {
+		err = start()
+	}
 	if err != nil {
 		c.box.binary.Launched(0, 0)
 		return err
@@ -169,6 +200,7 @@ func (c *Client) launch(start func() error) error {
 		}
 		c.outputs[0].Ended(state.String())
 	})
+	c.Faults = faults
 	return nil
 }
 
@@ -365,6 +397,9 @@ func (c *Client) cleanup() {
 	if err := c.Stop(); err != nil {
 		c.tb.Errorf("harness: %s", podlog.PrintableLines(err.Error()))
 	}
+	if c.Faults != nil && c.Faults.Err() != nil {
+		c.tb.Errorf("harness: a call of client %s met no fault, and the test proves nothing: %v", c.name(), printable(c.Faults.Err()))
+	}
 	if c.State() != nil {
 		c.box.binary.LetGo(c.process)
 	}
@@ -388,7 +423,7 @@ func ClientEnv(tb TB, pod spawn.Command) []string {
 	box, err := sandboxOf(tb)
 	var env []string
 	if err == nil {
-		env, err = box.clientEnv(nil, pod, box.newMark())
+		env, _, err = box.clientEnv(nil, pod, box.newMark())
 	}
 	if err != nil {
 		fatal(tb, err)
@@ -396,15 +431,15 @@ func ClientEnv(tb TB, pod spawn.Command) []string {
 	return env
 }
 
-func (b *oneTest) clientEnv(extra []string, pod spawn.Command, mark string) ([]string, error) {
+// clientEnv also returns the program that the environment names.
+func (b *oneTest) clientEnv(extra []string, pod spawn.Command, mark string) (env []string, program string, err error) {
 	cfg, err := Config{Command: pod}.withDefaults()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	program, err := b.StandIn(cfg.Command)
-	if err != nil {
-		return nil, fmt.Errorf("make a program that starts the pod: %w", err)
+	if program, err = b.StandIn(cfg.Command); err != nil {
+		return nil, "", fmt.Errorf("make a program that starts the pod: %w", err)
 	}
 	b.foreign.once.Do(func() { b.watchForeign() })
-	return append(b.Environ(append([]string{spawn.RuntimeCommandEnv + "=" + program}, extra...)), proc.MarkEnv+"="+mark), nil
+	return append(b.Environ(append([]string{spawn.RuntimeCommandEnv + "=" + program}, extra...)), proc.MarkEnv+"="+mark), program, nil
 }

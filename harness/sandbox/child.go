@@ -4,6 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"time"
+
+	"example.com/podharness/spawn/fault"
 )
 
 // StopGrace is how long each step of a teardown may take if a config does not say it.
@@ -13,6 +15,8 @@ const StopGrace = 5 * time.Second
 type Child struct {
 	// PID is the number of the process and of its process group.
 	PID int
+	// Faults tells of the calls that faults have struck; nil = there are no faults.
+	Faults *fault.Session
 
 	cmd  *exec.Cmd
 	done chan struct{}

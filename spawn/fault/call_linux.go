@@ -101,6 +101,9 @@ func (c *call) answer(a answer) (waited bool) {
 		a.value, a.errno, a.result = c.writeShort(a.short)
 	}
 	ends := a.signal != 0 && endsProcess(strike.PID, a.signal)
+	if a.flags == byItself {
+		s.noteExec(c)
+	}
 	s.mu.Lock()
 	if c.answered {
 		s.mu.Unlock()

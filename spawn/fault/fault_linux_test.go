@@ -581,6 +581,50 @@ func TestSessionGoesOnForWhatAProcessHasLeft(t *testing.T) {
 	assert.Contains(t, r.output, "Input/output error")
 }
 
+// TestExceptedProgramMeetsNoFault: neither does what it starts, also after it has ended.
+func TestExceptedProgramMeetsNoFault(t *testing.T) {
+	t.Parallel()
+	need(t)
+	dir := t.TempDir()
+	pod := filepath.Join(dir, "pod")
+	require.NoError(t, os.WriteFile(pod, []byte("#!/bin/sh\nmkdir $1; sh -c 'mkdir $0.child' $1; [ ! $2 ] || (read line < fifo; mkdir $1.$2) &\n"), 0o700))
+	require.NoError(t, os.Symlink("pod", filepath.Join(dir, "link")))
+	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+	const client = "mkdir a; ./pod b; setsid ./link c left; mkdir d; echo > fifo; sh -c 'mkdir e; exec ./pod f'; setsid sh -c 'mkdir g'"
+	s, err := New(parse(t, "mkdir:error=EIO", "exec:path=**/pod", "exec:path=**/link"), nil)
+	require.NoError(t, err)
+	s.Except = pod
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer null.Close()
+	cmd := exec.Command("sh", "-c", client)
+	cmd.Dir, cmd.Stderr, cmd.SysProcAttr = dir, null, &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, s.StartCommand(cmd, cmd.Start))
+	defer time.AfterFunc(patience, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
+	_ = cmd.Wait()
+	<-s.Done()
+	require.NoError(t, s.Err())
+	assert.Equal(t, []string{"mkdir a 1 EIO", "execve pod 1 ", "execve link 1 ", "mkdir d 2 EIO", "mkdir e 3 EIO", "execve pod 2 ", "mkdir g 4 EIO"}, (&run{Session: s}).results())
+	for _, made := range []string{"b", "b.child", "c", "c.child", "c.left", "f", "f.child"} {
+		assert.DirExists(t, filepath.Join(dir, made))
+	}
+	_, err = os.Stat(filepath.Join(dir, "a"))
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestCommandThatCannotBeExecuted(t *testing.T) {
+	t.Parallel()
+	need(t)
+	for _, program := range []string{"/nowhere", "/", "nowhere-in-path"} {
+		s, err := New(parse(t, "open"), nil)
+		require.NoError(t, err)
+		cmd := exec.Command(program)
+		cmd.Stdin = strings.NewReader("text")
+		assert.Equal(t, exec.Command(program).Run(), s.StartCommand(cmd, cmd.Start))
+		<-s.Done()
+	}
+}
+
 func TestStrikesAreTold(t *testing.T) {
 	t.Parallel()
 	need(t)

@@ -5,8 +5,10 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"slices"
@@ -18,6 +20,7 @@ import (
 	"unsafe"
 
 	"example.com/podharness/spawn/fault/internal/stage"
+	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,12 +37,19 @@ type Session struct {
 	// NoNewPrivs tells, once Start has returned, that the process cannot gain privileges
 	// by executing a program such as sudo. Without the faults it could.
 	NoNewPrivs bool
+	// Except is the path of a program, set before the start; "" = none. Its calls, and those of
+	// whatever it starts, meet no fault and are not counted. What a child calls until it has
+	// executed the program, the execution included, meets faults. If the parents of a process
+	// have ended, its group and session tell whether the program has started it.
+	Except string
 
 	faults   []compiled
 	names    map[uint32]sysCall
 	struck   func(Strike)
 	listener int
 	killable bool          // calls that wait are not interrupted
+	pid      int           // of the process
+	except   fs.FileInfo   // of Except; nil = there is none
 	ended    chan struct{} // closed when all processes of the session have
 	done     chan struct{} // closed after that, when all is answered and closed
 	acts     sync.WaitGroup
@@ -50,6 +60,8 @@ type Session struct {
 	strikes []Strike
 	sockets map[string]string // the paths that sockets are bound to, by their links
 	trouble error
+	// excepted has when the processes of Except have started, by their numbers.
+	excepted map[int]int64
 
 	telling sync.Mutex // held while struck is called
 }
@@ -72,7 +84,7 @@ func (f compiled) due(number int) bool {
 func New(faults []Fault, struck func(Strike)) (*Session, error) {
 	s := &Session{
 		names: map[uint32]sysCall{}, struck: struck, ended: make(chan struct{}), done: make(chan struct{}),
-		counts: make([]int, len(faults)), pending: map[uint32]*call{}, sockets: map[string]string{},
+		counts: make([]int, len(faults)), pending: map[uint32]*call{}, sockets: map[string]string{}, excepted: map[int]int64{},
 	}
 	short := false
 	for _, f := range faults {
@@ -117,14 +129,63 @@ func supported(short bool) error {
 func Supported() error { return supported(false) }
 
 // Start is [syscall.ForkExec] with the faults. The process inherits the first three of
-// attr.Files and no other descriptor. Start may be called once.
+// attr.Files and no other descriptor. A session starts one process.
 func (s *Session) Start(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	reap := func() {
+		for {
+			if _, err := unix.Wait4(s.pid, nil, 0, nil); err != unix.EINTR {
+				return
+			}
+		}
+	}
+	err = s.start(program, argv, reap, func(path string, args []string, control *os.File) (int, error) {
+		with := *attr
+		sys := syscall.SysProcAttr{}
+		if attr.Sys != nil {
+			sys = *attr.Sys
+		}
+		sys.Pdeathsig = syscall.SIGKILL
+		with.Sys, with.Files = &sys, append(slices.Clip(attr.Files[:3]), control.Fd())
+		return syscall.ForkExec(path, args, &with)
+	})
+	return s.pid, err
+}
+
+// StartCommand has start, which calls cmd.Start, start a command with the faults. The process
+// inherits no descriptor but the first three. A session starts one process.
+func (s *Session) StartCommand(cmd *exec.Cmd, start func() error) error {
+	program, argv := cmd.Path, cmd.Args
+	err := s.start(program, argv, func() { _ = cmd.Wait() }, func(path string, args []string, control *os.File) (int, error) {
+		sys := syscall.SysProcAttr{}
+		if cmd.SysProcAttr != nil {
+			sys = *cmd.SysProcAttr
+		}
+		sys.Pdeathsig = syscall.SIGKILL
+		cmd.Path, cmd.Args, cmd.ExtraFiles, cmd.SysProcAttr = path, args, []*os.File{control}, &sys
+		if err := start(); err != nil {
+			return 0, err
+		}
+		return cmd.Process.Pid, nil
+	})
+	cmd.Path, cmd.Args, cmd.ExtraFiles = program, argv, nil
+	if errno, ok := err.(syscall.Errno); ok {
+		err = &fs.PathError{Op: "fork/exec", Path: program, Err: errno} // as os/exec has it
+	}
+	return err
+}
+
+// A forker starts a process that has control among its descriptors, after the first three.
+type forker = func(path string, args []string, control *os.File) (pid int, err error)
+
+// start has fork start the process, and serves until all have ended. reap waits for a process
+// that was killed.
+func (s *Session) start(program string, argv []string, reap func(), fork forker) (err error) {
 	started := make(chan struct{})
 	go func() {
 		// The death of this thread would kill the process.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		pid, err = s.start(program, argv, *attr)
+		err = s.begin(program, argv, reap, fork)
 		failed := err != nil
 		close(started)
 		if !failed {
@@ -138,40 +199,42 @@ func (s *Session) Start(program string, argv []string, attr *syscall.ProcAttr) (
 		close(s.done)
 	}()
 	<-started
-	return pid, err
+	return err
 }
 
-func (s *Session) start(program string, argv []string, attr syscall.ProcAttr) (pid int, err error) {
+func (s *Session) begin(program string, argv []string, reap func(), fork forker) (err error) {
+	if s.Except != "" {
+		if s.except, err = os.Stat(s.Except); err != nil {
+			return err
+		}
+		for _, call := range calls()["exec"] {
+			s.names[call.number] = call
+		}
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, os.NewSyscallError("socketpair", err)
+		return os.NewSyscallError("socketpair", err)
 	}
 	defer unix.Close(pair[0])
+	control := os.NewFile(uintptr(pair[1]), "control")
+	defer control.Close()
 	numbers := make([]uint32, 0, len(s.names))
 	for number := range s.names {
 		numbers = append(numbers, number)
 	}
 	o := stage.Order{Pass: rand.Uint64(), Blocked: signals("SigBlk"), Ignored: signals("SigIgn"), Killable: killable, Calls: numbers}
-	sys := syscall.SysProcAttr{}
-	if attr.Sys != nil {
-		sys = *attr.Sys
-	}
-	sys.Pdeathsig = syscall.SIGKILL
-	attr.Sys, attr.Files = &sys, append(slices.Clip(attr.Files[:stage.Control]), uintptr(pair[1]))
-	pid, err = syscall.ForkExec("/proc/self/exe", o.Args(program, argv), &attr)
-	unix.Close(pair[1])
+	pid, err := fork("/proc/self/exe", o.Args(program, argv), control)
+	control.Close()
 	if err != nil {
-		return 0, err
+		return err
 	}
+	s.pid = pid
 	if err = s.hear(pair[0], pid); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
-		for {
-			if _, waitErr := unix.Wait4(pid, nil, 0, nil); waitErr != unix.EINTR {
-				return 0, err
-			}
-		}
+		reap()
+		s.pid = 0
 	}
-	return pid, nil
+	return err
 }
 
 // killable is false in a test of kernels that cannot do it.
@@ -285,8 +348,11 @@ func (s *Session) take(c *call) {
 	} else if !s.match(c) {
 		return
 	}
-	if c.count == 0 && c.send(0, 0, byItself) {
-		return
+	if c.count == 0 {
+		s.noteExec(c)
+		if c.send(0, 0, byItself) {
+			return
+		}
 	}
 	s.mu.Lock()
 	if len(s.pending) >= mostStrikes { // of threads that have ended
@@ -311,6 +377,9 @@ func (s *Session) take(c *call) {
 // match counts a call, and finds the fault that strikes it. It reports whether the call still
 // waits.
 func (s *Session) match(c *call) bool {
+	if s.excepts(c) {
+		return true
+	}
 	var matching []int
 	for i, f := range s.faults {
 		if names := f.names[c.number]; names != "" && c.isNamed(names) && (f.path == nil || slices.ContainsFunc(c.Paths(), func(path string) bool {
@@ -334,6 +403,58 @@ func (s *Session) match(c *call) bool {
 		}
 	}
 	return true
+}
+
+// noteExec notes that a call which is about to be done makes its process one of Except.
+func (s *Session) noteExec(c *call) {
+	if s.except == nil || c.number != unix.SYS_EXECVE && c.number != unix.SYS_EXECVEAT || s.excepts(c) {
+		return
+	}
+	for _, path := range c.Paths() {
+		if info, err := os.Stat(path); err == nil && os.SameFile(info, s.except) {
+			id := proc.Of(c.PID())
+			s.mu.Lock()
+			s.excepted[id.PID] = id.Start
+			s.mu.Unlock()
+		}
+	}
+}
+
+// excepts reports whether a call is one of Except, or of what that has started.
+func (s *Session) excepts(c *call) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.excepted) == 0 {
+		return false
+	}
+	pid := c.Thread()
+	if _, ok := s.excepted[pid]; !ok {
+		pid = c.PID()
+	}
+	id := proc.ID{PID: pid}
+	const most = 64 // they may change meanwhile
+	for range most {
+		stat, ok := proc.Lookup(pid)
+		if !ok {
+			break
+		}
+		if pid == id.PID {
+			id.Start = stat.Start
+		}
+		_, group := s.excepted[stat.Group]
+		_, session := s.excepted[stat.Session]
+		if start, ok := s.excepted[pid]; ok && start == stat.Start || group || session {
+			if len(s.excepted) < mostStrikes {
+				s.excepted[id.PID] = id.Start // its parents may end
+			}
+			return true
+		}
+		if pid == s.pid {
+			break
+		}
+		pid = stat.Parent
+	}
+	return false
 }
 
 // act strikes.

@@ -4,12 +4,16 @@ package fault
 
 import (
 	"fmt"
+	"os/exec"
 	"runtime"
 	"syscall"
 )
 
 // A Session cannot be on this system.
-type Session struct{ NoNewPrivs bool }
+type Session struct {
+	NoNewPrivs bool
+	Except     string
+}
 
 // Supported returns why this system cannot make system calls fail.
 func Supported() error {
@@ -30,6 +34,9 @@ func New(faults []Fault, struck func(Strike)) (*Session, error) {
 func (*Session) Start(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	return 0, Supported()
 }
+
+// StartCommand returns [Supported].
+func (*Session) StartCommand(cmd *exec.Cmd, start func() error) error { return Supported() }
 
 // Done returns nil.
 func (*Session) Done() <-chan struct{} { return nil }

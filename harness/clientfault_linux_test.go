@@ -1,0 +1,114 @@
+//go:build !portable && (amd64 || arm64)
+
+package harness_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"example.com/podharness/harness"
+	"example.com/podharness/spawn/fault"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func needFaults(t *testing.T) {
+	t.Helper()
+	if err := fault.Supported(); err != nil {
+		t.Skip(err)
+	}
+}
+
+// clients are some that start the pod alpha.
+func clients(t *testing.T) map[string]harness.ClientConfig {
+	clients := map[string]harness.ClientConfig{"podspawn": podspawn("")}
+	// Not a shim in PATH, which is a client of its own.
+	if python, err := exec.Command("python3", "-c", "import sys; print(sys.executable, end='')").Output(); err == nil {
+		script, err := filepath.Abs("../testdata/clients/client.py")
+		require.NoError(t, err)
+		clients["client.py"] = harness.ClientConfig{Program: string(python), Args: []string{script, "--timeout", "10", "alpha"}}
+	}
+	return clients
+}
+
+// TestFaultsOfAClientSpareItsPod: the calls are those without which no pod begins to serve.
+func TestFaultsOfAClientSpareItsPod(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	for name, cfg := range clients(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg.Faults = []fault.Fault{{Calls: "bind,listen,accept", Error: syscall.EMFILE}, {Calls: "open", Path: "{runtime}/alpha/p*", Signal: syscall.SIGKILL}, {Calls: "exec"}}
+			c := harness.StartClient(t, cfg)
+			require.Equal(t, "exit status 0", c.Wait(patience).String(), c.Stderr())
+			pod := harness.Adopt(t, "alpha", patience) // its client has ended
+			var env map[string]string
+			ask(t, pod, `{"method":"env"}`, &env)
+			assert.FileExists(t, filepath.Join(harness.RuntimeDir(t), "alpha", "pid"))
+			strikes := c.Faults.Strikes()
+			require.Len(t, strikes, 1, "its execution is the client's, and none that follows is")
+			assert.Equal(t, pod.PID, strikes[0].PID)
+			assert.Equal(t, "execve", strikes[0].Call)
+			require.NoError(t, pod.Stop())
+			assert.Len(t, c.Faults.Strikes(), 1)
+		})
+	}
+}
+
+func TestFaultsStrikeAClient(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	for name, cfg := range clients(t) {
+		for _, tc := range []struct{ fault, says string }{
+			{"exec:path=**/pod:error=ENOEXEC", "exec format error"}, {"mkdir:path={runtime}/alpha:error=EROFS", "read-only file system"},
+			{"open:path={runtime}/alpha/stderr.log:error=EMFILE", "too many open files"}, {"chdir:path={workspace}:error=EIO", "input/output error"},
+		} {
+			t.Run(name+" "+tc.fault, func(t *testing.T) {
+				t.Parallel()
+				f, err := fault.Parse(tc.fault)
+				require.NoError(t, err)
+				tb := harness.NewTB(t)
+				cfg := cfg
+				cfg.Faults = []fault.Fault{f}
+				c := harness.StartClient(tb, cfg)
+				assert.False(t, c.Wait(patience).Success())
+				assert.Contains(t, strings.ToLower(c.Stderr()), tc.says)
+				require.NotEmpty(t, c.Faults.Strikes())
+				tb.Errorf("the test's own failure")
+				tb.End()
+				text, err := os.ReadFile(filepath.Join(tb.Artifacts, "timelines.txt"))
+				require.NoError(t, err)
+				assert.Contains(t, string(text), "fault: "+c.Faults.Strikes()[0].String())
+			})
+		}
+	}
+}
+
+func TestClientUnderFaultsOnATerminal(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	cfg := podspawn("")
+	cfg.TTY, cfg.Faults = true, []fault.Fault{{Calls: "bind,listen", Error: syscall.EIO}}
+	c := harness.StartClient(t, cfg)
+	assert.Equal(t, "exit status 0", c.Wait(patience).String(), c.Stdout())
+	assert.Contains(t, c.Stdout(), "pod alpha is ready")
+}
+
+func TestClientUnderFaultsThatCannotBeStarted(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	for want, cfg := range map[string]harness.ClientConfig{
+		"no such file or directory": {Program: "/nowhere"}, "executable file not found": {Program: "nowhere-in-path"},
+		`unknown system call "opne"`: {Program: "/bin/true", Faults: []fault.Fault{{Calls: "opne"}}},
+	} {
+		if cfg.Faults == nil {
+			cfg.Faults = []fault.Fault{{Calls: "open"}}
+		}
+		_, err := harness.TryStartClient(t, cfg)
+		assert.ErrorContains(t, err, want)
+	}
+}

@@ -109,7 +109,7 @@ func (p Point) trials(more map[string][]syscall.Errno) (all []Trial) {
 	}
 	for _, err := range slices.Concat(errs, more[p.Family]) {
 		add(func(f *fault.Fault) { f.Error = err })
-		if err != unix.ECONNABORTED { // each is about one connection
+		if err != unix.ECONNABORTED && err != unix.ENOENT { // that is about one connection, and this goes away
 			add(func(f *fault.Fault) { f.Error, f.Onwards = err, true })
 		}
 	}

@@ -112,3 +112,29 @@ func TestClientUnderFaultsThatCannotBeStarted(t *testing.T) {
 		assert.ErrorContains(t, err, want)
 	}
 }
+
+// TestPodspawnThatCannotTellWhetherAPodAnswers touches nothing of a pod that may run.
+func TestPodspawnThatCannotTellWhetherAPodAnswers(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	for _, tc := range []struct{ fault, says string }{
+		{"socket:error=EMFILE:when=1+", "too many open files"}, {"connect:error=ENOBUFS:when=1+", "no buffer space available"},
+		{"connect:error=EINTR:when=1", "pod already runs"}, {"stat:path={runtime}/alpha:error=EIO:when=1+", "input/output error"},
+	} {
+		t.Run(tc.fault, func(t *testing.T) {
+			t.Parallel()
+			f, err := fault.Parse(tc.fault)
+			require.NoError(t, err)
+			cfg := podspawn("")
+			assert.True(t, harness.StartClient(t, cfg).Wait(patience).Success())
+			pod := harness.Adopt(t, "alpha", patience)
+			cfg.Faults = []fault.Fault{f}
+			c := harness.StartClient(t, cfg)
+			assert.False(t, c.Wait(patience).Success())
+			assert.NotEmpty(t, c.Faults.Strikes())
+			assert.Contains(t, c.Stderr(), tc.says)
+			assert.Contains(t, pod.Log(), "YOI-READY", "its log was not truncated")
+			pod.Send(`{"method":"ping"}`, patience)
+		})
+	}
+}

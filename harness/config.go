@@ -69,7 +69,8 @@ type Config struct {
 	ShowArgs bool
 	// Faults are met by system calls of the pod and of whatever it starts (Linux): see
 	// package spawn/fault and spawn.Config. In their paths {home} stands for HOME, too. A
-	// call that could not be looked at, and met no fault, fails the test.
+	// call that could not be looked at, and met no fault, fails the test. [Pod.Fail] adds one
+	// while the pod runs.
 	Faults []fault.Fault
 	// Redact returns what may be shown of a line of the pod's log, or of one that the pod and the
 	// test send to each other; nil = all of it. It is asked before a line goes into evidence, a

@@ -53,3 +53,45 @@ func TestPodIsKilledInTheMiddleOfASave(t *testing.T) {
 	pod := StartPod(t, cfg).Restart()
 	assert.Nil(t, pod.Faults, "the cause is gone")
 }
+
+func TestPodFailsFromAMomentOnAndIsHealed(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	tb := NewTB(t)
+	pod := StartPod(tb, Config{Name: "alpha", Faults: []fault.Fault{{Calls: "accept,open,write,send", Later: true}}})
+	answer := func(request string) string {
+		line, err := pod.TrySend(request, 300*time.Millisecond)
+		if err != nil {
+			return err.Error()
+		}
+		return line
+	}
+	const ping, child = `{"method":"ping"}`, `{"method":"run","params":{"program":"child 'exit 0'"}}`
+	for _, tc := range []struct {
+		fault         fault.Fault
+		request, says string
+	}{
+		{fault.Fault{Calls: "accept", Path: "{runtime}/{name}/sock", Error: syscall.EMFILE}, ping, "no snapshot line"},
+		{fault.Fault{Calls: "write,send", Path: "{runtime}/{name}/sock", Error: syscall.EPIPE}, ping, "no snapshot line"},
+		{fault.Fault{Calls: "open", Path: "/dev/null", Error: syscall.EMFILE}, child, "too many open files"},
+	} {
+		assert.Contains(t, answer(tc.request), map[string]string{ping: "pong", child: "done"}[tc.request])
+		pod.Fail(tc.fault)
+		assert.Contains(t, answer(tc.request), tc.says, tc.fault)
+		pod.Heal()
+		assert.Contains(t, answer(tc.request), map[string]string{ping: "pong", child: "done"}[tc.request], tc.fault)
+	}
+	text := tb.Run(func() { pod.Fail(fault.Fault{Calls: "rename", Error: syscall.EIO}) })
+	assert.Contains(t, text, `start it with "rename:later", too`)
+	tb.End()
+	timeline, err := os.ReadFile(filepath.Join(tb.Artifacts, "timelines.txt"))
+	require.NoError(t, err)
+	assert.Regexp(t, `(?s)from now on: fault accept:path=\{runtime\}/\{name\}/sock:error=EMFILE.*fault: call 1 of accept4 \S*/alpha/sock .*: EMFILE.*from now on: no fault`, string(timeline))
+}
+
+func TestPodWithoutFaultsCannotFail(t *testing.T) {
+	t.Parallel()
+	tb := NewTB(t)
+	text := tb.Run(func() { StartPod(tb, Config{Name: "alpha"}).Fail(fault.Fault{Calls: "rename"}) })
+	assert.Contains(t, text, `harness: pod alpha: fault "rename": Config.Faults is empty: start the pod with "rename:later"`)
+}

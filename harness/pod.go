@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
@@ -40,7 +42,8 @@ type common struct {
 	mark    string // of whatever it starts
 	process proc.ID
 	run     *proc.Run
-	adopted bool // a client has started it
+	words   map[string]string // in the paths of faults
+	adopted bool              // a client has started it
 
 	mu        sync.Mutex // guards all up to broken
 	expected  bool       // the test asked for the pod's end
@@ -79,11 +82,11 @@ func (p *Pod) With(tb TB) *Pod {
 
 func (p *Pod) view(tb TB) *Pod { return &Pod{p.Pod, tb, p.common} }
 
-// Restart starts the pod again with the same name, config and directories, but without
-// Config.Faults: the cause is gone. It stops a pod that still runs first, as Stop does. From then on With and Shared return the new Pod, which
-// is torn down when the old one would have been. The old Pod, and what With has returned for
-// it, stay those of a pod that has ended. Restart fails the test if the stop or the start
-// fails.
+// Restart starts the pod again with the same name, config and directories, but of Config.Faults
+// with those alone that have Later: the cause is gone. It stops a pod that still runs first, as
+// Stop does. From then on With and Shared return the new Pod, which is torn down when the old
+// one would have been. The old Pod, and what With has returned for it, stay those of a pod that
+// has ended. Restart fails the test if the stop or the start fails.
 func (p *Pod) Restart() *Pod {
 	p.tb.Helper()
 	pod, err := p.TryRestart()
@@ -115,7 +118,7 @@ func (p *Pod) TryRestart() (*Pod, error) {
 		return nil, err
 	}
 	cfg := old.cfg
-	cfg.Faults = nil
+	cfg.Faults = slices.DeleteFunc(slices.Clone(cfg.Faults), func(f fault.Fault) bool { return !f.Later })
 	pod, err := p.box.start(cfg, func(pod *Pod) {
 		old.mu.Lock()
 		defer old.mu.Unlock()
@@ -147,6 +150,35 @@ func (p *Pod) latest() *Pod {
 		p.restarting.Unlock()
 	}
 	return p
+}
+
+// Fail has a fault strike from now on, beside those of Config.Faults. The kernel watches only
+// the calls that Config.Faults names: a fault there with Later names some and strikes none.
+//
+//	pod := harness.StartPod(t, harness.Config{Faults: []fault.Fault{{Calls: "write", Later: true}}})
+//	pod.Fail(fault.Fault{Calls: "write", Path: "{home}/**", Error: syscall.ENOSPC})
+//
+// The calls are counted from now on, and the words in braces are those of Config.Faults. It
+// fails the test if there cannot be such a fault.
+func (p *Pod) Fail(f fault.Fault) {
+	p.tb.Helper()
+	err := fmt.Errorf("fault %q: Config.Faults is empty: start the pod with %q", f, fault.Fault{Calls: f.Calls, Later: true})
+	if p.Faults != nil {
+		err = p.Faults.Fail(f.Expand(p.words))
+	}
+	if err != nil {
+		p.check(fmt.Errorf("pod %s: %w", p.name(), err))
+	}
+	p.attempt.Note("from now on: fault " + podlog.Printable(f.String()))
+}
+
+// Heal has no fault strike from now on, until the next Fail. A call that waits already, because
+// of a delay, goes on to wait.
+func (p *Pod) Heal() {
+	if p.Faults != nil {
+		p.Faults.Heal()
+		p.attempt.Note("from now on: no fault")
+	}
 }
 
 // Dial connects to the pod's socket. The connection is closed at the end of the

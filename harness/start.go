@@ -3,6 +3,7 @@ package harness
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -110,7 +111,8 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		}
 		return nil, err
 	}
-	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.Captured, attempt: a, mark: mark, process: process, run: run}}
+	words := map[string]string{"workspace": sc.WorkspaceRoot, "home": b.Dir("home"), "name": sc.PodName, "runtime": filepath.Dir(filepath.Dir(started.LogPath))}
+	pod := &Pod{started, b.tb, &common{cfg: cfg, box: b, log: a.Captured, attempt: a, mark: mark, process: process, run: run, words: words}}
 	if pod.Timeline.Connected > cfg.ReadyTimeout/2 {
 		happened(readyLate, b.tb)
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -75,6 +76,13 @@ func explainDescriptors(err error) error {
 		return fmt.Errorf("%w (the system has no descriptor left)", err)
 	}
 	return err
+}
+
+// isOwnTrouble reports whether a connection failed before anybody could answer.
+func isOwnTrouble(err error) bool {
+	var call *os.SyscallError
+	return errors.As(err, &call) && call.Syscall == "socket" ||
+		slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS}, func(lack error) bool { return errors.Is(err, lack) })
 }
 
 // explainExec adds to the error of an exec what the system's words hide.

@@ -275,7 +275,10 @@ func (s *start) refuse() (err error) {
 	for begin := time.Now(); err == nil && proc.Ended(pid) && time.Since(begin) < killedGrace; pid, err = proc.Listener(socket) {
 		<-time.After(5 * time.Millisecond)
 	}
-	if err != nil && !errors.Is(err, syscall.EAGAIN) || err == nil && isKilled(pid) { // stale, or none
+	switch {
+	case isOwnTrouble(err):
+		return launchError(s.shown(), fmt.Errorf("whether a pod of the name runs is not known: %w", err))
+	case err != nil && !errors.Is(err, syscall.EAGAIN) || err == nil && isKilled(pid): // stale, or none
 		return nil
 	}
 	s.socket = socket

@@ -28,7 +28,8 @@ type call struct {
 	notification
 	s        *Session
 	at       time.Time // when it came
-	fault    int       // that strikes it
+	fault    int       // that strikes it: its place among the faults
+	meets    *compiled // that fault
 	count    int       // its number for that; 0 = none strikes it
 	paths    []string  // nil = not read yet
 	answered bool      // guarded by s.mu
@@ -93,7 +94,7 @@ type answer struct {
 func (c *call) answer(a answer) (waited bool) {
 	s := c.s
 	var results []string
-	if delay := s.faults[c.fault].Delay; delay > 0 {
+	if delay := c.meets.Delay; delay > 0 {
 		results = append(results, "delayed "+delay.String())
 	}
 	strike := Strike{Fault: c.fault, Number: c.count, Call: c.name, Paths: c.Paths(), PID: c.PID(), Thread: c.Thread(), Time: c.at}

@@ -65,6 +65,9 @@ type Fault struct {
 	// Short is how many bytes a write is cut to; 0 = it is not. The caller may write the
 	// rest.
 	Short int
+	// Later has nothing strike: the calls are watched, so that [Session.Fail] can have faults
+	// strike them while the process runs. It goes with the names of calls alone.
+	Later bool
 	// Look is called while the call waits, in a goroutine of its own. It may answer the
 	// call; otherwise the call is done once Look has returned, which must be when Ended is
 	// closed. There is no strike.
@@ -97,7 +100,7 @@ type Call interface {
 
 // Parse reads the text of a fault: names of calls, and then parts such as key=value, separated
 // by colons. The keys are path, when (N, or N+ for it and all later ones), error, signal, delay
-// and short. A colon in a path is written as \:. The error names the part that is wrong.
+// and short; the word later stands alone. A colon in a path is written as \:. The error names the part that is wrong.
 func Parse(text string) (f Fault, err error) {
 	parts := split(text)
 	f.Calls = parts[0]
@@ -164,6 +167,10 @@ func (f *Fault) set(key, value string) (err error) {
 		if f.Short, err = strconv.Atoi(value); err != nil || f.Short < 1 {
 			err = errors.New("want a number of bytes from 1")
 		}
+	case "later":
+		if f.Later = true; value != "" {
+			err = errors.New("later has no value")
+		}
 	default:
 		err = errors.New("unknown part (want path=, when=, error=, signal=, delay= or short=)")
 	}
@@ -186,6 +193,8 @@ func (f Fault) Check() error {
 		err = fmt.Errorf("signal: unknown signal %d", int(f.Signal))
 	case f.Short > 0 && f.Error != 0:
 		err = errors.New("error= and short= exclude each other")
+	case f.Later && (f.String() != f.Calls+":later" || f.Look != nil):
+		err = errors.New("later goes with the names of calls alone")
 	case f.Look != nil && (f.Short > 0 || f.Error != 0 || f.Signal != 0):
 		err = errors.New("error=, signal= and short= do not go with Look")
 	}
@@ -221,6 +230,9 @@ func (f Fault) String() string {
 	add(f.Error != 0, "error", unix.ErrnoName(f.Error))
 	add(f.Short != 0, "short", f.Short)
 	add(f.When != 0, "when", strconv.Itoa(f.When)+map[bool]string{true: "+"}[f.Onwards])
+	if f.Later {
+		parts = append(parts, "later")
+	}
 	return strings.Join(parts, ":")
 }
 

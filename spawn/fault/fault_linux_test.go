@@ -3,6 +3,7 @@
 package fault
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -610,6 +611,39 @@ func TestExceptedProgramMeetsNoFault(t *testing.T) {
 	}
 	_, err = os.Stat(filepath.Join(dir, "a"))
 	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestFaultsWhileTheProcessRuns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fifo, done := filepath.Join(dir, "fifo"), filepath.Join(dir, "done")
+	require.NoError(t, errors.Join(unix.Mkfifo(fifo, 0o600), unix.Mkfifo(done, 0o600)))
+	names, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer names.Close()
+	r, end := start(t, parse(t, "mkdir:later", "unlink"), dir, "sh", "-c", "while read name; do mkdir $name; echo > done; done < fifo")
+	try := func(name string) bool {
+		_, err := names.WriteString(name + "\n")
+		require.NoError(t, err)
+		_, err = os.ReadFile(done)
+		require.NoError(t, err)
+		_, err = os.Stat(filepath.Join(dir, name))
+		return err == nil
+	}
+	assert.True(t, try("a"))
+	for i := range 2 {
+		require.NoError(t, r.Fail(parse(t, "mkdir:path=**/b?:error=EIO:when=2+")[0]))
+		assert.True(t, try(fmt.Sprint("b", 3*i)), "calls are counted anew")
+		assert.False(t, try(fmt.Sprint("b", 3*i+1)))
+		r.Heal()
+		assert.True(t, try(fmt.Sprint("b", 3*i+2)))
+	}
+	assert.ErrorContains(t, r.Fail(parse(t, "rename:error=EIO")[0]), `no fault of the start names its calls, which are not watched: start it with "rename:later", too`)
+	assert.ErrorContains(t, r.Fail(Fault{Calls: "mkdri"}), "unknown system call")
+	require.NoError(t, syscall.Kill(r.pid, syscall.SIGKILL))
+	end()
+	assert.Equal(t, []string{"mkdir b1 2 EIO", "mkdir b4 2 EIO"}, r.results())
+	assert.Equal(t, 3, r.Strikes()[1].Fault)
 }
 
 func TestCommandThatCannotBeExecuted(t *testing.T) {

@@ -18,6 +18,7 @@ func TestParse(t *testing.T) {
 		"write:delay=200ms":                                   {Calls: "write", Delay: 200 * time.Millisecond},
 		"write:path={runtime}/{name}/**:short=1":              {Calls: "write", Path: "{runtime}/{name}/**", Short: 1},
 		"mkdir":                                               {Calls: "mkdir"},
+		"mkdir,open:later":                                    {Calls: "mkdir,open", Later: true},
 		`connect:path=*.1\:80:delay=1s:signal=TERM:error=EIO`: {Calls: "connect", Path: `*.1\:80`, Delay: time.Second, Signal: syscall.SIGTERM, Error: syscall.EIO},
 	} {
 		f, err := Parse(text)
@@ -43,6 +44,8 @@ func TestParse(t *testing.T) {
 		"open:path=a":              `path=a: what is compared is an absolute path: begin with / or **/`,
 		"open:error=EIO:error=EIO": `there are two error=`,
 		"open:":                    `"": unknown part`,
+		"open:later=1":             `"later=1": later has no value`,
+		"open:later:when=1":        `later goes with the names of calls alone`,
 		"write:short=1:error=EIO":  `exclude each other`,
 	} {
 		_, err := Parse(text)

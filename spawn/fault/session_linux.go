@@ -43,7 +43,6 @@ type Session struct {
 	// have ended, its group and session tell whether the program has started it.
 	Except string
 
-	faults   []compiled
 	names    map[uint32]sysCall
 	struck   func(Strike)
 	listener int
@@ -55,6 +54,8 @@ type Session struct {
 	acts     sync.WaitGroup
 
 	mu      sync.Mutex // guards all below
+	faults  []*compiled
+	healed  int // so many of them strike no more
 	counts  []int
 	pending map[uint32]*call // by the thread: those that wait, and those that were interrupted
 	strikes []Strike
@@ -74,7 +75,7 @@ type compiled struct {
 }
 
 // due reports whether the call with a number fails.
-func (f compiled) due(number int) bool {
+func (f *compiled) due(number int) bool {
 	return f.When == 0 || number == f.When || f.Onwards && number > f.When
 }
 
@@ -84,28 +85,74 @@ func (f compiled) due(number int) bool {
 func New(faults []Fault, struck func(Strike)) (*Session, error) {
 	s := &Session{
 		names: map[uint32]sysCall{}, struck: struck, ended: make(chan struct{}), done: make(chan struct{}),
-		counts: make([]int, len(faults)), pending: map[uint32]*call{}, sockets: map[string]string{}, excepted: map[int]int64{},
+		pending: map[uint32]*call{}, sockets: map[string]string{}, excepted: map[int]int64{},
 	}
 	short := false
 	for _, f := range faults {
-		if err := f.Check(); err != nil {
+		c, err := compileFault(f)
+		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(f.Path, "{") {
-			return nil, fmt.Errorf("fault %q: nothing has replaced the word in braces at the beginning of the path", f)
-		}
-		c := compiled{Fault: f, names: map[uint32]string{}}
-		c.path, _ = compile(f.Path)
 		for _, name := range strings.Split(f.Calls, ",") {
 			for _, call := range calls()[name] {
-				c.names[call.number] += "," + name
 				s.names[call.number] = call
 			}
 		}
-		s.faults = append(s.faults, c)
+		s.add(c)
 		short = short || f.Short > 0
 	}
 	return s, supported(short)
+}
+
+func compileFault(f Fault) (*compiled, error) {
+	if err := f.Check(); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(f.Path, "{") {
+		return nil, fmt.Errorf("fault %q: nothing has replaced the word in braces at the beginning of the path", f)
+	}
+	c := &compiled{Fault: f, names: map[uint32]string{}}
+	c.path, _ = compile(f.Path)
+	for _, name := range strings.Split(f.Calls, ",") {
+		for _, call := range calls()[name] {
+			c.names[call.number] += "," + name
+		}
+	}
+	return c, nil
+}
+
+func (s *Session) add(c *compiled) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults, s.counts = append(s.faults, c), append(s.counts, 0)
+}
+
+// Fail has a fault strike from now on, beside the others. Its calls must be among those that
+// the faults of the session name, since the kernel watches no other: a fault with Later names
+// some and strikes none. They are counted from now on.
+func (s *Session) Fail(f Fault) error {
+	c, err := compileFault(f)
+	if err != nil {
+		return err
+	}
+	for number := range c.names {
+		if _, ok := s.names[number]; !ok {
+			return fmt.Errorf("fault %q: no fault of the start names its calls, which are not watched: start it with %q, too", f, Fault{Calls: f.Calls, Later: true})
+		}
+	}
+	if err := supported(f.Short > 0); err != nil {
+		return err
+	}
+	s.add(c)
+	return nil
+}
+
+// Heal has no fault strike from now on, until the next [Session.Fail]. A call that waits
+// already meets its fault.
+func (s *Session) Heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.healed = len(s.faults)
 }
 
 // supported returns why this system cannot do it; nil if it can.
@@ -344,7 +391,7 @@ func (s *Session) take(c *call) {
 	delete(s.pending, c.thread)
 	s.mu.Unlock()
 	if again != nil && again.callData == c.callData {
-		c.fault, c.count, c.at = again.fault, again.count, again.at // it was interrupted, and comes again
+		c.fault, c.meets, c.count, c.at = again.fault, again.meets, again.count, again.at // it was interrupted, and comes again
 	} else if !s.match(c) {
 		return
 	}
@@ -363,7 +410,7 @@ func (s *Session) take(c *call) {
 	if c.count == 0 {
 		return
 	}
-	if f := s.faults[c.fault]; f.Delay == 0 && f.Short == 0 && f.Look == nil {
+	if f := c.meets; f.Delay == 0 && f.Short == 0 && f.Look == nil {
 		s.act(c)
 		return
 	}
@@ -380,8 +427,14 @@ func (s *Session) match(c *call) bool {
 	if s.excepts(c) {
 		return true
 	}
+	s.mu.Lock()
+	faults, healed := s.faults, s.healed
+	s.mu.Unlock()
 	var matching []int
-	for i, f := range s.faults {
+	for i, f := range faults {
+		if i < healed || f.Later {
+			continue
+		}
 		if names := f.names[c.number]; names != "" && c.isNamed(names) && (f.path == nil || slices.ContainsFunc(c.Paths(), func(path string) bool {
 			return f.path.MatchString(strings.ToValidUTF8(path, "\uFFFD"))
 		})) {
@@ -398,8 +451,8 @@ func (s *Session) match(c *call) bool {
 	defer s.mu.Unlock()
 	for _, i := range matching {
 		s.counts[i]++
-		if c.count == 0 && s.faults[i].due(s.counts[i]) {
-			c.fault, c.count = i, s.counts[i]
+		if c.count == 0 && faults[i].due(s.counts[i]) {
+			c.fault, c.meets, c.count = i, faults[i], s.counts[i]
 		}
 	}
 	return true
@@ -459,7 +512,7 @@ func (s *Session) excepts(c *call) bool {
 
 // act strikes.
 func (s *Session) act(c *call) {
-	f := s.faults[c.fault]
+	f := c.meets
 	if f.Delay > 0 {
 		timer := time.NewTimer(f.Delay - time.Since(c.at))
 		defer timer.Stop()

@@ -38,6 +38,12 @@ func (*Session) Start(program string, argv []string, attr *syscall.ProcAttr) (pi
 // StartCommand returns [Supported].
 func (*Session) StartCommand(cmd *exec.Cmd, start func() error) error { return Supported() }
 
+// Fail returns [Supported].
+func (*Session) Fail(Fault) error { return Supported() }
+
+// Heal does nothing.
+func (*Session) Heal() {}
+
 // Done returns nil.
 func (*Session) Done() <-chan struct{} { return nil }
 

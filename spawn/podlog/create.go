@@ -1,6 +1,7 @@
 package podlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -105,9 +106,14 @@ func NewClaim(podDir string, lock bool) (*Claim, error) {
 			return nil, err
 		}
 		c := &Claim{dir}
-		if lock && unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
-			dir.Close()
-			return nil, ErrClaimed
+		if lock {
+			for err = unix.EINTR; err == unix.EINTR; {
+				err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+			}
+			if err == unix.EWOULDBLOCK {
+				dir.Close()
+				return nil, ErrClaimed
+			}
 		}
 		own, err := dir.Stat()
 		now, nowErr := os.Lstat(podDir)
@@ -115,7 +121,10 @@ func NewClaim(podDir string, lock bool) (*Claim, error) {
 			return c, nil
 		}
 		c.Release()
-		if again == 0 {
+		switch err := cmp.Or(err, nowErr); {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		case again == 0:
 			return nil, fmt.Errorf("pod directory %s is replaced again and again", PathText(podDir))
 		}
 	}
@@ -142,8 +151,12 @@ func mkdirAll(dir string) error {
 	}
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		if info, statErr := os.Stat(dir); statErr == nil && info.IsDir() {
+		info, statErr := os.Stat(dir)
+		switch {
+		case statErr == nil && info.IsDir():
 			return nil // somebody has just made it
+		case statErr != nil && !errors.Is(statErr, fs.ErrNotExist): // a link to nothing is no directory
+			return statErr
 		}
 		return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
 	}

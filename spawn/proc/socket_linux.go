@@ -57,7 +57,10 @@ func connect(path string, option int) (fd int, err error) {
 	if option != 0 {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1)
 	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: address}); err != nil {
+	for err = unix.EINTR; err == unix.EINTR; {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: address})
+	}
+	if err != nil {
 		_ = unix.Close(fd)
 		return -1, os.NewSyscallError("connect", err)
 	}

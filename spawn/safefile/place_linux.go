@@ -3,6 +3,7 @@
 package safefile
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,10 +18,10 @@ type place struct{ dev, mount uint64 }
 func placeOf(fd int) (place, error) {
 	var info unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &info)
-	if err == nil {
-		return place{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Mnt_id}, nil
+	if err != unix.ENOSYS && err != unix.EPERM {
+		return place{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Mnt_id}, err
 	}
-	var old unix.Stat_t // seccomp may refuse statx
+	var old unix.Stat_t // seccomp refuses statx
 	err = unix.Fstat(fd, &old)
 	return place{dev: uint64(old.Dev)}, err
 }
@@ -46,7 +47,7 @@ func (d *Dir) chmod(name string, perm fs.FileMode) error {
 	}
 	defer unix.Close(fd)
 	if at, err := placeOf(fd); err != nil || at != d.place {
-		return errMounted
+		return cmp.Or(err, errMounted)
 	}
 	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), perm)
 }

@@ -133,7 +133,7 @@ func (a *actionSweep) try(r *sweep.Run) (struck bool, err error) {
 			if r.Fault.Error != unix.ENOENT { // then there is no pod
 				found = a.done(pod, client.Stdout())
 			}
-		case r.Family == "thread" && strings.Contains(said, "\nfatal error: "):
+		case r.Family == "thread" && goDies.MatchString(said):
 		case strings.TrimSpace(said) == "" && !strings.HasPrefix(r.Path, isOutput):
 			found = fmt.Sprintf("%v without a word", state)
 		case r.Fault.Error != 0 && r.Fault.Error != unix.ENOENT && !strings.HasPrefix(r.Path, isOutput) && !r.Tells(said, "alpha", strikes, purposes[r.Family]...):

@@ -284,8 +284,11 @@ func (r *faultRun) judge() {
 // diesOfIt reports whether a runtime that has no thread has ended the process then and there:
 // its program cannot clean up.
 func (r *faultRun) diesOfIt(status syscall.WaitStatus) bool {
-	return status.Signaled() || strings.Contains(r.output, "\nfatal error: ")
+	return status.Signaled() || goDies.MatchString(r.output)
 }
+
+// goDies matches what Go's runtime says then.
+var goDies = regexp.MustCompile(`(?m)^(fatal error: |SIGABRT: abort)`)
 
 // purposes has words for what the calls of families are for.
 var purposes = map[string][]string{

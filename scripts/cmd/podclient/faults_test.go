@@ -181,24 +181,58 @@ func TestEachFaultRequirementFindsItsWrongClients(t *testing.T) {
 	})
 }
 
-// sweptWhole runs a sweep, of all points in the long tests, and checks that it finds nothing.
-func sweptWhole(t *testing.T, client ...string) {
+// sweptWhole runs a sweep whose pod is that of a case, of all points in the long tests, and
+// checks that it finds nothing.
+func sweptWhole(t *testing.T, name string, client ...string) {
 	t.Helper()
 	needFaults(t)
-	budget := "4s"
+	budget := "3s"
 	if os.Getenv("PODHARNESS_LONG") != "" {
 		budget = "20m"
 	}
-	stdout, stderr, status := podclient(t, append([]string{"-faults", "-strict", "-timeout", "3s", "-budget", budget, "-seed", "7", "--"}, client...)...)
-	assert.Zero(t, status, stdout)
-	assert.Empty(t, stderr)
-	assert.Regexp(t, `\n\d+ points, \d+ of \d+ runs in [0-9.]+s, -seed 7`, stdout)
-	t.Log(stdout[strings.LastIndex(strings.TrimSpace(stdout), "\n")+1:], stdout)
+	s, err := parse(append([]string{"-faults", "-strict", "-timeout", "3s", "-budget", budget, "--"}, client...), io.Discard, io.Discard)
+	require.NoError(t, err)
+	f, err := newClientFaults(&s)
+	require.NoError(t, err)
+	for _, c := range s.portable() {
+		if c.name == name {
+			f.cases[""], err = s.complete(c)
+			require.NoError(t, err)
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	status, err := f.sweep.Main("podclient", &stdout, &stderr)
+	assert.NoError(t, err)
+	assert.Zero(t, status)
+	assert.Empty(t, stderr.String())
+	assert.Regexp(t, `\n\d+ points, \d+ of \d+ runs in [0-9.]+s, -seed \d+`, stdout.String())
+	t.Log(stdout.String())
 }
 
 func TestPodspawnPassesWithFaults(t *testing.T) {
 	t.Parallel()
-	sweptWhole(t, os.Args[0], asPodspawn, "-timeout", "3s", "{name}")
+	for _, name := range []string{"ready", "slow-bind", "old-log"} {
+		t.Run(name, func(t *testing.T) {
+			if name != "ready" && os.Getenv("PODHARNESS_LONG") == "" {
+				t.Skip("run with PODHARNESS_LONG=1")
+			}
+			t.Parallel()
+			sweptWhole(t, name, os.Args[0], asPodspawn, "-timeout", "3s", "{name}")
+		})
+	}
+}
+
+func TestClientsOfOtherLanguagesPassWithFaults(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("PODHARNESS_LONG") == "" {
+		t.Skip("run with PODHARNESS_LONG=1")
+	}
+	for language, command := range rightClients {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			sweptWhole(t, "ready", append(command(t), "--timeout", "3", "{name}")...)
+		})
+	}
 }
 
 func TestFindingOfAClientIsToldOnceAndCanBeRepeated(t *testing.T) {

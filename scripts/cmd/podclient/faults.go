@@ -330,7 +330,7 @@ func (r *faultRun) judgeCrash() {
 // awaitPod waits until all that the client has started has ended, or the pod has begun: what
 // the client has forked may be on its way to be that.
 func (r *faultRun) awaitPod() {
-	for end := time.Now().Add(gone); r.pid == 0 && time.Now().Before(end); r.readTrace() {
+	for end := time.Now().Add(r.settings.timeout); r.pid == 0 && time.Now().Before(end); r.readTrace() {
 		select {
 		case <-r.client.Faults.Done():
 			return

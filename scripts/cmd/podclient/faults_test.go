@@ -98,7 +98,7 @@ func (c *wrongClient) start() error {
 		return err
 	}
 	lines := bufio.NewReader(reader)
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(4 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		line, err := lines.ReadString('\n')
 		switch fields := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 3); {
 		case err == nil && len(fields) == 3 && fields[0] == "YOI-READY":
@@ -135,7 +135,7 @@ func needFaults(t *testing.T) {
 func swept(t *testing.T, trials string, client ...string) (findings []conformance.Check) {
 	t.Helper()
 	report := filepath.Join(t.TempDir(), "report.json")
-	s, err := parse(append([]string{"-faults", "-strict", "-timeout", "2s", "-json", report, "--"}, client...), io.Discard, io.Discard)
+	s, err := parse(append([]string{"-faults", "-strict", "-timeout", "4s", "-json", report, "--"}, client...), io.Discard, io.Discard)
 	require.NoError(t, err)
 	f, err := newClientFaults(&s)
 	require.NoError(t, err)
@@ -147,8 +147,7 @@ func swept(t *testing.T, trials string, client ...string) (findings []conformanc
 	var out bytes.Buffer
 	_, err = f.sweep.Main("podclient", &out, io.Discard)
 	require.NoError(t, err, out.String())
-	require.True(t, any, "no trial matches %s", trials)
-	t.Log(out.String())
+	require.True(t, any, "no trial matches %s: %s", trials, out.String())
 	results, err := conformance.ReadResults(report)
 	require.NoError(t, err)
 	for _, c := range results.Checks {
@@ -243,7 +242,7 @@ func TestFindingOfAClientIsToldOnceAndCanBeRepeated(t *testing.T) {
 	c := findings[0]
 	assert.Equal(t, "client-fault-told", c.Requirement)
 	assert.Equal(t, "mkdir-name", c.Case)
-	m := regexp.MustCompile(`(?s)^it ended with exit status 1, and said "that was nothing", which names neither .*\n1 point shows this, first call 1 of mkdir \{runtime\}/\{name\} with \w+; -known calls it client-fault-told/mkdir-name\nrepeat: podclient -fault '(mkdir:path=\{runtime\}/\{name\}:error=\w+:when=1)' -run '\^ready\$' -timeout 2s -- .*$`).FindStringSubmatch(c.Why)
+	m := regexp.MustCompile(`(?s)^it ended with exit status 1, and said "that was nothing", which names neither .*\n1 point shows this, first call 1 of mkdir \{runtime\}/\{name\} with \w+; -known calls it client-fault-told/mkdir-name\nrepeat: podclient -fault '(mkdir:path=\{runtime\}/\{name\}:error=\w+:when=1)' -run '\^ready\$' -timeout 4s -- .*$`).FindStringSubmatch(c.Why)
 	require.NotNil(t, m, c.Why)
 	all, out, status := checks(t, []string{"-strict", "-fault", m[1], "-run", "^ready$"}, os.Args[0], asWrongClient, "says-no-cause", "{name}")
 	assert.Equal(t, 1, status, out)

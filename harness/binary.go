@@ -77,8 +77,11 @@ func TempDir() (string, error) {
 
 // mkdirTemp is os.MkdirTemp whatever the umask is.
 func mkdirTemp(dir, pattern string) (path string, err error) {
-	if path, err = os.MkdirTemp(dir, pattern); err == nil {
-		err = os.Chmod(path, 0o700)
+	if path, err = os.MkdirTemp(dir, pattern); err != nil {
+		return "", err
+	}
+	if err = os.Chmod(path, 0o700); err != nil {
+		_ = os.Remove(path)
 	}
 	return path, err
 }

@@ -71,6 +71,10 @@ func New(base, name, own string) (*Box, error) {
 		defer dir.Close()
 		return dir.MkdirAll(own, 0o700)
 	})
+	if _, err := b.own(); err != nil { // each test needs it: without, its evidence would be lost without a word
+		_ = dir.RemoveAll(b.name)
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -92,7 +96,7 @@ func (b *Box) Open(path string) (*safefile.Dir, error) {
 	return base.Dir(b.name + "/" + path)
 }
 
-// Own returns the directory of what is not the pods', made when it is first needed.
+// Own returns the directory of what is not the pods'.
 func (b *Box) Own() (*safefile.Dir, error) { return b.own() }
 
 // Remove removes all of it but what is mounted there, which the error names.

@@ -303,7 +303,9 @@ func (d *Dir) ReadFile(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	if !HasOneName(file) {
+	if info, err := file.Stat(); err != nil {
+		return nil, err
+	} else if info.Sys().(*syscall.Stat_t).Nlink > 1 {
 		return nil, &fs.PathError{Op: "read", Path: file.Name(), Err: errSecondName}
 	}
 	text, err := io.ReadAll(io.LimitReader(file, most+1))

@@ -148,7 +148,7 @@ func (f *clientFaults) observe() (points []sweep.Point, err error) {
 	}
 	tb := &caseTB{name: "healthy", flags: &f.Flags}
 	defer tb.finish()
-	w := sweep.World{Root: "/", Name: f.cases[""].pod, All: f.faults.All, More: func(path string) string {
+	w := sweep.World{Root: "/", Name: f.cases[""].pod, All: f.faults.All, Program: sweep.ProgramOf(f.client), More: func(path string) string {
 		if m := outputs.FindStringSubmatch(path); m != nil {
 			return isOutput + m[1]
 		}
@@ -172,18 +172,11 @@ func (f *clientFaults) observe() (points []sweep.Point, err error) {
 	}
 	w.Root = s.root()
 	w.Bases = [][2]string{{"{runtime}", s.runtime}, {"{home}", filepath.Join(s.root(), "home")}, {"{workspace}", filepath.Join(s.root(), "workspace")}}
-	calls := s.client.Faults.Strikes()
-	// What comes before it is its loader's and its runtime's, which no author can mend.
-	main := slices.IndexFunc(calls, func(c fault.Strike) bool {
-		return slices.ContainsFunc(c.Paths, func(path string) bool { return strings.HasPrefix(path, w.Root+"/") })
-	})
 	launched := s.begun.Add(time.Duration(s.seen.Steps[0].At - s.clientBegun))
-	return f.sweep.Points(w, calls, func(c fault.Strike) string {
+	return f.sweep.Points(w, s.client.Faults.Strikes(), func(c fault.Strike) string {
 		switch {
 		case strings.Contains(c.Call, "stat") && slices.ContainsFunc(c.Paths, outputs.MatchString) && !w.All:
 			return "" // a runtime's; of a descriptor that is open it fails in no life
-		case main >= 0 && c.Time.Before(calls[main].Time):
-			return map[bool]string{true: "load"}[w.All]
 		case c.Time.Before(launched):
 			return "launch"
 		}

@@ -85,7 +85,7 @@ func (f *faultSweep) observe() ([]sweep.Point, error) {
 	tb := &faultTB{name: "healthy", sweep: f}
 	defer tb.finish()
 	cfg := f.config()
-	w := sweep.World{Name: faultPod, All: f.faults.All}
+	w := sweep.World{Name: faultPod, All: f.faults.All, Program: sweep.ProgramOf(f.settings.Tested.Argv)}
 	runtime := harness.RuntimeDir(tb)
 	if tb.fatal != nil {
 		return nil, tb.fatal

@@ -37,11 +37,11 @@ var faultPods = map[string][]struct{ fault, trials string }{
 	"crash-restart":  {{"writes-in-place", `of write .*/status.json with SIGKILL`}, {"leaves-lock", `^call 1 of bind .* with SIGKILL`}},
 }
 
-// swept runs the trials of a wrong pod whose texts match, and returns the findings.
-func swept(t *testing.T, wrong, trials string) (findings []conformance.Check) {
+// swept runs the trials of a pod whose texts match, and returns the findings and what is told.
+func swept(t *testing.T, trials string, pod ...string) (findings []conformance.Check, stdout string) {
 	t.Helper()
 	report := filepath.Join(t.TempDir(), "report.json")
-	s, err := parse([]string{"-faults", "-pod", os.Args[0], "-env", asWrongPod + "=" + wrong, "-strict", "-grace", "2s", "-ready-timeout", "4s", "-json", report}, io.Discard, io.Discard)
+	s, err := parse(append([]string{"-faults", "-strict", "-budget", "20m", "-timeout", "20m", "-json", report}, pod...), io.Discard, io.Discard)
 	require.NoError(t, err)
 	f := newFaultSweep(&s)
 	f.scrap = t.TempDir()
@@ -53,13 +53,18 @@ func swept(t *testing.T, wrong, trials string) (findings []conformance.Check) {
 	var out bytes.Buffer
 	_, err = f.Main("podscript", &out, io.Discard)
 	require.NoError(t, err, out.String())
-	require.True(t, any, "no trial matches")
+	require.True(t, any, "no trial matches %s: %s", trials, out.String())
 	results, err := conformance.ReadResults(report)
 	require.NoError(t, err)
 	for _, c := range results.Checks {
 		assert.NotEqual(t, conformance.Error, c.Result, c.Why)
 	}
-	return slices.DeleteFunc(results.Checks, func(c conformance.Check) bool { return !c.IsFinding() })
+	return slices.DeleteFunc(results.Checks, func(c conformance.Check) bool { return !c.IsFinding() }), out.String()
+}
+
+// wrong are the flags for a wrong pod.
+func wrong(fault string) []string {
+	return []string{"-pod", os.Args[0], "-env", asWrongPod + "=" + fault, "-grace", "2s", "-ready-timeout", "4s"}
 }
 
 func TestEachFaultRequirementFindsItsWrongPods(t *testing.T) {
@@ -75,14 +80,15 @@ func TestEachFaultRequirementFindsItsWrongPods(t *testing.T) {
 				if os.Getenv("PODHARNESS_LONG") == "" && slices.Contains([]string{"fault-answered", "fault-stop"}, r.ID) {
 					t.Skip("it shows when a time is over: run with PODHARNESS_LONG=1")
 				}
-				findings := swept(t, tc.fault, tc.trials)
+				findings, _ := swept(t, tc.trials, wrong(tc.fault)...)
 				assert.True(t, slices.ContainsFunc(findings, func(c conformance.Check) bool { return c.Requirement == r.ID && c.Result == conformance.Fail }), "%+v", findings)
 			})
 		}
 	}
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
-		assert.Empty(t, swept(t, "none", strings.Join(all, "|")))
+		findings, stdout := swept(t, strings.Join(all, "|"), wrong("none")...)
+		assert.Empty(t, findings, stdout)
 	})
 }
 
@@ -95,10 +101,29 @@ func TestFakePodPassesWithFaults(t *testing.T) {
 	assert.Regexp(t, `\n\d+ points, \d+ of \d+ runs in [0-9.]+s, -seed 7`, stdout)
 }
 
+// TestPodsOfOtherLanguagesPassWithFaults has all points, one pod after the other.
+func TestPodsOfOtherLanguagesPassWithFaults(t *testing.T) {
+	needFaults(t)
+	if os.Getenv("PODHARNESS_LONG") == "" {
+		t.Skip("run with PODHARNESS_LONG=1")
+	}
+	for _, name := range []string{"pod.py", "pod.js", "pod.c", "pod.rs", "pod.go", "Pod.java"} {
+		t.Run(name, func(t *testing.T) {
+			trials := ""
+			if name == "Pod.java" { // a JVM makes threads as it likes, and one for each signal
+				trials = "^call [0-9]+ of ([a-su-z]|truncate)"
+			}
+			findings, stdout := swept(t, trials, podFlags(t, name, podSource(t, name))...)
+			assert.Empty(t, findings, stdout)
+			t.Log(stdout)
+		})
+	}
+}
+
 func TestFindingOfAFaultIsToldOnceAndCanBeRepeated(t *testing.T) {
 	t.Parallel()
 	needFaults(t)
-	findings := swept(t, "ends-silently", `^call 1 of rename .*/pid with (EACCES|ENOSPC)$`)
+	findings, _ := swept(t, `^call 1 of rename .*/pid with (EACCES|ENOSPC)$`, wrong("ends-silently")...)
 	require.Len(t, findings, 1)
 	c := findings[0]
 	assert.Equal(t, "fault-told", c.Requirement)

@@ -3,6 +3,7 @@ package sweep
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -125,11 +126,32 @@ func (p Point) trials(more map[string][]syscall.Errno) (all []Trial) {
 
 // A World is where what concerns the program under test is.
 type World struct {
-	Root  string                             // of the sandbox
-	Bases [][2]string                        // words such as {runtime}, and the directories below Root that they stand for
-	Name  string                             // of the pod
-	All   bool                               // what is elsewhere concerns it, too
-	More  func(path string) (pattern string) // of what does so in any case, or ""; nil = nothing
+	Root  string      // of the sandbox
+	Bases [][2]string // words such as {runtime}, and the directories below Root that they stand for
+	Name  string      // of the pod
+	All   bool        // what is elsewhere concerns it, too
+	// Program is what ProgramOf returns. What comes before the first call on that, or below
+	// Root, is the interpreter's and its runtime's, which no author can mend.
+	Program []string
+	More    func(path string) (pattern string) // of what does so in any case, or ""; nil = nothing
+}
+
+// ProgramOf returns the files and directories that a command line names after its program, which
+// may be an interpreter's; nil = none.
+func ProgramOf(argv []string) (paths []string) {
+	here, _ := os.Getwd()
+	for _, word := range argv[min(1, len(argv)):] {
+		path, err := filepath.Abs(word)
+		if _, statErr := os.Stat(path); word != "" && err == nil && statErr == nil && !strings.HasPrefix(here+"/", path+"/") && path != "/" {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// isProgram reports whether a call on a path is not its interpreter's or runtime's alone.
+func (w World) isProgram(path string) bool {
+	return strings.HasPrefix(path, w.Root+"/") || slices.ContainsFunc(w.Program, func(p string) bool { return path == p || strings.HasPrefix(path, p+"/") })
 }
 
 // families returns those of a sweep, sorted.
@@ -143,7 +165,7 @@ func families(more map[string][]syscall.Errno) []string {
 func (s *Sweep) Noted(w World) (noted []fault.Fault) {
 	for _, family := range families(s.Errors) {
 		f := fault.Fault{Calls: family, Path: fault.Quote(w.Root) + "/**"}
-		if w.All || w.More != nil || slices.Contains(onNothing, family) {
+		if w.All || w.More != nil || w.Program != nil && family == "open" || slices.Contains(onNothing, family) {
 			f.Path = ""
 		}
 		noted = append(noted, f)
@@ -158,7 +180,7 @@ func (s *Sweep) Points(w World, calls []fault.Strike, phase func(fault.Strike) s
 		s.Cannot(fmt.Sprintf("the %s makes more than %d calls: the later ones did not fail", s.Of, MostCalls))
 	}
 	all := families(s.Errors)
-	counts, sockets := map[[2]string]int{}, map[string]bool{}
+	counts, sockets, runs := map[[2]string]int{}, map[string]bool{}, w.All || w.Program == nil
 	for _, c := range calls {
 		family := all[c.Fault]
 		p := Point{Family: family, Phase: phase(c), writes: family == "write"}
@@ -177,7 +199,8 @@ func (s *Sweep) Points(w World, calls []fault.Strike, phase func(fault.Strike) s
 			sockets[pattern] = sockets[pattern] || family == "bind"
 			p.Path, p.socket, concerns = pattern, sockets[pattern], true
 		}
-		if p.When = counts[[2]string{family, p.Path}]; concerns && p.Phase != "" {
+		runs = runs || slices.ContainsFunc(c.Paths, w.isProgram)
+		if p.When = counts[[2]string{family, p.Path}]; concerns && runs && p.Phase != "" {
 			points = append(points, p)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -169,4 +170,24 @@ func TestWhatCannotBeJudgedIsNoFinding(t *testing.T) {
 	assert.Regexp(t, `^5 times something could not be judged, first: call 1 of mkdir /a .*: no disk$`, results.Checks[0].Why)
 	assert.Equal(t, "no run was about it", results.Checks[1].Why)
 	assert.Contains(t, stdout, "; in 20 the call did not come\n")
+}
+
+func TestPointsOfAnInterpreterAreLeftOut(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "pod.py")
+	require.NoError(t, os.WriteFile(program, nil, 0o600))
+	s, w := &Sweep{Of: "pod"}, World{Root: "/box", Bases: [][2]string{{"{runtime}", "/box/run"}}, Name: "alpha", Program: ProgramOf([]string{"/bin/sh", program, ".", "pod", ""})}
+	assert.Equal(t, []string{program}, w.Program)
+	at := func(family string) int { return slices.Index(families(nil), family) }
+	calls := []fault.Strike{
+		{Fault: at("thread"), Call: "clone3"}, {Fault: at("open"), Call: "openat", Paths: []string{"/lib/libc.so"}}, {Fault: at("open"), Call: "openat", Paths: []string{program}},
+		{Fault: at("thread"), Call: "clone3"}, {Fault: at("rename"), Call: "rename", Paths: []string{"/box/run/alpha/pid.1234", "/box/run/alpha/pid"}},
+	}
+	phase := func(fault.Strike) string { return "start" }
+	after := []Point{{Family: "thread", When: 2, Phase: "start"}, {Family: "rename", Path: "{runtime}/{name}/pid", When: 1, Phase: "start"}}
+	assert.Equal(t, after, s.Points(w, calls, phase))
+	w.Program = nil
+	assert.Equal(t, slices.Concat([]Point{{Family: "thread", When: 1, Phase: "start"}}, after), s.Points(w, calls, phase), "a program of its own")
+	w.All = true
+	assert.Len(t, s.Points(w, calls, phase), 5)
 }

@@ -138,3 +138,31 @@ func TestPodspawnThatCannotTellWhetherAPodAnswers(t *testing.T) {
 		})
 	}
 }
+
+// TestPodspawnInTrouble: what it can do without does not matter; else it says what failed, and
+// has left nothing, which the end of the test checks.
+func TestPodspawnInTrouble(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	for text, says := range map[string]string{
+		"pidfd_open:error=EMFILE": "", "inotify_init1:error=EMFILE": "", "inotify_add_watch:error=ENOSPC": "", "lock:error=ENOLCK": "", "lock:error=EINTR:when=1": "", "wait:error=EINTR:when=1": "",
+		"fork:error=EAGAIN": "may have no more processes", "setpgid:error=EPERM:when=1": "operation not permitted", "exec:path=**/pod:error=ENOMEM": "no memory for another process",
+		"open:path={runtime}/alpha/stderr.log:error=EIO:when=2": "create pod log", "read:path=**/stderr.log:error=EIO": "read pod log", "stat:path={runtime}/alpha/stderr.log:error=EIO": "create pod log",
+		"open:path={runtime}/alpha:error=ENOENT": "no such file or directory", "sockopt:error=ENOBUFS": "", "connect:path={runtime}/alpha/sock:error=ENOMEM:when=2": "cannot allocate memory",
+	} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			f, err := fault.Parse(text)
+			require.NoError(t, err)
+			cfg := podspawn("")
+			cfg.Faults = []fault.Fault{f}
+			c := harness.StartClient(t, cfg)
+			assert.Equal(t, says == "", c.Wait(patience).Success(), c.Stderr())
+			assert.Contains(t, c.Stderr(), says)
+			assert.NotEmpty(t, c.Faults.Strikes())
+			if says == "" {
+				harness.Adopt(t, "alpha", patience).Send(`{"method":"ping"}`, patience)
+			}
+		})
+	}
+}

@@ -60,6 +60,13 @@
 // subreaper (see prctl(2)) while pods run: it is then the parent of what its descendants leave
 // behind, and reaps that. It does not reap its own children: those that package os has started.
 //
+// # Faults
+//
+// [Config.Faults] has system calls of a pod fail, or the pod be killed at one (Linux): a full
+// disk, no descriptor left, a crash in the middle of a save. [Pod.Fail] does so while the pod
+// runs, until [Pod.Heal]. [Pod.Restart] starts the pod again without the faults.
+// [ClientConfig.Faults] are those of a client. What they have struck is on the timeline.
+//
 // # Suites
 //
 // [Pod.With] has a pod in a subtest, [Pod.Restart] starts it again. Pods that all

@@ -15,7 +15,8 @@ import (
 )
 
 // The verdicts other than ready. Every error of [Start] matches exactly one of these with
-// [errors.Is], or matches the error of the context if that ended first.
+// [errors.Is], or matches the error of the context if that ended first, or says why the log
+// could not be read.
 var (
 	// ErrInvalidConfig: a field of the Config is invalid. Nothing was touched.
 	ErrInvalidConfig = errors.New("invalid pod config")

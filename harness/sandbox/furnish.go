@@ -66,7 +66,11 @@ func (b *Box) Furnish(name string, workspace, home fs.FS) (dir, leftOut string, 
 			left = append(left, c.leftOut(tree.field)...)
 		}
 		if err != nil {
-			return "", "", &Error{"copy " + tree.field, err}
+			op := "copy " + tree.field
+			if tree.from == nil {
+				op = "make the directory " + tree.dir
+			}
+			return "", "", &Error{op, err}
 		}
 		to.Close()
 	}

@@ -60,7 +60,8 @@ type Fault struct {
 	// Signal is sent to the caller's process before the call is done. One that ends it
 	// leaves the call undone.
 	Signal syscall.Signal
-	// Error is the result; the call is not done. 0 = the call is done.
+	// Error is the result; the call is not done, so that a close leaves its descriptor open,
+	// which one that fails in life does not. 0 = the call is done.
 	Error syscall.Errno
 	// Short is how many bytes a write is cut to; 0 = it is not. The caller may write the
 	// rest.

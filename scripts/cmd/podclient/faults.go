@@ -24,15 +24,15 @@ import (
 
 // faultRequirements are what must hold when a system call of a client fails.
 var faultRequirements = []sweep.Requirement{
-	{ID: "client-fault-answered", Level: conformance.Must, Section: "4, 5b", Text: "end within its timeout and 2s, or say that the pod is ready, whichever system call fails",
+	{ID: "client-fault-answered", Level: conformance.Must, Section: "5c", Text: "end within its timeout and 2s, or say that the pod is ready, whichever system call fails",
 		Fix: "let one deadline cover all that is waited for and tried again, and every error but those that mean not yet end the start"},
-	{ID: "client-fault-honest", Level: conformance.Must, Section: "4, 5b", Text: "end with status 0 only if the pod is ready and serves, and with another status only with a reason",
+	{ID: "client-fault-honest", Level: conformance.Must, Section: "5c", Text: "end with status 0 only if the pod is ready and serves, and with another status only with a reason",
 		Fix: "check every call up to the connection, and print the error before the process ends"},
-	{ID: "client-fault-clean", Level: conformance.Must, Section: "4, 5b", Text: "leave nothing of the pod alive when the start has failed, nor anything that a later start cannot replace",
+	{ID: "client-fault-clean", Level: conformance.Must, Section: "5c", Text: "leave nothing of the pod alive when the start has failed, nor anything that a later start cannot replace",
 		Fix: "kill the pod's process group on each way out but that of success; take over what an earlier start has left"},
-	{ID: "client-fault-told", Level: conformance.Should, Section: "4, 5b", Text: "name the error of the call that failed, or what the call was for",
+	{ID: "client-fault-told", Level: conformance.Should, Section: "5c", Text: "name the error of the call that failed, or what the call was for",
 		Fix: "print the system's error, with the path"},
-	{ID: "client-crash-clean", Level: conformance.Must, Section: "1, 5b", Text: "leave, killed at any system call, a pod that is whole, independent and reachable, or none that a later start of the name cannot replace",
+	{ID: "client-crash-clean", Level: conformance.Must, Section: "5c", Text: "leave, killed at any system call, a pod that is whole, independent and reachable, or none that a later start of the name cannot replace",
 		Fix: "give the pod all that it needs with its start; hold only locks that the kernel lets go of; take over what an earlier start has left"},
 }
 

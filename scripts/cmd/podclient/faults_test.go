@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -264,6 +265,32 @@ func TestEvidenceOfAClientsFaultIsKept(t *testing.T) {
 	}
 }
 
+func TestFaultsOfClientsAreKnownSharedOutAndReported(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	in := func(name string) string { return filepath.Join(t.TempDir(), name) }
+	known, junit := in("known"), in("junit.xml")
+	require.NoError(t, os.WriteFile(known, []byte("client-fault-told/mkdir-name: it is a test\n"), 0o600))
+	args := []string{"-strict", "-fault", "mkdir:path={runtime}/{name}:error=EACCES", "-run", "^ready$", "-known", known, "-junit", junit, "-timeout", "4s", "--", os.Args[0], asWrongClient, "says-no-cause", "{name}"}
+	stdout, stderr, status := podclient(t, args...)
+	assert.Zero(t, status, stdout+stderr)
+	assert.Contains(t, stdout, "known: it is a test")
+	text, err := os.ReadFile(junit)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), `<skipped message="known: it is a test: `)
+	runs := regexp.MustCompile(` of (\d+) runs in `)
+	var all []int
+	for _, shard := range []string{"1/1", "1/2", "2/2"} {
+		stdout, _, _ := podclient(t, "-faults", "-shard", shard, "-budget", "1ms", "-timeout", "4s", "--", os.Args[0], asWrongClient, "none", "{name}")
+		m := runs.FindStringSubmatch(stdout)
+		require.NotNil(t, m, stdout)
+		n, _ := strconv.Atoi(m[1])
+		all = append(all, n)
+	}
+	assert.InDelta(t, all[0]/2, all[1], 20, "%v: how often it reads differs from run to run", all)
+	assert.InDelta(t, all[0]/2, all[2], 20, "%v", all)
+}
+
 func TestUsageOfClientFaults(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
@@ -281,7 +308,7 @@ func TestUsageOfClientFaults(t *testing.T) {
 	out, _, status := podclient(t, "-faults", "-list")
 	assert.Equal(t, 0, status)
 	assert.Equal(t, len(faultRequirements), strings.Count(out, "\n"))
-	assert.Contains(t, out, "client-crash-clean   must    1, 5b ")
+	assert.Contains(t, out, "client-crash-clean   must    5c ")
 }
 
 func TestClientThatIsNotHealthyIsNotJudged(t *testing.T) {

@@ -18,6 +18,14 @@
 //
 //	podclient -pod ./agent -pod-arg --manifest=agent.toml -- my-client start {name}
 //
+// -faults runs no cases: the client starts a fake pod again and again, and another one of its
+// system calls fails, or kills it, each time (Linux). -list tells what must hold then. When it
+// is interrupted, it reports what it has found by then. -fault has one fault, which the client
+// meets in the cases that -run names; the same requirements are judged:
+//
+//	podclient -faults -timeout 3s -- ./podspawn -timeout 3s {name}
+//	podclient -fault 'open:path=**/stderr.log:error=EMFILE:when=2' -run '^(ready|deaf)$' -- my-client start {name}
+//
 // Podclient prints a line for each case. A finding follows below its line: what the
 // client did, what it should have done, and the section of the contract that says so. -list
 // shows the cases, and the requirements with their level and section. What takes a client
@@ -67,7 +75,9 @@ func main() {
 const usage = `usage: podclient [flags] [--] CLIENT [ARG]...
 
 Runs CLIENT against fake pods, which act out each way in which a start can end. {name}
-in the arguments is replaced by the name of the pod that CLIENT must start.
+in the arguments is replaced by the name of the pod that CLIENT must start. With -faults
+each system call of CLIENT fails instead, one in each run (Linux). With -fault one fails
+in each of the cases.
 
 `
 

@@ -157,6 +157,19 @@ func TestPodThatIsNotHealthyIsNotJudged(t *testing.T) {
 	assert.Equal(t, "needs a pod that is healthy without faults", byCase["fault-stop"].Why)
 }
 
+func TestContractNamesEachRequirementOfFaults(t *testing.T) {
+	t.Parallel()
+	contract, err := os.ReadFile("../../../spawn/HANDSHAKE.md")
+	if err != nil {
+		t.Skipf("the source is not here: %v", err)
+	}
+	_, section, _ := strings.Cut(string(contract), "\n## 5b. ")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, r := range faultRequirements {
+		assert.Regexp(t, `\[pod:[^]]* `+r.ID+`[],]`, section)
+	}
+}
+
 func TestUsageOfFaults(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{

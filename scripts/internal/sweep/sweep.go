@@ -83,7 +83,12 @@ func (s *Sweep) Main(command string, stdout, stderr io.Writer) (status int, err 
 	if podlog.IsTerminal(stderr) {
 		s.progress = stderr
 	}
-	s.report.Interrupted = s.halt
+	s.report.Interrupted = func() {
+		s.halt()
+		if s.progress != nil {
+			fmt.Fprintf(s.progress, "\r\x1b[K%s: interrupted; the runs under way end first, and a second signal gives them up\n", command)
+		}
+	}
 	ctx, abort := context.WithCancelCause(context.Background())
 	defer abort(nil)
 	run := sync.OnceFunc(func() {

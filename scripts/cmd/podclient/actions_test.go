@@ -93,7 +93,7 @@ func (a *actionSweep) run(faults []fault.Fault, judge func(tb *caseTB, pod *harn
 func (a *actionSweep) observe() (points []sweep.Point, err error) {
 	w := sweep.World{Root: "/", Name: "alpha", More: func(path string) string {
 		if m := outputs.FindStringSubmatch(path); m != nil {
-			return isOutput + m[1]
+			return "**/client-*" + m[1]
 		}
 		return ""
 	}}
@@ -123,7 +123,7 @@ func (a *actionSweep) try(r *sweep.Run) (struck bool, err error) {
 		if struck = len(strikes) > 0; !struck || r.Fault.Signal != 0 {
 			return nil
 		}
-		said, found := client.Stderr(), ""
+		said, found, mute := client.Stderr(), "", strings.HasPrefix(r.Path, "**/client-")
 		switch state := client.State(); {
 		case late:
 			r.SayLate("client-fault-answered", "it does not end")
@@ -134,9 +134,9 @@ func (a *actionSweep) try(r *sweep.Run) (struck bool, err error) {
 				found = a.done(pod, client.Stdout())
 			}
 		case r.Family == "thread" && goDies.MatchString(said):
-		case strings.TrimSpace(said) == "" && !strings.HasPrefix(r.Path, isOutput):
+		case strings.TrimSpace(said) == "" && !mute:
 			found = fmt.Sprintf("%v without a word", state)
-		case r.Fault.Error != 0 && r.Fault.Error != unix.ENOENT && !strings.HasPrefix(r.Path, isOutput) && !r.Tells(said, "alpha", strikes, purposes[r.Family]...):
+		case r.Fault.Error != 0 && r.Fault.Error != unix.ENOENT && !mute && !r.Tells(said, "alpha", strikes, purposes[r.Family]...):
 			r.Say("client-fault-told", fmt.Sprintf("%v: %s", state, said))
 		}
 		r.Say("client-fault-answered", "")

@@ -42,15 +42,12 @@ var clientErrors = map[string][]syscall.Errno{
 	"stat": {unix.EACCES, unix.ENOENT}, "open": {unix.ENOENT}, "mkdir": {unix.ENOENT}, "exec": {unix.EACCES, unix.ENOMEM}, "chdir": {unix.EACCES}, "dup": {unix.EMFILE},
 }
 
-// outputs matches the files that a client writes its outputs to, and podProgram that which it is
-// told to start.
+// outputs matches what a client writes its outputs to, and podProgram the file that it is told to
+// start.
 var (
-	outputs    = regexp.MustCompile(`/client-[^/]*(\.stdout|\.stderr)$`)
+	outputs    = regexp.MustCompile(`/client-[^/]*(\.stdout|\.stderr)$|^/dev/pts/`)
 	podProgram = regexp.MustCompile(`/command[0-9a-f]+/pod$`)
 )
-
-// isOutput is how the pattern of a path begins that is an output.
-const isOutput = "**/client-*"
 
 // clientFaults is one run of -faults, or of the cases with -fault.
 type clientFaults struct {
@@ -78,15 +75,11 @@ func newClientFaults(s *settings) (*clientFaults, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch fits := c.refused == "" && !c.second && c.signal == 0 && !c.at.special(); {
-		case c.name == "ready":
+		if c.name == "ready" {
 			f.cases[""] = c
-			fallthrough
-		case s.faults.Fault != nil && fits && s.Chosen(c.name):
-			f.cases[c.name] = c
 		}
-		if s.faults.Fault != nil && s.Chosen(c.name) && f.cases[c.name].name != "" {
-			f.sweep.Cases = append(f.sweep.Cases, c.name)
+		if s.faults.Fault != nil && s.Chosen(c.name) && c.refused == "" && !c.second && c.signal == 0 && !c.at.special() {
+			f.cases[c.name], f.sweep.Cases = c, append(f.sweep.Cases, c.name)
 		}
 	}
 	if s.faults.Fault != nil && len(f.sweep.Cases) == 0 {
@@ -149,10 +142,10 @@ func (f *clientFaults) observe() (points []sweep.Point, err error) {
 	tb := &caseTB{name: "healthy", flags: &f.Flags}
 	defer tb.finish()
 	w := sweep.World{Root: "/", Name: f.cases[""].pod, All: f.faults.All, Program: sweep.ProgramOf(f.client), More: func(path string) string {
-		if m := outputs.FindStringSubmatch(path); m != nil {
-			return isOutput + m[1]
-		}
-		if podProgram.MatchString(path) {
+		switch m := outputs.FindStringSubmatch(path); {
+		case m != nil && m[1] != "":
+			return "**/client-*" + m[1]
+		case podProgram.MatchString(path):
 			return "**/command*/pod"
 		}
 		return ""
@@ -260,7 +253,7 @@ func (r *faultRun) judge() {
 		return
 	case state.Success():
 		r.say("client-fault-honest", "it ended with status 0, and has not said that the pod is ready (-ready)")
-	case silent && !strings.HasPrefix(r.Path, isOutput):
+	case silent && !r.isMute():
 		r.say("client-fault-honest", "it ended with %v, without a word", state)
 	default:
 		r.say("client-fault-honest", "")
@@ -283,6 +276,11 @@ func (r *faultRun) diesOfIt(status syscall.WaitStatus) bool {
 // goDies matches what Go's runtime says then.
 var goDies = regexp.MustCompile(`(?m)^(fatal error: |SIGABRT: abort)`)
 
+// isMute reports whether the client could not say what it has said.
+func (r *faultRun) isMute() bool {
+	return slices.ContainsFunc(r.strikes, func(s fault.Strike) bool { return slices.ContainsFunc(s.Paths, outputs.MatchString) })
+}
+
 // purposes has words for what the calls of families are for.
 var purposes = map[string][]string{
 	"socket": {"socket"}, "connect": {"socket"}, "send": {"socket"}, "recv": {"socket"}, "pipe": {"pipe"}, "lock": {"lock"}, "inotify": {"inotify", "watch"}, "epoll": {"epoll"},
@@ -290,7 +288,7 @@ var purposes = map[string][]string{
 }
 
 func (r *faultRun) judgeTold(silent bool) {
-	if r.Fault.Error == 0 || silent || r.want.Verdict != oracle.Ready || strings.HasPrefix(r.Path, isOutput) {
+	if r.Fault.Error == 0 || silent || r.want.Verdict != oracle.Ready || r.isMute() {
 		return // it says nothing, or has another reason
 	}
 	inChild := !slices.ContainsFunc(r.strikes, func(s fault.Strike) bool { return s.PID == r.client.PID })

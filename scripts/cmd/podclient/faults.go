@@ -17,6 +17,7 @@ import (
 	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/fault"
+	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
@@ -78,12 +79,12 @@ func newClientFaults(s *settings) (*clientFaults, error) {
 		if c.name == "ready" {
 			f.cases[""] = c
 		}
-		if s.faults.Fault != nil && s.Chosen(c.name) && c.refused == "" && !c.second && c.signal == 0 && !c.at.special() {
+		if s.faults.Fault != nil && s.Chosen(c.name) && c.refused == "" && !strings.HasPrefix(c.pod, "-") && !c.second && c.signal == 0 && !c.at.special() {
 			f.cases[c.name], f.sweep.Cases = c, append(f.sweep.Cases, c.name)
 		}
 	}
 	if s.faults.Fault != nil && len(f.sweep.Cases) == 0 {
-		return nil, fmt.Errorf("-fault goes with cases of one start, with a valid name, in ordinary surroundings, and -run names none such: %w", s.NoneChosen())
+		return nil, fmt.Errorf("-fault goes with cases of one start, with an ordinary name, in ordinary surroundings, and -run names none such: %w", s.NoneChosen())
 	}
 	return f, nil
 }
@@ -181,7 +182,7 @@ func (f *clientFaults) observe() (points []sweep.Point, err error) {
 func (s *sweepCase) serves() error {
 	ctx, cancel := context.WithTimeout(context.Background(), prompt)
 	defer cancel()
-	conn, err := spawn.Dial(ctx, filepath.Join(s.podDir, "sock"))
+	conn, err := spawn.Dial(ctx, s.socket())
 	if err != nil {
 		return err
 	}
@@ -189,6 +190,19 @@ func (s *sweepCase) serves() error {
 	_ = conn.SetDeadline(time.Now().Add(prompt))
 	_, err = conn.Read(make([]byte, 1))
 	return err
+}
+
+// socket returns the socket that the pod has announced, or else the one that it would.
+func (s *sweepCase) socket() string {
+	log, err := podlog.Open(s.logPath(), nil)
+	if err == nil {
+		defer log.Close()
+		if told, err := log.Ready(time.Now().Add(prompt)); err == nil {
+			s.readTrace()
+			return handshake.Below(proc.WorkingDir(s.pid, s.podDir), told.Socket)
+		}
+	}
+	return filepath.Join(s.podDir, "sock")
 }
 
 // A faultRun is one start by a client that meets a fault.

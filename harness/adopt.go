@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -115,6 +116,9 @@ func TryAdopt(tb TB, name string, timeout time.Duration) (*Pod, error) {
 	for {
 		a := box.captureForeign(name)
 		p, err := box.adopt(name, a)
+		if err == nil {
+			p.tellReady()
+		}
 		if err == nil || errors.Is(err, errTestEnded) {
 			return p, err
 		}
@@ -181,6 +185,18 @@ func (b *oneTest) adopt(name string, a *evidence.Attempt) (*Pod, error) {
 	return p, nil
 }
 
+// adoptForeign makes pods of what clients have started so far.
+func (b *oneTest) adoptForeign() {
+	b.foreign.mu.Lock()
+	attempts := maps.Clone(b.foreign.attempts)
+	b.foreign.mu.Unlock()
+	for name, a := range attempts {
+		if p, err := b.adopt(name, a); err == nil { // else there is none that could be stopped
+			p.expectEnd() // some end with others
+		}
+	}
+}
+
 // endForeign stops the pods that clients have left, as pods are, and lets go of
 // what captures them.
 func (b *oneTest) endForeign() {
@@ -194,11 +210,7 @@ func (b *oneTest) endForeign() {
 	for _, name := range b.PodNames() { // what has come so late that it was not noticed
 		b.captureForeign(name)
 	}
-	for name, a := range f.attempts {
-		if p, err := b.adopt(name, a); err == nil { // else there is none that could be stopped
-			p.expectEnd() // some end with others
-		}
-	}
+	b.adoptForeign()
 	f.adopting.Lock()
 	f.over = true
 	f.adopting.Unlock()

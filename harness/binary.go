@@ -3,7 +3,6 @@ package harness
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"example.com/podharness/harness/internal/evidence"
@@ -15,25 +14,16 @@ import (
 // is.
 type binary struct {
 	*watchdog.Parent
-	base         string // how the path of a directory for evidence begins
-	few          bool   // of those of earlier runs only the newest are kept
-	mostEvidence int64  // bytes for each failed test
+	base         string   // how the path of a directory for evidence begins
+	few          bool     // of those of earlier runs only the newest are kept
+	mostEvidence int64    // bytes for each failed test
+	kept         []string // what the marks of pods begin with that live on; under thisBinaryMu
 }
 
 var (
 	thisBinaryMu sync.Mutex // guards thisBinary
 	thisBinary   *binary    // nil until the first sandbox is made
 )
-
-// artifacts is where the user wants evidence to go; "" = they do not say. A test may
-// change its directory later.
-var artifacts = func() string {
-	dir := os.Getenv("PODHARNESS_ARTIFACTS")
-	if abs, err := filepath.Abs(dir); dir != "" && err == nil {
-		return abs
-	}
-	return dir
-}()
 
 // stderr is that of the test binary: a test may put another one in its place.
 var stderr = os.Stderr
@@ -63,25 +53,4 @@ func makeBinary() (*binary, error) {
 	}
 	thisBinary = b
 	return b, nil
-}
-
-// TempDir makes a directory. The watchdog removes it when this process has ended, in
-// whatever way. TempDir is for the commands of package scripts.
-func TempDir() (string, error) {
-	b, err := makeBinary()
-	if err != nil {
-		return "", fmt.Errorf("make a temporary directory: %w", err)
-	}
-	return mkdirTemp(b.Root, "temp")
-}
-
-// mkdirTemp is os.MkdirTemp whatever the umask is.
-func mkdirTemp(dir, pattern string) (path string, err error) {
-	if path, err = os.MkdirTemp(dir, pattern); err != nil {
-		return "", err
-	}
-	if err = os.Chmod(path, 0o700); err != nil {
-		_ = os.Remove(path)
-	}
-	return path, err
 }

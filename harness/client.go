@@ -393,6 +393,9 @@ func (c *Client) cleanup() {
 	c.box.judge() // a client that is stopped before its pod's start is over ends that, too
 	if failed(c.tb) {
 		c.box.evidence.Snapshot()
+		if c.box.keep(c.tb) {
+			return
+		}
 	}
 	if err := c.Stop(); err != nil {
 		c.tb.Errorf("harness: %s", podlog.PrintableLines(err.Error()))

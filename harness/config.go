@@ -2,13 +2,10 @@ package harness
 
 import (
 	"cmp"
-	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
-	"sync"
 	"syscall"
 	"time"
 
@@ -77,6 +74,8 @@ type Config struct {
 	// message, the test's log or a recording, by several goroutines at once. What the end of the
 	// test binary cuts short cannot ask it: that evidence has no log of the pod.
 	Redact func(line string) string
+	// MaxLine is how many bytes a line of the pod may have that [Talk] reads; 0 = 16 MiB.
+	MaxLine int
 	// ReadyTimeout is how long the pod may take to become ready;
 	// 0 = spawn.DefaultReadyTimeout. It is cut so that it ends before the
 	// test's own deadline (go test -timeout), where TB has one.
@@ -101,7 +100,8 @@ type Config struct {
 	// program that is in Go, and none for another; syscall.Signal(0) = none. The harness sends it
 	// once, before it ends a pod that hangs: that did not become ready in time, whose test has
 	// failed after a wait in vain, that has not stopped though it must, or that runs when the test
-	// is cut short. A pod that has answered since is stopped gracefully.
+	// is cut short. A pod that has answered since is stopped gracefully. Of a pod in Go the message
+	// and report.html show what its goroutines wait for.
 	DumpSignal os.Signal
 	// AllowLeaks lets the test pass although the pod leaves processes behind;
 	// false = that fails the test. They are killed in any case.
@@ -136,6 +136,9 @@ func (c Config) check() error {
 	}
 	if _, ok := c.DumpSignal.(syscall.Signal); !ok && c.DumpSignal != nil {
 		return fmt.Errorf("DumpSignal %v is not a syscall.Signal", c.DumpSignal)
+	}
+	if c.MaxLine < 0 {
+		return fmt.Errorf("MaxLine %d is negative", c.MaxLine)
 	}
 	if c.StopGrace < 0 {
 		return fmt.Errorf("StopGrace %v is negative", c.StopGrace)
@@ -173,34 +176,4 @@ func (c Config) life(pod string) *evidence.Attempt {
 		l.Dump = syscall.SIGQUIT
 	}
 	return l
-}
-
-// goPrograms tells of programs whether they are in Go: each is read once. It has true and false
-// by programFile.
-var goPrograms sync.Map
-
-// programFile tells the file of a program from what is there later.
-type programFile struct {
-	path     string
-	size     int64
-	modified time.Time
-}
-
-// isGo reports whether a program says that it was built by Go.
-func isGo(program string) bool {
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return false
-	}
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	key := programFile{path, info.Size(), info.ModTime()}
-	if known, ok := goPrograms.Load(key); ok {
-		return known.(bool)
-	}
-	_, err = buildinfo.ReadFile(path)
-	goPrograms.Store(key, err == nil)
-	return err == nil
 }

@@ -48,28 +48,74 @@ func TestLinesThatComeBetweenCallsAreKept(t *testing.T) {
 	assert.EqualError(t, err, fmt.Sprintf(`pod %s sent no line that matches "more": it has closed the connection`, pod.Name))
 }
 
-func TestErrorsOfAConversationAreToldApart(t *testing.T) {
-	t.Parallel()
-	pod := harness.StartPod(t, harness.Config{})
-	talk := pod.Talk(patience)
-	talk.Snapshot()
-	for want, err := range map[error]error{
-		harness.ErrTimedOut:   second(talk.TryWaitLine("x", time.Millisecond)),
-		harness.ErrNoMatch:    second(talk.TryWaitLine("x", 0)),
-		harness.ErrBadPattern: second(talk.TryWaitLine("(", patience)),
-	} {
+// isOnly checks that errors are of one kind and of no other.
+func isOnly(t *testing.T, want error, errs map[string]error) {
+	t.Helper()
+	for call, err := range errs {
 		for _, kind := range []error{harness.ErrTimedOut, harness.ErrNoMatch, harness.ErrEnded, harness.ErrClosed, harness.ErrBadPattern} {
-			assert.Equal(t, kind == want, errors.Is(err, kind), "%v: %v", err, kind)
+			assert.Equal(t, kind == want, errors.Is(err, kind), "%s: %v is %v", call, err, kind)
 		}
 	}
-	_, err := pod.TrySendFor(ping, "(", patience)
-	assert.ErrorIs(t, err, harness.ErrBadPattern)
+}
+
+func TestErrorsOfAConversationAreToldApart(t *testing.T) {
+	t.Parallel()
+	none := func(int) bool { return false }
+	const moment = 20 * time.Millisecond
+	mute := saying(t, harness.NewTB(t), "")
+	silent := saying(t, harness.NewTB(t), hello+"\n")
+	talk := silent.Talk(moment)
+	isOnly(t, harness.ErrTimedOut, map[string]error{
+		"Pod.TrySend":    second(silent.TrySend(ping, moment)),
+		"Pod.TrySendFor": second(silent.TrySendFor(ping, "x", moment)),
+		"TrySnapshot":    second(mute.Talk(moment).TrySnapshot()),
+		"TrySend":        second(talk.TrySend(ping)),
+		"TryReceive":     second(talk.TryReceive()),
+		"TryWaitLine":    second(talk.TryWaitLine("x", moment)),
+		"TryWaitJSON":    second(harness.TryWaitJSON(talk, none, moment)),
+		"TryQuiet":       mute.Talk(moment).TryQuiet(moment), // no snapshot
+	})
+	isOnly(t, harness.ErrNoMatch, map[string]error{
+		"TryWaitLine": second(talk.TryWaitLine("x", 0)),
+		"TryWaitJSON": second(harness.TryWaitJSON(talk, none, 0)),
+	})
+	isOnly(t, harness.ErrBadPattern, map[string]error{
+		"Pod.TrySendFor": second(silent.TrySendFor(ping, "(", patience)),
+		"TryWaitLine":    second(talk.TryWaitLine("(", patience)),
+	})
+	_, err := silent.TrySendFor(ping, "(", patience)
 	assert.EqualError(t, err, "bad pattern: error parsing regexp: missing closing ): `(`")
+	_, err = talk.TryWaitLine("", moment)
+	assert.EqualError(t, err, "pod alpha sent no line: nothing within 20ms")
+
+	all := func(talk, fresh *harness.Talk) map[string]error {
+		return map[string]error{
+			"TrySnapshot": second(fresh.TrySnapshot()),
+			"TrySend":     second(talk.TrySend(ping)),
+			"TryWrite":    talk.TryWrite(ping),
+			"TryReceive":  second(talk.TryReceive()),
+			"TryWaitLine": second(talk.TryWaitLine("x|y", patience)),
+			"TryWaitJSON": second(harness.TryWaitJSON(talk, none, patience)),
+			"TryQuiet":    talk.TryQuiet(patience),
+		}
+	}
+	fresh := mute.Talk(patience)
+	fresh.Close()
 	talk.Close()
-	_, err = talk.TryWaitLine("x", patience)
-	assert.ErrorIs(t, err, harness.ErrClosed)
-	assert.ErrorIs(t, talk.TryQuiet(time.Millisecond), harness.ErrClosed)
-	assert.ErrorIs(t, talk.TryWrite(ping), harness.ErrClosed)
+	isOnly(t, harness.ErrClosed, all(talk, fresh))
+
+	pod := harness.StartPod(t, harness.Config{})
+	deaf := harness.StartPod(t, fake("bind; ready; hang"))
+	fresh, talk = deaf.Talk(patience), pod.Talk(patience)
+	talk.Snapshot()
+	require.NoError(t, pod.Stop())
+	require.NoError(t, deaf.Stop())
+	isOnly(t, harness.ErrEnded, all(talk, fresh))
+	isOnly(t, harness.ErrEnded, map[string]error{
+		"Pod.TryTalk":    second(pod.TryTalk(patience)),
+		"Pod.TrySend":    second(pod.TrySend(ping, patience)),
+		"Pod.TrySendFor": second(pod.TrySendFor(ping, "x", patience)),
+	})
 }
 
 func TestSendForIsNotMisledByTheEventsOfOthers(t *testing.T) {
@@ -192,12 +238,18 @@ func TestErrorsOfALogAreToldApart(t *testing.T) {
 	tb := harness.NewTB(t)
 	pod := harness.StartPod(tb, harness.Config{})
 	assert.Contains(t, pod.WaitLog("nothing|^YOI-READY", patience), "YOI-READY", "one of several")
-	assert.ErrorIs(t, second(pod.TryWaitLog("x", 0)), harness.ErrNoMatch)
-	assert.ErrorIs(t, second(pod.TryWaitLog("x", time.Millisecond)), harness.ErrTimedOut)
-	assert.ErrorIs(t, second(pod.TryWaitLog("(", patience)), harness.ErrBadPattern)
+	all := func(pattern string, timeout time.Duration) map[string]error {
+		_, _, after := pod.TryWaitLogAfter(pod.LogEnd(), pattern, timeout)
+		return map[string]error{"TryWaitLog": second(pod.TryWaitLog(pattern, timeout)), "TryWaitLogAfter": after}
+	}
+	isOnly(t, harness.ErrNoMatch, all("x{9}", 0))
+	isOnly(t, harness.ErrTimedOut, all("x{9}", time.Millisecond))
+	isOnly(t, harness.ErrBadPattern, all("(", patience))
+	isOnly(t, harness.ErrBadPattern, map[string]error{"TryNoLog": pod.TryNoLog(0, "(")})
+	isOnly(t, nil, map[string]error{"TryNoLog": pod.TryNoLog(0, "READY")})
 	require.NoError(t, pod.Stop())
-	assert.ErrorIs(t, second(pod.TryWaitLog("x", patience)), harness.ErrEnded)
+	isOnly(t, harness.ErrEnded, all("x{9}", patience))
 	tb.End()
-	assert.ErrorIs(t, second(pod.TryWaitLog("x", patience)), harness.ErrClosed)
-	assert.ErrorIs(t, pod.TryNoLog(0, "x"), harness.ErrClosed)
+	isOnly(t, harness.ErrClosed, all("x{9}", patience))
+	isOnly(t, harness.ErrClosed, map[string]error{"TryNoLog": pod.TryNoLog(0, "x")})
 }

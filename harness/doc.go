@@ -111,14 +111,16 @@
 // of earlier runs of a package's tests the newest 20 are kept. (A TB that is not of package
 // testing and has ArtifactDir chooses itself.)
 //
-//	report.html     the verdict, a picture of all pods on one clock, their logs and
-//	                processes, and what to do: the page to open first
+//	report.html     the verdict, a picture of all pods on one clock, what they used, their logs
+//	                and processes, what the goroutines of one that hung waited for, which tests
+//	                used a shared one, and what to do: the page to open first
 //	NAME.log        the log of a pod, as it wrote it; NAME.2.log is its second life
 //	NAME.talk.log   what the test and the pod have sent to each other ([Pod.Send], [Pod.Talk]): by
 //	                connection, > to the pod, < from it, a long line cut
 //	NAME.new.log    what the pod has put in the place of its log, as to rotate it
 //	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
-//	                could see: podscript NAME.txtar; none of a pod that a client started
+//	                could see: podscript NAME.txtar; none of a pod that a client started. It answers
+//	                a request as the pod did, if that answered its method in one way
 //	client-N.stdout what a client wrote to its stdout, or stderr
 //	NAME.dir/       the small files of the pod's directory, such as status.json
 //	merged.log      all of these logs on one clock
@@ -137,6 +139,16 @@
 // to 100 ms. A test that
 // still runs shortly before its deadline (go test -timeout) has its evidence written then.
 // Every wait of this package ends before that, where TB has Deadline.
+//
+// With the environment variable PODHARNESS_KEEP=1 the pods of a test that fails live on, with its
+// sandbox: a message says how to attach a debugger to them, how to reach and how to end them.
+// Where the test binary has a terminal, the end of the test waits until somebody presses Enter
+// there, but no longer than to the test's deadline (go test -timeout=0: it has none). Where it has
+// none, the pods are ended with the binary. Those of Shared are not kept beyond the last test.
+//
+// A start that fails its test as the one before it did, with the same config and the same verdict,
+// is told in one line. With PODHARNESS_FAILFAST=1 it ends the test binary: tests that run go on to
+// their end, with all teardown and evidence, no other one begins, and no pod is started any more.
 //
 // On success nothing is written. What a cleanup fails that was registered before the test
 // first used this package comes too late for all this: cleanups run last to first.

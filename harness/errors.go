@@ -12,14 +12,15 @@ import (
 	"example.com/podharness/spawn/podlog"
 )
 
-// What a wait for a line of a conversation or of a log has ended with in vain. errors.Is tells
-// them apart.
+// What a connection, or a wait for a line of a conversation or of a log, has ended with in vain.
+// errors.Is tells them apart.
 var (
 	// ErrTimedOut: the time was over.
 	ErrTimedOut = errors.New("timed out")
 	// ErrNoMatch: the timeout was 0, and of what is there no line matches.
 	ErrNoMatch = errors.New("no match")
-	// ErrEnded: the pod has closed the connection, or, where the wait was for its log, has ended.
+	// ErrEnded: the pod has closed the connection, or has ended: it logs nothing more, and nobody
+	// can connect to it.
 	ErrEnded = errors.New("ended")
 	// ErrClosed: the test has closed the connection, or is over.
 	ErrClosed = errors.New("closed")
@@ -168,7 +169,7 @@ func fails(a *evidence.Attempt, err error) error {
 		e.noted = true
 	}
 	a.Fail(failure)
-	return printable(err)
+	return evidence.Reworded(podlog.PrintableLines(err.Error())+a.TellGoroutines(), err)
 }
 
 // failsBy is fails for the latest attempt of the test whose log an error names, if any.

@@ -613,11 +613,18 @@ func TestMessageShowsTheLastLines(t *testing.T) {
 	assert.Regexp(t, `last lines:\n\t\t3\n\t\t4\n(.*\n)*\t\t10$`, fmt.Sprint(err))
 }
 
-// inHelper runs the calling test again as a go test of its own.
-func inHelper(t *testing.T, args ...string) (out string, err error) {
+// inHelper runs the calling test again as a go test of its own, with flags and variables.
+func inHelper(t *testing.T, with ...string) (out string, err error) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], append([]string{"-test.run=^" + t.Name() + "$"}, args...)...)
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), helperEnv+"="+t.Name())
+	for _, word := range with {
+		if strings.HasPrefix(word, "-") {
+			cmd.Args = append(cmd.Args, word)
+		} else {
+			cmd.Env = append(cmd.Env, word)
+		}
+	}
 	text, err := cmd.CombinedOutput()
 	return string(text), err
 }
@@ -664,6 +671,25 @@ func TestVerboseTestStreamsTheLog(t *testing.T) {
 	out, err = inHelper(t)
 	require.NoError(t, err, out)
 	assert.NotContains(t, out, "alpha")
+}
+
+func TestVerboseTestDoesNotStreamADump(t *testing.T) {
+	if isHelper(t) {
+		pod := harness.StartPod(t, harness.Config{Name: "alpha", DumpSignal: syscall.SIGQUIT})
+		pod.WaitLog("^YOI", patience)
+		pod.Wait(time.Millisecond)
+	}
+	t.Parallel()
+	artifacts := t.TempDir()
+	out, err := inHelper(t, "-test.v", "PODHARNESS_ARTIFACTS="+artifacts)
+	require.Error(t, err)
+	assert.Contains(t, out, "alpha: YOI-READY")
+	assert.NotContains(t, out, "alpha: SIGQUIT: quit", "it is in the log")
+	logs, _ := filepath.Glob(artifacts + "/*/alpha.log")
+	require.Len(t, logs, 1)
+	text, err := os.ReadFile(logs[0])
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "SIGQUIT: quit")
 }
 
 func TestFailureIsReportedAtTheCallersLine(t *testing.T) {

@@ -14,7 +14,9 @@ import (
 // TestOutputIsReadOnce is not parallel: it measures the memory that all use.
 func TestOutputIsReadOnce(t *testing.T) {
 	const size = 64 << 20
-	c := StartClient(t, ClientConfig{Program: "/bin/sh", Args: []string{"-c", fmt.Sprintf(
+	tb := NewTB(t) // not verbose: nothing is streamed
+	defer tb.End()
+	c := StartClient(tb, ClientConfig{Program: "/bin/sh", Args: []string{"-c", fmt.Sprintf(
 		"echo first; yes 'a line of the output' | head -c %d; echo; echo last >&2; read x", size)}, Stdin: neverEnds(t)})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

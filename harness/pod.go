@@ -133,6 +133,14 @@ func (p *Pod) TryRestart() (*Pod, error) {
 	return pod.view(p.tb), nil
 }
 
+// tellReady tells a verbose test (go test -v) where the pod is.
+func (p *Pod) tellReady() {
+	p.tb.Helper()
+	if verbose(p.tb) {
+		p.tb.Logf("harness: pod %s is ready: process %d, socket %s, log %s", p.name(), p.PID, podlog.Printable(p.SocketPath), podlog.Printable(p.LogPath))
+	}
+}
+
 // successor returns what the pod was restarted as; nil = it was not.
 func (p *Pod) successor() *Pod {
 	p.mu.Lock()
@@ -208,8 +216,9 @@ func (p *Pod) Log() string {
 
 // WaitLog waits until a line of the pod's log, from its first one on, matches
 // the regular expression pattern, and returns that line without its line
-// ending. Of several patterns, as in "ready|failed", it tells which one matched. It fails the
-// test if there is none within timeout, or before the pod ends.
+// ending. To wait for one of several lines write an alternation, such as "ready|failed": the line
+// that is returned tells which one it is. WaitLog fails the test if there is none within timeout,
+// or before the pod ends.
 func (p *Pod) WaitLog(pattern string, timeout time.Duration) string {
 	p.tb.Helper()
 	return p.WaitLogAfter(0, pattern, timeout)

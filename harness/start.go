@@ -2,9 +2,7 @@ package harness
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
@@ -12,7 +10,6 @@ import (
 	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
-	"golang.org/x/sys/unix"
 )
 
 // StartPod starts a pod and waits until it is ready. It fails the test, with
@@ -22,8 +19,10 @@ func StartPod(tb TB, cfg Config) *Pod {
 	tb.Helper()
 	pod, err := start(tb, cfg)
 	if err != nil {
-		fatal(tb, err)
+		fatalStart(tb, cfg, err)
+		return nil
 	}
+	started(cfg)
 	return pod
 }
 
@@ -53,6 +52,9 @@ func RuntimeDir(tb TB) string {
 
 func start(tb TB, cfg Config) (*Pod, error) {
 	tb.Helper()
+	if err := mayStart(); err != nil {
+		return nil, err
+	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -118,6 +120,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 		b.tb.Logf("harness: pod %s became ready only after %v, more than half of its ready timeout of %v", pod.name(), pod.Timeline.Connected.Round(time.Millisecond), cfg.ReadyTimeout)
 	}
 	b.add(pod)
+	pod.tellReady()
 	keep(pod)
 	return pod, nil
 }
@@ -179,43 +182,4 @@ func redactStart(a *evidence.Attempt, err error) {
 	if text := a.Captured.Redact(e.Err.Error()); text != e.Err.Error() { // it may quote a ready line
 		e.Err = evidence.Reworded(text, e.Err)
 	}
-}
-
-// failing writes down what of a start lives that is about to be killed: it hangs.
-func (b *oneTest) failing(a *evidence.Attempt, m proc.Match, verdict error) {
-	m.Look()
-	if errors.Is(verdict, spawn.ErrExited) {
-		return
-	}
-	text := evidence.Describe(proc.Find(m), b.binary.Commands(m.Mark))
-	a.Change(func() { a.Hung = text })
-	if a.Dump != 0 && errors.Is(verdict, spawn.ErrTimeout) {
-		dump(b.tb, []*evidence.Attempt{a})
-	}
-}
-
-// dumpGrace is how long pods may take to write what they do.
-const dumpGrace = 2 * time.Second
-
-// dump sends Config.DumpSignal to pods that run, and waits for what they write then.
-func dump(tb TB, pods []*evidence.Attempt) {
-	if len(pods) == 0 {
-		return
-	}
-	var pids []int
-	var logs []*os.File
-	for _, a := range pods {
-		a.Captured.KeepTail()
-		if syscall.Kill(a.PID, a.Dump) == nil {
-			a.Note(unix.SignalName(a.Dump))
-			pids, logs = append(pids, a.PID), append(logs, a.Captured.File())
-		}
-	}
-	grace, _ := beforeDeadline(tb, "", dumpGrace)
-	proc.AwaitQuiet(pids, grace, func() (size int64) {
-		for _, log := range logs {
-			size += evidence.SectionOf(log).Size()
-		}
-		return size
-	})
 }

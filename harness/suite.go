@@ -289,6 +289,7 @@ func (b *oneTest) use(p *Pod) {
 			b.leave(tb)
 		})
 	}
+	p.attempt.Use(tb.Name())
 	if !slices.ContainsFunc(b.users[test], func(q *Pod) bool { return q.Name == p.Name }) {
 		b.users[test] = append(b.users[test], p)
 	}
@@ -306,8 +307,12 @@ func (b *oneTest) leave(tb TB) {
 			tb.Errorf("harness: %v", err)
 		}
 	}
+	b.evidence.EndUses(tb.Name(), failed(tb))
 	if failed(tb) {
 		tb.Logf("harness: all evidence of this failure, once %s has ended: %s", testName(b.tb), b.keepEvidence(tb))
+		if b.isSuites() && isSet(keepEnv) { // else the end of the test that owns them does
+			b.showPods(tb)
+		}
 	}
 }
 

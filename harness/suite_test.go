@@ -97,6 +97,17 @@ var suites = map[string]func(t *testing.T){
 		t.Run("comes later", func(t *testing.T) { harness.Shared(t, "alpha", harness.Config{}) })
 		t.Run("needs it not", func(t *testing.T) { harness.Shared(t, "beta", harness.Config{}) })
 	},
+	"starts": func(t *testing.T) {
+		pod := harness.StartPod(t, harness.Config{Name: "alpha"})
+		fmt.Println("process", pod.PID)
+		require.NoError(t, pod.Stop())
+		fmt.Println("process", pod.Restart().PID)
+		harness.StartClient(t, harness.ClientConfig{Program: os.Args[0], Args: []string{clientArg, "-timeout", "10s", "beta"}})
+		fmt.Println("process", harness.Adopt(t, "beta", patience).PID)
+	},
+	"fail alike":         failAlikeSuite,
+	"is kept":            keptSuite,
+	"is shared and kept": sharedKeptSuite,
 	"differs": func(t *testing.T) {
 		secret := harness.Config{Env: []string{"PASSWORD=hunter2"}}
 		t.Run("first", func(t *testing.T) {
@@ -214,6 +225,19 @@ func TestSuiteSharesOnePod(t *testing.T) {
 	assert.NotContains(t, out, "harness", "there is nothing to tell")
 }
 
+func TestVerboseTestTellsWhereItsPodsAre(t *testing.T) {
+	t.Parallel()
+	out, status := runSuite(t, "starts", "-test.v")
+	assert.Zero(t, status)
+	ready := regexp.MustCompile(`(?m)^ +suite_test\.go:\d+: harness: pod (\w+) is ready: process (\d+), socket /\S+/run/\w+/sock, log /\S+/stderr\.log$`).FindAllStringSubmatch(out, -1)
+	require.Len(t, ready, 3, "of a client's, too")
+	for i, process := range processLine.FindAllStringSubmatch(out, -1) {
+		assert.Equal(t, process[1], ready[i][2])
+	}
+	out, _ = runSuite(t, "starts")
+	assert.NotContains(t, out, "harness")
+}
+
 func processOf(t *testing.T, line string) (pid int) {
 	t.Helper()
 	_, err := fmt.Sscanf(line, "process %d", &pid)
@@ -239,9 +263,14 @@ func TestSuiteKeepsEvidenceOfATestThatFails(t *testing.T) {
 	assert.Regexp(t, `(?m)^    suite_test\.go:\d+: harness: no line of the log of pod alpha matched "nowhere"`, out)
 	line := regexp.MustCompile(`harness: all evidence of this failure, once \S+ has ended: (\S+)\n`).FindAllStringSubmatch(out, -1)
 	require.Len(t, line, 1)
+	assert.Len(t, regexp.MustCompile(`(?m)^harness: pod alpha is ready: process \d+, socket /\S+/alpha/sock, log /\S+/alpha/stderr\.log$`).FindAllString(out, -1), 1)
 	text, err := os.ReadFile(filepath.Join(line[0][1], "alpha.log"))
 	require.NoError(t, err)
 	assert.Contains(t, string(text), "says alpha\n")
+	page, err := os.ReadFile(filepath.Join(line[0][1], "report.html"))
+	require.NoError(t, err)
+	assert.Contains(t, string(page), `<p>Tests that used these pods and failed: <strong class="bad">TestInSuite/fails</strong></p>`)
+	assert.Regexp(t, `<li>used by TestInSuite/fails from \S+ until \S+, failed</li><li>used by TestInSuite/passes from \S+ until [^ ,]+</li><li>used by TestInSuite/another_passes from`, string(page))
 	if _, ok := any(t).(interface{ Attr(key, value string) }); ok {
 		assert.Contains(t, out, "=== ATTR  TestInSuite/fails evidence "+line[0][1]+"\n")
 	}
@@ -465,4 +494,28 @@ func TestRestartOfAClientsPod(t *testing.T) {
 	harness.StartClient(t, cfg)
 	_, err := harness.Adopt(t, "alpha", patience).TryRestart()
 	assert.EqualError(t, err, "pod alpha was started by a client, which alone can start it again")
+}
+
+// keptSuite has a pod whose test fails, and looks at it in a later test.
+func keptSuite(t *testing.T) {
+	pid := 0
+	t.Run("fails", func(t *testing.T) {
+		pod := harness.StartPod(t, harness.Config{Name: "alpha"})
+		pid = pod.PID
+		client := harness.StartClient(t, harness.ClientConfig{Program: os.Args[0], Args: []string{clientArg, "-timeout", "10s", "beta"}})
+		client.Wait(patience)
+		pod.WaitLog("nowhere", time.Millisecond)
+	})
+	t.Run("later", func(t *testing.T) {
+		harness.StartPod(t, harness.Config{})
+		fmt.Printf("process %d: %v\n", pid, syscall.Kill(pid, 0))
+	})
+}
+
+// sharedKeptSuite has a test fail that uses a shared pod.
+func sharedKeptSuite(t *testing.T) {
+	t.Run("fails", func(t *testing.T) {
+		harness.Shared(t, "alpha", harness.Config{})
+		t.Error("it fails")
+	})
 }

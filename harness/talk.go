@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"regexp"
@@ -28,8 +29,8 @@ import (
 // that, which errors.Is tells apart: [ErrTimedOut], [ErrNoMatch], [ErrEnded], [ErrClosed] and
 // [ErrBadPattern].
 //
-// Lines are without their line ending, and of the pod's at most 16 MiB long. A Talk keeps 64 MiB
-// of them: then it drops the oldest that a call has seen, and where there are none, it reads no
+// Lines are without their line ending, and of the pod's at most 16 MiB long, or as long as
+// [Config].MaxLine says. A Talk keeps 64 MiB of them, or a line more: then it drops the oldest that a call has seen, and where there are none, it reads no
 // more until a call sees some. A Talk must not be used by several goroutines at once; the methods
 // that fail the test must be called from its goroutine.
 type Talk struct {
@@ -145,9 +146,11 @@ func (p *Pod) talk(timeout time.Duration) (*Talk, error) {
 		return nil, err
 	}
 	t.note = p.attempt.Connection(testName(p.tb))
-	t.in = lines.NewInbox(t.conn, func(line string) { t.note("<", line) }, func(why error) { t.note("=", whyClosed(why).Error()) })
+	t.in = lines.NewInbox(t.conn, t.maxLine(), func(line string) { t.note("<", line) }, func(why error) { t.note("=", whyClosed(why).Error()) })
 	return t, nil
 }
+
+func (t *Talk) maxLine() int { return cmp.Or(t.pod.cfg.MaxLine, lines.Most) }
 
 func (t *Talk) dial() (err error) {
 	t.limit = t.timeout
@@ -155,7 +158,9 @@ func (t *Talk) dial() (err error) {
 	ctx, cancel := context.WithDeadline(context.Background(), t.deadline)
 	defer cancel()
 	if t.conn, err = spawn.Dial(ctx, t.pod.SocketPath); err != nil {
-		err = t.explain(err)
+		if err = t.explain(err); (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) && t.pod.endsWithin(dyingGrace) {
+			err = kind{err, ErrEnded}
+		}
 		t.pod.waited(err)
 		return fmt.Errorf("could not connect to pod %s at %s: %w", t.pod.name(), podlog.Printable(t.pod.SocketPath), err)
 	}
@@ -207,7 +212,8 @@ func (t *Talk) Receive() string {
 }
 
 // WaitLine returns the next line of the pod that matches the regular expression pattern. The
-// lines before it are passed over. If none comes within timeout, before the pod closes the
+// lines before it are passed over. Any line matches "", and one of several an alternation, such
+// as "done|failed": what is returned tells which. If none comes within timeout, before the pod closes the
 // connection, it fails the test, and the next call begins where this one did.
 func (t *Talk) WaitLine(pattern string, timeout time.Duration) string {
 	line, err := t.TryWaitLine(pattern, timeout)
@@ -279,6 +285,9 @@ func (t *Talk) TryWaitLine(pattern string, timeout time.Duration) (string, error
 		return "", err
 	}
 	t.begin(timeout)
+	if pattern == "" {
+		return t.find("", is)
+	}
 	return t.find(fmt.Sprintf("line that matches %q", pattern), is)
 }
 
@@ -447,17 +456,17 @@ func (p *Pod) shown(line string) string {
 
 // line returns the first line from a number on, and the number of the one after it.
 func (t *Talk) line(from int) (string, int, error) {
-	late := t.late
+	until := t.until
 	if t.limit <= 0 {
-		late = nil
+		until = nil
 	}
-	line, next, ok, err := t.in.Next(from, late)
+	line, next, ok, err := t.in.Next(from, until)
 	switch {
 	case ok:
 		return line, next, nil
 	case errors.Is(err, lines.ErrTooLong):
-		return "", from, fmt.Errorf("%w: %.200q", lines.ErrTooLong, t.pod.log.Redact(t.in.Unfinished()))
-	case err == nil && late == nil:
+		return "", from, fmt.Errorf("its line is longer than %s: %.200q", size(t.maxLine()), t.pod.log.Redact(t.in.Unfinished()))
+	case err == nil && until == nil:
 		err = kind{errors.New("none has come"), ErrNoMatch}
 	case err == nil:
 		err = t.explain(os.ErrDeadlineExceeded)
@@ -470,9 +479,20 @@ func (t *Talk) line(from int) (string, int, error) {
 	return "", from, err
 }
 
-func (t *Talk) late() <-chan time.Time {
+// size returns a number of bytes in words.
+func size(n int) string {
+	switch {
+	case n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+func (t *Talk) until() time.Time {
 	t.wait()
-	return time.After(time.Until(t.deadline))
+	return t.deadline
 }
 
 // wait sets the deadline of a call, before the first thing that it waits for.

@@ -61,7 +61,11 @@ func TestTalk(t *testing.T) {
 // saying returns a pod whose socket is the test's: it sends what it is told, then
 // hears nothing.
 func saying(t *testing.T, tb harness.TB, text string) *harness.Pod {
-	pod := harness.StartPod(tb, harness.Config{Name: "alpha"})
+	return sayingAs(t, tb, harness.Config{Name: "alpha"}, text)
+}
+
+func sayingAs(t *testing.T, tb harness.TB, cfg harness.Config, text string) *harness.Pod {
+	pod := harness.StartPod(tb, cfg)
 	path := filepath.Join(harness.RuntimeDir(tb), "s")
 	listener, err := net.Listen("unix", path)
 	require.NoError(t, err)
@@ -87,6 +91,22 @@ func TestTalkOfLongLines(t *testing.T) {
 	assert.Equal(t, hello, talk.Snapshot())
 	assert.True(t, long == talk.Receive(), "a line of 16 MiB is whole")
 	assert.Empty(t, talk.Receive())
+}
+
+func TestLinesHaveAnotherLimit(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		most int
+		in   string
+	}{{1 << 10, "1 KiB"}, {1000, "1000 bytes"}, {24 << 20, "24 MiB"}} {
+		line := strings.Repeat("z", tc.most)
+		talk := sayingAs(t, harness.NewTB(t), harness.Config{MaxLine: tc.most}, hello+"\n"+line+"\n"+line+"zz\n").Talk(patience)
+		assert.True(t, line == talk.Receive())
+		_, err := talk.TryReceive()
+		assert.ErrorContains(t, err, " sent no line: its line is longer than "+tc.in+": \"zzz")
+	}
+	_, err := harness.TryStartPod(t, harness.Config{MaxLine: -1})
+	assert.ErrorContains(t, err, "MaxLine -1 is negative")
 }
 
 func TestTalkKnowsASnapshotAsJSON(t *testing.T) {

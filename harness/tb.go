@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -71,35 +70,6 @@ func attr(tb TB, dir string) {
 	if t, ok := optional[interface{ Attr(key, value string) }](tb); ok {
 		t.Attr("evidence", dir)
 	}
-}
-
-// artifactDir returns the artifact directory of a test; "" = it does not outlive the
-// test, as testing's own does only with go test -artifacts. Asking makes that one: it is
-// done only with mayMake.
-func artifactDir(tb any, mayMake bool) string {
-	t, ok := optional[interface{ ArtifactDir() string }](tb)
-	if !ok {
-		return ""
-	}
-	if _, ok := t.(testing.TB); ok && !(mayMake && keepsArtifacts()) {
-		return ""
-	}
-	return t.ArtifactDir()
-}
-
-func keepsArtifacts() bool {
-	kept := flag.Lookup("test.artifacts")
-	return kept != nil && kept.Value.String() == "true"
-}
-
-// artifactsBase returns where to make a directory for the evidence of a test that has
-// none, and whether only a few may be there.
-func artifactsBase() (dir string, few bool) {
-	if !keepsArtifacts() {
-		return tempDir, true
-	}
-	dir, err := filepath.Abs(filepath.Join(flag.Lookup("test.outputdir").Value.String(), "_artifacts"))
-	return dir, err != nil
 }
 
 // streamOf returns what writes lines of a name to the test as they come: nil unless it is

@@ -25,7 +25,7 @@ func TestUsage(t *testing.T) {
 	}
 	after, err := pod.Usage()
 	require.NoError(t, err)
-	assert.GreaterOrEqual(t, after.Descriptors, before.Descriptors+20)
+	assert.GreaterOrEqual(t, after.Descriptors, before.Descriptors+19, "the connection of the start may have been one of those before")
 	assert.GreaterOrEqual(t, after.CPU, before.CPU)
 	assert.Less(t, after.CPU, time.Minute)
 	require.NoError(t, pod.Stop())

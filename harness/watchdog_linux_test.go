@@ -561,7 +561,7 @@ func TestZombiesOfASubreaper(t *testing.T) {
 		require.NoError(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 		const left = "child 'ignore INT TERM HUP; hang'; escape 'ignore INT TERM HUP; hang'; "
 		var all sync.WaitGroup
-		for range 20 {
+		for range 8 {
 			all.Add(1)
 			go func() {
 				defer all.Done()
@@ -691,6 +691,8 @@ func TestEvidenceOfTheWatchdog(t *testing.T) {
 			assert.Regexp(t, phases+`alpha\.2: \S+ms connect, \S+ms SIGQUIT, \S+ms it has ended, how is not known$`, timelines)
 			assert.Regexp(t, `  hangs: pod did not become ready within 100ms, waiting for the ready line`, timelines)
 			assert.Regexp(t, `  client-4.stdout: \S+ms it still ran`, timelines)
+
+			assert.Regexp(t, `<h3>alpha\.2 <span class="dim">what its goroutines did when it was asked</span></h3>\n<pre>(goroutine .*\n)*goroutine \d+, .*: fakepod\.`, read("report.html"))
 
 			processes := read("processes.txt")
 			assert.Regexp(t, `(?m)^\d+  S .* --pod alpha\n(    fd .*\n)+    thread \d+ `, processes)

@@ -24,7 +24,7 @@ func TestConform(t *testing.T) {
 		}
 		scripts.Conform(t, scripts.Options{Strict: true})
 	case "wrong":
-		scripts.Conform(t, scripts.Options{Command: harness.FakePod("ignore INT; bind; ready; serve"), Pod: harness.Config{StopGrace: 100 * time.Millisecond}})
+		scripts.Conform(t, scripts.Options{Command: harness.FakePod("ignore INT; bind; ready; serve"), Pod: harness.Config{StopGrace: 100 * time.Millisecond, ReadyTimeout: 3 * time.Second}})
 	case "missing":
 		scripts.Conform(t, scripts.Options{Command: spawn.Command{Program: "sh", PrefixArgs: []string{"-c", "echo no session store >&2; exit 3"}}})
 	}
@@ -34,7 +34,7 @@ func TestConformFailsWhatIsNotMet(t *testing.T) {
 	t.Parallel()
 	conform := func(pod, run string) string {
 		cmd := exec.Command(os.Args[0], "-test.run", "^TestConform$"+run, "-test.v", "-test.timeout", "1m")
-		cmd.Env = append(os.Environ(), asConformTest+"="+pod)
+		cmd.Env = append(os.Environ(), asConformTest+"="+pod, "PODHARNESS_ARTIFACTS="+t.TempDir())
 		out, err := cmd.CombinedOutput()
 		assert.Error(t, err, "%s", out)
 		return string(out)

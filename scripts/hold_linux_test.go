@@ -159,7 +159,7 @@ func needHold(t *testing.T) {
 func TestHold(t *testing.T) {
 	t.Parallel()
 	needHold(t)
-	const times = 5
+	const times = 2
 	const listens, not = "is listened on$", `is not listened on yet \(connect: `
 	const stops, dies = `exit status 0`, `signal: interrupt`
 	type held struct{ flags, look, end string }

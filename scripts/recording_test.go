@@ -132,6 +132,33 @@ func TestRecordingsActOutTheSame(t *testing.T) {
 	}
 }
 
+// TestRecordingOfEvidenceAnswersAsThePodDid asks a recording what the pod was asked.
+func TestRecordingOfEvidenceAnswersAsThePodDid(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const script = `podstart -fake 'answer greet ''{"event":"hello to {name}; \u003cb>", "n": 1}''; bind; ready; serve' alpha
+podsend alpha '{"method":"greet","params":1}'
+podsend alpha '{"method":"greet","params":2}'
+podsend alpha '{"method":"echo","params":1}'
+podsend alpha '{"method":"echo","params":2}'
+exists nothing
+`
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "script.txtar"), []byte(script), 0o600))
+	r := &recorder{artifacts: t.TempDir(), deadline: time.Now().Add(patience)}
+	testscript.RunT(r, scripts.Params(scripts.Options{Dir: dir}))
+	require.True(t, r.Failed(), r.log.String())
+	text, err := os.ReadFile(filepath.Join(r.artifacts, "alpha.txtar"))
+	require.NoError(t, err)
+	assert.NotContains(t, string(text), "echo", "it was answered in two ways")
+	const asks = `podsend alpha '{"method":"greet"}'
+stdout '^\{"event":"hello to \{name\}; \\u003cb\\u003e","n":1\}$'
+podsend alpha '{"method":"echo","params":3}'
+stdout '"data":3'
+`
+	log, failed := runScript(t, string(text)+asks)
+	assert.False(t, failed, "%s\n%s", text, log)
+}
+
 // TestRecordingsOfEvidence plays what failed tests have left.
 func TestRecordingsOfEvidence(t *testing.T) {
 	t.Parallel()

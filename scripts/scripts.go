@@ -56,13 +56,15 @@
 //	[!] podalive [-for DURATION] NAME
 //	                             check that the process of the pod runs, and with -for that it goes on
 //	                             so; ! if it must have ended
-//	[!] podsend [-timeout DURATION] [-until PATTERN | -open | -leave] NAME [LINE]
+//	[!] podsend [-timeout DURATION] [-next] [-until PATTERN] [-open | -leave] NAME [LINE]
 //	                             send a line and print the answer: the line that follows the snapshot;
 //	                             with -until print all lines that follow, up to the first that matches;
 //	                             without LINE print the snapshot, or with -until what follows it; with
-//	                             -open connect and stay silent until the script ends; with -leave
-//	                             connect and disconnect at once; ! if there must be no answer, or no
-//	                             match
+//	                             -open connect and stay silent until the script ends; with -next go on
+//	                             with the connection of the last -open or -next, or make one that stays
+//	                             open, and print the line that follows what was printed of it, or with
+//	                             -until all lines up to the first that matches; with -leave connect and
+//	                             disconnect at once; ! if there must be no answer, or no match
 //	[!] podquiet [-for DURATION] NAME
 //	                             connect, and check that no line follows the snapshot for so long
 //	                             (100ms); ! if one must
@@ -178,7 +180,7 @@ func Params(o Options) testscript.Params {
 	return testscript.Params{
 		Dir: o.Dir,
 		Setup: func(env *testscript.Env) error {
-			s := &script{options: o, tb: newScriptTB(env, o.Report), pods: map[string]*harness.Pod{}, leaky: map[*harness.Pod]bool{}, seen: map[*harness.Pod]int64{}}
+			s := &script{options: o, tb: newScriptTB(env, o.Report), pods: map[string]*harness.Pod{}, leaky: map[*harness.Pod]bool{}, seen: map[*harness.Pod]int64{}, talks: map[*harness.Pod]*talk{}}
 			env.Values[scriptKey{}] = s
 			env.Vars = append(env.Vars, "RUNTIME_DIR="+harness.RuntimeDir(s.tb))
 			s.tb.Cleanup(s.noteLastLines) // when all pods have ended, and before their logs are closed

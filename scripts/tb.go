@@ -11,15 +11,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// A Failure says why a script failed, as values. The script's log has the message.
-type Failure struct {
-	Verb      string            // the verb of this package that failed the script, such as podstart; "" = none
-	Err       error             // what Verb or the harness found; nil = a verb of testscript failed, and its line in the log says why
-	Cut       bool              // the script's deadline cut the wait: Err says nothing about the pod
-	Kit       bool              // the trouble is the script's, the kit's or the machine's: Err says nothing about the pod
-	LastLines map[string]string // the last line of each pod's log that is no ready line, by the pod's name
-}
-
 var _ harness.TB = (*scriptTB)(nil)
 
 // scriptTB is a running script as the harness's TB. Its log goes to the test
@@ -28,9 +19,10 @@ var _ harness.TB = (*scriptTB)(nil)
 type scriptTB struct {
 	t      testscript.T
 	name   string
-	report func(Failure) // nil = nobody asks
-	box    *sandbox.Box  // of the harness
-	unheld error         // why a pod that had to be held was not, and did not start; nil = there is none
+	report func(Failure)  // nil = nobody asks
+	box    *sandbox.Box   // of the harness
+	unread []harness.Leak // of the pod that was stopped last
+	unheld error          // why a pod that had to be held was not, and did not start; nil = there is none
 
 	mu       sync.Mutex // guards all below
 	failed   bool
@@ -111,16 +103,6 @@ func (tb *scriptTB) Errorf(format string, args ...any) {
 	tb.Logf(format, args...)
 }
 
-// errorOf returns the error that a message is made of, or the message as an error.
-func errorOf(format string, args []any) error {
-	for _, arg := range args {
-		if err, ok := arg.(error); ok {
-			return err
-		}
-	}
-	return fmt.Errorf(format, args...)
-}
-
 func (tb *scriptTB) Fatalf(format string, args ...any) {
 	tb.Errorf(format, args...)
 	tb.t.FailNow()
@@ -138,6 +120,9 @@ func (tb *scriptTB) Failed() bool {
 
 // Sandboxed is told the sandbox by package harness.
 func (tb *scriptTB) Sandboxed(box *sandbox.Box) { tb.box = box }
+
+// Unreadable is told by package harness what the pod that was stopped last may have left.
+func (tb *scriptTB) Unreadable(leaks []harness.Leak) { tb.unread = leaks }
 
 // Unwrap returns the T: package harness asks that for what a TB need not have.
 func (tb *scriptTB) Unwrap() any { return tb.t }

@@ -7,12 +7,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,7 +21,6 @@ import (
 	"example.com/podharness/harness"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/podspawn"
@@ -53,7 +50,7 @@ var verbs = []verb{
 	{"podlog", "NAME [PATTERN]", 1, 2, nil, (*call).log, "match the log so far, or print it", "if nothing must match"},
 	{"podwaitlog", "[-timeout DURATION] [-next] NAME PATTERN", 2, 2, nil, (*call).waitLog, "wait until a line of the log matches, with -next a line after what the last podwaitlog or podlog has read", "if the timeout, or the end of the pod, must come first"},
 	{"podalive", "[-for DURATION] NAME", 1, 1, nil, (*call).alive, "check that the process of the pod runs, and with -for that it goes on so", "if it must have ended"},
-	{"podsend", "[-timeout DURATION] [-until PATTERN | -open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; with -until print all lines that follow, up to the first that matches; without LINE print the snapshot, or with -until what follows it; with -open connect and stay silent until the script ends; with -leave connect and disconnect at once", "if there must be no answer, or no match"},
+	{"podsend", "[-timeout DURATION] [-next] [-until PATTERN] [-open | -leave] NAME [LINE]", 1, 2, nil, (*call).send, "send a line and print the answer: the line that follows the snapshot; with -until print all lines that follow, up to the first that matches; without LINE print the snapshot, or with -until what follows it; with -open connect and stay silent until the script ends; with -next go on with the connection of the last -open or -next, or make one that stays open, and print the line that follows what was printed of it, or with -until all lines up to the first that matches; with -leave connect and disconnect at once", "if there must be no answer, or no match"},
 	{"podquiet", "[-for DURATION] NAME", 1, 1, nil, (*call).quiet, "connect, and check that no line follows the snapshot for so long (100ms)", "if one must"},
 	{"podplant", "NAME WHAT", 2, 2, nil, (*call).plant, "leave in the directory of the pod what an earlier life of it may have left: live-pid, pid-of-OTHER, garbage or empty", ""},
 	{"podprobe", "[-timeout DURATION] NAME PROBE", 2, 2, nil, (*call).probe, "try a rule of the contract on the pod; the portable scenarios have all probes", ""},
@@ -72,6 +69,7 @@ type script struct {
 	pods    map[string]*harness.Pod // the latest of each name
 	leaky   map[*harness.Pod]bool   // it may leave processes behind
 	seen    map[*harness.Pod]int64  // how much of its log podwaitlog and podlog have seen
+	talks   map[*harness.Pod]*talk  // that podsend -next goes on with
 
 	otherCommand bool // podcommand has chosen one that is not the pod under test
 }
@@ -104,15 +102,6 @@ type call struct {
 	starting starting         // of podstart and podcommand
 	until    string           // the pattern of podsend -until
 }
-
-// fatalError fails the script, with ! too.
-type fatalError struct {
-	error
-	cut bool // no time was left for the script
-	kit bool // the trouble is not the pod's
-}
-
-func (e fatalError) Unwrap() error { return e.error }
 
 // usagef is the error of a verb used wrongly.
 func (c *call) usagef(format string, args ...any) error {
@@ -167,22 +156,6 @@ func (c *call) judge(err error) {
 		c.tb.note(Failure{Verb: c.name, Err: fmt.Errorf("%s did not fail", c.line)})
 		c.fatal(c.line + " did not fail")
 	}
-}
-
-// failureOf returns a failure that an error of a verb or of the harness is.
-func failureOf(verb string, err error) Failure {
-	var fatal fatalError
-	_ = errors.As(err, &fatal)
-	var e *harness.Error
-	own := new(*sandbox.Error)
-	return Failure{Verb: verb, Err: err, Cut: fatal.cut || errors.As(err, &e) && e.Cut, Kit: fatal.kit || errors.As(err, own) || isShortage(err)}
-}
-
-// isShortage reports whether an error comes of what this process or the machine has too
-// little of. No pod's own error is an error number.
-func isShortage(err error) bool {
-	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT}, func(shortage error) bool { return errors.Is(err, shortage) }) ||
-		errors.Is(err, spawn.ErrLaunch) && errors.Is(err, syscall.EAGAIN)
 }
 
 func (c *call) fatal(message string) { c.ts.Fatalf("%s", visible(message)) }
@@ -257,204 +230,10 @@ func (c *call) usageFlags(flags *flag.FlagSet) {
 	}
 }
 
-// starting is what the flags of podstart say.
-type starting struct {
-	spawn         spawn.Config
-	config        harness.Config
-	fake          string
-	workspaceFrom string
-	unset         []string
-	hold          *holder // at the ready line; nil = nothing is held
-}
-
-// defaults returns what flags that are not given say.
-func (o Options) defaults() starting {
-	s := starting{config: o.Pod, spawn: spawn.Config{WorkspaceRoot: o.Pod.Workspace, ReadyTimeout: o.Pod.ReadyTimeout}}
-	handshake.Of(o.Pod).To(&s.spawn)
-	return s
-}
-
-func (c *call) startFlags(flags *flag.FlagSet) {
-	c.starting = c.options.defaults()
-	s := &c.starting
-	c.fakeFlag(flags)
-	s.spawn.Flags(flags)
-	flags.Func("env", "a `NAME=VALUE` of its environment, or a NAME to pass on", func(entry string) error {
-		s.config.Env = append(s.config.Env, entry)
-		return nil
-	})
-	flags.Func("unset", "a variable `NAME` that is not in its environment; repeatable", func(name string) error {
-		s.unset = append(s.unset, "-u", name)
-		return nil
-	})
-	flags.Func("shutdown", "a `LINE` that podstop writes first", func(line string) error {
-		s.config.Shutdown = []byte(line + "\n")
-		return nil
-	})
-	flags.Func("signal", "the `SIGNAL` that podstop sends (INT)", func(name string) error {
-		sig, err := parseSignal(name)
-		s.config.StopSignal = sig
-		return err
-	})
-	flags.DurationVar(&s.config.StopGrace, "grace", cmp.Or(s.config.StopGrace, sandbox.StopGrace), "the `DURATION` of each step of podstop")
-	flags.Func("stop-status", "a `STATUS` that podstop may end it with, beside 0, or any; repeatable", func(text string) error {
-		status, err := strconv.Atoi(text)
-		if text == "any" {
-			status, err = -1, nil
-		}
-		s.config.StopStatus = append(slices.Clip(s.config.StopStatus), status)
-		return err
-	})
-	flags.BoolVar(&s.config.MustStopGracefully, "must-stop-gracefully", s.config.MustStopGracefully, "podstop must not end it by a signal")
-	flags.BoolVar(&s.config.AllowLeaks, "allow-leaks", s.config.AllowLeaks, "the pod may leave processes behind")
-	flags.BoolVar(&s.config.AllowReadyAgain, "allow-ready-again", s.config.AllowReadyAgain, "the pod may write a second ready line")
-	flags.BoolVar(&s.config.ShowArgs, "show-args", s.config.ShowArgs, "evidence shows its arguments beyond the handshake's")
-	flags.StringVar(&s.workspaceFrom, "workspace-from", "", "a `DIR` that is copied into its workspace in the sandbox")
-	flags.Func("home-from", "a `DIR` that is copied into HOME", func(dir string) error {
-		var err error
-		s.config.HomeFrom, err = c.tree(dir)
-		return err
-	})
-	flags.Func("hold", "`WHAT` is done while the pod writes its ready line: look, or a signal", func(what string) error {
-		s.hold = &holder{what: what}
-		if what == holdLook {
-			return nil
-		}
-		_, err := parseSignal(what)
-		return err
-	})
-}
-
-func (c *call) fakeFlag(flags *flag.FlagSet) {
-	flags.StringVar(&c.starting.fake, "fake", "", "the fake pod, with a `PROGRAM` or mode")
-}
-
-func (c *call) commandFlags(flags *flag.FlagSet) {
-	c.fakeFlag(flags)
-	c.starting.spawn.Command.Flags(flags)
-}
-
-func (c *call) start() error {
-	cfg, err := c.config()
-	if err != nil {
-		return err
-	}
-	p, err := harness.TryStartPod(c.tb, cfg)
-	var start *spawn.Error
-	if err != nil && (!errors.As(err, &start) || start.Unseen != "" || errors.Is(err, fault.ErrUnsupported)) {
-		return fatalError{error: err, kit: true} // nothing was started, or not with the faults
-	}
-	if err := c.checkHeld(err); err != nil {
-		return err
-	}
-	if err == nil {
-		c.keep(p)
-		c.leaky[p] = cfg.AllowLeaks
-	}
-	return err
-}
-
-// checkHeld skips a script, or notes why it must not be judged, if its pod had to be held and
-// was not. start is the error of the pod's start.
-func (c *call) checkHeld(start error) error {
-	if c.starting.hold == nil {
-		return nil
-	}
-	held, failed := c.starting.hold.result()
-	switch {
-	case failed != nil:
-		return fatalError{error: failed, kit: true}
-	case !held && start == nil:
-		c.tb.t.Skip("the pod was not held in its write of the ready line: it writes that in a way that is not seen")
-	case !held:
-		c.tb.unheld = fmt.Errorf("the pod has not come to its ready line where its writes are held, which also disarms setuid programs: %w", start)
-	}
-	return nil
-}
-
 // keep makes a pod the latest one of its name.
 func (c *call) keep(p *harness.Pod) {
 	c.pods[p.Name] = p
 	c.print(c.ts.Stdout(), fmt.Sprintf("%s is ready: process %d, socket %s\n", p.Name, p.PID, p.SocketPath))
-}
-
-// config returns what podstart starts.
-func (c *call) config() (harness.Config, error) {
-	s, cfg := &c.starting, c.starting.config
-	switch {
-	case c.args[0] == "":
-		return cfg, c.usagef("the pod's name is empty")
-	case c.pod != nil && runs(c.pod):
-		return cfg, c.usagef("pod %q still runs: stop it first", c.args[0])
-	case s.workspaceFrom != "" && s.spawn.WorkspaceRoot != "":
-		return cfg, c.usagef("-workspace and -workspace-from exclude each other")
-	}
-	var err error
-	if cfg.Command, err = c.command(); err != nil {
-		return cfg, err
-	}
-	cfg.Name = c.args[0]
-	handshake.Of(s.spawn).To(&cfg)
-	if s.hold != nil {
-		cfg.Faults = slices.Concat(cfg.Faults, s.hold.faults())
-	}
-	cfg.Workspace, cfg.Dir = c.abs(s.spawn.WorkspaceRoot), c.abs(s.spawn.Dir)
-	if cfg.Workspace != "" {
-		cfg.WorkspaceFrom = nil // that of Options
-	}
-	if s.workspaceFrom != "" {
-		if cfg.WorkspaceFrom, err = c.tree(s.workspaceFrom); err != nil {
-			return cfg, c.usagef("-workspace-from: %v", err)
-		}
-	}
-	cfg.Env, cfg.ReadyTimeout = slices.Concat(c.options.Env, cfg.Env), s.spawn.ReadyTimeout
-	return cfg, nil
-}
-
-// tree returns a directory that is copied.
-func (c *call) tree(dir string) (fs.FS, error) {
-	dir = c.abs(dir)
-	if _, err := os.ReadDir(dir); err != nil {
-		return nil, err
-	}
-	return os.DirFS(dir), nil
-}
-
-// command returns the command that flags choose.
-func (c *call) command() (spawn.Command, error) {
-	s, command := &c.starting, c.options.Command
-	switch {
-	case s.fake != "" && s.spawn.Command.Program != "":
-		return command, c.usagef("-fake and -pod exclude each other")
-	case s.fake != "":
-		command = harness.FakePod(s.fake)
-	case strings.Contains(s.spawn.Command.Program, "/"):
-		command = spawn.Command{Program: c.ts.MkAbs(s.spawn.Command.Program)}
-	case s.spawn.Command.Program != "":
-		command = spawn.Command{Program: s.spawn.Command.Program}
-	case command.Program == "":
-		command = harness.FakePod("ready")
-	}
-	command.PrefixArgs = slices.Concat(command.PrefixArgs, s.spawn.Command.PrefixArgs)
-	if len(s.unset) > 0 {
-		command = spawn.Command{Program: "env", PrefixArgs: slices.Concat(s.unset, []string{command.Program}, command.PrefixArgs)}
-	}
-	return command, nil
-}
-
-// setCommand sets the variable that clients go by.
-func (c *call) setCommand() error {
-	command, err := c.command()
-	if err != nil {
-		return err
-	}
-	c.otherCommand = c.starting.fake != "" || c.starting.spawn.Command.Program != ""
-	for _, entry := range harness.ClientEnv(c.tb, command) {
-		if value, ok := strings.CutPrefix(entry, spawn.RuntimeCommandEnv+"="); ok {
-			c.ts.Setenv(spawn.RuntimeCommandEnv, value)
-		}
-	}
-	return nil
 }
 
 // podspawnArg, as its first argument, makes the binary in which scripts run the command podspawn.
@@ -602,8 +381,8 @@ func (c *call) stop() error {
 	if err != nil && c.neg {
 		c.tb.Logf("! podstop %s passes, but what it found fails the script at its end: expect a pod's own end with podwait, what it leaves behind with podstart -allow-leaks", c.args[0])
 	}
-	if hidden := c.pod.Unreadable(); err == nil && len(hidden) > 0 && !c.leaky[c.pod] {
-		return fatalError{error: fmt.Errorf("%v may be what pod %s has left, and cannot be looked into: run this as root, or end it", hidden[0], c.args[0]), kit: true}
+	if unread := c.tb.unread; err == nil && len(unread) > 0 && !c.leaky[c.pod] {
+		return fatalError{error: fmt.Errorf("%v may be what pod %s has left, and cannot be looked into: run this as root, or end it", unread[0], c.args[0]), kit: true}
 	}
 	return c.printEnd(err)
 }
@@ -684,75 +463,6 @@ func (c *call) alive() error {
 		return nil
 	}
 	return fmt.Errorf("pod %s has ended: %s", c.args[0], end(c.pod))
-}
-
-func (c *call) send() error {
-	open, leave := *c.given["open"], *c.given["leave"]
-	if c.until != "" {
-		if open || leave {
-			return c.usagef("-until, -open and -leave exclude each other")
-		}
-		return c.sendUntil()
-	}
-	if len(c.args) == 2 && !open && !leave {
-		answer, err := c.pod.TrySend(c.args[1], c.timeout)
-		return c.answer(answer, err)
-	}
-	talk, err := c.pod.TryTalk(c.timeout)
-	if err != nil || open {
-		return err
-	}
-	defer talk.Close()
-	if leave {
-		return nil
-	}
-	return c.answer(talk.TrySnapshot())
-}
-
-// sendUntil prints the lines of the pod up to one that matches.
-func (c *call) sendUntil() error {
-	until, err := regexp.Compile(c.until)
-	if err != nil {
-		return c.usagef("-until: %v", err)
-	}
-	talk, err := c.pod.TryTalk(c.timeout)
-	if err != nil {
-		return err
-	}
-	defer talk.Close()
-	snapshot, err := talk.TrySnapshot()
-	if err == nil && len(c.args) == 2 {
-		err = talk.TryWrite(c.args[1])
-	}
-	if err != nil {
-		return err
-	}
-	_, err = talk.TryWaitLine(c.until, c.timeout)
-	lines := talk.Lines()
-	for _, line := range lines[slices.Index(lines, snapshot)+1:] {
-		c.print(c.ts.Stdout(), line+"\n")
-		if until.MatchString(line) {
-			break
-		}
-	}
-	return err
-}
-
-func (c *call) quiet() error {
-	talk, err := c.pod.TryTalk(10 * time.Second)
-	if err != nil {
-		return fatalError{error: err} // what could not be heard is neither quiet nor a line
-	}
-	defer talk.Close()
-	if _, err := talk.TrySnapshot(); err != nil {
-		return fatalError{error: err}
-	}
-	err = talk.TryQuiet(cmp.Or(c.timeout, 100*time.Millisecond))
-	var e *harness.Error
-	if errors.Is(err, harness.ErrEnded) || errors.As(err, &e) && e.Cut {
-		return fatalError{error: err}
-	}
-	return err
 }
 
 func (c *call) answer(line string, err error) error {

@@ -12,6 +12,8 @@ import (
 
 	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
+	"example.com/podharness/spawn/proc"
+	"golang.org/x/sys/unix"
 )
 
 // The verdicts other than ready. Every error of [Start] matches exactly one of these with
@@ -72,7 +74,8 @@ type Error struct {
 	Status string `json:"status,omitempty"`
 	// Tail holds the last lines of the log, 8 at most, as the pod wrote them:
 	// they may hold control characters, which Error escapes. Several lines of a stack
-	// trace are one such as "… 23 lines of a stack trace".
+	// trace are one such as "… 23 lines of a stack trace", in Go with where in the program's own
+	// code it begins: "… 23 lines of a stack trace: main.run at agent/main.go:12".
 	Tail []string `json:"tail,omitempty"`
 	// Reason is what begins the last report of a crash in the log, such as "panic: …" or
 	// "TypeError: …", however long before the last lines that was. Without a report it is
@@ -245,4 +248,47 @@ func abbreviate(line string) string {
 		return line
 	}
 	return fmt.Sprintf("%s… (%d bytes more)", strings.ToValidUTF8(line[:messageLine], ""), len(line)-messageLine)
+}
+
+// A wait is what a start waits for, in the words of an Error.
+type wait struct {
+	missing, why string
+	stopped      bool
+	signal       string // that stopped it; "" = not known
+	text         string // all of it, for a person
+}
+
+// waitsFor says what has not happened yet, and why.
+func (s *start) waitsFor() wait {
+	w := wait{missing: "ready line", text: "the ready line", stopped: proc.Stopped(s.process.pid)}
+	if s.socket != "" {
+		w.missing, w.text = "socket", "its socket "+s.shownSocket
+		if s.socketErr != nil {
+			w.why = s.socketState
+			because := inSentences[w.why]
+			if errors.Is(s.socketErr, errEnded) {
+				because = errEnded.Error()
+			}
+			w.text += " (" + because + ")"
+		}
+	}
+	if w.stopped {
+		w.signal = unix.SignalName(stopSignal(s.process.pid))
+		w.text += "; the process is stopped"
+		switch w.signal {
+		case "":
+			w.text += ", as by SIGSTOP"
+		case "SIGTTIN", "SIGTTOU":
+			w.text += " by " + w.signal + ": it uses the terminal, which belongs to another process group"
+		default:
+			w.text += " by " + w.signal
+		}
+	}
+	return w
+}
+
+// inSentences has what these words mean.
+var inSentences = map[string]string{
+	missing: "it does not exist", notSocket: "it is not a socket",
+	refused: "the connection was refused, nobody listens on it", deaf: "its backlog is full, nobody accepts connections",
 }

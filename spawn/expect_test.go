@@ -61,7 +61,7 @@ func program() *rapid.Generator[string] {
 // Start concludes, and what the fake pod's steps come to.
 func TestRandomProgramsEndAsExpected(t *testing.T) {
 	needsLinux(t, "Expect is about Linux")
-	want := 300
+	want := 150
 	if s := os.Getenv(programsEnv); s != "" {
 		var err error
 		if want, err = strconv.Atoi(s); err != nil {

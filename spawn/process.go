@@ -287,3 +287,8 @@ func closingInheritable(files []uintptr) []uintptr {
 	}
 	return files
 }
+
+// areKilled reports whether there are processes, and each is only about to end.
+func areKilled(pids []int) bool {
+	return len(pids) > 0 && !slices.ContainsFunc(pids, func(pid int) bool { return !isKilled(pid) && !proc.Ending(pid) })
+}

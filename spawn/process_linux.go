@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -16,21 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forks is held during a fork. There is one at a time in any case
-// (syscall.ForkLock), but each that waited there would have a thread.
-var forks sync.Mutex
-
-// forkExec starts a process that inherits attr.Files and no other descriptor, in
-// a time that hardly depends on how many this process has.
+// forkExec starts a process that inherits attr.Files and no other descriptor.
 //
 // Descriptors that this process got without close-on-exec, from whoever started
 // it, would be passed on. Their flag is left alone, since other children may be
-// meant to have them: it is set in a copy of the descriptor table, that of a
-// thread which ends then. Until it has, a moment after this returns, the copy
+// meant to have them: where there are some, it is set in a copy of the descriptor table, that
+// of a thread which ends then. Until it has, a moment after this returns, the copy
 // holds open what is closed meanwhile, as a child does until its exec.
 func forkExec(program string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
-	forks.Lock()
-	defer forks.Unlock()
+	if !proc.MayHoldInheritable() {
+		return syscall.ForkExec(program, argv, attr)
+	}
 	// A timer with a function has the runtime open the descriptors of its poller,
 	// if it has not yet: it must find them in the copy.
 	time.AfterFunc(time.Hour, func() {}).Stop()

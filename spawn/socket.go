@@ -134,9 +134,3 @@ func stateOf(path string, err error) string {
 	}
 	return refused
 }
-
-// inSentences has what these words mean.
-var inSentences = map[string]string{
-	missing: "it does not exist", notSocket: "it is not a socket",
-	refused: "the connection was refused, nobody listens on it", deaf: "its backlog is full, nobody accepts connections",
-}

@@ -254,7 +254,7 @@ func (s *start) forker() (forker, error) {
 	return s.faults.Start, nil
 }
 
-// killedGrace is for how long a socket may answer whose pod has ended.
+// killedGrace is for how long a socket may answer whose pod has ended, whoever holds it.
 const killedGrace = 200 * time.Millisecond
 
 // refuse makes the pod directory, locked until the start is over, and returns an error if
@@ -271,8 +271,8 @@ func (s *start) refuse() (err error) {
 	}
 	socket := s.podDir + "/sock"
 	pid, err := proc.Listener(socket)
-	// What the pod has left may just be ending, too: nothing tells whether it is.
-	for begin := time.Now(); err == nil && proc.Ended(pid) && time.Since(begin) < killedGrace; pid, err = proc.Listener(socket) {
+	// What the pod has left may just be ending, too.
+	for begin := time.Now(); err == nil && proc.Ended(pid) && (time.Since(begin) < killedGrace || time.Since(begin) < killGrace && areKilled(proc.Holders(socket))); pid, err = proc.Listener(socket) {
 		<-time.After(5 * time.Millisecond)
 	}
 	switch {

@@ -352,7 +352,7 @@ func TestReasonOfACrashIsInTheMessage(t *testing.T) {
 	t.Parallel()
 	stack := strings.Repeat("main.open(0x1)\n\t/src/pod.go:4 +0x27\n", 20)
 	for name, tc := range map[string]struct{ log, reason, message string }{
-		"before its stack":            {"panic: no store\n\ngoroutine 1 [running]:\n" + stack, "panic: no store", ": panic: no store |  | … 41 lines of a stack trace\n"},
+		"before its stack":            {"panic: no store\n\ngoroutine 1 [running]:\n" + stack, "panic: no store", ": panic: no store |  | … 41 lines of a stack trace: main.open at src/pod.go:4\n"},
 		"hundreds of lines before":    {"panic: no store\n" + strings.Repeat("on\n", 300), "panic: no store", ": panic: no store | … | on | on | on | on | on | on | on | on\n"},
 		"an error without a stack":    {"Error: no store\n" + strings.Repeat("on\n", 9), "Error: no store", ": Error: no store | … | on | "},
 		"on two lines, in the tail":   {"thread 'main' panicked at a.rs:1:2:\nno store\n", "thread 'main' panicked at a.rs:1:2: no store", ": thread 'main' panicked at a.rs:1:2: | no store\n"},

@@ -39,6 +39,8 @@ type Recording struct {
 	Growth []Growth
 	// Dir is the pod directory.
 	Dir string
+	// Answers are what it has answered to the requests of its tests, each method once, in JSON.
+	Answers []Answer
 	// End says how a ready pod ended by itself, in the words of os.ProcessState, and
 	// Ended is when; "" = it did not.
 	End   string
@@ -60,6 +62,24 @@ type Moment struct {
 type Growth struct {
 	At   time.Time
 	Size int64
+}
+
+// An Answer is the line with which a pod answers the requests of a method.
+type Answer struct{ Method, Line string }
+
+// maxAnswers is how many bytes of answers are recorded: see maxRecorded.
+const maxAnswers = 16 << 10
+
+// answerSteps returns the steps that have the pod answer as it did.
+func (r *Recording) answerSteps() (steps []happening) {
+	size := 0
+	for _, a := range r.Answers {
+		step := "answer " + strconv.Quote(a.Method) + " " + strconv.Quote(a.Line)
+		if size += len(step); size <= maxAnswers {
+			steps = append(steps, happening{0, step})
+		}
+	}
+	return steps
 }
 
 // bring are the steps of the fake pod that bring a socket into a state in which an
@@ -126,7 +146,7 @@ func (r *Recording) pattern() string {
 
 // program returns the steps of the fake pod, each at its time.
 func (r *Recording) program() string {
-	all := slices.Concat(r.socketSteps(), r.logSteps()) // what is seen at one time: the socket first
+	all := slices.Concat(r.answerSteps(), r.socketSteps(), r.logSteps()) // what is seen at one time: the socket first
 	slices.SortStableFunc(all, func(a, b happening) int { return int(a.at - b.at) })
 	all = append(all, r.end()...)
 	var steps []string

@@ -32,6 +32,19 @@ func TestBytesThatNobodyNoticedAreRecordedLast(t *testing.T) {
 	assert.Contains(t, recorded(t, "one\ntwo\n", 4), `-fake 'sleep 20ms; raw "one\n"; raw "two\n"; hang' 'alpha'`)
 }
 
+func TestAnswersAreRecordedFirst(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	r := replay.Recording{
+		Pod: "alpha", Timeline: spawn.Timeline{Start: start, Launched: time.Millisecond}, Log: strings.NewReader(""),
+		Answers: []replay.Answer{{Method: "it's", Line: `{"event":"a {name}; b"}`}, {Method: "huge", Line: `"` + strings.Repeat("x", 64<<10) + `"`}},
+	}
+	scenario, err := r.Scenario()
+	require.NoError(t, err)
+	assert.Contains(t, scenario, `-fake 'answer "it''s" "{\"event\":\"a {name}; b\"}"; hang' 'alpha'`)
+	assert.NotContains(t, scenario, "huge")
+}
+
 func TestAPathIsRecordedAtOnceWherePodsHaveTheirs(t *testing.T) {
 	t.Parallel()
 	assert.Contains(t, recorded(t, "in /run/alpha/x {1}\n", 6), `raw "in "; raw "{dir}/x {{1}\n"; hang'`)

@@ -2,6 +2,7 @@ package podlog
 
 import (
 	"bytes"
+	"fmt"
 )
 
 // reportStarts are the lines that begin a report in which a program, or what runs it, says
@@ -158,6 +159,46 @@ func (t *Tail) isTrace(line []byte, open bool) bool {
 		indent > 0 && isNumber(0) && bytes.Contains(text, []byte(": ")) || // its number, in Rust
 		t.inSource && (indent >= 4 || text[0] == '[') ||
 		len(word) <= 6 && bytes.HasPrefix(bytes.TrimLeft(number, " "), []byte("0x")) // a register
+}
+
+// placed takes a line of the stack trace in a slot: in Go the line of a function is followed by
+// that of its place.
+func (t *Tail) placed(slot int, line []byte) {
+	const most = 300
+	text := bytes.TrimLeft(line, " \t")
+	file, number, _ := bytes.Cut(text, []byte(".go:"))
+	digits := 0
+	for digits < len(number) && '0' <= number[digits] && number[digits] <= '9' {
+		digits++
+	}
+	isPlace := digits > 0 && len(text) < len(line)
+	switch at := bytes.LastIndexByte(text, '('); {
+	case isPlace && len(t.place[slot]) == 0 && len(t.call) > 0 && !isStandard(t.call, file):
+		if dir := bytes.LastIndexByte(file, '/'); dir > 0 {
+			file = file[bytes.LastIndexByte(file[:dir], '/')+1:]
+		}
+		t.place[slot] = fmt.Appendf(t.place[slot], "%.*s at %.*s.go:%.9s", most, t.call, most, file, number[:digits])
+		fallthrough
+	case isPlace, at <= 0 || text[len(text)-1] != ')' || bytes.IndexByte(text[:at], ' ') >= 0:
+		t.call = t.call[:0]
+	default:
+		t.call = append(t.call[:0], text[:min(at, most)]...)
+	}
+}
+
+// isStandard reports whether a function of Go is of the standard library, as the file says: those
+// are in GOROOT/src/PACKAGE, or, built with -trimpath, in PACKAGE. A package of a module has a
+// dot in its first element.
+func isStandard(function, file []byte) bool {
+	name := bytes.LastIndexByte(function, '/') + 1
+	dot := bytes.IndexByte(function[name:], '.')
+	dir := file[:max(0, bytes.LastIndexByte(file, '/'))]
+	if dot < 0 { // panic
+		return true
+	}
+	pkg := function[:name+dot]
+	first, _, _ := bytes.Cut(pkg, []byte{'/'})
+	return bytes.IndexByte(first, '.') < 0 && (bytes.Equal(dir, pkg) || bytes.HasSuffix(dir, append([]byte("/src/"), pkg...)))
 }
 
 // withoutColours returns a line without the sequences that colour it on a terminal. It is

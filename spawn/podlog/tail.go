@@ -24,6 +24,8 @@ const (
 type Tail struct {
 	lines [tailLines][]byte // a ring
 	trace [tailLines]int    // of how many lines of a stack trace this is the first; 0 = it is none
+	place [tailLines][]byte // where that begins in the program's own code, in Go; empty = it is not known
+	call  []byte            // the function of the last line, in Go
 	n     int
 
 	reason, cause []byte // the first line of the last report with what belongs to it; nil = none
@@ -86,6 +88,7 @@ func (t *Tail) Add(line []byte, cut bool) {
 	isTrace := t.isTrace(text, open)
 	if isTrace && open {
 		t.trace[(t.n-1)%tailLines]++
+		t.placed((t.n-1)%tailLines, text)
 		t.near = reportGap
 		return
 	}
@@ -103,17 +106,24 @@ func (t *Tail) Add(line []byte, cut bool) {
 	if cut {
 		*slot = append(*slot, cutMark...)
 	}
-	t.trace[t.n%tailLines] = count
+	t.trace[t.n%tailLines], t.place[t.n%tailLines], t.call = count, t.place[t.n%tailLines][:0], t.call[:0]
+	if isTrace {
+		t.placed(t.n%tailLines, text)
+	}
 	t.n++
 }
 
 // Strings returns the last lines, as LineText has them. Several lines of a stack trace are
-// one such as "… 23 lines of a stack trace".
+// one such as "… 23 lines of a stack trace", in Go with the function of the program's own code in
+// which it begins: "… 23 lines of a stack trace: main.run at agent/main.go:12".
 func (t *Tail) Strings() (lines []string) {
 	for i := max(0, t.n-tailLines); i < t.n; i++ {
 		text := LineText(t.lines[i%tailLines], false)
 		if n := t.trace[i%tailLines]; n > 1 {
 			text = fmt.Sprintf("… %d lines of a stack trace", n)
+			if place := t.place[i%tailLines]; len(place) > 0 {
+				text += ": " + LineText(place, false)
+			}
 		}
 		lines = append(lines, text)
 	}

@@ -117,7 +117,7 @@ func (h *Handle) reap() {
 
 // started has the children of this process that Fork has made.
 var started = struct {
-	sync.Mutex // held while one is made, and while orphans are told from children
+	sync.Mutex // held while one is made (each that waited for syscall.ForkLock would keep a thread), and while orphans are told from children
 	pids       map[int]bool
 }{pids: map[int]bool{}}
 

@@ -10,13 +10,10 @@ package proc
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // MarkEnv is the environment variable that marks whatever a pod starts: the UUID of
@@ -65,37 +62,6 @@ type Match struct {
 	// group but no session and started then or later, if its environment cannot be
 	// read: a pod whose parent has died before it could say so. 0 = none.
 	OrphanSince int64
-}
-
-// CloseInherited closes every descriptor above 2 that is not close-on-exec: at the
-// beginning of a process, those that it has inherited.
-func CloseInherited() {
-	for _, fd := range Inheritable() {
-		_ = unix.Close(fd)
-	}
-}
-
-// Inheritable returns the descriptors above 2 that a child would inherit.
-func Inheritable() (fds []int) {
-	dir, err := os.Open("/dev/fd")
-	if err != nil {
-		return nil
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil
-	}
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err != nil || fd <= 2 {
-			continue
-		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
-			fds = append(fds, fd)
-		}
-	}
-	return fds
 }
 
 // AwaitQuiet waits until processes have ended or the size of what they write has not

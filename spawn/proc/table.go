@@ -274,3 +274,19 @@ func open(path string, flags int, f func(fd int) error) error {
 	}
 	return err
 }
+
+// CPUTime returns the CPU time that a process has used, to 10 ms.
+func CPUTime(pid int) time.Duration {
+	text, err := read(file(pid, "stat"))
+	if err != nil {
+		return 0
+	}
+	// The command's name may hold spaces and parentheses: fields 14 and 15 count from its end.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * tick
+}

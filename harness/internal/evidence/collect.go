@@ -248,7 +248,7 @@ func (a *Attempt) Change(what func(), grown ...Stamp) {
 // note notes attempts in the journal. The lock is held.
 func (e *Collector) note(lives []*Attempt, all bool) {
 	if !e.over {
-		e.journal.write(entry{e.known, lives, all})
+		e.journal.write(entry{Record: e.known, Lives: lives, All: all})
 	}
 }
 
@@ -260,7 +260,8 @@ func (e *Collector) view() Record {
 	r.Lives = nil
 	for _, a := range e.known.Lives {
 		now := *a
-		now.Marks, now.Failures = slices.Clone(a.Marks), slices.Clone(a.Failures)
+		now.Marks, now.Failures, now.samples.at = slices.Clone(a.Marks), slices.Clone(a.Failures), slices.Clone(a.samples.at)
+		now.uses.of = slices.Clone(a.uses.of)
 		now.file, now.Stamps = a.Captured.view()
 		r.Lives = append(r.Lives, &now)
 	}
@@ -319,6 +320,21 @@ func (e *Collector) Snapshot() {
 		e.frozen = true
 		e.freeze(WhyFailed)
 	}
+}
+
+// FirstFailure returns the first line of what the test has failed of, as far as that is about a
+// pod or a client; "" = of nothing else than its own.
+func (e *Collector) FirstFailure() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var first Mark
+	for _, a := range e.known.Lives {
+		if len(a.Failures) > 0 && (first.What == "" || a.Failures[0].At.Before(first.At)) {
+			first = a.Failures[0]
+		}
+	}
+	line, _, _ := strings.Cut(first.What, "\n")
+	return Shorten(line, 1000)
 }
 
 // isOpen reports whether there is something to write, and the test is not over.

@@ -87,6 +87,7 @@ func (r *Record) Where() (string, error) {
 func (a *Attempt) complete(seen Seen) {
 	if before, ok := seen.Before[a.PID]; ok && a.Pod != "" {
 		a.Stamps = append(a.Stamps, before)
+		a.Goroutines = goroutinesIn(SectionOf(a.file), before.Size, nil)
 	}
 	if asked, ok := seen.Asked[a.PID]; ok && a.Pod != "" {
 		a.add(asked)

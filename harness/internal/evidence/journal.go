@@ -34,8 +34,10 @@ type journal struct {
 // and stamps those that are new.
 type entry struct {
 	Record
-	Lives []*Attempt
-	All   bool // the marks and stamps are all that there are
+	Lives   []*Attempt
+	All     bool           // the marks and stamps are all that there are
+	Samples []sampled      `json:",omitempty"`
+	Uses    []journaledUse `json:",omitempty"`
 }
 
 func (j *journal) write(e entry) {
@@ -82,8 +84,10 @@ const (
 // journaled is an entry as it is read: each attempt may be anything.
 type journaled struct {
 	Record
-	Lives []json.RawMessage
-	All   bool
+	Lives   []json.RawMessage
+	All     bool
+	Samples []sampled
+	Uses    []journaledUse
 }
 
 // An allowance is what may still be read of journals.
@@ -151,6 +155,7 @@ func (r *Record) take(lives map[int]*Attempt, line []byte, now time.Time, may *a
 			}
 			old = &Attempt{}
 		}
+		a.samples, a.uses = old.samples, old.uses
 		if !e.All {
 			marks, grown := a.Marks, a.Stamps
 			a.Marks, a.Stamps = old.Marks, append(old.Stamps, grown...)
@@ -161,6 +166,16 @@ func (r *Record) take(lives map[int]*Attempt, line []byte, now time.Time, may *a
 		a.Stamps = a.Stamps[max(0, len(a.Stamps)-maxStamps):]
 		a.Marks = a.Marks[max(0, len(a.Marks)-maxMarks):]
 		lives[a.N] = a
+	}
+	for _, s := range e.Samples {
+		if a := lives[s.N]; a != nil && s.isPlausible(now) {
+			a.samples.add(s.Sample, true)
+		}
+	}
+	for _, u := range e.Uses {
+		if a := lives[u.N]; a != nil && u.isPlausible(now) {
+			a.uses.add(u.Use)
+		}
 	}
 }
 
@@ -173,6 +188,7 @@ func isRecent(t, now time.Time) bool {
 func (a *Attempt) isPlausible(now time.Time) bool {
 	ok := 0 <= a.N && a.N < maxLives && a.Name == nameOf(a.Name) && len(a.Name) > 0 && a.PID >= 0
 	// A word of two bytes takes sixteen more.
+	ok = ok && len(a.Goroutines) <= maxGoroutines && !slices.ContainsFunc(a.Goroutines, func(g Goroutine) bool { return !g.isPlausible() })
 	ok = ok && len(a.Env) <= maxWords && len(a.Socket) <= maxWords && len(a.Failures) <= maxFailures && (a.StartFailed == nil || len(a.StartFailed.Tail) <= maxWords)
 	for _, d := range append(phases(a.Timeline), a.Timeout) {
 		ok = ok && 0 <= d && d < maxAge

@@ -31,7 +31,8 @@ type Log struct {
 	changed chan struct{} // closed when it grows; nil = nobody waits
 	window  Stamp         // when what is not noted yet began to come, and where it ends
 	note    func(Stamp)   // in the journal
-	said    int64         // what was there before the pod was asked to write what it does; 0 = it was not
+	asked   bool          // the pod was asked to write what it does
+	said    int64         // what was there before that
 
 	stop      context.CancelFunc // of following
 	following sync.WaitGroup
@@ -105,7 +106,22 @@ func (l *Log) KeepTail() {
 	size := l.Reader().Size()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said = size
+	l.asked, l.said = true, size
+}
+
+// keptTail returns where the tail ends that KeepTail has kept.
+func (l *Log) keptTail() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.said
+}
+
+// isDump reports whether what ends at an offset was written since KeepTail: of a Go pod it is
+// hundreds of lines, in which the message of the test would drown.
+func (l *Log) isDump(end int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked && end > l.said
 }
 
 // Next returns a channel that is closed when the log has grown again.
@@ -131,7 +147,12 @@ func (l *Log) Follow() {
 	}
 	var stream func(string) bool // nil = the log is not read, its size is noted
 	if l.stream != nil {
-		stream = func(line string) bool { l.stream(line); return true }
+		stream = func(line string) bool {
+			if !l.isDump(l.log.LineEnd()) {
+				l.stream(line)
+			}
+			return true
+		}
 	}
 	l.log.Rest = restTime
 	ctx, cancel := context.WithCancel(context.Background())
@@ -244,7 +265,7 @@ func (l *Log) End() int64 {
 func (l *Log) Tail() string {
 	log := l.Reader()
 	l.mu.Lock()
-	if l.said > 0 {
+	if l.asked {
 		log = io.NewSectionReader(log, 0, min(l.said, log.Size()))
 	}
 	l.mu.Unlock()

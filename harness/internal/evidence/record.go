@@ -2,7 +2,6 @@ package evidence
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -56,6 +54,7 @@ type Attempt struct {
 	StartFailed *spawn.Error    `json:",omitempty"`
 	Failures    []Mark          // what the test has failed of, in the order of time
 	Hung        string          // what lived when it did not
+	Goroutines  []Goroutine     `json:",omitempty"` // of a Go pod that was asked for them
 	Timeout     time.Duration   // that the start had
 	Socket      []replay.Moment `json:",omitempty"` // what was found at the announced path
 	Marks       []Mark          // what came after the start
@@ -69,6 +68,9 @@ type Attempt struct {
 	Captured *Log `json:"-"`
 	Args     Args `json:"-"`
 	Shown    bool `json:"-"` // a message of the failed test has the last lines
+	toldThem bool // a message has the goroutines
+	samples  samples
+	uses     uses
 	e        *Collector
 	talk     *conversation
 	told     podlog.Ready // in the ready line of a client's pod
@@ -144,20 +146,6 @@ const (
 	WhyLate   = "it was still running shortly before its deadline"
 	WhyEnded  = "the test binary ended while it ran"
 )
-
-// MaxBytes is how many bytes the evidence of a test may have.
-func MaxBytes() (int64, error) {
-	const name, usual, most = "PODHARNESS_ARTIFACTS_MAX", 64, 1 << 20
-	text := os.Getenv(name)
-	if text == "" {
-		return usual << 20, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > most {
-		return usual << 20, fmt.Errorf("%s=%q is not a number of MiB between 1 and %d", name, text, most)
-	}
-	return int64(n) << 20, nil
-}
 
 // freeze writes down what lives: the description of the processes is of now, or of a
 // moment ago.
@@ -267,7 +255,7 @@ func (r *Record) Write() {
 	}
 	for _, a := range r.Lives {
 		if a.Pod != "" && a.Timeline.Launched > 0 && a.file != nil {
-			r.file(a.Name+".txtar", a.writeRecording)
+			r.file(a.Name+".txtar", func(w io.Writer) error { return a.writeRecording(w, r.answersOf(a)) })
 		}
 	}
 	r.file("merged.log", r.writeMerged)
@@ -306,96 +294,12 @@ func (r *Record) discard() {
 	}
 }
 
-// An excerpt is a log, or of one that is too long the beginning and the end, in
-// whole lines.
-type excerpt struct {
-	head, tail *io.SectionReader
-	left       int64 // bytes between them
-}
-
-// excerpts returns an excerpt of each log, so that all together cost at most so much:
-// their bytes, and something for each line. What the small ones do not need, the
-// large ones have.
-func (r *Record) excerpts(most, perLine int64) []excerpt {
-	all := make([]excerpt, len(r.Lives))
-	costs := make([]int64, len(r.Lives))
-	for i, a := range r.Lives {
-		all[i] = excerptOf(SectionOf(a.file), most)
-		costs[i] = all[i].cost(perLine)
-	}
-	slices.Sort(costs)
-	share := most
-	for i, cost := range costs {
-		share = most / int64(len(costs)-i)
-		most -= min(cost, share)
-	}
-	for i, a := range r.Lives {
-		for cost := all[i].cost(perLine); cost > share; cost = all[i].cost(perLine) {
-			part := float64(share) / float64(cost)
-			all[i] = excerptOf(SectionOf(a.file), int64(part*float64(all[i].cost(0))))
-		}
-	}
-	return all
-}
-
-func excerptOf(log *io.SectionReader, most int64) excerpt {
-	if log.Size() <= most {
-		return excerpt{log, io.NewSectionReader(log, log.Size(), 0), 0}
-	}
-	head, tail := most/2, log.Size()-most/2
-	part := make([]byte, min(64<<10, most/2))
-	n, _ := log.ReadAt(part, head-int64(len(part)))
-	if end := bytes.LastIndexByte(part[:n], '\n'); end >= 0 {
-		head -= int64(len(part) - end - 1)
-	}
-	n, _ = log.ReadAt(part, tail)
-	tail += int64(bytes.IndexByte(part[:n], '\n') + 1)
-	return excerpt{io.NewSectionReader(log, 0, head), io.NewSectionReader(log, tail, log.Size()-tail), tail - head}
-}
-
-func (e excerpt) cost(perLine int64) int64 {
-	cost := e.head.Size() + e.tail.Size()
-	if perLine == 0 {
-		return cost
-	}
-	part := make([]byte, 64<<10)
-	for _, section := range []*io.SectionReader{e.head, e.tail} {
-		for at := int64(0); at < section.Size(); at += int64(len(part)) {
-			n, _ := section.ReadAt(part, at)
-			cost += perLine * int64(bytes.Count(part[:n], []byte{'\n'}))
-		}
-	}
-	return cost
-}
-
-func (e excerpt) note() string {
-	return fmt.Sprintf("[podharness: %d bytes are left out here]", e.left)
-}
-
-func (e excerpt) copy(w io.Writer, a *Attempt) error {
-	if a.isSecret() {
-		return second(io.WriteString(w, "[podharness: the log is not shown: the test binary, which has Config.Redact, has ended]\n"))
-	}
-	if a.Log != "" && a.file == nil {
-		return second(io.WriteString(w, "[podharness: the log is lost]\n"))
-	}
-	_, err := io.Copy(w, e.head)
-	if e.left > 0 && err == nil {
-		_, err = fmt.Fprintf(w, "%s\n", e.note())
-	}
-	err = cmp.Or(err, second(io.Copy(w, e.tail)))
-	if a.NewLog != "" && err == nil {
-		_, err = fmt.Fprintf(w, "[podharness: the log is another file from here on: %s]\n", a.NewLog)
-	}
-	return err
-}
-
 // writeRecording writes a scenario that acts the attempt out again.
-func (a *Attempt) writeRecording(w io.Writer) error {
+func (a *Attempt) writeRecording(w io.Writer, answers []replay.Answer) error {
 	log := SectionOf(a.file)
 	recording := replay.Recording{
 		Pod: a.Pod, Timeout: a.Timeout, Timeline: a.Timeline, Failed: a.StartFailed, Error: a.Error, Socket: a.Socket,
-		Log: log, Size: log.Size(), Growth: a.Stamps, Dir: a.dir(),
+		Log: log, Size: log.Size(), Growth: a.Stamps, Dir: a.dir(), Answers: answers,
 	}
 	if n := len(a.Marks); a.Error == "" && n > 0 && a.Marks[n-1].Last && !slices.ContainsFunc(a.Marks, Mark.asks) {
 		recording.End, recording.Ended = a.Marks[n-1].What, a.Marks[n-1].At
@@ -510,6 +414,9 @@ func (r *Record) writeTimelines(w io.Writer) error {
 		}
 		if at, how := a.end(r.Until); how == "" {
 			then = append(then, fmt.Sprintf("%.3fms it still ran", millis(at.Sub(a.Timeline.Start))))
+		}
+		for _, user := range r.users(a, maxUses) {
+			then = append(then, "used by "+user)
 		}
 		then = slices.DeleteFunc(then, func(s string) bool { return s == "" })
 		fmt.Fprintf(table, ": %s\n", strings.Join(then, ", "))

@@ -26,9 +26,11 @@ type page struct {
 	Snapshot  time.Duration
 	Rows      []*row
 	Failures  []failure     // the first one is the verdict
+	Asked     []*Attempt    // those whose goroutines are known
 	Moment    time.Duration // of that, or of the snapshot
 	Advice    string        // about the test as a whole; "" = none
 	Left      int           // attempts that have no row
+	Failed    string        // the tests that have used the pods and failed
 	Log       []event
 	Processes string
 	Labels    []time.Duration // of the axis
@@ -43,6 +45,8 @@ type row struct {
 	Bars   []bar
 	Events []event
 	Left   int // events that are left out
+	Charts []chart
+	Users  []string // tests, with what is known of their use
 }
 
 // A failure is one of the test's, or a start that has failed while the test went on.
@@ -143,6 +147,9 @@ func (f failure) advice() string {
 	case f.Dump == 0:
 		return "It still ran: see below what its threads waited for (Config.DumpSignal has it tell more)."
 	}
+	if len(f.Goroutines) > 0 {
+		return "It still ran: what its goroutines waited for is below, and in its log all of it."
+	}
 	return "It still ran: see below what its threads waited for, and in its log what it wrote when it was asked."
 }
 
@@ -191,7 +198,8 @@ func (r *Record) page(most int) (*page, error) {
 	processes, processesErr := r.processes()
 	p := &page{
 		Nonce: uuid.NewString(), Test: r.Name, Why: r.Why, Begin: r.start(), Snapshot: r.since(r.Until),
-		Left: len(r.Lives) - len(some.Lives), Processes: Shorten(string(processes), most*perLine), Failures: r.failures(),
+		Left: len(r.Lives) - len(some.Lives), Processes: Shorten(string(processes), most*perLine/4), Failures: r.failures(),
+		Failed: r.failedUsers(max(1, min(20, most/64))),
 	}
 	p.Moment, p.Advice = p.Snapshot, adviceFor(r.Why, "")
 	if len(p.Failures) > 0 && p.Failures[0].Told {
@@ -209,6 +217,9 @@ func (r *Record) page(most int) (*page, error) {
 	for _, a := range some.Lives {
 		row := r.row(a, most/len(some.Lives))
 		p.Rows = append(p.Rows, row)
+		if len(a.Goroutines) > 0 && len(p.Asked) < max(1, min(maxFailures, most/64)) {
+			p.Asked = append(p.Asked, a)
+		}
 		p.Log = append(p.Log, row.Events...)
 		times = append(times, r.since(a.Timeline.Start))
 		for i := 0; i < len(a.Stamps); i += 1 + len(a.Stamps)/1000 {
@@ -241,7 +252,7 @@ func inTime(a, b event) int { return cmp.Compare(a.At, b.At) }
 
 // row returns the row of an attempt, with at most so many of its events.
 func (r *Record) row(a *Attempt, most int) *row {
-	row := &row{Attempt: a}
+	row := &row{Attempt: a, Charts: a.samples.charts(min(max(8, most), 120)), Users: r.users(a, most)}
 	for _, file := range []string{a.FileName(), a.Name + ".dir", a.Name + ".txtar"} {
 		if r.at.Has(file) {
 			row.Files = append(row.Files, file)

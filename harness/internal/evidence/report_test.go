@@ -173,7 +173,7 @@ func TestFailuresOfAnAttemptAreBounded(t *testing.T) {
 // since a browser needs all processors and other tests go by the clock.
 func TestReportInABrowser(t *testing.T) {
 	browser := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+	for _, name := range []string{"chromium", "chromium-browser", "chromium-headless-shell", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
 			browser = path
 		}
@@ -210,6 +210,18 @@ func TestReportIsBounded(t *testing.T) {
 	r.Most = 1 << 20
 	for range 2 * maxMarks {
 		r.Lives[0].add(Mark{"SIGHUP", r.Until, false})
+	}
+	for i, a := range r.Lives[:5] {
+		for k := range 2 * maxSamples {
+			a.samples.add(sampleAt(k*k), true)
+		}
+		for k := range maxUses {
+			a.uses.add(Use{Test: fmt.Sprint(k, strings.Repeat(hostile, 10)), From: r.start(), Failed: k%2 == 0})
+		}
+		for range maxGoroutines {
+			frame := Frame{strings.Repeat("f", longestWord), strings.Repeat("x", longestWord), i}
+			a.Goroutines = append(a.Goroutines, Goroutine{Wait: strings.Repeat("w", longestWord), Frames: []Frame{frame, frame, frame}})
+		}
 	}
 	page := reportOf(t, r)
 	assert.Less(t, len(page), 1<<20/16)

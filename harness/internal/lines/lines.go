@@ -6,20 +6,18 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
-// Most is how many bytes a line may have, and MostText is that in words.
-const (
-	Most     = 16 << 20
-	MostText = "16 MiB"
-)
+// Most is how many bytes a line may have where nobody says another number.
+const Most = 16 << 20
 
-// ErrTooLong is why an Inbox reads no more of a line that has more bytes.
-var ErrTooLong = errors.New("its line is longer than " + MostText)
+// ErrTooLong is why an Inbox reads no more: a line has more bytes than it may.
+var ErrTooLong = errors.New("its line is too long")
 
 // MostKept is how many bytes of lines an Inbox keeps, or a line more.
 const MostKept = 64 << 20
@@ -30,18 +28,32 @@ const overhead = 16
 // small is how much room for a line is kept for the next one.
 const small = 64 << 10
 
+// Conn is what is needed of a connection.
+type Conn interface {
+	io.ReadCloser
+	SetReadDeadline(time.Time) error
+}
+
+// idle is how long nobody reads after a call of Next has. Calls that follow each other read for
+// themselves: to be woken by a goroutine that reads takes most of the time that a pod needs to answer.
+const idle = time.Millisecond
+
 // An Inbox reads the lines of a connection, which end with a newline, as they come, and keeps
 // them. Once it has more than MostKept it drops the oldest of those that were seen; where there
 // are none it reads no more until some are. Its methods are safe for concurrent use.
 type Inbox struct {
-	from   io.ReadCloser
+	from   Conn
+	most   int // bytes of a line
 	came   func(line string)
 	over   func(why error)
 	stop   chan struct{} // closed by Close
 	done   chan struct{} // closed when all was read
 	closed sync.Once
+	buf    [16 << 10]byte // of whoever reads
 
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex  // guards all below
+	reading bool        // somebody is: a call of Next, or readOn
+	idle    *time.Timer // calls readOn; it runs while nobody reads
 	lines   []string
 	first   int           // the number of lines[0]
 	seen    int           // the lines before were
@@ -52,11 +64,13 @@ type Inbox struct {
 	room    chan struct{} // closed when some were seen; nil = the reader does not wait
 }
 
-// NewInbox returns an Inbox that reads from a connection until Close. The goroutine that reads
-// calls came with each line, and over when no more will come.
-func NewInbox(from io.ReadCloser, came func(line string), over func(why error)) *Inbox {
-	in := &Inbox{from: from, came: came, over: over, stop: make(chan struct{}), done: make(chan struct{})}
-	go in.read()
+// NewInbox returns an Inbox that reads from a connection until Close, lines of at most so many
+// bytes. Whoever reads calls came with each line, and over when no more will come.
+func NewInbox(from Conn, most int, came func(line string), over func(why error)) *Inbox {
+	in := &Inbox{from: from, most: most, came: came, over: over, stop: make(chan struct{}), done: make(chan struct{})}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.idle = time.AfterFunc(idle, in.readOn)
 	return in
 }
 
@@ -66,38 +80,73 @@ func (in *Inbox) Close() {
 		close(in.stop)
 		_ = in.from.Close()
 	})
+	in.readOn() // where nobody reads
 	<-in.done
 }
 
-func (in *Inbox) read() {
-	defer close(in.done)
-	buf := make([]byte, 16<<10)
-	for {
-		n, err := in.from.Read(buf)
-		full, end := in.take(buf[:n], err)
-		if end != nil {
-			in.over(end)
-			return
-		}
-		if full == nil {
-			continue
-		}
-		select {
-		case <-full:
-		case <-in.stop: // the next read says so
+// readOn reads while nobody waits for what comes, unless somebody reads.
+func (in *Inbox) readOn() {
+	in.mu.Lock()
+	mine := in.begin()
+	in.mu.Unlock()
+	for ; mine; mine = in.read(time.Time{}, false) {
+		if full := in.full(); full != nil {
+			select {
+			case <-full:
+			case <-in.stop: // the next read says so
+			}
 		}
 	}
 }
 
-// take takes what was read, and returns what to wait for before more is, nil = nothing, and why
-// no more will be.
-func (in *Inbox) take(p []byte, err error) (full chan struct{}, end error) {
+// begin reports whether the caller is the one that reads from here on. The lock is held.
+func (in *Inbox) begin() bool {
+	if in.reading || in.end != nil {
+		return false
+	}
+	in.reading = true
+	return true
+}
+
+// full returns what to wait for before more is read; nil = nothing.
+func (in *Inbox) full() chan struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.bytes > MostKept && in.room == nil {
+		in.room = make(chan struct{})
+	}
+	return in.room
+}
+
+// read reads, until a time, zero = for ever, and reports whether the caller goes on with that: it
+// does not if it reads once, if another one waits for what comes, and if no more will.
+func (in *Inbox) read(until time.Time, once bool) bool {
+	_ = in.from.SetReadDeadline(until)
+	n, err := in.from.Read(in.buf[:])
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil
+	}
+	in.mu.Lock()
+	in.reading = !once && in.grown == nil
+	in.take(in.buf[:n], err)
+	goesOn, end := in.reading && in.end == nil, in.end
+	if !goesOn && end == nil {
+		in.idle.Reset(idle)
+	}
+	in.mu.Unlock()
+	if end != nil {
+		in.over(end)
+		close(in.done)
+	}
+	return goesOn
+}
+
+// take takes what was read. The lock is held.
+func (in *Inbox) take(p []byte, err error) {
 	for in.end == nil {
 		line, rest, whole := bytes.Cut(p, []byte{'\n'})
-		if len(in.pending)+len(line) > Most+len("\r") {
-			in.pending = append(in.pending, line...)[:Most]
+		if len(in.pending)+len(line) > in.most+len("\r") {
+			in.pending = append(in.pending, line...)[:in.most]
 			in.end = ErrTooLong
 			break
 		}
@@ -113,10 +162,6 @@ func (in *Inbox) take(p []byte, err error) (full chan struct{}, end error) {
 	}
 	in.wake(&in.grown)
 	in.drop()
-	if in.end == nil && in.bytes > MostKept && in.room == nil {
-		in.room = make(chan struct{})
-	}
-	return in.room, in.end
 }
 
 // add adds a line, of which this is the last part.
@@ -155,11 +200,14 @@ func (in *Inbox) wake(c *chan struct{}) {
 }
 
 // Next returns the first line that is kept of those from a number on, and the number of the one
-// after it. It waits for that until late, which it asks for once it has to wait; nil = it does
-// not wait. Where no line comes, ok is false, and err is why no more will; nil = it was late.
-func (in *Inbox) Next(from int, late func() <-chan time.Time) (line string, next int, ok bool, err error) {
-	var timer <-chan time.Time
-	for {
+// after it. It waits for that until a time, which it asks for once it has to wait; nil = it looks
+// at what has come. Where no line comes, ok is false, and err is why no more will; nil = it was late.
+func (in *Inbox) Next(from int, until func() time.Time) (line string, next int, ok bool, err error) {
+	looks := until == nil
+	if looks { // nobody may have read for so long
+		until = func() time.Time { return time.Now().Add(idle) }
+	}
+	for deadline := (time.Time{}); ; {
 		in.mu.Lock()
 		in.seen = max(in.seen, from)
 		in.drop()
@@ -167,23 +215,29 @@ func (in *Inbox) Next(from int, late func() <-chan time.Time) (line string, next
 			defer in.mu.Unlock()
 			return in.lines[i], in.first + i + 1, true, nil
 		}
-		if err := in.end; err != nil || late == nil {
-			in.mu.Unlock()
-			return "", from, false, err
+		if in.end != nil || looks && in.reading || !deadline.IsZero() && !time.Now().Before(deadline) {
+			defer in.mu.Unlock()
+			return "", from, false, in.end
 		}
-		if in.grown == nil {
+		mine := in.begin()
+		if !mine && in.grown == nil {
 			in.grown = make(chan struct{})
 		}
 		grown := in.grown
 		in.mu.Unlock()
-		if timer == nil {
-			timer = late()
+		if deadline.IsZero() {
+			deadline = until()
 		}
+		if mine {
+			in.read(deadline, true)
+			continue
+		}
+		late := time.NewTimer(time.Until(deadline))
 		select {
 		case <-grown:
-		case <-timer:
-			late = nil // a last look
+		case <-late.C:
 		}
+		late.Stop()
 	}
 }
 

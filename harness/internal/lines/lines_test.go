@@ -3,6 +3,7 @@ package lines
 import (
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,11 +13,17 @@ import (
 )
 
 // never is late in no test.
-func never() <-chan time.Time { return time.After(time.Minute) }
+func never() time.Time { return time.Now().Add(time.Minute) }
+
+// conn is a connection from which a text comes.
+type conn struct{ io.Reader }
+
+func (conn) Close() error                    { return nil }
+func (conn) SetReadDeadline(time.Time) error { return nil }
 
 func inbox(t *testing.T, text io.Reader) *Inbox {
 	t.Helper()
-	in := NewInbox(io.NopCloser(text), func(string) {}, func(error) {})
+	in := NewInbox(conn{text}, Most, func(string) {}, func(error) {})
 	t.Cleanup(in.Close)
 	return in
 }
@@ -60,8 +67,8 @@ func TestLineThatIsTooLong(t *testing.T) {
 func TestNextIsLate(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {}, func(error) {})
-	_, _, ok, err := in.Next(0, func() <-chan time.Time { return time.After(10 * time.Millisecond) })
+	in := NewInbox(here, Most, func(string) {}, func(error) {})
+	_, _, ok, err := in.Next(0, func() time.Time { return time.Now().Add(10 * time.Millisecond) })
 	assert.False(t, ok)
 	assert.NoError(t, err)
 	_, err = there.Write([]byte("one\nha"))
@@ -76,11 +83,52 @@ func TestNextIsLate(t *testing.T) {
 	assert.Equal(t, []string{"one"}, in.Lines(0), "the lines stay")
 }
 
+// TestWhoReads has calls that read for themselves, that look, that wait for another one, and none.
+func TestWhoReads(t *testing.T) {
+	t.Parallel()
+	from, to, err := os.Pipe()
+	require.NoError(t, err)
+	_, err = to.WriteString("one\ntw")
+	require.NoError(t, err)
+	in := NewInbox(from, Most, func(string) {}, func(error) {})
+	defer in.Close()
+	line, next, ok, _ := in.Next(0, nil)
+	assert.True(t, ok, "a look is at what has come while nobody read, too")
+	assert.Equal(t, "one", line)
+	_, _, ok, err = in.Next(next, nil)
+	assert.False(t, ok)
+	assert.NoError(t, err)
+	got := make(chan string, 2)
+	for range 2 { // one of them reads
+		go func() {
+			line, _, _, _ := in.Next(next, never)
+			got <- line
+		}()
+	}
+	_, _, ok, err = in.Next(next, func() time.Time { return time.Now().Add(10 * time.Millisecond) })
+	assert.False(t, ok, "it ends when it is late, whoever reads")
+	assert.NoError(t, err)
+	_, err = to.WriteString("o\nthree\n")
+	require.NoError(t, err)
+	assert.Equal(t, "two", <-got)
+	assert.Equal(t, "two", <-got)
+	_, err = to.WriteString("four\n")
+	require.NoError(t, err)
+	for deadline := never(); in.End() < 4 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	assert.Equal(t, []string{"one", "two", "three", "four"}, in.Lines(0), "it is read though nobody calls")
+	to.Close()
+	_, _, ok, err = in.Next(4, never)
+	assert.False(t, ok)
+	assert.ErrorIs(t, err, io.EOF)
+}
+
 // TestInboxIsBounded has a pod send without an end: what nobody has seen is never dropped.
 func TestInboxIsBounded(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {}, func(error) {})
+	in := NewInbox(here, Most, func(string) {}, func(error) {})
 	const size = 1 << 20
 	sent := make(chan int, 1000)
 	go func() {
@@ -123,7 +171,7 @@ func TestInboxIsBounded(t *testing.T) {
 func TestInboxThatIsFullCanBeClosed(t *testing.T) {
 	t.Parallel()
 	here, there := net.Pipe()
-	in := NewInbox(here, func(string) {}, func(error) {})
+	in := NewInbox(here, Most, func(string) {}, func(error) {})
 	go func() {
 		for err := error(nil); err == nil; {
 			_, err = there.Write([]byte(strings.Repeat("x", 1<<20) + "\n"))

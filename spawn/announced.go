@@ -9,7 +9,6 @@ import (
 	"example.com/podharness/spawn/handshake"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
-	"golang.org/x/sys/unix"
 )
 
 // ready takes the ready line.
@@ -43,41 +42,4 @@ func noted(path string) string {
 		return ", not a URL"
 	}
 	return ""
-}
-
-// A wait is what a start waits for, in the words of an Error.
-type wait struct {
-	missing, why string
-	stopped      bool
-	signal       string // that stopped it; "" = not known
-	text         string // all of it, for a person
-}
-
-// waitsFor says what has not happened yet, and why.
-func (s *start) waitsFor() wait {
-	w := wait{missing: "ready line", text: "the ready line", stopped: proc.Stopped(s.process.pid)}
-	if s.socket != "" {
-		w.missing, w.text = "socket", "its socket "+s.shownSocket
-		if s.socketErr != nil {
-			w.why = s.socketState
-			because := inSentences[w.why]
-			if errors.Is(s.socketErr, errEnded) {
-				because = errEnded.Error()
-			}
-			w.text += " (" + because + ")"
-		}
-	}
-	if w.stopped {
-		w.signal = unix.SignalName(stopSignal(s.process.pid))
-		w.text += "; the process is stopped"
-		switch w.signal {
-		case "":
-			w.text += ", as by SIGSTOP"
-		case "SIGTTIN", "SIGTTOU":
-			w.text += " by " + w.signal + ": it uses the terminal, which belongs to another process group"
-		default:
-			w.text += " by " + w.signal
-		}
-	}
-	return w
 }

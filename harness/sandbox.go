@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -117,145 +115,6 @@ func (b *oneTest) writeLate() {
 
 var errTestEnded = errors.New("the test has ended, and nobody would stop the pod")
 
-// roster holds the pods of one test: those that were started, and the names of
-// those that are being started.
-type roster struct {
-	ctx    context.Context // ends with the test
-	cancel context.CancelFunc
-	starts sync.WaitGroup // that are under way
-
-	mu       sync.Mutex // guards all up to pods, and what is said below
-	closed   bool
-	starting map[string]bool
-	pods     []*Pod
-
-	judgeOnce sync.Once
-	fault     bool // one has ended by itself
-	dumpOnce  sync.Once
-}
-
-func newRoster() roster {
-	ctx, cancel := context.WithCancel(context.Background())
-	return roster{ctx: ctx, cancel: cancel, starting: map[string]bool{}}
-}
-
-// begin is called before a pod is started, and the function that it returns
-// after the pod was added.
-func (r *roster) begin(name string) (end func(), err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, errTestEnded
-	}
-	if r.starting[name] {
-		return nil, fmt.Errorf("pod %s is being started already: choose another name", podlog.Printable(name))
-	}
-	for _, p := range r.pods {
-		if p.Name != name {
-			continue
-		}
-		if _, ended := p.Ended(); !ended {
-			return nil, fmt.Errorf("pod %s still runs (process %d): stop it first, or choose another name", p.name(), p.PID)
-		}
-	}
-	r.starts.Add(1)
-	r.starting[name] = true
-	return func() {
-		r.mu.Lock()
-		delete(r.starting, name)
-		r.mu.Unlock()
-		r.starts.Done()
-	}, nil
-}
-
-func (r *roster) isClosed() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.closed
-}
-
-func (r *roster) add(p *Pod) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.pods = append(r.pods, p)
-	go func() {
-		<-p.Done()
-		p.noteEnd()
-	}()
-}
-
-// judge notes, once, which pods have ended by themselves before the teardown of
-// the first one began, and reports whether there are any: those of a group of pods
-// may end each other then.
-func (r *roster) judge() bool {
-	r.judgeOnce.Do(func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for _, p := range r.pods {
-			r.fault = p.judge() != nil || r.fault
-		}
-	})
-	return r.fault
-}
-
-// dump has the pods of a test that has failed write what they do, once, of those that hang: they
-// are about to be stopped.
-func (r *roster) dump(tb TB) {
-	r.dumpOnce.Do(func() {
-		r.mu.Lock()
-		pods := slices.DeleteFunc(slices.Clone(r.pods), func(p *Pod) bool { return !p.hangs.Load() })
-		r.mu.Unlock()
-		dumpPods(tb, pods)
-	})
-}
-
-// dumpPods has pods that run write what they do, if they can and were not asked before.
-func dumpPods(tb TB, pods []*Pod) {
-	var asked []*evidence.Attempt
-	for _, p := range pods {
-		_, ended := p.Ended()
-		p.mu.Lock()
-		if !ended && !p.asked && p.attempt.Dump != 0 {
-			p.asked = true
-			asked = append(asked, p.attempt)
-		}
-		p.mu.Unlock()
-	}
-	dump(tb, asked)
-	for _, p := range pods {
-		_, ended := p.Ended()
-		p.mu.Lock()
-		p.killed = p.killed || p.asked && ended
-		p.mu.Unlock()
-	}
-}
-
-// end cancels the starts that are under way, and stops the pods that became
-// ready since the test ended.
-func (r *roster) end() {
-	r.mu.Lock()
-	r.closed = true
-	r.mu.Unlock()
-	r.cancel()
-	r.starts.Wait()
-	for _, p := range r.pods {
-		_ = p.Stop() // again, for the others
-	}
-}
-
-// tempDir is the temporary directory as it was when the test binary began: a
-// test may set TMPDIR to one of its own, which ends with it.
-var tempDir, _ = filepath.Abs(os.TempDir())
-
-// shortTempDir returns a temporary directory below which a socket's path fits
-// into a socket address: the usual one, unless TMPDIR is long (as on macOS).
-func shortTempDir() string {
-	if tempDir == "" || len(tempDir) > 40 {
-		return "/tmp"
-	}
-	return tempDir
-}
-
 // newName makes a pod's name of the test's.
 func (b *oneTest) newName() string {
 	b.mu.Lock()
@@ -290,7 +149,7 @@ func (b *oneTest) cleanup() {
 	sandboxesMu.Unlock()
 	b.endForeign()
 	b.end()
-	if b.foreign.cancel != nil { // what is in nobody's pod
+	if b.foreign.cancel != nil && !b.kept { // what is in nobody's pod
 		grace, _ := beforeDeadline(b.tb, "", killGrace)
 		proc.Kill(proc.Match{Mark: b.mark, Sockets: filepath.Dir(b.Dir("run"))}, time.Now().Add(grace))
 	}
@@ -303,7 +162,9 @@ func (b *oneTest) cleanup() {
 		b.late.Stop()
 	}
 	b.evidence.Close(b.failed())
-	if err := b.Remove(); err != nil {
+	if b.kept { // the watchdog ends them, and removes the sandbox
+		b.binary.keeps(b.mark)
+	} else if err := b.Remove(); err != nil {
 		b.tb.Errorf("harness: the sandbox was not removed: %s", podlog.Printable(err.Error()))
 	}
 	b.binary.Unuse()

@@ -5,7 +5,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Descriptor is one that a process has open.
@@ -36,6 +37,9 @@ func Descriptors(pid int) (all []Descriptor) {
 	return all
 }
 
+// CountDescriptors returns how many descriptors a process has open; 0 if that is not shown.
+func CountDescriptors(pid int) int { return len(names(file(pid, "fd"))) }
+
 // Holders returns the processes that have the socket open that listens at a path.
 func Holders(path string) (pids []int) {
 	sockets := socketPaths()
@@ -52,26 +56,41 @@ func Holders(path string) (pids []int) {
 	return pids
 }
 
-// CPUTime returns the CPU time that a process has used, to 10 ms.
-func CPUTime(pid int) time.Duration {
-	text, err := read(file(pid, "stat"))
-	if err != nil {
-		return 0
-	}
-	// The command's name may hold spaces and parentheses: fields 14 and 15 count from its end.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * tick
-}
-
 // OpenFiles returns how many files a process may open; 0 if that is not shown.
 func OpenFiles(pid int) int {
 	text, _ := read(file(pid, "limits"))
 	_, line, _ := strings.Cut(string(text), "\nMax open files")
 	n, _ := strconv.Atoi(strings.Fields(line + " x")[0])
 	return n
+}
+
+// CloseInherited closes every descriptor above 2 that is not close-on-exec: at the
+// beginning of a process, those that it has inherited.
+func CloseInherited() {
+	for _, fd := range Inheritable() {
+		_ = unix.Close(fd)
+	}
+}
+
+// Inheritable returns the descriptors above 2 that a child would inherit.
+func Inheritable() (fds []int) {
+	dir, err := os.Open("/dev/fd")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil || fd <= 2 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds
 }

@@ -3,7 +3,6 @@
 package proc
 
 import (
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,23 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// maxSocketAddress is the longest path that fits into a socket address with
-// the NUL that ends it: sun_path has 108 bytes (unix(7)).
-const maxSocketAddress = 107
-
-// SocketAddress returns an address for a path of any length. The descriptor
-// that a long one is reached through is open until release.
-func SocketAddress(path string) (address string, release func(), err error) {
-	if len(path) <= maxSocketAddress {
-		return path, func() {}, nil
-	}
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", nil, err
-	}
-	return fmt.Sprintf("/proc/self/fd/%d", fd), func() { _ = unix.Close(fd) }, nil
-}
 
 // Listener connects to a socket, closes the connection, and returns the process that
 // listens there, or did when it began to; 0 = it is not known. It never waits. Package net

@@ -27,3 +27,19 @@ podstop alpha
 	require.NotNil(t, f)
 	assert.ErrorContains(t, f.Err, `unknown system call "nonsense"`)
 }
+
+func TestPodspawnUnderFaults(t *testing.T) {
+	t.Parallel()
+	needHold(t)
+	log, failed := runScript(t, `
+! podspawn -json -fault 'bind:path={runtime}/{name}/sock:error=EADDRINUSE' alpha
+stdout '"verdict":"exited early"'
+stderr 'address already in use'
+podspawn -json -fault 'accept:path=**/sock:delay=1ms' beta
+stdout '"verdict":"ready"'
+podadopt beta
+podsend beta
+podstop beta
+`)
+	assert.False(t, failed, log)
+}

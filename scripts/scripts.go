@@ -110,7 +110,8 @@
 // # Clients
 //
 // A client is a program that starts pods itself, such as the command podspawn. A script
-// runs podspawn by the verb podspawn, and any other client by exec. The client's pods live
+// runs podspawn by the verb podspawn, and any other client by exec. For a pod with faults podspawn
+// goes on until the pod has ended, and the verb ends when the start has. The client's pods live
 // in the script's sandbox. Their logs are captured, and the pods are stopped at the end of
 // the script. podadopt lets the other verbs use such a pod. Only the pod's parent learns
 // its exit status: podwait says that the status is not known, and fails as it does for a

@@ -1,6 +1,7 @@
 package scripts
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"flag"
@@ -247,7 +248,11 @@ func (c *call) spawn() error {
 	if err != nil {
 		return err
 	}
-	podspawn := reexec.Command(podspawnArg, slices.Concat(flags, c.args)...)
+	flags = slices.Concat(flags, c.args)
+	podspawn := reexec.Command(podspawnArg, flags...)
+	if slices.ContainsFunc(flags, faultFlag.MatchString) {
+		podspawn = reexec.Command(attendedArg, flags...)
+	}
 	err = c.ts.Exec(podspawn.Path, podspawn.Args[1:]...)
 	// What a verb writes stands in their place: it would be judge's word alone.
 	c.print(c.ts.Stdout(), c.ts.ReadFile("stdout"))
@@ -259,11 +264,59 @@ func (c *call) spawn() error {
 	return err
 }
 
+// attendedArg, as its first argument, makes the binary one that runs podspawn for a pod with
+// faults. That podspawn goes on until the pod has ended, and this process until the start has.
+const attendedArg = "podharness-podspawn-attended"
+
+func init() {
+	reexec.Register(attendedArg, func(args []string) int {
+		status, err := attend(args)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "podspawn:", err)
+		}
+		return status
+	})
+}
+
+// attend runs podspawn until the pod is ready, or else until podspawn has ended.
+func attend(args []string) (status int, err error) {
+	podspawn := reexec.Command(podspawnArg, args...)
+	stdout, err := podspawn.StdoutPipe()
+	if err != nil {
+		return 1, err
+	}
+	stderr, err := os.CreateTemp("", "podspawn-") // it goes on to write there
+	if err != nil {
+		return 1, err
+	}
+	defer stderr.Close()
+	podspawn.Stderr = stderr
+	if err := errors.Join(os.Remove(stderr.Name()), podspawn.Start()); err != nil {
+		return 1, err
+	}
+	// It prints its report at once, and that of a pod that is ready is the last of its output.
+	const most = 64 << 10
+	report := make([]byte, most)
+	n, _ := stdout.Read(report)
+	failed := n == 0 || report[0] == '{' && !bytes.Contains(report[:n], []byte(`"verdict":"ready"`))
+	if failed {
+		_ = podspawn.Wait()
+		status = podspawn.ProcessState.ExitCode()
+	}
+	_, err = os.Stdout.Write(report[:n])
+	said, readErr := io.ReadAll(io.NewSectionReader(stderr, 0, math.MaxInt64))
+	_, writeErr := os.Stderr.Write(said)
+	return status, errors.Join(err, readErr, writeErr)
+}
+
 // lastMessage matches the lines of an output that are not indented: the last one is the
 // reason of a program that has failed.
 var lastMessage = regexp.MustCompile(`(?m)^\S.*$`)
 
-var podFlag = regexp.MustCompile("^--?pod(=|$)")
+var (
+	podFlag   = regexp.MustCompile("^--?pod(=|$)")
+	faultFlag = regexp.MustCompile("^--?fault(=|$)")
+)
 
 // underTest returns the flags by which podspawn starts the pod under test as podstart
 // does; none if it starts another one.
@@ -292,7 +345,14 @@ func (c *call) underTest() (flags []string, err error) {
 			flags = append(flags, "-"+f.Name, value)
 		}
 	})
-	for name, args := range map[string][]string{"-pod-arg": sc.Command.PrefixArgs, "-extra-arg": sc.ExtraArgs} {
+	var faults []string
+	for _, f := range sc.Faults {
+		if f.Look != nil {
+			return nil, fatalError{error: fmt.Errorf("the fault %s has a Look, which podspawn, a process of its own, cannot call: start the pod with podstart", f), kit: true}
+		}
+		faults = append(faults, f.String())
+	}
+	for name, args := range map[string][]string{"-pod-arg": sc.Command.PrefixArgs, "-extra-arg": sc.ExtraArgs, "-fault": faults} {
 		for _, arg := range args {
 			flags = append(flags, name, arg)
 		}

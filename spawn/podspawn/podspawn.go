@@ -249,15 +249,25 @@ func (p *podspawn) resolveCommand() error {
 
 func (p *podspawn) start(ctx context.Context) error {
 	pod, err := p.startPod(ctx)
+	var lost error // of the report
 	if p.json {
-		err = cmp.Or(err, json.NewEncoder(p.stdout).Encode(reportOf(p.cfg.PodName, pod, err)))
+		lost = json.NewEncoder(p.stdout).Encode(reportOf(p.cfg.PodName, pod, err))
 	} else if err == nil {
-		err = p.tell(pod)
+		lost = p.tell(pod)
 	}
-	if pod != nil && pod.Faults != nil {
-		return cmp.Or(err, p.attend(ctx, pod))
+	if err != nil || lost != nil {
+		if pod != nil { // nobody knows of it
+			if pod.Signal(syscall.SIGKILL) == nil {
+				<-pod.Done()
+			}
+			return fmt.Errorf("pod %s was ready, and was killed, since that could not be reported: %w", podlog.Printable(pod.Name), lost)
+		}
+		return cmp.Or(err, lost)
 	}
-	return err
+	if pod.Faults != nil {
+		return p.attend(ctx, pod)
+	}
+	return nil
 }
 
 // attend waits until a pod with faults has ended, and whatever it has left that meets them.

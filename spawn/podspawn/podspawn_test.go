@@ -427,7 +427,9 @@ func TestReportThatIsLostIsAFailure(t *testing.T) {
 		var errs bytes.Buffer
 		flags := map[string][]string{"alpha": nil, "beta": {"-json"}}[name]
 		assert.Equal(t, 1, podspawn.Main(slices.Concat(fake("ready"), flags, []string{name}), full{}, &errs))
-		assert.Equal(t, "podspawn: no space left on device\n", errs.String())
+		assert.Equal(t, "podspawn: pod "+name+" was ready, and was killed, since that could not be reported: no space left on device\n", errs.String())
+		stdout, _, _ := run("-list")
+		assert.NotContains(t, stdout, "answers")
 	}
 }
 

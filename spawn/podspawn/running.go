@@ -45,6 +45,15 @@ type resident struct {
 // look returns who lives in a pod directory. It never waits for the pod. The caller
 // closes it.
 func look(podDir string, late time.Time) resident {
+	r := lookOnce(podDir, late)
+	if r.State == "stale" && r.err == nil { // somebody listens: it may be the pod, and a call that tells has failed
+		r.close()
+		r = lookOnce(podDir, late)
+	}
+	return r
+}
+
+func lookOnce(podDir string, late time.Time) resident {
 	r := resident{Name: filepath.Base(podDir), Socket: podDir + "/sock", Log: podDir + "/" + podlog.LogName, State: "stale"}
 	dir, err := safefile.OpenDir(podDir)
 	if err != nil {
@@ -172,7 +181,11 @@ func (p *podspawn) resident() (resident, error) {
 		return resident{}, err
 	}
 	podDir := dir + "/" + p.cfg.PodName
-	if info, err := os.Lstat(podDir); err != nil || !info.IsDir() {
+	info, err := os.Lstat(podDir)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return resident{}, err
+	case err != nil || !info.IsDir():
 		return resident{}, fmt.Errorf("there is no pod %s in %s (podspawn -list shows those that are there)", podlog.Printable(p.cfg.PodName), podlog.Printable(dir))
 	}
 	return look(podDir, time.Now().Add(lookTime)), nil
@@ -281,6 +294,9 @@ func (p *podspawn) follow(ctx context.Context) error {
 		return err
 	}
 	defer r.close()
+	if r.State == "hidden" { // its end would not be seen
+		return fmt.Errorf("pod %s cannot be followed: %w", podlog.Printable(r.Name), r.unknown)
+	}
 	log, err := podlog.Open(r.Log, nil)
 	if err != nil {
 		return fmt.Errorf("pod %s has no log %s that can be read: %w", podlog.Printable(r.Name), podlog.Printable(r.Log), errors.Unwrap(err))

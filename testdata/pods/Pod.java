@@ -42,6 +42,11 @@ public class Pod {
         Runtime.getRuntime().halt(status);
     }
 
+    /** Says all of an error: a class that cannot be loaded has its reason only as a cause. */
+    static String withCauses(Throwable error) {
+        return error.getCause() == null ? error.toString() : error + ": " + withCauses(error.getCause());
+    }
+
     static String parseArgs(List<String> words) {
         if (!words.isEmpty() && words.get(0).equals("pod")) words = words.subList(1, words.size());
         Map<String, String> values = new HashMap<>();
@@ -280,14 +285,14 @@ public class Pod {
             start(name, directory, socket, stop);
         } catch (Throwable error) { // a class may not load, a thread not start
             for (String file : List.of("pid", "pid.tmp", "status.json", "status.json.tmp", "sock")) directory.resolve(file).toFile().delete();
-            fail(1, directory + ": " + error);
+            fail(1, directory + ": " + withCauses(error));
         }
         log(name + " listening on \"" + socket + "\"");
         stop.await();
         try {
             removeDirectory(directory, socket);
-        } catch (IOException error) {
-            fail(1, directory + ": " + error);
+        } catch (Throwable error) { // a directory that cannot be read is no IOException
+            fail(1, directory + ": " + withCauses(error));
         }
         Runtime.getRuntime().halt(0); // ends all threads
     }

@@ -60,20 +60,8 @@ func (s *settings) cases() (mine []testCase, err error) {
 		if !s.Chosen(c.name) {
 			continue
 		}
-		if c.refused != "" {
-			c.want.Verdict = refused
-		}
-		if c.want.Verdict == "" {
-			if c.want, err = oracle.Expect(c.program, s.timeout); err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
-			}
-		}
-		if c.name != "name-empty" {
-			c.pod = cmp.Or(c.pod, "alpha")
-		}
-		c.at.Umask, c.tty = cmp.Or(c.at.Umask, 0o022), c.tty || s.tty
-		for _, id := range []string{"notices", "idle", "rereads", "memory"} {
-			c.metered = c.metered || slices.Contains(c.about, id)
+		if c, err = s.complete(c); err != nil {
+			return nil, err
 		}
 		chosen = append(chosen, c)
 	}
@@ -86,6 +74,27 @@ func (s *settings) cases() (mine []testCase, err error) {
 		}
 	}
 	return mine, nil
+}
+
+// complete fills in what is as in most cases.
+func (s *settings) complete(c testCase) (testCase, error) {
+	if c.refused != "" {
+		c.want.Verdict = refused
+	}
+	if c.want.Verdict == "" {
+		var err error
+		if c.want, err = oracle.Expect(c.program, s.timeout); err != nil {
+			return c, fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	if c.name != "name-empty" {
+		c.pod = cmp.Or(c.pod, "alpha")
+	}
+	c.at.Umask, c.tty = cmp.Or(c.at.Umask, 0o022), c.tty || s.tty
+	for _, id := range []string{"notices", "idle", "rereads", "memory"} {
+		c.metered = c.metered || slices.Contains(c.about, id)
+	}
+	return c, nil
 }
 
 // portable returns all cases but random ones.

@@ -18,6 +18,14 @@
 //
 //	podclient -pod ./agent -pod-arg --manifest=agent.toml -- my-client start {name}
 //
+// -faults runs no cases: the client starts a fake pod again and again, and another one of its
+// system calls fails, or kills it, each time (Linux). -list tells what must hold then. When it
+// is interrupted, it reports what it has found by then. -fault has one fault, which the client
+// meets in the cases that -run names; the same requirements are judged:
+//
+//	podclient -faults -timeout 3s -- ./podspawn -timeout 3s {name}
+//	podclient -fault 'open:path=**/stderr.log:error=EMFILE:when=2' -run '^(ready|deaf)$' -- my-client start {name}
+//
 // Podclient prints a line for each case. A finding follows below its line: what the
 // client did, what it should have done, and the section of the contract that says so. -list
 // shows the cases, and the requirements with their level and section. What takes a client
@@ -48,12 +56,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"regexp"
 	"strings"
 	"time"
 
 	"example.com/podharness/scripts/internal/conformance"
+	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn"
 )
 
@@ -65,7 +75,9 @@ func main() {
 const usage = `usage: podclient [flags] [--] CLIENT [ARG]...
 
 Runs CLIENT against fake pods, which act out each way in which a start can end. {name}
-in the arguments is replaced by the name of the pod that CLIENT must start.
+in the arguments is replaced by the name of the pod that CLIENT must start. With -faults
+each system call of CLIENT fails instead, one in each run (Linux). With -fault one fails
+in each of the cases.
 
 `
 
@@ -80,18 +92,22 @@ type settings struct {
 	tty     bool
 	random  int
 	seed    uint64
+	faults  sweep.Flags
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	status, err := sweep(args, stdout, stderr)
+	status, err := execute(args, stdout, stderr)
 	return conformance.Status("podclient", status, err, stderr)
 }
 
-// sweep runs and reports the cases, and returns the exit status.
-func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
+// execute runs and reports the cases, and returns the exit status.
+func execute(args []string, stdout, stderr io.Writer) (status int, err error) {
 	s, err := parse(args, stdout, stderr)
 	if err != nil {
 		return 0, err
+	}
+	if s.faults.On || s.faults.Fault != nil {
+		return s.sweepFaults(stdout, stderr)
 	}
 	cases, err := s.cases()
 	if err != nil {
@@ -122,7 +138,7 @@ func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
 }
 
 func parse(args []string, stdout, stderr io.Writer) (settings, error) {
-	s := settings{seed: uint64(time.Now().UnixNano())}
+	s := settings{seed: rand.Uint64N(1_000_000)}
 	flags := flag.NewFlagSet("podclient", flag.ContinueOnError)
 	s.pod.Flags(flags)
 	flags.DurationVar(&s.timeout, "timeout", 20*time.Second, "the `DURATION` that the client waits for a pod: its own, which podclient cannot set")
@@ -134,11 +150,15 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	flags.BoolVar(&s.tty, "tty", false, "run the client on a pseudo terminal in all cases")
 	s.AddFlags(flags, "case")
 	flags.IntVar(&s.random, "random", 0, "run `N` random programs in place of the cases")
-	flags.Uint64Var(&s.seed, "seed", s.seed, "make the random programs of this `NUMBER`")
+	flags.Uint64Var(&s.seed, "seed", s.seed, "make the random programs of this `NUMBER`, or with -faults choose what is run within the budget")
+	s.faults.AddFlags(flags, "client", "cases")
 	if err := s.Flags.Parse(flags, usage, args, stdout, stderr); err != nil {
 		return s, err
 	}
-	s.client = flags.Args()
+	s.client, s.faults.Seed = flags.Args(), s.seed
+	if err := s.faults.Check(flags, s.faults.On || s.faults.Fault != nil, "cases", "pod", "pod-arg", "random", "count", "failfast", "rerun"); err != nil {
+		return s, err
+	}
 	if err := s.check(); err != nil {
 		return s, err
 	}

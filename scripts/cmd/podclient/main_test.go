@@ -174,6 +174,37 @@ func clientPy(t *testing.T) (program, source string) {
 	return program, string(text)
 }
 
+// clientSource returns the path of a client of testdata/clients.
+func clientSource(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(clientDir, name))
+	require.NoError(t, err)
+	return path
+}
+
+// rightClients are those of testdata/clients, by their languages.
+var rightClients = map[string]func(t *testing.T) []string{
+	"Python": func(t *testing.T) []string {
+		program, _ := clientPy(t)
+		return []string{program, clientSource(t, "client.py")}
+	},
+	"Node": func(t *testing.T) []string {
+		if out, err := exec.Command("node", "-e", "process.exit(parseInt(process.versions.node) < 19 ? 1 : 0)").CombinedOutput(); err != nil {
+			t.Skipf("no Node 19 or newer: %v %s", err, out)
+		}
+		return []string{"node", clientSource(t, "client.js")}
+	},
+	"Rust": func(t *testing.T) []string {
+		if err := exec.Command("rustc", "--version").Run(); err != nil {
+			t.Skipf("no rustc: %v", err)
+		}
+		program := filepath.Join(t.TempDir(), "client")
+		out, err := exec.Command("rustc", "-o", program, clientSource(t, "client.rs")).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return []string{program}
+	},
+}
+
 // TestClientsOfOtherLanguagesPass has right clients. With PODHARNESS_LONG=1 each is put to
 // the whole sweep, else to a case of each ending.
 func TestClientsOfOtherLanguagesPass(t *testing.T) {
@@ -182,32 +213,7 @@ func TestClientsOfOtherLanguagesPass(t *testing.T) {
 	if os.Getenv("PODHARNESS_LONG") != "" {
 		cases = nil
 	}
-	source := func(name string) string {
-		path, err := filepath.Abs(filepath.Join(clientDir, name))
-		require.NoError(t, err)
-		return path
-	}
-	for language, command := range map[string]func(t *testing.T) []string{
-		"Python": func(t *testing.T) []string {
-			program, _ := clientPy(t)
-			return []string{program, source("client.py")}
-		},
-		"Node": func(t *testing.T) []string {
-			if out, err := exec.Command("node", "-e", "process.exit(parseInt(process.versions.node) < 19 ? 1 : 0)").CombinedOutput(); err != nil {
-				t.Skipf("no Node 19 or newer: %v %s", err, out)
-			}
-			return []string{"node", source("client.js")}
-		},
-		"Rust": func(t *testing.T) []string {
-			if err := exec.Command("rustc", "--version").Run(); err != nil {
-				t.Skipf("no rustc: %v", err)
-			}
-			program := filepath.Join(t.TempDir(), "client")
-			out, err := exec.Command("rustc", "-o", program, source("client.rs")).CombinedOutput()
-			require.NoError(t, err, "%s", out)
-			return []string{program}
-		},
-	} {
+	for language, command := range rightClients {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
 			assertPasses(t, cases, append(command(t), "--timeout", "{timeout}", "{name}")...)

@@ -210,7 +210,11 @@ func TestContractNamesEachRequirement(t *testing.T) {
 		t.Skipf("the source is not here: %v", err)
 	}
 	sections := strings.Split(string(contract), "\n## ")
-	for _, r := range requirements {
+	all := slices.Clone(requirements)
+	for _, r := range faultRequirements {
+		all = append(all, requirement{r.ID, r.Level, r.Section, r.Text})
+	}
+	for _, r := range all {
 		for _, section := range strings.Split(r.section, ", ") {
 			i := slices.IndexFunc(sections, func(text string) bool { return strings.HasPrefix(text, section+". ") })
 			require.GreaterOrEqual(t, i, 0, "%s is in section %s", r.id, section)
@@ -219,7 +223,7 @@ func TestContractNamesEachRequirement(t *testing.T) {
 	}
 	for _, tag := range regexp.MustCompile(`\[client: ([^]]*)\]`).FindAllStringSubmatch(string(contract), -1) {
 		for _, id := range strings.Split(tag[1], ", ") {
-			assert.NotPanics(t, func() { find(id) }, id)
+			assert.True(t, slices.ContainsFunc(all, func(r requirement) bool { return r.id == id }), id)
 		}
 	}
 }

@@ -228,6 +228,19 @@ func (s *sweepCase) configure() error {
 	for _, entry := range s.env {
 		env = append(env, inRoot(entry))
 	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	at := s.at
+	at.Command, at.Failed, at.Environ = inRoot(at.Command), filepath.Join(s.tb.scrap, "failed"), filepath.Join(s.tb.scrap, "environ")
+	s.config = harness.ClientConfig{Dir: cwd, Env: env, TTY: s.tty, Pod: s.command()}
+	s.config.Program, s.config.Args = at.launch(s.words())
+	return nil
+}
+
+// words is the client's command line.
+func (s *sweepCase) words() []string {
 	words := slices.Clone(s.settings.client)
 	for i := len(words) - 1; i > 0; i-- {
 		if s.dashes && words[i] == "{name}" {
@@ -236,15 +249,7 @@ func (s *sweepCase) configure() error {
 		}
 		words[i] = strings.ReplaceAll(words[i], "{name}", s.pod)
 	}
-	cwd, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	at := s.at
-	at.Command, at.Failed, at.Environ = inRoot(at.Command), filepath.Join(s.tb.scrap, "failed"), filepath.Join(s.tb.scrap, "environ")
-	s.config = harness.ClientConfig{Dir: cwd, Env: env, TTY: s.tty, Pod: s.command()}
-	s.config.Program, s.config.Args = at.launch(words)
-	return nil
+	return words
 }
 
 // command is the pod that the client starts.
@@ -408,9 +413,10 @@ func monotonic() int64 {
 // caseTB is a case as the harness's TB. What the harness finds fault with beyond
 // the checks is in its evidence.
 type caseTB struct {
-	name  string
-	flags *conformance.Flags
-	scrap string // a directory that is removed with the case
+	name      string
+	flags     *conformance.Flags
+	scrap     string // a directory that is removed with the case
+	artifacts string // the directory for the evidence; "" = that of the case
 
 	mu       sync.Mutex
 	failed   bool
@@ -434,7 +440,9 @@ func (tb *caseTB) finish() {
 	}
 }
 
-func (tb *caseTB) Failed() bool              { return tb.failed && tb.flags.Evidence != "" }
+func (tb *caseTB) Failed() bool {
+	return tb.artifacts != "" || tb.failed && tb.flags.Evidence != ""
+}
 func (tb *caseTB) Helper()                   {}
 func (tb *caseTB) Name() string              { return tb.name }
 func (tb *caseTB) Verbose() bool             { return false }
@@ -445,7 +453,10 @@ func (tb *caseTB) Fatalf(f string, a ...any) { panic("podclient: " + fmt.Sprintf
 // ArtifactDir is where the evidence of the case goes. The harness takes some of a
 // client that leaves processes, which may be right.
 func (tb *caseTB) ArtifactDir() string {
-	if !tb.Failed() {
+	switch {
+	case tb.artifacts != "":
+		return tb.artifacts
+	case !tb.Failed():
 		return tb.scrap
 	}
 	return tb.flags.EvidenceDir(tb.name)

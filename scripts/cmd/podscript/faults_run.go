@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -15,10 +14,10 @@ import (
 
 	"example.com/podharness/harness"
 	"example.com/podharness/harness/sandbox"
+	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
-	"golang.org/x/sys/unix"
 )
 
 // How long a client waits for what a pod sends: briefly where calls fail again and again, and
@@ -39,17 +38,16 @@ func (f *faultSweep) config() harness.Config {
 // A faultRun is one run of a pod that meets a fault.
 type faultRun struct {
 	*faultTB
-	trial
-	cfg   harness.Config
-	fresh []*cause // that this run is the first to show
+	*sweep.Run
+	cfg harness.Config
 }
 
-// try runs a trial, and notes what it finds.
-func (f *faultSweep) try(t trial) {
-	r := &faultRun{faultTB: &faultTB{name: "fault", sweep: f}, trial: t, cfg: f.config()}
+// try runs a trial, and says what it finds.
+func (f *faultSweep) try(run *sweep.Run) (struck bool, err error) {
+	r := &faultRun{faultTB: &faultTB{name: "fault", sweep: f}, Run: run, cfg: f.config()}
 	defer r.finish()
 	cfg := r.cfg
-	cfg.Faults = []fault.Fault{t.fault}
+	cfg.Faults = []fault.Fault{run.Fault}
 	pod, err := harness.TryStartPod(r, cfg)
 	var start *spawn.Error
 	var strikes []fault.Strike
@@ -63,30 +61,37 @@ func (f *faultSweep) try(t trial) {
 		r.judgeStart(start)
 		strikes, err = start.Strikes, nil
 	}
-	switch {
-	case err != nil:
-		f.cannot(t.String() + ": " + err.Error())
-		return
-	case len(strikes) == 0:
-		f.mu.Lock()
-		f.missed++
-		f.mu.Unlock()
-		return
+	if err != nil || len(strikes) == 0 {
+		return false, err
 	}
 	r.restart()
-	r.keep(strikes, start)
+	lines := []string{"fault: " + r.clean(strikes[0].String())}
+	if start != nil {
+		for _, line := range start.Tail {
+			lines = append(lines, fmt.Sprintf("it wrote: %.*s", longestLine, r.clean(line)))
+		}
+	}
+	r.artifacts = r.Settle(lines)
+	return true, nil
 }
 
 // say notes a finding, or with "" that the requirement is met.
 func (r *faultRun) say(id, format string, args ...any) {
-	if c := r.sweep.note(r.trial, id, fmt.Sprintf(format, args...)); c != nil {
-		r.fresh = append(r.fresh, c)
+	r.Say(id, r.clean(fmt.Sprintf(format, args...)))
+}
+
+// sayLate is say of what a busy machine may be the reason of.
+func (r *faultRun) sayLate(late bool, id, format string, args ...any) {
+	if !late {
+		r.say(id, format, args...)
+		return
 	}
+	r.SayLate(id, r.clean(fmt.Sprintf(format, args...)))
 }
 
 // judgeStart judges a start that failed.
 func (r *faultRun) judgeStart(e *spawn.Error) {
-	if r.fault.Signal != 0 {
+	if r.Fault.Signal != 0 {
 		return
 	}
 	exited := errors.Is(e, spawn.ErrExited)
@@ -102,9 +107,9 @@ func (r *faultRun) judgeStart(e *spawn.Error) {
 	case !exited:
 		honest = "it wrote a ready line, but: " + e.Verdict
 	}
-	r.say("fault-answered", "%s", answered)
-	r.say("fault-honest", "%s", honest)
-	if onStderr := filepath.Base(r.path) == podlog.LogName; exited && honest == "" && r.fault.Error != 0 && !onStderr {
+	r.sayLate(true, "fault-answered", "%s", answered)
+	r.sayLate(errors.Is(e, spawn.ErrTimeout), "fault-honest", "%s", honest)
+	if onStderr := filepath.Base(r.Path) == podlog.LogName; exited && honest == "" && r.Fault.Error != 0 && !onStderr {
 		told := ""
 		if !r.tells(e) {
 			told = "its last words do not name what failed: " + lastOf(e.Tail, "there are none")
@@ -137,22 +142,7 @@ func (r *faultRun) tells(e *spawn.Error) bool {
 		said += "\n" + string(text)
 		_ = log.Close()
 	}
-	said = strings.ToLower(said)
-	words := []string{strings.ToLower(r.fault.Error.Error()), strings.ToLower(unix.ErrnoName(r.fault.Error))}
-	for _, strike := range e.Strikes {
-		for _, path := range strike.Paths {
-			words = append(words, strings.ToLower(path))
-			if base := filepath.Base(path); len(base) > 4 && base != faultPod { // shorter ones are in any text
-				words = append(words, strings.ToLower(base))
-			}
-		}
-	}
-	switch r.family {
-	case "fork", "thread": // some languages have a text of their own for that
-		words = append(words, r.family, "process")
-	}
-	number := regexp.MustCompile(fmt.Sprintf(`(errno|error)\W*%d\b`, int(r.fault.Error)))
-	return number.MatchString(said) || slices.ContainsFunc(words, func(word string) bool { return strings.Contains(said, word) })
+	return r.Tells(said, faultPod, e.Strikes)
 }
 
 // serve is a pod that became ready: clients come, and it is stopped. It returns the calls that
@@ -160,54 +150,54 @@ func (r *faultRun) tells(e *spawn.Error) bool {
 func (r *faultRun) serve(pod *harness.Pod) ([]fault.Strike, error) {
 	early := len(pod.Faults.Strikes()) > 0
 	timeout := visitTimeout
-	if r.fault.Onwards && !early {
+	if r.Fault.Onwards && !early {
 		timeout = briefly
 	}
 	var err error
 	spins := false
 	for n := range 3 { // one may be the victim
-		if err = r.visit(pod, r.sweep.answers, timeout); err == nil && n > 0 || err != nil && r.fault.Onwards && !early {
+		if err = r.visit(pod, r.sweep.answers, timeout); err == nil && n > 0 || err != nil && r.Fault.Onwards && !early {
 			break
 		}
 	}
 	how, ended := pod.Ended()
 	if ended {
 		_, _ = pod.TryWait(0) // it may
-	} else if r.fault.Onwards && err != nil {
+	} else if r.Fault.Onwards && err != nil {
 		spins = r.spins(pod)
 	}
 	r.closeAll()
 	stop := time.Now()
 	_ = pod.Stop()
 	strikes := pod.Faults.Strikes()
-	if err := pod.Faults.Err(); err != nil || len(strikes) == 0 || r.fault.Signal != 0 {
+	if err := pod.Faults.Err(); err != nil || len(strikes) == 0 || r.Fault.Signal != 0 {
 		return strikes, err
 	}
-	serving := ""
+	serving, late := "", false
 	switch {
 	case ended:
 		serving = "it ended: " + how
 	case spins:
 		serving = "it tries the call that fails again and again, without a pause"
 	case err != nil:
-		serving = "a new client is not served: " + firstLine(err)
+		serving, late = "a new client is not served: "+firstLine(err), true
 	}
 	// All of them: a later one may be why it does not serve any more.
 	switch before := strikes[len(strikes)-1].Time.Before(pod.Timeline.Start.Add(pod.Timeline.ReadyLine)); {
 	case before && serving != "":
-		r.say("fault-honest", "it wrote its ready line, but %s", serving)
+		r.sayLate(late, "fault-honest", "it wrote its ready line, but %s", serving)
 	case before:
 		r.say("fault-answered", "")
 		r.say("fault-honest", "")
-	case strikes[0].Time.Before(stop) && (!r.fault.Onwards || spins):
-		r.say("fault-serving", "%s", serving)
+	case strikes[0].Time.Before(stop) && (!r.Fault.Onwards || spins):
+		r.sayLate(late, "fault-serving", "%s", serving)
 	}
 	if !ended {
 		hangs := ""
 		if killed(pod.State()) {
 			hangs = fmt.Sprintf("it had not ended %v after SIGINT", r.cfg.StopGrace)
 		}
-		r.say("fault-stop", "%s", hangs)
+		r.sayLate(true, "fault-stop", "%s", hangs)
 	}
 	r.judgeLeft()
 	return strikes, nil
@@ -221,7 +211,7 @@ func (r *faultRun) spins(pod *harness.Pod) bool {
 		return false
 	}
 	after := len(pod.Faults.Strikes())
-	return after-before > most || after == before && after >= mostCalls
+	return after-before > most || after == before && after >= sweep.MostCalls
 }
 
 func killed(state *os.ProcessState) bool {
@@ -235,7 +225,7 @@ func killed(state *os.ProcessState) bool {
 // restart starts the pod again, without the fault.
 func (r *faultRun) restart() {
 	id := "fault-restart"
-	if r.fault.Signal != 0 {
+	if r.Fault.Signal != 0 {
 		id = "crash-restart"
 	}
 	pod, err := harness.TryStartPod(r, r.cfg)
@@ -248,32 +238,15 @@ func (r *faultRun) restart() {
 	case err == nil:
 		r.say(id, "")
 	case errors.As(err, &start):
-		r.say(id, "the next start fails: %s: %s", start.Verdict, lastOf(start.Tail, "it says nothing"))
+		r.sayLate(errors.Is(err, spawn.ErrTimeout), id, "the next start fails: %s: %s", start.Verdict, lastOf(start.Tail, "it says nothing"))
 	default:
-		r.say(id, "the next life does not serve: %s", firstLine(err))
+		r.sayLate(true, id, "the next life does not serve: %s", firstLine(err))
 	}
 }
 
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line
-}
-
-// keep completes the causes that this run is the first to show, and has its evidence kept.
-func (r *faultRun) keep(strikes []fault.Strike, start *spawn.Error) {
-	lines := []string{"fault: " + r.clean(strikes[0].String())}
-	if start != nil {
-		for _, line := range start.Tail {
-			lines = append(lines, fmt.Sprintf("it wrote: %.*s", longestLine, r.clean(line)))
-		}
-	}
-	for _, c := range r.fresh {
-		c.log, c.found = strings.Join(lines, "\n"), r.clean(c.found)
-		if r.sweep.Evidence != "" && r.artifacts == "" {
-			r.artifacts = r.sweep.EvidenceDir(c.ID, c.name())
-		}
-		c.evidence = r.artifacts
-	}
 }
 
 // clean leaves out where the sandbox was.

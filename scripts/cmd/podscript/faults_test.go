@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"example.com/podharness/scripts/internal/conformance"
+	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn/fault"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -35,24 +37,34 @@ var faultPods = map[string][]struct{ fault, trials string }{
 	"crash-restart":  {{"writes-in-place", `of write .*/status.json with SIGKILL`}, {"leaves-lock", `^call 1 of bind .* with SIGKILL`}},
 }
 
-// swept runs the trials of a wrong pod whose texts match, and returns the findings.
-func swept(t *testing.T, wrong, trials string) (findings []conformance.Check) {
+// swept runs the trials of a pod whose texts match, and returns the findings and what is told.
+func swept(t *testing.T, trials string, pod ...string) (findings []conformance.Check, stdout string) {
 	t.Helper()
-	s, err := parse([]string{"-faults", "-pod", os.Args[0], "-env", asWrongPod + "=" + wrong, "-strict", "-grace", "2s", "-ready-timeout", "4s"}, io.Discard, io.Discard)
+	report := filepath.Join(t.TempDir(), "report.json")
+	s, err := parse(append([]string{"-faults", "-strict", "-budget", "20m", "-timeout", "20m", "-json", report}, pod...), io.Discard, io.Discard)
 	require.NoError(t, err)
 	f := newFaultSweep(&s)
 	f.scrap = t.TempDir()
-	points, err := f.observe()
-	require.NoError(t, err)
-	wanted := regexp.MustCompile(trials)
-	all := slices.DeleteFunc(f.plan(points), func(t trial) bool { return !wanted.MatchString(t.String()) })
-	require.NotEmpty(t, all, "of %v", points)
-	f.runAll(all, time.Now())
-	assert.Empty(t, f.trouble)
-	for _, r := range faultRequirements {
-		findings = append(findings, slices.DeleteFunc(f.checks(r, false), func(c conformance.Check) bool { return !c.IsFinding() })...)
+	wanted, any := regexp.MustCompile(trials), false
+	f.Choose = func(trial sweep.Trial) bool {
+		any = any || wanted.MatchString(trial.String())
+		return wanted.MatchString(trial.String())
 	}
-	return findings
+	var out bytes.Buffer
+	_, err = f.Main("podscript", &out, io.Discard)
+	require.NoError(t, err, out.String())
+	require.True(t, any, "no trial matches %s: %s", trials, out.String())
+	results, err := conformance.ReadResults(report)
+	require.NoError(t, err)
+	for _, c := range results.Checks {
+		assert.NotEqual(t, conformance.Error, c.Result, c.Why)
+	}
+	return slices.DeleteFunc(results.Checks, func(c conformance.Check) bool { return !c.IsFinding() }), out.String()
+}
+
+// wrong are the flags for a wrong pod.
+func wrong(fault string) []string {
+	return []string{"-pod", os.Args[0], "-env", asWrongPod + "=" + fault, "-grace", "2s", "-ready-timeout", "4s"}
 }
 
 func TestEachFaultRequirementFindsItsWrongPods(t *testing.T) {
@@ -68,14 +80,15 @@ func TestEachFaultRequirementFindsItsWrongPods(t *testing.T) {
 				if os.Getenv("PODHARNESS_LONG") == "" && slices.Contains([]string{"fault-answered", "fault-stop"}, r.ID) {
 					t.Skip("it shows when a time is over: run with PODHARNESS_LONG=1")
 				}
-				findings := swept(t, tc.fault, tc.trials)
+				findings, _ := swept(t, tc.trials, wrong(tc.fault)...)
 				assert.True(t, slices.ContainsFunc(findings, func(c conformance.Check) bool { return c.Requirement == r.ID && c.Result == conformance.Fail }), "%+v", findings)
 			})
 		}
 	}
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
-		assert.Empty(t, swept(t, "none", strings.Join(all, "|")))
+		findings, stdout := swept(t, strings.Join(all, "|"), wrong("none")...)
+		assert.Empty(t, findings, stdout)
 	})
 }
 
@@ -88,10 +101,29 @@ func TestFakePodPassesWithFaults(t *testing.T) {
 	assert.Regexp(t, `\n\d+ points, \d+ of \d+ runs in [0-9.]+s, -seed 7`, stdout)
 }
 
+// TestPodsOfOtherLanguagesPassWithFaults has all points, one pod after the other.
+func TestPodsOfOtherLanguagesPassWithFaults(t *testing.T) {
+	needFaults(t)
+	if os.Getenv("PODHARNESS_LONG") == "" {
+		t.Skip("run with PODHARNESS_LONG=1")
+	}
+	for _, name := range []string{"pod.py", "pod.js", "pod.c", "pod.rs", "pod.go", "Pod.java"} {
+		t.Run(name, func(t *testing.T) {
+			trials := map[string]string{
+				"Pod.java": "^call [0-9]+ of ([a-su-z]|truncate)",                             // a JVM makes threads as it likes, and one for each signal
+				"pod.js":   `^call [0-9]+ of ([b-z]|accept \S+ with |accept .* ECONNABORTED)`, // Node tries accept again by itself, without a pause
+			}
+			findings, stdout := swept(t, trials[name], podFlags(t, name, podSource(t, name))...)
+			assert.Empty(t, findings, stdout)
+			t.Log(stdout)
+		})
+	}
+}
+
 func TestFindingOfAFaultIsToldOnceAndCanBeRepeated(t *testing.T) {
 	t.Parallel()
 	needFaults(t)
-	findings := swept(t, "ends-silently", `^call 1 of rename .*/pid with (EACCES|ENOSPC)$`)
+	findings, _ := swept(t, `^call 1 of rename .*/pid with (EACCES|ENOSPC)$`, wrong("ends-silently")...)
 	require.Len(t, findings, 1)
 	c := findings[0]
 	assert.Equal(t, "fault-told", c.Requirement)
@@ -115,23 +147,6 @@ func TestEvidenceOfAFaultIsKept(t *testing.T) {
 	}
 }
 
-func TestFaultsThatCannotBeAreSkipped(t *testing.T) {
-	t.Parallel()
-	f := newFaultSweep(&settings{})
-	f.skip = fault.ErrUnsupported.Error()
-	for _, r := range faultRequirements {
-		checks := f.checks(r, true)
-		require.Len(t, checks, 1)
-		assert.Equal(t, conformance.Skip, checks[0].Result)
-		assert.Equal(t, fault.ErrUnsupported.Error(), checks[0].Why)
-	}
-	if fault.Supported() == nil {
-		return
-	}
-	stdout, _, status := podscript(t, "-faults")
-	assert.Zero(t, status, stdout)
-}
-
 func TestPodThatIsNotHealthyIsNotJudged(t *testing.T) {
 	t.Parallel()
 	needFaults(t)
@@ -142,48 +157,17 @@ func TestPodThatIsNotHealthyIsNotJudged(t *testing.T) {
 	assert.Equal(t, "needs a pod that is healthy without faults", byCase["fault-stop"].Why)
 }
 
-func TestPatternsOfPaths(t *testing.T) {
+func TestContractNamesEachRequirementOfFaults(t *testing.T) {
 	t.Parallel()
-	w := world{root: "/tmp/x/1", runtime: "/tmp/x/1/run", home: "/tmp/x/1/home", workspace: "/tmp/x/1/workspace1"}
-	for path, want := range map[string]string{
-		"/tmp/x/1/run/alpha/sock":      "{runtime}/{name}/sock",
-		"/tmp/x/1/run/alphabet":        "{runtime}/alphabet",
-		"/tmp/x/1/run":                 "{runtime}",
-		"/tmp/x/1/home/a*b":            `{home}/a\*b`,
-		"/tmp/x/1/workspace1/t12345.x": "{workspace}/t*.x",
-		"/tmp/x/1/tmp/a":               "**/tmp/a",
-		"/tmp/x/11/run":                "",
-		"/etc/passwd":                  "",
-		"socket:[4711]":                "",
-	} {
-		assert.Equal(t, want, w.pattern(path), path)
+	contract, err := os.ReadFile("../../../spawn/HANDSHAKE.md")
+	if err != nil {
+		t.Skipf("the source is not here: %v", err)
 	}
-	w.all = true
-	assert.Equal(t, "/etc/passwd", w.pattern("/etc/passwd"))
-}
-
-func TestPlanTakesEachKindInTurn(t *testing.T) {
-	t.Parallel()
-	plan := func(seed uint64, args ...string) []trial {
-		s, err := parse(append([]string{"-faults"}, args...), io.Discard, io.Discard)
-		require.NoError(t, err)
-		s.faults.seed = seed
-		var points []point
-		for n := range 5 {
-			points = append(points, point{family: "mkdir", when: n + 1, phase: "start"}, point{family: "sync", when: n + 1, phase: "stop"})
-		}
-		return newFaultSweep(&s).plan(points)
+	_, section, _ := strings.Cut(string(contract), "\n## 5b. ")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, r := range faultRequirements {
+		assert.Regexp(t, `\[pod:[^]]* `+r.ID+`[],]`, section)
 	}
-	all := plan(1)
-	require.Len(t, all, 5*(5+4))
-	kinds := map[string]bool{}
-	for _, t := range all[:9] {
-		kinds[t.kind()] = true
-	}
-	assert.Len(t, kinds, 9, "the first of each kind come first")
-	assert.Equal(t, all, plan(1))
-	assert.NotEqual(t, all, plan(2))
-	assert.ElementsMatch(t, all, slices.Concat(plan(1, "-shard", "1/2"), plan(1, "-shard", "2/2")))
 }
 
 func TestUsageOfFaults(t *testing.T) {
@@ -191,7 +175,9 @@ func TestUsageOfFaults(t *testing.T) {
 	for want, args := range map[string][]string{
 		"-budget goes with -faults":                                                {"-budget", "5s"},
 		"-u does not go with -faults: it is about scenarios":                       {"-faults", "-u"},
-		"-faults runs no scenario, and so not a.txtar: podstart -fault is for one": {"-faults", "a.txtar"},
+		"-faults runs no scenario, and so not a.txtar: -fault is one fault for it": {"-faults", "a.txtar"},
+		"-fault is one fault, and -faults all of them: choose":                     {"-faults", "-fault", "open:error=EIO"},
+		`unknown system call "nonsense"`:                                           {"-fault", "nonsense"},
 		"-budget -1s leaves no time":                                               {"-faults", "-budget", "-1s"},
 		`no case matches -run "starts"`:                                            {"-faults", "-run", "starts"},
 	} {
@@ -203,4 +189,41 @@ func TestUsageOfFaults(t *testing.T) {
 	assert.Zero(t, status)
 	assert.Equal(t, len(faultRequirements), strings.Count(stdout, "\n"))
 	assert.Contains(t, stdout, "crash-restart        must    5b       start again after a SIGKILL at any system call\n")
+}
+
+func TestOneFaultForScenariosOrRequirements(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	const bind = "bind:path={runtime}/{name}/sock:error=EADDRINUSE:when=1"
+	for name, tc := range map[string]struct{ fault, run, result, why string }{
+		"a scenario fails":      {bind, "starts", conformance.Fail, "pod exited before becoming ready (exit status 1): "},
+		"a client has the pod":  {"accept:path=**/sock:delay=1ms", "independent", conformance.Pass, ""},
+		"a client fails":        {bind, "independent", conformance.Fail, "podspawn: pod exited before becoming ready (exit status 1): "},
+		"a requirement is met":  {bind, "fault-told", conformance.Pass, ""},
+		"it has struck nothing": {"bind:path=/nowhere:error=EIO", "fault-told", conformance.Skip, "the fault has struck nothing: the call did not come"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			byCase, _, stdout, _ := checks(t, "-fault", tc.fault, "-run", "^"+tc.run+"$")
+			assert.Len(t, byCase, 1)
+			assert.Equal(t, tc.result, byCase[tc.run].Result, stdout)
+			assert.Contains(t, byCase[tc.run].Why, tc.why)
+		})
+	}
+}
+
+// TestInterruptedFaultsAreReported interrupts them once the first finding is there.
+func TestInterruptedFaultsAreReported(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	dir := t.TempDir()
+	p := startProcess(t, "-faults", "-parallel", "2", "-strict", "-pod", os.Args[0], "-env", asWrongPod+"=ends-silently", "-o", dir)
+	require.Eventually(t, func() bool { found, _ := os.ReadDir(dir); return len(found) > 0 }, 20*time.Second, time.Millisecond)
+	require.NoError(t, p.Process.Signal(os.Interrupt))
+	assert.EqualError(t, p.wait(t), "exit status 130")
+	assert.Equal(t, "podscript: interrupted\n", p.stderr.String())
+	for _, text := range []string{`(?m)^FAIL  fault-told `, `(?m)^ +fault-told \(should\): its last words do not name what failed`, `interrupted: \d+ of \d+ runs were not begun`, `\n\d+ points, \d+ of \d+ runs in `} {
+		assert.Regexp(t, text, p.stdout.String())
+	}
+	p.assertNothingIsLeft(t)
 }

@@ -29,7 +29,12 @@
 //	podscript -html page.html old.json new.json
 //
 // -faults runs no scenarios: it starts the pod again and again, and has another one of its
-// system calls fail, or kill it, each time (Linux). -list tells what must hold then.
+// system calls fail, or kill it, each time (Linux). -list tells what must hold then. When it
+// is interrupted, it reports what it has found by then. -fault has one fault: the pods of the
+// scenarios meet it that -run names, or the pod of -faults if -run names requirements of that:
+//
+//	podscript -fault 'rename:path=**/status.json:error=ENOSPC:when=1' -run '^restart$'
+//	podscript -fault 'rename:path=**/status.json:error=ENOSPC:when=1' -run '^fault-'
 //
 // The exit status is 0 if nothing failed, 1 if a must failed (with -strict a should,
 // too), 2 for wrong usage or a pod that is no program, 3 if nothing failed but there was
@@ -44,6 +49,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +60,9 @@ import (
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
+	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/safefile"
 	"github.com/google/uuid"
@@ -69,22 +77,23 @@ const usage = `usage: podscript [flags] [FILE.txtar | DIRECTORY]...
 
 Runs the portable scenarios, or those that are named, against a pod: the
 built-in fake pod without -pod. With -faults it has each system call of the
-pod fail instead, one in each run (Linux).
+pod fail instead, one in each run (Linux). With -fault one fails in each of the
+scenarios.
 
 `
 
 func run(args []string, stdout, stderr io.Writer) int {
-	status, err := sweep(args, stdout, stderr)
+	status, err := execute(args, stdout, stderr)
 	return conformance.Status("podscript", status, err, stderr)
 }
 
-// sweep runs and reports the cases, and returns the exit status.
-func sweep(args []string, stdout, stderr io.Writer) (status int, err error) {
+// execute runs and reports the cases, and returns the exit status.
+func execute(args []string, stdout, stderr io.Writer) (status int, err error) {
 	s, err := parse(args, stdout, stderr)
 	if err != nil {
 		return 0, err
 	}
-	if s.faults.on {
+	if s.faultMode {
 		return s.sweepFaults(stdout, stderr)
 	}
 	dir, err := tempDir()
@@ -159,14 +168,15 @@ func tempDir() (string, error) {
 type settings struct {
 	conformance.Flags
 	conformance.Runs
-	options scripts.Options
-	timeout time.Duration
-	update  bool
-	keep    bool
-	section string
-	faults  faultFlags
-	leftOut string // what of -workspace and -home is not copied; "" = nothing
-	paths   []string
+	options   scripts.Options
+	timeout   time.Duration
+	update    bool
+	keep      bool
+	section   string
+	faults    sweep.Flags
+	faultMode bool   // requirements of -faults are checked, and no scenarios
+	leftOut   string // what of -workspace and -home is not copied; "" = nothing
+	paths     []string
 }
 
 func parse(args []string, stdout, stderr io.Writer) (settings, error) {
@@ -204,10 +214,11 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	})
 	flags.StringVar(&s.options.Busy, "busy", "", "a `LINE` of a request that takes the pod a while, for the scenario that stops a busy one")
 	flags.StringVar(&s.section, "section", "", "run only the scenarios of a `SECTION` of the contract, such as 5a")
-	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, "the `DURATION` that becoming ready may take")
+	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, fmt.Sprintf("the `DURATION` that becoming ready may take; with -faults %v unless it is given", faultReadyTimeout))
 	flags.DurationVar(&pod.StopGrace, "grace", sandbox.StopGrace, "the `DURATION` that a stop may take")
 	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
-	s.faults.add(flags)
+	s.faults.AddFlags(flags, "pod", "scenarios")
+	flags.Uint64Var(&s.faults.Seed, "seed", rand.Uint64N(1_000_000), "with -faults: the `N` that chooses what is run within the budget")
 	s.AddFlags(flags, "scenario")
 	flags.BoolVar(&s.update, "u", false, "update the files of named scenarios where cmp finds another text")
 	flags.BoolVar(&s.keep, "work", false, "keep the directories that the scenarios worked in")
@@ -215,8 +226,16 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 		return s, err
 	}
 	s.paths = flags.Args()
-	pod.ReadyTimeout = s.faults.note(flags, pod.ReadyTimeout)
 	s.Tested.Flags = append(s.Tested.Flags, s.paths...)
+	s.faultMode = s.faults.On || s.onlyFaults()
+	if err := s.faults.Check(flags, s.faultMode, "scenarios", "u", "work", "section", "busy", "session", "count", "failfast", "rerun"); err != nil {
+		return s, err
+	}
+	given := false
+	flags.Visit(func(g *flag.Flag) { given = given || g.Name == "ready-timeout" })
+	if s.faultMode && !given {
+		pod.ReadyTimeout = faultReadyTimeout
+	}
 	return s, s.check()
 }
 
@@ -228,12 +247,15 @@ func (s *settings) check() (err error) {
 		}
 	}
 	switch {
-	case s.faults.wrong != nil:
-		return s.faults.wrong
+	case s.faults.On && len(s.paths) > 0:
+		return conformance.Usagef("-faults runs no scenario, and so not %s: -fault is one fault for it", s.paths[0])
 	case s.update && len(s.paths) == 0:
 		return conformance.Usagef("-u goes with named scenarios: the portable ones are built in")
 	case len(command.PrefixArgs) > 0 && command.Program == "":
 		return conformance.Usagef("-pod-arg goes with -pod")
+	}
+	if s.faults.Fault != nil && !s.faultMode {
+		s.options.Pod.Faults = []fault.Fault{*s.faults.Fault}
 	}
 	s.options.Env = s.Env
 	if len(s.paths) == 0 { // some of these scenarios are about the status, or the ready line, and check it

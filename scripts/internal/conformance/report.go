@@ -21,6 +21,9 @@ import (
 type Report struct {
 	Flags
 	Out io.Writer // gets a line for each case; below it its findings
+	// Interrupted is called when SIGINT or SIGTERM arrives. All cases then end soon by
+	// themselves, and are reported; a second signal gives them up. nil = the first does.
+	Interrupted func()
 
 	files    []func(*Results) error // that write them
 	progress io.Writer              // nil = no terminal

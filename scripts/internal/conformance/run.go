@@ -31,11 +31,12 @@ type Case struct {
 }
 
 // Run runs cases side by side, -parallel of them at once, and reports each as it ends.
-// It returns when all have ended, when ctx is done, or when SIGINT or SIGTERM arrives.
-// In the last two cases the error names the cases that still ran.
+// It returns when all have ended, when ctx is done, or when SIGINT or SIGTERM arrives: see
+// Report.Interrupted. The error names the cases that still ran.
 func (r *Report) Run(ctx context.Context, cases []*Case) error {
-	signalled, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
 	slots := make(chan struct{}, r.Parallel)
 	r.order = cases
 	for _, c := range cases {
@@ -47,12 +48,25 @@ func (r *Report) Run(ctx context.Context, cases []*Case) error {
 	for _, c := range cases {
 		go r.runCase(c, slots)
 	}
+	interrupted := false
 	for _, c := range cases {
-		select {
-		case <-c.done:
-		case <-signalled.Done():
-			return r.giveUp(cmp.Or(context.Cause(ctx), ErrInterrupted))
+		for ended := false; !ended; {
+			select {
+			case <-c.done:
+				ended = true
+			case <-ctx.Done():
+				return r.giveUp(context.Cause(ctx))
+			case <-signals:
+				if interrupted || r.Interrupted == nil {
+					return r.giveUp(ErrInterrupted)
+				}
+				interrupted = true
+				r.Interrupted()
+			}
 		}
+	}
+	if interrupted {
+		return ErrInterrupted
 	}
 	return context.Cause(ctx)
 }

@@ -122,7 +122,10 @@ func (s *Sweep) checks(r Requirement, first bool) (checks []conformance.Check) {
 	slices.SortFunc(checks, func(a, b conformance.Check) int { return cmp.Compare(a.Case, b.Case) })
 	if len(s.trouble) > 0 && first {
 		bad := check
-		bad.Result, bad.Why = conformance.Error, fmt.Sprintf("%d times something could not be judged, first: %s", len(s.trouble), s.trouble[0])
+		bad.Result, bad.Why = conformance.Error, s.trouble[0]
+		if n := len(s.trouble); n > 1 {
+			bad.Why = fmt.Sprintf("%d times something could not be judged, first: %s", n, s.trouble[0])
+		}
 		return append(checks, bad)
 	}
 	switch {

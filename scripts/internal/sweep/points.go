@@ -207,8 +207,8 @@ func (s *Sweep) Points(w World, calls []fault.Strike, phase func(fault.Strike) s
 	return points
 }
 
-// number is a part of a name that may be another one in the next run.
-var number = regexp.MustCompile(`[0-9]{3,}`)
+// number is a part of a name that may be another one in the next run: a UUID, or a number.
+var number = regexp.MustCompile(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{16,}|[0-9]{3,}`)
 
 // pattern returns what matches a path in another sandbox; "" = it does not concern the program.
 func (w World) pattern(path string) string {

@@ -27,10 +27,12 @@ func TestPatternsOfPaths(t *testing.T) {
 		"/tmp/x/1/run":                 "{runtime}",
 		"/tmp/x/1/home/a*b":            `{home}/a\*b`,
 		"/tmp/x/1/workspace1/t12345.x": "{workspace}/t*.x",
-		"/tmp/x/1/tmp/a":               "**/tmp/a",
-		"/tmp/x/11/run":                "",
-		"/etc/passwd":                  "",
-		"socket:[4711]":                "",
+		"/tmp/x/1/home/6f1c2f0e-7a75-4b43-9e0b-0d8f3f1f7b11.tmp": "{home}/*.tmp",
+		"/tmp/x/1/home/decade-3f2a9c01d4e5b6a7":                  "{home}/decade-*",
+		"/tmp/x/1/tmp/a":                                         "**/tmp/a",
+		"/tmp/x/11/run":                                          "",
+		"/etc/passwd":                                            "",
+		"socket:[4711]":                                          "",
 	} {
 		assert.Equal(t, want, w.pattern(path), path)
 	}

@@ -1,8 +1,8 @@
 package scripts
 
 import (
-	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -298,7 +298,11 @@ func attend(args []string) (status int, err error) {
 	const most = 64 << 10
 	report := make([]byte, most)
 	n, _ := stdout.Read(report)
-	failed := n == 0 || report[0] == '{' && !bytes.Contains(report[:n], []byte(`"verdict":"ready"`))
+	var told struct {
+		Verdict string `json:"verdict"` // with -json
+	}
+	isJSON := json.Unmarshal(report[:n], &told) == nil
+	failed := n == 0 || isJSON && told.Verdict != "ready"
 	if failed {
 		_ = podspawn.Wait()
 		status = podspawn.ProcessState.ExitCode()

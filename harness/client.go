@@ -144,10 +144,14 @@ func (c *Client) start() error {
 	}
 	defer stdout.Close()
 	if c.cfg.TTY {
-		return c.launch(faults, func() (err error) {
+		err := c.launch(faults, func() (err error) {
 			c.terminal, err = sandbox.StartOnTerminal(c.cmd, stdout)
 			return err
 		})
+		if err != nil && c.terminal != nil { // what was started could not execute the program
+			c.terminal.Close()
+		}
+		return err
 	}
 	stderr, err := c.capture("stderr")
 	if err != nil {

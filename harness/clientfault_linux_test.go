@@ -102,7 +102,7 @@ func TestClientUnderFaultsThatCannotBeStarted(t *testing.T) {
 	t.Parallel()
 	needFaults(t)
 	for want, cfg := range map[string]harness.ClientConfig{
-		"no such file or directory": {Program: "/nowhere"}, "executable file not found": {Program: "nowhere-in-path"},
+		"no such file or directory": {Program: "/nowhere"}, "/not/there: no such file or directory": {Program: "/not/there", TTY: true}, "executable file not found": {Program: "nowhere-in-path"},
 		`unknown system call "opne"`: {Program: "/bin/true", Faults: []fault.Fault{{Calls: "opne"}}},
 	} {
 		if cfg.Faults == nil {

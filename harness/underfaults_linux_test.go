@@ -38,8 +38,8 @@ func testUnderFaults(outcome, podProgram, artifacts string) int {
 	tb.Run(func() {
 		command := FakePod("ready")
 		command.Program = podProgram
-		pod := StartPod(tb, Config{Name: "alpha", Command: command, ReadyTimeout: 4 * time.Second, StopGrace: 2 * time.Second})
-		if answer := pod.Send(`{"method":"ping"}`, 2*time.Second); !strings.Contains(answer, "pong") {
+		pod := StartPod(tb, Config{Name: "alpha", Command: command, ReadyTimeout: 8 * time.Second, StopGrace: 2 * time.Second})
+		if answer := pod.Send(`{"method":"ping"}`, 5*time.Second); !strings.Contains(answer, "pong") {
 			tb.Errorf("the answer is %q", answer)
 		}
 		if outcome == "fails" {
@@ -233,6 +233,9 @@ func observe(t *testing.T, pod, outcome string) (all []trouble, healthy ran) {
 	return all, healthy
 }
 
+// blames matches what would be said of a pod that does wrong.
+var blames = regexp.MustCompile("did not become ready|exited before|malformed ready line|under another name|ended by itself|left processes behind")
+
 // wrong returns what a run has shown to be wrong.
 func (tr trouble) wrong(r, healthy ran) (wrong []string) {
 	crashed := strings.Contains(r.text, "fatal error: ") || strings.Contains(r.text, "runtime: ") // the runtime itself, perhaps before there was a watchdog
@@ -244,6 +247,9 @@ func (tr trouble) wrong(r, healthy ran) (wrong []string) {
 	}
 	if crashed || r.status.Signaled() && tr.fault.Signal != 0 {
 		return wrong
+	}
+	if tr.fault.Error != 0 && blames.MatchString(r.text) {
+		wrong = append(wrong, "it blames the pod")
 	}
 	says := tr.fault.Error != 0 && strings.Contains(r.text, tr.fault.Error.Error())
 	switch status := r.status.ExitStatus(); {

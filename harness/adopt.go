@@ -142,7 +142,7 @@ func (b *oneTest) running(name string) *Pod {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, p := range b.pods {
-		if _, ended := p.Ended(); p.Name == name && !ended {
+		if p.Name == name && p.runs() {
 			return p
 		}
 	}

@@ -86,7 +86,7 @@ func (b *oneTest) withSockets(m proc.Match, other func(*Pod) bool) proc.Match {
 	}
 	m.Sockets = filepath.Dir(b.Dir("run"))
 	for _, p := range b.pods { // to which a younger process may belong
-		if _, ended := p.Ended(); !ended && (other == nil || other(p)) && (m.SocketsBefore == 0 || p.run.Pod.Start < m.SocketsBefore) {
+		if p.runs() && (other == nil || other(p)) && (m.SocketsBefore == 0 || p.run.Pod.Start < m.SocketsBefore) {
 			m.SocketsBefore = max(1, p.run.Pod.Start)
 		}
 	}

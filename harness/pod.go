@@ -420,6 +420,16 @@ func (p *Pod) Ended() (how string, ok bool) {
 	}
 }
 
+// runs reports whether the pod has not ended.
+func (p *Pod) runs() bool {
+	select {
+	case <-p.Done():
+		return false
+	default:
+		return true
+	}
+}
+
 func (p *Pod) expectEnd() {
 	p.mu.Lock()
 	p.expected = true

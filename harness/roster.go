@@ -49,7 +49,7 @@ func (r *roster) begin(name string) (end func(), err error) {
 		if p.Name != name {
 			continue
 		}
-		if _, ended := p.Ended(); !ended {
+		if p.runs() {
 			return nil, fmt.Errorf("pod %s still runs (process %d): stop it first, or choose another name", p.name(), p.PID)
 		}
 	}
@@ -100,7 +100,7 @@ func (r *roster) living() (pods []*Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.pods {
-		if _, ended := p.Ended(); !ended {
+		if p.runs() {
 			pods = append(pods, p)
 		}
 	}

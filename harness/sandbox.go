@@ -14,7 +14,7 @@ import (
 	"example.com/podharness/harness/internal/watchdog"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/options"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
@@ -129,7 +129,7 @@ func (b *oneTest) newName() string {
 // what the pod finds in place.
 func (b *oneTest) spawnConfig(cfg Config) (spawn.Config, error) {
 	sc := spawn.Config{Command: cfg.Command, PodName: cfg.Name, WorkspaceRoot: cfg.Workspace, Env: append(coverEnv(cfg.Command.Program), cfg.Env...), ReadyTimeout: cfg.ReadyTimeout}
-	handshake.Of(cfg).To(&sc)
+	options.Of(cfg).To(&sc)
 	return b.Prepare(sc, cfg.WorkspaceFrom, cfg.HomeFrom)
 }
 

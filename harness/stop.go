@@ -44,7 +44,7 @@ func (p *Pod) Stop() error {
 	}
 	p.box.endRun(p.tb, p.Name, proc.Match{Mark: p.mark, Run: p.run})
 	p.log.EndFollowing()
-	if _, ended := p.Ended(); ended {
+	if !p.runs() {
 		p.noteEnd()
 		p.box.binary.LetGo(p.process)
 	}
@@ -120,7 +120,7 @@ func (p *Pod) stop() error {
 	if p.judge() != nil {
 		return p.tell()
 	}
-	if _, ended := p.Ended(); ended {
+	if !p.runs() {
 		return nil // a signal would only end what it has left behind, unseen
 	}
 	steps := p.steps()

@@ -31,7 +31,7 @@ type Usage struct {
 // Linux.
 func (p *Pod) Usage() (Usage, error) {
 	u, err := usageOf(p.PID)
-	if _, ended := p.Ended(); ended || err == nil && proc.Ended(p.PID) {
+	if !p.runs() || err == nil && proc.Ended(p.PID) {
 		return Usage{}, p.failed("", kind{fmt.Errorf("what pod %s uses is not known", p.name()), ErrEnded})
 	}
 	if err != nil {

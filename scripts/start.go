@@ -15,7 +15,7 @@ import (
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/fault"
-	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/options"
 )
 
 // starting is what the flags of podstart say.
@@ -31,7 +31,7 @@ type starting struct {
 // defaults returns what flags that are not given say.
 func (o Options) defaults() starting {
 	s := starting{config: o.Pod, spawn: spawn.Config{WorkspaceRoot: o.Pod.Workspace, ReadyTimeout: o.Pod.ReadyTimeout}}
-	handshake.Of(o.Pod).To(&s.spawn)
+	options.Of(o.Pod).To(&s.spawn)
 	return s
 }
 
@@ -149,7 +149,7 @@ func (c *call) config() (harness.Config, error) {
 		return cfg, err
 	}
 	cfg.Name = c.args[0]
-	handshake.Of(s.spawn).To(&cfg)
+	options.Of(s.spawn).To(&cfg)
 	if s.hold != nil {
 		cfg.Faults = slices.Concat(cfg.Faults, s.hold.faults())
 	}

@@ -21,7 +21,7 @@ import (
 	"example.com/podharness/harness"
 	"example.com/podharness/harness/sandbox"
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/options"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/podspawn"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -327,7 +327,7 @@ func (c *call) underTest() (flags []string, err error) {
 	}
 	cfg := c.options.Pod
 	sc := spawn.Config{PodName: c.args[n-1], WorkspaceRoot: cfg.Workspace, Env: slices.Concat(c.options.Env, cfg.Env), ReadyTimeout: cmp.Or(cfg.ReadyTimeout, spawn.DefaultReadyTimeout)}
-	handshake.Of(cfg).To(&sc)
+	options.Of(cfg).To(&sc)
 	if sc.Command, err = c.command(); err != nil {
 		return nil, err
 	}

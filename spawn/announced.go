@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/options"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 )
@@ -25,7 +25,7 @@ func (s *start) ready(line []byte, cut bool) error {
 	}
 	s.socket, s.shownSocket = told.Socket, podlog.PathText(told.Socket)
 	if !filepath.IsAbs(told.Socket) {
-		s.socket = handshake.Below(proc.WorkingDir(s.process.pid, s.Dir), told.Socket)
+		s.socket = options.Below(proc.WorkingDir(s.process.pid, s.Dir), told.Socket)
 		s.shownSocket = fmt.Sprintf("%s (the relative path %s%s)", podlog.PathText(s.socket), podlog.PathText(told.Socket), noted(told.Socket))
 	}
 	return nil

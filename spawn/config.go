@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn/fault"
-	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/options"
 	"example.com/podharness/spawn/podlog"
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -83,14 +83,14 @@ type Config struct {
 //	--workspace DIR --session UUID --pod NAME [--ticket-role R]
 //
 // NameFlag replaces --pod, and ExtraArgs come last.
-func (c Config) Args() []string { return handshake.Of(c).Args(c.WorkspaceRoot, c.PodName) }
+func (c Config) Args() []string { return options.Of(c).Args(c.WorkspaceRoot, c.PodName) }
 
 // Flags registers flags for the fields of c, and those of its Command (see
 // [Command.Flags]). The values in c are the defaults.
 func (c *Config) Flags(flags *flag.FlagSet) {
 	c.Command.Flags(flags)
 	flags.StringVar(&c.WorkspaceRoot, "workspace", c.WorkspaceRoot, "the pod's workspace `DIR`")
-	handshake.Flags(c, flags)
+	options.Flags(c, flags)
 	flags.DurationVar(&c.ReadyTimeout, "timeout", cmp.Or(c.ReadyTimeout, DefaultReadyTimeout), "the `DURATION` that becoming ready may take")
 }
 
@@ -110,8 +110,8 @@ func (c Config) check() error {
 		}
 	}
 	return cmp.Or(
-		handshake.CheckName(c.PodName), handshake.Of(c).Check(), handshake.CheckNUL("Command.Program", c.Command.Program),
-		handshake.CheckNUL("Command.PrefixArgs", c.Command.PrefixArgs...), handshake.CheckNUL("WorkspaceRoot", c.WorkspaceRoot),
+		options.CheckName(c.PodName), options.Of(c).Check(), options.CheckNUL("Command.Program", c.Command.Program),
+		options.CheckNUL("Command.PrefixArgs", c.Command.PrefixArgs...), options.CheckNUL("WorkspaceRoot", c.WorkspaceRoot),
 	)
 }
 
@@ -137,7 +137,7 @@ func (c Config) plan(shown string) (plan, error) {
 	}
 	for _, path := range []*string{&c.WorkspaceRoot, &c.Dir} {
 		var err error
-		if *path, err = handshake.Absolute(*path); err != nil {
+		if *path, err = options.Absolute(*path); err != nil {
 			return plan{}, launchError(shown, err)
 		}
 	}
@@ -148,8 +148,8 @@ func (c Config) plan(shown string) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	runtimeDir = handshake.Below(c.Dir, runtimeDir) // as the pod will take it
-	p.podDir = handshake.Below(runtimeDir, c.PodName)
+	runtimeDir = options.Below(c.Dir, runtimeDir) // as the pod will take it
+	p.podDir = options.Below(runtimeDir, c.PodName)
 	p.Faults = slices.Clone(c.Faults)
 	for i, f := range p.Faults {
 		p.Faults[i] = f.Expand(map[string]string{"workspace": c.WorkspaceRoot, "runtime": runtimeDir, "name": c.PodName})
@@ -168,7 +168,7 @@ func (c Config) plan(shown string) (plan, error) {
 func lookUp(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err == nil {
-		return handshake.Absolute(path)
+		return options.Absolute(path)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		if info, statErr := os.Stat(program); statErr == nil && info.Mode()&0o111 != 0 && isNoexec(program) {

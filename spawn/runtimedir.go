@@ -3,7 +3,7 @@ package spawn
 import (
 	"strings"
 
-	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/options"
 )
 
 // RuntimeDir returns the runtime directory of a pod with the environment env, whose
@@ -19,7 +19,7 @@ func RuntimeDir(env []string) (string, error) {
 	}
 	for _, place := range []struct{ variable, below string }{{"YOI_RUNTIME_DIR", ""}, {"YOI_HOME", "/run"}, {"XDG_RUNTIME_DIR", "/yoi"}, {"HOME", "/.yoi/run"}} {
 		if base := values[place.variable]; base != "" {
-			return handshake.Clean(base + place.below), nil
+			return options.Clean(base + place.below), nil
 		}
 	}
 	return "", ErrRuntimeDirUnavailable

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"example.com/podharness/spawn"
-	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/options"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"example.com/podharness/spawn/safefile"
@@ -68,7 +68,7 @@ func lookOnce(podDir string, late time.Time) resident {
 		pod := proc.OwnerOf(dir, r.Socket, time.Time{}, "")
 		if pod.Handle != nil {
 			if in := proc.WorkingDir(pod.Handle.PID, ""); in != "" {
-				r.Socket = handshake.Below(in, told)
+				r.Socket = options.Below(in, told)
 			}
 			pod.Handle.Close()
 		}
@@ -136,7 +136,7 @@ func (r resident) process() string {
 func runtimeDir() (string, error) {
 	dir, err := spawn.RuntimeDir(os.Environ())
 	if err == nil {
-		dir, err = handshake.Absolute(dir)
+		dir, err = options.Absolute(dir)
 	}
 	return dir, err
 }
@@ -173,7 +173,7 @@ func (p *podspawn) list(context.Context) error {
 
 // resident returns who lives under the name on the command line. The caller closes it.
 func (p *podspawn) resident() (resident, error) {
-	if err := handshake.CheckName(p.cfg.PodName); err != nil {
+	if err := options.CheckName(p.cfg.PodName); err != nil {
 		return resident{}, fmt.Errorf("%w: %w", spawn.ErrInvalidConfig, err)
 	}
 	dir, err := runtimeDir()

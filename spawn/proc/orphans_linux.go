@@ -159,8 +159,11 @@ func isOrphan(pid int, s Stat) bool {
 	}
 	started.Lock()
 	defer started.Unlock()
+	if started.pids[pid] {
+		return false
+	}
 	children, err := pidfds()
-	return err == nil && !children[pid] && !started.pids[pid]
+	return err == nil && !children[pid]
 }
 
 // pidfds returns the processes of which this one has a pidfd that is not a handle's: among

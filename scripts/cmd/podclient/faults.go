@@ -20,7 +20,7 @@ import (
 	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/fault"
-	"example.com/podharness/spawn/handshake"
+	"example.com/podharness/spawn/options"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/proc"
 	"golang.org/x/sys/unix"
@@ -202,7 +202,7 @@ func (s *sweepCase) socket() string {
 		defer log.Close()
 		if told, err := log.Ready(time.Now().Add(prompt)); err == nil {
 			s.readTrace()
-			return handshake.Below(proc.WorkingDir(s.pid, s.podDir), told.Socket)
+			return options.Below(proc.WorkingDir(s.pid, s.podDir), told.Socket)
 		}
 	}
 	return filepath.Join(s.podDir, "sock")

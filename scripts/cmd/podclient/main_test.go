@@ -113,10 +113,19 @@ func TestPodspawnPassesTheWholeSweep(t *testing.T) {
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		flags = []string{"-skip", "^flood$"} // podspawn, which is this binary, is ten times as slow then
 	}
-	out := assertPasses(t, flags, os.Args[0], asPodspawn, "-timeout", "{timeout}s", "{name}")
+	report := filepath.Join(t.TempDir(), "report.json")
+	out := assertPasses(t, append(flags, "-json", report), os.Args[0], asPodspawn, "-timeout", "{timeout}s", "{name}")
 	assert.Regexp(t, `\n[3-9]\d passed, 0 failed, 0 warned, \d skipped in \d+\.\ds\n$`, out, "one is skipped only where the machine is too busy for its pod")
 	assert.Regexp(t, `(?m)^PASS  deaf +\d+\.\d{3}s$`, out)
 	assert.Equal(t, here, names(t, "."), "it leaves nothing in the working directory")
+	judged, err := conformance.ReadResults(report)
+	require.NoError(t, err)
+	for _, r := range requirements {
+		assert.NotEmpty(t, results(judged.Checks, r.id), "%s\n%s", r.id, out)
+	}
+	for _, c := range judged.Checks {
+		assert.Equal(t, find(c.Requirement).level, c.Level)
+	}
 }
 
 // assertPasses puts a client to the cases that flags select. On a machine that is so busy

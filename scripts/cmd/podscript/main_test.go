@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -27,6 +28,14 @@ import (
 
 // asPodscript is the environment variable that makes this binary podscript.
 const asPodscript = "TEST_AS_PODSCRIPT"
+
+// oneIn skips a test that is one of many, but for one in n. All are run with PODHARNESS_LONG=1.
+func oneIn(t *testing.T, n uint32) {
+	t.Helper()
+	if os.Getenv("PODHARNESS_LONG") == "" && crc32.ChecksumIEEE([]byte(t.Name()))%n > 0 {
+		t.Skip("they are many: run with PODHARNESS_LONG=1")
+	}
+}
 
 func TestMain(m *testing.M) {
 	if fault := os.Getenv(asWrongPod); fault != "" {

@@ -225,6 +225,7 @@ func TestPodscriptNamesTheFault(t *testing.T) {
 			if fault.slow && os.Getenv("PODHARNESS_LONG") == "" {
 				t.Skip("run with PODHARNESS_LONG=1")
 			}
+			oneIn(t, 3)
 			source := changed(t, podSource(t, fault.pod), fault.old, fault.new, fault.behind)
 			flags := podFlags(t, fault.pod, source)
 			if slices.Contains([]string{"starts", "stop-signal"}, fault.requirement) { // these are waited for

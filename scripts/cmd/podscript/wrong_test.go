@@ -106,6 +106,7 @@ func TestEachRequirementFindsItsWrongPods(t *testing.T) {
 				if os.Getenv("PODHARNESS_LONG") == "" && slices.Contains(slow, requirement) {
 					t.Skip("it shows when a time is over: run with PODHARNESS_LONG=1")
 				}
+				oneIn(t, 3)
 				all, _, stdout, _ := checks(t, wrongFlags(fault, requirement)...)
 				found := all[requirement]
 				assert.True(t, found.IsFinding(), stdout)

@@ -14,12 +14,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"example.com/podharness/spawn/podlog"
-	"example.com/podharness/spawn/safefile"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,19 +37,6 @@ type Flags struct {
 	html            string   // a file; "" = none
 	summary         string   // a file that is appended to; "" = none
 }
-
-// UsageError is an error of the caller of a command: the exit status is 2.
-type UsageError struct{ Err error }
-
-func (e UsageError) Error() string { return e.Err.Error() }
-
-func (e UsageError) Unwrap() error { return e.Err }
-
-// Usagef makes a UsageError.
-func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
-
-// ErrInterrupted is the error of a run that a signal has ended: the exit status is 130.
-var ErrInterrupted = errors.New("interrupted")
 
 // Parse adds the flags to those of the command and parses its arguments. It prints the
 // help or the version, or writes the page of earlier runs, if that is asked for, and then
@@ -144,12 +129,6 @@ func (f *Flags) given(flags *flag.FlagSet, args []string) (words []string) {
 	}
 	return words
 }
-
-const statuses = `
-Exit status: 0 if nothing failed, 1 if a must failed (with -strict a should, too, or
--known lists what no longer shows), 2 for wrong usage, 3 if nothing failed but not
-everything could be judged, 130 if it was interrupted.
-`
 
 // build returns the version and the commit of the running program.
 func build() (version, commit string) {
@@ -261,81 +240,4 @@ func (f *Flags) Report(name string, cases int, stdout, stderr io.Writer) (*Repor
 		r.files = append(r.files, func(results *Results) error { return errors.Join(report.write(results, file), file.Close()) })
 	}
 	return r, nil
-}
-
-// writable finds out whether files can be created in a directory, which need not exist.
-func writable(dir string) error {
-	if _, err := os.Stat(dir); err != nil {
-		defer os.Remove(dir)
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	return unix.Access(dir, unix.W_OK)
-}
-
-// enoughDescriptors is how many a run may need at once, with some to spare.
-const enoughDescriptors = 256
-
-// enough finds out whether this process may open enough files.
-func enough() error {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur >= enoughDescriptors {
-		return err
-	}
-	return fmt.Errorf("only %d files can be open at once here, too few to judge anything: ulimit -n %d raises that", limit.Cur, enoughDescriptors)
-}
-
-// Prepare keeps stray descriptors that this process has inherited from what it starts, and
-// lets it read and enter what it makes, whatever its umask, so that the results do not
-// depend on who runs it.
-func Prepare() {
-	unix.Umask(unix.Umask(0o777) &^ 0o700)
-
-	entries, _ := os.ReadDir("/dev/fd")
-	for _, entry := range entries {
-		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
-			unix.CloseOnExec(fd)
-		}
-	}
-}
-
-// evidenceMark is a file in the evidence of a case, which a later run may remove then.
-const evidenceMark = ".podharness-evidence"
-
-// forget removes the evidence of a case that an earlier run has left.
-func (f *Flags) forget(name string) error {
-	dir := filepath.Join(f.Evidence, name)
-	if _, err := os.Lstat(dir); f.Evidence == "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if _, err := os.Lstat(filepath.Join(dir, evidenceMark)); err != nil {
-		return Usagef("-o: %s is there, and no run has made it: name another directory", dir)
-	}
-	return safefile.RemoveAll(dir)
-}
-
-// EvidenceDir makes the directory for the evidence of a case, or of a part of it.
-func (f *Flags) EvidenceDir(name string, part ...string) string {
-	dir := filepath.Join(f.Evidence, name)
-	// What cannot be written there is told by who writes.
-	_ = os.MkdirAll(filepath.Join(append([]string{dir}, part...)...), 0o700)
-	_ = os.WriteFile(filepath.Join(dir, evidenceMark), nil, 0o600)
-	return filepath.Join(append([]string{dir}, part...)...)
-}
-
-// Status prints the error of a command, if there is one, and returns its exit status: that
-// of [Report.Finish], unless the error came before.
-func Status(name string, status int, err error, stderr io.Writer) int {
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		fmt.Fprintf(stderr, "%s: %s\n", name, podlog.PrintableLines(err.Error()))
-		if errors.As(err, new(UsageError)) {
-			return 2
-		}
-		return cmp.Or(status, 3)
-	}
-	return status
 }

@@ -1,4 +1,4 @@
-package handshake
+package options
 
 import (
 	"os"

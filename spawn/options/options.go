@@ -1,7 +1,7 @@
-// Package handshake is the inside of spawn, harness and scripts: no promise is made
+// Package options is the inside of spawn, harness and scripts: no promise is made
 // about it. It has the options of a start that the configs of all three have, and makes
 // the arguments of the handshake and flags of them.
-package handshake
+package options
 
 import (
 	"cmp"

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"example.com/podharness/fakepod/oracle"
+	"example.com/podharness/fakepod/replay"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn"
@@ -209,7 +212,9 @@ func (s *sweepCase) socket() string {
 type faultRun struct {
 	*sweepCase
 	*sweep.Run
-	strikes []fault.Strike
+	strikes  []fault.Strike
+	started  bool   // again, without the fault
+	scenario string // a recording of the pod that was started first; "" = it has not become ready
 }
 
 // try runs a trial, and says what it finds.
@@ -221,14 +226,40 @@ func (f *clientFaults) try(run *sweep.Run) (struck bool, err error) {
 		return false, err
 	}
 	defer s.end()
-	r := &faultRun{s, run, s.client.Faults.Strikes()}
+	r := &faultRun{sweepCase: s, Run: run, strikes: s.client.Faults.Strikes()}
 	if err = s.client.Faults.Err(); err != nil || len(r.strikes) == 0 {
 		return false, err
 	}
 	r.judge()
+	if !r.started {
+		r.scenario = s.recording()
+	}
 	log := []string{"fault: " + r.clean(r.strikes[0].String()), "it said: " + s.firstWords()}
-	tb.artifacts = run.Settle(log)
-	return true, nil
+	if tb.artifacts = run.Settle(log); tb.artifacts != "" && r.scenario != "" {
+		err = os.WriteFile(filepath.Join(tb.artifacts, s.pod+".txtar"), []byte(r.scenario), 0o600)
+	}
+	return true, err
+}
+
+// recording returns a scenario of what the pod did that has become ready; "" = none has.
+func (s *sweepCase) recording() string {
+	log, err := os.Open(s.logPath())
+	if err != nil || s.pid == 0 {
+		return ""
+	}
+	defer log.Close()
+	text, _ := io.ReadAll(io.LimitReader(log, maxOutput))
+	if !bytes.HasPrefix(text, []byte("YOI-READY\t")) && !bytes.Contains(text, []byte("\nYOI-READY\t")) {
+		return ""
+	}
+	r := &replay.Recording{Pod: s.pod, Timeout: s.settings.timeout, Dir: s.podDir, Log: log, Size: int64(len(text))}
+	r.Timeline = spawn.Timeline{Start: s.begun.Add(time.Duration(s.seen.Steps[0].At - s.clientBegun)), Launched: 1, ReadyLine: 2, Connected: 2}
+	r.Socket = []replay.Moment{{At: r.Timeline.Start.Add(1), What: "listened on"}}
+	scenario, err := r.Scenario()
+	if err != nil {
+		return ""
+	}
+	return scenario
 }
 
 // say notes a finding, or with "" that the requirement is met.
@@ -256,7 +287,7 @@ func (r *faultRun) judge() {
 	state, serves := r.client.State(), r.serves()
 	status, _ := state.Sys().(syscall.WaitStatus)
 	switch silent := strings.TrimSpace(r.output) == ""; {
-	case r.Fault.Signal != 0 && status.Signaled(), r.Family == "thread" && r.diesOfIt(status):
+	case r.Fault.Signal != 0 && !state.Success() && !r.said, r.Family == "thread" && r.diesOfIt(status):
 		r.judgeCrash()
 		return
 	case r.succeeded() && serves != nil:
@@ -348,6 +379,7 @@ func (r *faultRun) awaitPod() {
 func (r *faultRun) again(id string) {
 	next := &sweepCase{testCase: r.testCase, tb: r.tb, settings: r.settings, config: r.config, runtime: r.runtime, podDir: r.podDir, trace: r.trace, longest: r.longest}
 	next.config.Faults = nil
+	r.started, r.scenario = true, r.recording() // before the next pod has the log
 	if err := next.start(); err != nil {
 		return // nothing can be said
 	}

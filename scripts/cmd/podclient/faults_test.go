@@ -261,6 +261,9 @@ func TestEvidenceOfAClientsFaultIsKept(t *testing.T) {
 		if c.IsFinding() {
 			assert.FileExists(t, filepath.Join(c.Evidence, "report.html"), out)
 			assert.FileExists(t, filepath.Join(c.Evidence, "alpha.log"), out)
+			scenario, err := os.ReadFile(filepath.Join(c.Evidence, "alpha.txtar"))
+			require.NoError(t, err)
+			assert.Contains(t, string(scenario), "\npodstart -timeout 2s -fake 'bind; serve; raw \"YOI-READY\\talpha\\t{socket}\\n\"; hang' 'alpha'\n")
 		}
 	}
 }

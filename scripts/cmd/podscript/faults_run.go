@@ -155,8 +155,11 @@ func (r *faultRun) serve(pod *harness.Pod) ([]fault.Strike, error) {
 	}
 	var err error
 	spins := false
-	for n := range 3 { // one may be the victim
+	for n := range 3 { // one may be the victim, and whoever comes at the same time
 		if err = r.visit(pod, r.sweep.answers, timeout); err == nil && n > 0 || err != nil && r.Fault.Onwards && !early {
+			break
+		}
+		if err != nil && sandbox.EndsWithin(pod.Done(), briefly) {
 			break
 		}
 	}

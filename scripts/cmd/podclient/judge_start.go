@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -141,4 +143,66 @@ func (s *sweepCase) silent() *finding {
 			return nil
 		}
 	}
+}
+
+// descriptors returns the descriptors of a process, with the flags of open.
+func descriptors(pid int) map[int]uint64 {
+	all := map[int]uint64{}
+	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	for _, entry := range entries {
+		info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, entry.Name()))
+		_, flags, ok := strings.Cut(string(info), "flags:\t")
+		bits, parseErr := strconv.ParseUint(strings.Fields(flags + " x")[0], 8, 64)
+		if fd, fdErr := strconv.Atoi(entry.Name()); err == nil && ok && parseErr == nil && fdErr == nil {
+			all[fd] = bits
+		}
+	}
+	return all
+}
+
+// inherited returns the descriptors above 2 that a fake pod, which opens its own
+// close-on-exec, was given.
+func inherited(pid int, fds map[int]uint64) (stray []string) {
+	for _, fd := range slices.Sorted(maps.Keys(fds)) {
+		if fd > 2 && fds[fd]&syscall.O_CLOEXEC == 0 {
+			target, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+			stray = append(stray, fmt.Sprintf("descriptor %d (%s)", fd, target))
+		}
+	}
+	return stray
+}
+
+// onePod looks at what became of a start while a pod of the name answered.
+func (s *sweepCase) onePod() *finding {
+	if s.succeeded() {
+		return s.found("1", "the client has started a second pod of the name; it may refuse that while one answers")
+	}
+	return nil
+}
+
+// arguments looks at what the pod was told on its command line.
+func (s *sweepCase) arguments() *finding {
+	given := s.seen.Args
+	if given == nil {
+		return nil // it was not started, or has not come to tell
+	}
+	shown := strings.Join(given, " ")
+	if len(given) == 0 || given[0] != "pod" {
+		return s.found("1", "the pod was given: %s; the prefix argument pod must come first, since YOI_POD_RUNTIME_COMMAND replaces the program only", shown)
+	}
+	workspace, name := value(given, "--workspace"), value(given, "--pod")
+	switch info, err := os.Stat(workspace); {
+	case name != s.pod:
+		return s.found("1", "the pod was given: %s; it must be given --pod %s", shown, s.pod)
+	case strings.HasPrefix(workspace, "--") || workspace == "" || filepath.IsAbs(workspace) && (err != nil || !info.IsDir()):
+		return s.found("1", "the pod was given: %s; it must be given --workspace with a directory that is there", shown)
+	}
+	return nil
+}
+
+func value(args []string, flag string) string {
+	if i := slices.Index(args, flag); i >= 0 && i+1 < len(args) {
+		return args[i+1]
+	}
+	return ""
 }

@@ -102,7 +102,9 @@ func runUnderFaults(t *testing.T, pod, outcome string, faults []fault.Fault) (r 
 	r.Session, err = fault.New(faults, nil)
 	require.NoError(t, err)
 	r.Except = pod
-	env := append(slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, "PODHARNESS_") }), "TMPDIR="+temp, "GORACE=atexit_sleep_ms=0")
+	env := append(slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		return strings.HasPrefix(entry, "PODHARNESS_") || strings.HasPrefix(entry, "TMPDIR=") // the first of two counts
+	}), "TMPDIR="+temp, "GORACE=atexit_sleep_ms=0")
 	r.pid, err = r.Start("/proc/self/exe", []string{os.Args[0], underFaultsArg, outcome, pod, artifacts},
 		&syscall.ProcAttr{Dir: dir, Env: env, Files: []uintptr{null.Fd(), output.Fd(), output.Fd()}, Sys: &syscall.SysProcAttr{Setpgid: true}})
 	require.NoError(t, err)

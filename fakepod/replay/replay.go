@@ -107,7 +107,11 @@ func (r *Recording) Scenario() (string, error) {
 	if left := r.Size - int64(len(r.text)); left > 0 {
 		fmt.Fprintf(&b, "# %d bytes in the middle of its log are left out.\n", left)
 	}
-	start := fmt.Sprintf("podstart -timeout %v -fake %s %s\n", r.Timeout, scriptWord(r.program()), scriptWord(r.Pod))
+	again := ""
+	if bytes.Count(append([]byte("\n"), r.text...), []byte("\nYOI-READY\t")) > 1 {
+		again = "-allow-ready-again "
+	}
+	start := fmt.Sprintf("podstart %s-timeout %v -fake %s %s\n", again, r.Timeout, scriptWord(r.program()), scriptWord(r.Pod))
 	if r.Failed != nil {
 		fmt.Fprintf(&b, "! %sstderr %s\n", start, scriptWord(r.pattern()))
 		return b.String(), nil

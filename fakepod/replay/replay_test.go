@@ -32,6 +32,13 @@ func TestBytesThatNobodyNoticedAreRecordedLast(t *testing.T) {
 	assert.Contains(t, recorded(t, "one\ntwo\n", 4), `-fake 'sleep 20ms; raw "one\n"; raw "two\n"; hang' 'alpha'`)
 }
 
+func TestSecondReadyLineOfARecordingFailsNoTest(t *testing.T) {
+	t.Parallel()
+	again := recorded(t, "YOI-READY\talpha\t/run/alpha/sock\nYOI-READY\tother\t/nowhere\n", 1)
+	assert.Contains(t, again, "\npodstart -allow-ready-again -timeout 1s ")
+	assert.NotContains(t, recorded(t, "YOI-READY\talpha\t/run/alpha/sock\n", 1), "-allow")
+}
+
 func TestAnswersAreRecordedFirst(t *testing.T) {
 	t.Parallel()
 	start := time.Now()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"io/fs"
 	"slices"
-	"strings"
 
 	"example.com/podharness/fakepod"
 	"example.com/podharness/spawn"
@@ -23,13 +22,7 @@ func (b *Box) Prepare(cfg spawn.Config, workspace, home fs.FS) (spawn.Config, er
 		b.Log("harness: %s", leftOut)
 	}
 	cfg.WorkspaceRoot = cmp.Or(cfg.WorkspaceRoot, own)
-	words := strings.NewReplacer("{workspace}", cfg.WorkspaceRoot, "{home}", b.Dir("home"), "{runtime}", b.Dir("run"), "{name}", cfg.PodName)
-	expand := func(texts []string) (expanded []string) {
-		for _, text := range texts {
-			expanded = append(expanded, words.Replace(text))
-		}
-		return expanded
-	}
+	expand := b.placeholders(cfg)
 	if _, fake := FakeProgram(cfg.Command); !fake {
 		cfg.Command.PrefixArgs = expand(cfg.Command.PrefixArgs)
 	}

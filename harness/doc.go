@@ -56,7 +56,7 @@
 // Only root can read the environment of a process that is not dumpable, such as ssh-agent.
 // Such a process is known to be a pod's by its parents while they live, by its process group
 // or session, or by a socket in the sandbox that it serves. If nothing tells whose it is, it is
-// not killed, and the test's log names it ([Pod.Unreadable]). To see all, the test binary is a
+// not killed, and the test's log names it. To see all, the test binary is a
 // subreaper (see prctl(2)) while pods run: it is then the parent of what its descendants leave
 // behind, and reaps that. It does not reap its own children: those that package os has started.
 //

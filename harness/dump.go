@@ -72,7 +72,7 @@ func (r *roster) dump(tb TB) {
 	})
 	for _, p := range pods {
 		if goroutines := p.attempt.TellGoroutines(); goroutines != "" {
-			tb.Logf("harness: pod %s hung when the test had failed%s", p.name(), goroutines)
+			tb.Logf("harness: pod %s ran when the test had failed%s", p.name(), goroutines)
 		}
 	}
 }

@@ -112,7 +112,7 @@ func (p *Pod) failed(note string, err error) *Error {
 	if p.logReplaced() {
 		e.note += "\n\tnote: " + podlog.ReplacedTrouble
 	}
-	e.shown = "\n\tlast lines:" + p.log.Tail()
+	e.shown = p.strikesText() + "\n\tlast lines:" + p.log.Tail()
 	return e
 }
 

@@ -34,7 +34,7 @@ func TestDeadlockIsShown(t *testing.T) {
 	deposits := `goroutine \d+, sync\.Mutex\.Lock: main\.deposit at deadlock/main\.go:23 < main\.serve at deadlock/main\.go:42\n`
 	withdraws := `goroutine \d+, sync\.Mutex\.Lock: main\.withdraw at deadlock/main\.go:29 < main\.serve at deadlock/main\.go:44\n`
 	both := regexp.MustCompile("^(" + deposits + withdraws + "|" + withdraws + deposits + `)(goroutine \d+, .*\n)*goroutine 1, IO wait: main\.main at deadlock/main\.go:71\n`)
-	_, message, found := strings.Cut(tb.Text(), "harness: pod alpha hung when the test had failed\n\tits goroutines ")
+	_, message, found := strings.Cut(tb.Text(), "harness: pod alpha ran when the test had failed\n\tits goroutines ")
 	require.True(t, found, tb.Text())
 	message, _, _ = strings.Cut(message, "\nharness: ")
 	_, lines, _ := strings.Cut(strings.ReplaceAll(message, "\t", "")+"\n", ":\n")

@@ -75,7 +75,7 @@ func (b *oneTest) showPods(tb TB) bool {
 	}
 	asked := awaitEnter(podlog.PrintableLines(text.String())+"\n\tThey are ended when you press Enter"+until+": ", wait)
 	if !asked {
-		text.WriteString("\n\tThey are ended when this test binary ends: it has no terminal on which one could press Enter.")
+		text.WriteString("\n\tThis test binary has no terminal, on which it could wait for Enter: they are ended when the binary ends.")
 	}
 	tb.Logf("%s", podlog.PrintableLines(text.String()))
 	return asked

@@ -106,6 +106,7 @@ func (b *oneTest) start(cfg Config, keep func(*Pod)) (*Pod, error) {
 	a.Captured.Follow()
 	if err != nil {
 		b.clearFailed(cfg.Name, proc.Match{Mark: mark, Run: run})
+		b.tellStruckBy(err, cfg.Name, cfg.Faults)
 		b.binary.LetGo(process)
 		a.Captured.EndFollowing()
 		if errors.Is(err, spawn.ErrTimeout) && note != "" {

@@ -44,6 +44,9 @@ func (p *Pod) Stop() error {
 	}
 	p.box.endRun(p.tb, p.Name, proc.Match{Mark: p.mark, Run: p.run})
 	p.log.EndFollowing()
+	if p.Faults != nil {
+		p.box.tellStruck(p.tb, p.Name, p.cfg.Faults, p.Faults.Strikes())
+	}
 	if !p.runs() {
 		p.noteEnd()
 		p.box.binary.LetGo(p.process)

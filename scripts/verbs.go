@@ -74,12 +74,22 @@ type script struct {
 	otherCommand bool // podcommand has chosen one that is not the pod under test
 }
 
-// noteLastLines notes what the pods have written last.
+// noteLastLines notes why the pods have crashed, as they say themselves, or what they have
+// written last; not what they write of their goroutines, when they are asked to.
 func (s *script) noteLastLines() {
 	lines := map[string]string{}
 	for name, pod := range s.pods {
-		log := strings.TrimSpace(pod.Log())
-		if last := log[strings.LastIndexByte(log, '\n')+1:]; last != "" && !strings.HasPrefix(last, "YOI-READY\t") {
+		log, _, _ := strings.Cut(pod.Log(), "\nSIGQUIT: quit\n")
+		tail, err := podlog.ReadTail(io.NewSectionReader(strings.NewReader(log), 0, int64(len(log))))
+		if err != nil {
+			continue
+		}
+		shown := tail.Strings()
+		last := tail.Reason()
+		for i := len(shown) - 1; i >= 0 && last == ""; i-- {
+			last = strings.TrimSpace(shown[i])
+		}
+		if last != "" && !strings.HasPrefix(last, "YOI-READY\t") {
 			lines[name] = last
 		}
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/podharness/harness"
@@ -56,12 +58,33 @@ func newFaultSweep(s *settings) *faultSweep {
 	f := &faultSweep{settings: s}
 	f.Sweep = &sweep.Sweep{
 		Flags: &s.Flags, Runs: s.Runs, Faults: s.faults, Of: "pod", Requirements: faultRequirements, Timeout: s.timeout, Observe: f.observe, Try: f.try,
-		Repeat: func(t sweep.Trial) string {
-			return "podstart -fault " + podlog.ShellWord(t.Fault.String()) + " " + faultPod
-		},
+		Repeat: s.repeatFault,
 	}
 	return f
 }
+
+// repeatFault returns the command line that runs a trial again, and what does in a scenario.
+func (s *settings) repeatFault(t sweep.Trial) string {
+	words := []string{"podscript", "-fault", t.Fault.String(), "-run", "^(fault|crash)-"}
+	if s.options.Command.Program != "" {
+		words = append(words, "-pod", s.options.Command.Program)
+	}
+	for _, arg := range s.options.Command.PrefixArgs {
+		words = append(words, "-pod-arg", arg)
+	}
+	for _, word := range s.Tested.Flags {
+		if !ofSweep.MatchString(word) {
+			words = append(words, word)
+		}
+	}
+	for i, word := range words {
+		words[i] = podlog.ShellWord(word)
+	}
+	return strings.Join(words, " ") + "\nin a scenario: podstart -fault " + podlog.ShellWord(t.Fault.String()) + " " + faultPod
+}
+
+// ofSweep matches the flags that choose what is swept, or how that is told.
+var ofSweep = regexp.MustCompile(`^-(faults?|run|skip|budget|seed|all|shard|parallel|known|strict|list|failfast)(=|$)`)
 
 // sweepFaults runs and reports -faults, and returns the exit status.
 func (s *settings) sweepFaults(stdout, stderr io.Writer) (status int, err error) {

@@ -130,7 +130,10 @@ func TestFindingOfAFaultIsToldOnceAndCanBeRepeated(t *testing.T) {
 	c := findings[0]
 	assert.Equal(t, "fault-told", c.Requirement)
 	assert.Equal(t, "rename-pid", c.Case)
-	assert.Regexp(t, `(?s)^its last words do not name what failed: .*\n1 point shows this, first call 1 of rename \{runtime\}/\{name\}/pid with \w+; -known calls it fault-told/rename-pid\nrepeat: podstart -fault 'rename:path=\{runtime\}/\{name\}/pid:error=\w+:when=1' alpha$`, c.Why)
+	repeat := regexp.MustCompile(`(?s)^its last words do not name what failed: .*\n1 point shows this, first call 1 of rename \{runtime\}/\{name\}/pid with \w+; -known calls it fault-told/rename-pid\nrepeat: podscript -fault '(rename:path=\{runtime\}/\{name\}/pid:error=\w+:when=1)' -run '\^\(fault\|crash\)-' -pod \S+ -timeout=20m -env=TEST_AS_WRONG_POD -grace=2s -ready-timeout=4s\nin a scenario: podstart -fault '.*' alpha$`).FindStringSubmatch(c.Why)
+	require.NotNil(t, repeat, c.Why)
+	_, _, stdout, _ := checks(t, append(wrong("ends-silently"), "-strict", "-fault", repeat[1], "-run", "^(fault|crash)-")...)
+	assert.Contains(t, stdout, "\nFAIL  fault-told ")
 }
 
 func TestEvidenceOfAFaultIsKept(t *testing.T) {

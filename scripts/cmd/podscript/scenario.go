@@ -33,6 +33,8 @@ type scenario struct {
 	log             []string   // the script's own log is the last
 	why             string     // it is skipped
 	failed, skipped bool
+	met             bool // there were pods with -fault
+	unstruck        bool // it has struck no call of them
 	failure         scripts.Failure
 }
 
@@ -232,6 +234,14 @@ func (s *scenario) Skip(args ...any) {
 	s.skipped, s.why = true, fmt.Sprint(args...)
 	s.mu.Unlock()
 	runtime.Goexit()
+}
+
+// Struck is told by package harness how many calls of a pod faults have struck.
+func (s *scenario) Struck(calls int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unstruck = calls == 0 && (s.unstruck || !s.met)
+	s.met = true
 }
 
 func (s *scenario) Failed() bool {

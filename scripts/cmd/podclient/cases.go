@@ -39,6 +39,9 @@ type testCase struct {
 // badName is what a message holds of a name that is refused.
 const badName = "name"
 
+// noRuntimeDir refuses a start for which there is no runtime directory, by what a client must name.
+const noRuntimeDir = "YOI_RUNTIME_DIR"
+
 // What is wanted where the oracle knows nothing of it.
 const (
 	refused   oracle.Verdict = "refused"
@@ -123,7 +126,7 @@ func launchCases() []testCase {
 		{name: "dir-yoi-home", doc: "the runtime directory is $YOI_HOME/run", program: "ready", env: append(unset("YOI_RUNTIME_DIR"), "YOI_HOME={root}/yoi"), dir: "yoi/run"},
 		{name: "dir-xdg", doc: "the runtime directory is $XDG_RUNTIME_DIR/yoi", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME"), dir: "xdg/yoi"},
 		{name: "dir-home", doc: "the runtime directory is $HOME/.yoi/run", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR"), dir: "home/.yoi/run"},
-		{name: "dir-none", doc: "no variable names a runtime directory", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR", "HOME"), refused: "YOI_RUNTIME_DIR"},
+		{name: "dir-none", doc: "no variable names a runtime directory", program: "ready", env: unset("YOI_RUNTIME_DIR", "YOI_HOME", "XDG_RUNTIME_DIR", "HOME"), refused: noRuntimeDir},
 		{name: "dir-long", doc: "the socket's path is too long for a socket address", program: "ready", env: []string{"YOI_RUNTIME_DIR={root}/" + long}, dir: long},
 		{name: "dir-odd", doc: "the socket's path has a tab, a blank and quotes", program: "ready", env: []string{"YOI_RUNTIME_DIR={root}/" + odd}, dir: odd},
 		{name: "no-program", doc: "the pod's program is missing", program: "ready", env: []string{"YOI_POD_RUNTIME_COMMAND=/no/such/pod"}, refused: "/no/such/pod"},

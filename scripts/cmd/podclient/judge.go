@@ -114,6 +114,9 @@ func (s *sweepCase) check(id string, f *finding) conformance.Check {
 	c := conformance.Check{Case: s.name, Requirement: r.id, Level: r.level, Section: r.section, Result: conformance.Pass, Seconds: time.Since(s.begun).Seconds()}
 	if f != nil {
 		c.Result, c.Why, c.Section, c.Key = cmp.Or(f.result, s.settings.NotMet(r.level)), f.why, cmp.Or(f.section, r.section), r.id+" "+f.key
+		if f.result == "" && s.random == nil { // of a random one the program is shown
+			c.Why += "\ncase " + s.name + ": " + s.doc
+		}
 	}
 	return c
 }
@@ -159,8 +162,13 @@ func (s *sweepCase) how() string {
 	return fmt.Sprintf("ended with %v", s.client.State())
 }
 
+// firstLine returns what a client has said first, of an exception in Python what comes last.
 func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	text = strings.TrimSpace(text)
+	if strings.HasPrefix(text, "Traceback (most recent call last):") {
+		return text[strings.LastIndexByte(text, '\n')+1:]
+	}
+	line, _, _ := strings.Cut(text, "\n")
 	return line
 }
 

@@ -25,6 +25,9 @@ func (s *sweepCase) clean() *finding {
 			return s.found("1", "the client has started the pod, with: %s; it must refuse the name itself", strings.Join(s.seen.Args, " "))
 		}
 	}
+	if s.refused == noRuntimeDir && s.seen.Args != nil {
+		return s.found("1", "the client has started the pod; where no variable names a runtime directory, there is nowhere for its log, and the start must fail")
+	}
 	if s.pid == 0 {
 		return nil
 	}

@@ -365,7 +365,7 @@ func TestWrongClientsAreFoundByTheRequirementThatIsTheirs(t *testing.T) {
 					assert.Equal(t, conformance.Pass, c.Result, "%+v", c)
 				}
 				if c.Result != conformance.Pass {
-					assert.Regexp(t, `^the (client|pod).*; .* (must|should|may) .* \(\dc?(, \dc?)*\)$`, c.Why, "it says what was, what should have been, and where that is said")
+					assert.Regexp(t, `^the (client|pod).*; .* (must|should|may) .* \(\dc?(, \dc?)*\)\ncase \S+: .+$`, c.Why, "it says what was, what should have been, and where that is said")
 				}
 			}
 		})

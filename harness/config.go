@@ -100,8 +100,8 @@ type Config struct {
 	// program that is in Go, and none for another; syscall.Signal(0) = none. The harness sends it
 	// once, before it ends a pod that hangs: that did not become ready in time, whose test has
 	// failed after a wait in vain, that has not stopped though it must, or that runs when the test
-	// is cut short. A pod that has answered since is stopped gracefully. Of a pod in Go the message
-	// and report.html show what its goroutines wait for.
+	// is cut short. A pod that has answered after the wait in vain is stopped gracefully. The message
+	// and report.html show what the goroutines of a pod in Go wait for.
 	DumpSignal os.Signal
 	// AllowLeaks lets the test pass although the pod leaves processes behind;
 	// false = that fails the test. They are killed in any case.

@@ -81,12 +81,16 @@
 //	}
 //
 // Where a pod tells all its clients of an event, [Pod.Send] may return one that another test has
-// caused: [Pod.SendFor] waits for the answer. A TestMain that does more calls [Run], which returns the status. Both also tell, in one
-// line at the end, which tests had pods that did not stop gracefully, came close to their
-// ready timeout, or logged a panic. To restart a shared pod interrupts the tests beside that
-// use it: one that does is better not parallel. [Pod.Talk] is for more than one line: it
-// keeps what comes, [Talk.WaitLine] and [WaitJSON] wait for a line, [Talk.Quiet] for none.
-// [Pod.WaitLogAfter] is for the next line of a log, [Pod.NoLog] for none.
+// caused: [Pod.SendFor] waits for the answer. If TestMain has more to do, it calls [Run], which
+// returns the status. Main and Run also tell, in one line at the end, which tests had pods that
+// did not stop gracefully, came close to their ready timeout, or logged a panic. A test that
+// restarts a shared pod interrupts the others that use it, so it should not be parallel.
+//
+// There are four ways to speak to a pod. [Pod.Send] sends a line and returns the next one,
+// [Pod.SendFor] sends a line and waits for its answer, each on a connection of its own.
+// [Pod.Talk] is a conversation: it keeps what comes, [Talk.WaitLine] and [WaitJSON] wait for a
+// line, [Talk.Quiet] for none. [Pod.Dial] is a bare connection. [Pod.WaitLogAfter] waits for the
+// next line of a log, [Pod.NoLog] for none.
 //
 // # Clients
 //
@@ -108,8 +112,8 @@
 // is kept in a directory that one line names. It is named after the test and the time
 // in the directory PODHARNESS_ARTIFACTS, if that environment variable is set; else it is
 // the test's artifact directory (go test -artifacts), or a temporary one. Of those
-// of earlier runs of a package's tests the newest 20 are kept. (A TB that is not of package
-// testing and has ArtifactDir chooses itself.)
+// of earlier runs of a package's tests the newest 20 are kept. (A TB of another package than
+// testing that has a method ArtifactDir chooses the directory.)
 //
 //	report.html     the verdict, a picture of all pods on one clock, what they used, their logs
 //	                and processes, what the goroutines of one that hung waited for, which tests
@@ -118,9 +122,9 @@
 //	NAME.talk.log   what the test and the pod have sent to each other ([Pod.Send], [Pod.Talk]): by
 //	                connection, > to the pod, < from it, a long line cut
 //	NAME.new.log    what the pod has put in the place of its log, as to rotate it
-//	NAME.txtar      a scenario that acts out again what the pod did, as far as its parent
-//	                could see: podscript NAME.txtar; none of a pod that a client started. It answers
-//	                a request as the pod did, if that answered its method in one way
+//	NAME.txtar      a recording: podscript NAME.txtar has a fake pod do again what the pod did, as
+//	                far as its parent could see. It answers a request as the pod did, if the pod
+//	                has answered its method in one way. There is none of a client's pod
 //	client-N.stdout what a client wrote to its stdout, or stderr
 //	NAME.dir/       the small files of the pod's directory, such as status.json
 //	merged.log      all of these logs on one clock
@@ -130,8 +134,9 @@
 //	                and the arguments, as [Config.ShowArgs] does
 //	timelines.txt   how long each step of each start took, and what came then, to the end
 //
-// [Config.Redact] is asked for what of a line may be shown. All of it has at most 64 MiB, or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that
-// are too long the beginning and the end are kept.
+// [Config.Redact] is asked what of a line may be shown. The evidence of a test has at most 64 MiB,
+// or as many as PODHARNESS_ARTIFACTS_MAX says: of logs that are too long the beginning and the end
+// are kept.
 //
 // The same is written of each test that the end of the test binary cuts short, by a panic,
 // os.Exit or a signal: by the watchdog, which looks at what lives, kills it, and has one
@@ -146,10 +151,11 @@
 // there, but no longer than to the test's deadline (go test -timeout=0: it has none). Where it has
 // none, the pods are ended with the binary. Those of Shared are not kept beyond the last test.
 //
-// A start that fails its test as the one before it did, with the same config and the same verdict,
-// is told in one line. With PODHARNESS_FAILFAST=1 it ends the test binary: tests that run go on to
-// their end, with all teardown and evidence, no other one begins, and no pod is started any more.
+// If two starts in a row fail their tests with the same config and the same verdict, the second
+// one is told in one line. With PODHARNESS_FAILFAST=1 it also ends the test binary: tests that run
+// go on to their end, with all teardown and evidence, no other one begins, and no pod is started
+// any more.
 //
-// On success nothing is written. What a cleanup fails that was registered before the test
-// first used this package comes too late for all this: cleanups run last to first.
+// On success nothing is written. Cleanups run last to first: if one that was registered before the
+// test first used this package fails the test, there is no evidence.
 package harness

@@ -89,8 +89,8 @@ func (p *Pod) tellReady() {
 	}
 }
 
-// Fail has a fault strike from now on, beside those of Config.Faults. The kernel watches only
-// the calls that Config.Faults names: a fault there with Later names some and strikes none.
+// Fail adds a fault to those of Config.Faults, from now on. The kernel watches only the calls that
+// Config.Faults names. A fault there with Later set only names calls, for Fail.
 //
 //	pod := harness.StartPod(t, harness.Config{Faults: []fault.Fault{{Calls: "write", Later: true}}})
 //	pod.Fail(fault.Fault{Calls: "write", Path: "{home}/**", Error: syscall.ENOSPC})
@@ -202,8 +202,8 @@ func (p *Pod) TryWaitLog(pattern string, timeout time.Duration) (string, error) 
 	return line, err
 }
 
-// TryWaitLogAfter is WaitLogAfter as TryWaitLog is WaitLog. It also returns where the
-// line ends: from there on the next one is found.
+// TryWaitLogAfter is WaitLogAfter with an error in place of a failed test: see TryWaitLog. It also
+// returns the offset at which the line ends, from which the next one is found.
 func (p *Pod) TryWaitLogAfter(from int64, pattern string, timeout time.Duration) (line string, end int64, err error) {
 	is, err := matching(pattern)
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	"example.com/podharness/spawn/fault"
 )
 
-// Restart starts the pod again with the same name, config and directories, but of Config.Faults
-// with those alone that have Later: the cause is gone. It stops a pod that still runs first, as
-// Stop does. From then on With and Shared return the new Pod, which is torn down when the old
+// Restart starts the pod again with the same name, config and directories. Of Config.Faults it
+// keeps only those with Later set, which strike nothing by themselves. It stops a pod that still
+// runs first, as Stop does. From then on With and Shared return the new Pod, which is torn down when the old
 // one would have been. The old Pod, and what With has returned for it, stay those of a pod that
 // has ended. Restart fails the test if the stop or the start fails.
 func (p *Pod) Restart() *Pod {

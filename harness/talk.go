@@ -30,8 +30,8 @@ import (
 // [ErrBadPattern].
 //
 // Lines are without their line ending, and of the pod's at most 16 MiB long, or as long as
-// [Config].MaxLine says. A Talk keeps 64 MiB of them, or a line more: then it drops the oldest that a call has seen, and where there are none, it reads no
-// more until a call sees some. A Talk must not be used by several goroutines at once; the methods
+// [Config].MaxLine says. A Talk keeps 64 MiB of them, or a line more. Then it drops the oldest of
+// those that a call has seen; if no call has seen any, it stops reading until one has. A Talk must not be used by several goroutines at once; the methods
 // that fail the test must be called from its goroutine.
 type Talk struct {
 	pod     *Pod
@@ -224,11 +224,11 @@ func (t *Talk) WaitLine(pattern string, timeout time.Duration) string {
 	return line
 }
 
-// WaitJSON returns the next line of a pod as a value: the first that can be decoded into a T of
-// which is reports true. (A line that has only other fields is a T without any: is should look at
-// one that tells.) For the rest it is [Talk.WaitLine].
-func WaitJSON[T any](t *Talk, is func(T) bool, timeout time.Duration) T {
-	value, err := TryWaitJSON(t, is, timeout)
+// WaitJSON decodes the lines of a pod, and returns the next value for which match reports true.
+// Lines that are no T in JSON are passed over; JSON without the fields of T is a T whose fields are
+// zero, so match should look at a field that is not. For the rest it is [Talk.WaitLine].
+func WaitJSON[T any](t *Talk, match func(T) bool, timeout time.Duration) T {
+	value, err := TryWaitJSON(t, match, timeout)
 	if err != nil {
 		t.pod.tb.Helper()
 		t.fail(err)
@@ -293,11 +293,11 @@ func (t *Talk) TryWaitLine(pattern string, timeout time.Duration) (string, error
 
 // TryWaitJSON is WaitJSON with an error in place of a failed test. With a timeout of 0 it looks
 // at what has come.
-func TryWaitJSON[T any](t *Talk, is func(T) bool, timeout time.Duration) (value T, err error) {
+func TryWaitJSON[T any](t *Talk, match func(T) bool, timeout time.Duration) (value T, err error) {
 	t.begin(timeout)
 	_, err = t.find(fmt.Sprintf("line that is the %T waited for", value), func(line string) bool {
 		var decoded T
-		if json.Unmarshal([]byte(line), &decoded) != nil || !is(decoded) {
+		if json.Unmarshal([]byte(line), &decoded) != nil || !match(decoded) {
 			return false
 		}
 		value = decoded

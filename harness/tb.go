@@ -13,9 +13,9 @@ import (
 )
 
 // TB is what the harness needs of a test. *testing.T, *testing.B, *testing.F and Ginkgo's
-// GinkgoT() implement it. The dynamic type of a TB must be comparable, as pointers are. Each
-// test must have one TB. (GinkgoT() returns a new value at each call: the harness takes all
-// values of one spec for one test.)
+// GinkgoT() implement it. The dynamic type of a TB must be comparable, as pointers are. All calls
+// of one test must pass the same TB. (GinkgoT() returns a new value at each call: the harness takes
+// all values of one spec for one test.)
 //
 // The harness also uses these methods if a TB has them: Deadline, Output, Attr, Context and
 // ArtifactDir, as *testing.T has them, and Verbose() bool, which tells whether to stream the

@@ -2,6 +2,8 @@ package sweep
 
 import (
 	"fmt"
+	"hash/fnv"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -68,6 +70,14 @@ func (t Trial) String() string {
 		return what + " and all later ones with " + unix.ErrnoName(t.Fault.Error)
 	}
 	return what + " with " + unix.ErrnoName(t.Fault.Error)
+}
+
+// part is the number by which a trial is in one of the parts of a sweep: whatever their seeds, and
+// whichever points they have come to, they are the whole.
+func (t Trial) part() int {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, t.Fault.String())
+	return int(h.Sum32() >> 1)
 }
 
 // kind is equal for trials that are much alike.

@@ -169,16 +169,14 @@ func (s *Sweep) plan(points []Point) (trials []Trial) {
 		all := byKind[kind]
 		random.Shuffle(len(all), func(i, k int) { all[i], all[k] = all[k], all[i] })
 	}
-	n := 0
 	for left := true; left; {
 		left = false
 		for _, kind := range kinds {
 			if all := byKind[kind]; len(all) > 0 {
-				if s.Has(n) && (s.Choose == nil || s.Choose(all[0])) {
+				if s.Has(all[0].part()) && (s.Choose == nil || s.Choose(all[0])) {
 					trials = append(trials, all[0])
 				}
 				byKind[kind], left = all[1:], true
-				n++
 			}
 		}
 	}

@@ -68,7 +68,11 @@ func TestPlanTakesEachKindInTurn(t *testing.T) {
 	assert.Len(t, kinds, 9, "the first of each kind come first")
 	assert.Equal(t, all, plan(1))
 	assert.NotEqual(t, all, plan(2))
-	assert.ElementsMatch(t, all, slices.Concat(plan(1, "-shard", "1/2"), plan(1, "-shard", "2/2")))
+	parts := [][]Trial{plan(1, "-shard", "1/3"), plan(2, "-shard", "2/3"), plan(3, "-shard", "3/3")}
+	assert.ElementsMatch(t, all, slices.Concat(parts...), "each part has chosen a seed of its own")
+	for _, part := range parts {
+		assert.Greater(t, len(part), len(all)/6)
+	}
 }
 
 // swept runs a sweep of four calls on a file and one on another, of which try is what becomes of a run, and

@@ -181,9 +181,12 @@ func TestWhatCannotBeJudgedIsNoFinding(t *testing.T) {
 func TestPointsOfAnInterpreterAreLeftOut(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "pod.py")
-	require.NoError(t, os.WriteFile(program, nil, 0o600))
+	require.NoError(t, os.WriteFile(program, nil, 0o700))
 	s, w := &Sweep{Of: "pod"}, World{Root: "/box", Bases: [][2]string{{"{runtime}", "/box/run"}}, Name: "alpha", Program: ProgramOf([]string{"/bin/sh", program, ".", "pod", ""})}
 	assert.Equal(t, []string{program}, w.Program)
+	require.NoError(t, os.WriteFile(program, []byte("#!/usr/bin/env python3\n"), 0o700))
+	assert.Equal(t, []string{program}, ProgramOf([]string{program, "pod"}), "a script, which its interpreter opens")
+	assert.Empty(t, ProgramOf([]string{"/bin/sh", "pod"}))
 	at := func(family string) int { return slices.Index(families(nil), family) }
 	calls := []fault.Strike{
 		{Fault: at("thread"), Call: "clone3"}, {Fault: at("open"), Call: "openat", Paths: []string{"/lib/libc.so"}}, {Fault: at("open"), Call: "openat", Paths: []string{program}},

@@ -95,10 +95,13 @@ func (s surroundings) special() bool {
 }
 
 // repeat is the command line for one trial.
-func (f *clientFaults) repeat(t sweep.Trial) string {
+func (f *clientFaults) repeat(_ string, t sweep.Trial) string {
 	words := []string{"podclient", "-fault", t.Fault.String(), "-run", "^" + f.cases[t.Case].name + "$", "-timeout", f.timeout.String()}
 	if f.ready != "" {
 		words = append(words, "-ready", f.ready)
+	}
+	if f.tty {
+		words = append(words, "-tty")
 	}
 	for _, entry := range f.Env {
 		name, _, _ := strings.Cut(entry, "=") // its value may be a secret

@@ -35,8 +35,8 @@ type Sweep struct {
 	// Try runs a trial once, and says what it finds, up to Run.Settle. It reports whether the
 	// fault has struck. An error tells why nothing could be judged.
 	Try func(*Run) (struck bool, err error)
-	// Repeat returns the command line that runs a trial again.
-	Repeat func(Trial) string
+	// Repeat returns the command line that runs a trial again, for a requirement.
+	Repeat func(id string, t Trial) string
 	// Choose chooses trials; nil = all.
 	Choose func(Trial) bool
 

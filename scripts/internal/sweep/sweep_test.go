@@ -86,7 +86,7 @@ func swept(t *testing.T, try func(interrupt func(), r *Run) (bool, error)) (resu
 	var flags conformance.Flags
 	require.NoError(t, flags.Parse(flag.NewFlagSet("test", flag.ContinueOnError), "", []string{"-json", report, "-parallel", "1"}, io.Discard, io.Discard))
 	s := &Sweep{
-		Flags: &flags, Runs: runsOf(t), Of: "pod", Timeout: time.Minute, Faults: Flags{On: true, Budget: time.Minute, Seed: 1}, Repeat: func(t Trial) string { return "x " + t.Fault.String() },
+		Flags: &flags, Runs: runsOf(t), Of: "pod", Timeout: time.Minute, Faults: Flags{On: true, Budget: time.Minute, Seed: 1}, Repeat: func(_ string, t Trial) string { return "x " + t.Fault.String() },
 		Requirements: []Requirement{{ID: "first", Level: conformance.Must, Section: "5b", Text: "be first"}, {ID: "second", Level: conformance.Should, Section: "5b", Text: "be second"}},
 		Observe: func() (points []Point, err error) {
 			for n := range 5 {

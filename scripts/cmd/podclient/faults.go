@@ -259,7 +259,7 @@ func (r *faultRun) judge() {
 	state, serves := r.client.State(), r.serves()
 	status, _ := state.Sys().(syscall.WaitStatus)
 	switch silent := strings.TrimSpace(r.output) == ""; {
-	case r.Fault.Signal != 0 && status.Signaled(), r.Family == "thread" && r.diesOfIt(status):
+	case r.Fault.Signal != 0 && !r.succeeded(), r.Family == "thread" && r.diesOfIt(status):
 		r.judgeCrash()
 		return
 	case r.succeeded() && serves != nil:

@@ -181,6 +181,19 @@ func TestEachFaultRequirementFindsItsWrongClients(t *testing.T) {
 	})
 }
 
+// TestShellAroundAClientThatWasKilledIsJudgedByWhatIsLeft has one that ends with a status of its
+// own then, and says nothing.
+func TestShellAroundAClientThatWasKilledIsJudgedByWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	script := filepath.Join(t.TempDir(), "client")
+	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\n\""+os.Args[0]+"\" "+asWrongClient+" \"$@\"\nexit $?\n"), 0o700))
+	assert.Empty(t, swept(t, `^call 1 of mkdir .* with SIGKILL`, script, "none", "{name}"))
+	findings := swept(t, `^call 1 of exec .*command.* with SIGKILL`, script, "half-made-log", "{name}")
+	require.NotEmpty(t, findings)
+	assert.Equal(t, "client-crash-clean", findings[0].Requirement)
+}
+
 // sweptWhole runs a sweep whose pod is that of a case, of all points in the long tests, and
 // checks that it finds nothing.
 func sweptWhole(t *testing.T, name string, client ...string) {

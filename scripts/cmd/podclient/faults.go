@@ -55,6 +55,12 @@ type clientFaults struct {
 	*runner
 	sweep *sweep.Sweep
 	cases map[string]testCase // "" = that of -faults
+	usual string              // what is wrong with the pod of a start without faults, as withoutNumbers has it; "" = nothing
+}
+
+// withoutNumbers leaves out what is another number in each run, such as that of a process.
+func withoutNumbers(text string) string {
+	return regexp.MustCompile("[0-9]{3,}").ReplaceAllString(text, "")
 }
 
 // sweepFaults runs and reports -faults, or the cases with -fault, and returns the exit status.
@@ -167,6 +173,9 @@ func (f *clientFaults) observe() (points []sweep.Point, err error) {
 	case s.client.Faults.Err() != nil:
 		return nil, s.client.Faults.Err()
 	}
+	if found := s.independent(); found != nil {
+		f.usual = withoutNumbers(found.why)
+	}
 	w.Root = s.root()
 	w.Bases = [][2]string{{"{runtime}", s.runtime}, {"{home}", filepath.Join(s.root(), "home")}, {"{workspace}", filepath.Join(s.root(), "workspace")}}
 	launched := s.begun.Add(time.Duration(s.seen.Steps[0].At - s.clientBegun))
@@ -213,6 +222,7 @@ type faultRun struct {
 	*sweepCase
 	*sweep.Run
 	strikes []fault.Strike
+	usual   string // see clientFaults
 }
 
 // try runs a trial, and says what it finds.
@@ -224,7 +234,7 @@ func (f *clientFaults) try(run *sweep.Run) (struck bool, err error) {
 		return false, err
 	}
 	defer s.end()
-	r := &faultRun{s, run, s.client.Faults.Strikes()}
+	r := &faultRun{s, run, s.client.Faults.Strikes(), f.usual}
 	if err = s.client.Faults.Err(); err != nil || len(r.strikes) == 0 {
 		return false, err
 	}
@@ -327,7 +337,7 @@ func (r *faultRun) judgeCrash() {
 		<-time.After(5 * time.Millisecond)
 	}
 	if serves == nil && r.pid != 0 {
-		if found := r.independent(); found != nil {
+		if found := r.independent(); found != nil && withoutNumbers(found.why) != r.usual { // else no crash is the reason
 			r.say("client-crash-clean", "%s", found.why)
 			return
 		}

@@ -73,7 +73,7 @@ func (c *wrongClient) end(err error) int {
 
 func (c *wrongClient) start() error {
 	dir := filepath.Join(os.Getenv("YOI_RUNTIME_DIR"), c.name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, map[bool]os.FileMode{true: 0o755, false: 0o700}[c.is("open-directory")]); err != nil {
 		return err
 	}
 	path, flags := filepath.Join(dir, "stderr.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND|os.O_TRUNC
@@ -179,6 +179,13 @@ func TestEachFaultRequirementFindsItsWrongClients(t *testing.T) {
 		t.Parallel()
 		assert.Empty(t, swept(t, strings.Join(all, "|"), os.Args[0], asWrongClient, "none", "{name}"))
 	})
+}
+
+// TestPodOfACrashIsComparedWithThatOfAStartWithoutFaults has one whose directory others can read.
+func TestPodOfACrashIsComparedWithThatOfAStartWithoutFaults(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	assert.Empty(t, swept(t, `^call 1 of write .*stdout with SIGKILL`, os.Args[0], asWrongClient, "open-directory", "{name}"))
 }
 
 // TestShellAroundAClientThatWasKilledIsJudgedByWhatIsLeft has one that ends with a status of its

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"syscall"
 	"time"
 
 	"example.com/podharness/harness/internal/evidence"
 	"example.com/podharness/spawn"
+	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 )
 
@@ -112,8 +114,25 @@ func (p *Pod) failed(note string, err error) *Error {
 	if p.logReplaced() {
 		e.note += "\n\tnote: " + podlog.ReplacedTrouble
 	}
-	e.shown = "\n\tlast lines:" + p.log.Tail()
+	e.shown = p.lastStrikes() + "\n\tlast lines:" + p.log.Tail()
 	return e
+}
+
+// lastStrikes returns which calls faults have struck last: another test may have asked for them.
+func (p *Pod) lastStrikes() (text string) {
+	if p.Faults == nil {
+		return ""
+	}
+	strikes := slices.DeleteFunc(p.Faults.Strikes(), func(s fault.Strike) bool { return s.Result == "" })
+	const most = 3
+	first := max(0, len(strikes)-most)
+	for _, strike := range strikes[first:] {
+		text += "\n\tfault: " + podlog.Printable(strike.String())
+	}
+	if first > 0 {
+		text += fmt.Sprintf("\n\tfault: %d calls before", first)
+	}
+	return text
 }
 
 // logReplaced reports whether another file is in the place of the log.

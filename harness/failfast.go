@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
 
@@ -18,7 +20,7 @@ const failFastEnv = "PODHARNESS_FAILFAST"
 // A failedStart is a start of a pod that its test needs.
 type failedStart struct {
 	cfg     Config // without the name
-	verdict [3]string
+	verdict [4]string
 	test    string
 }
 
@@ -52,7 +54,7 @@ func fatalStart(tb TB, cfg Config, err error) {
 		fatal(tb, err)
 		return
 	}
-	now := &failedStart{withoutName(cfg), [3]string{e.Verdict, e.Missing, e.Status}, testName(tb)}
+	now := &failedStart{withoutName(cfg), [4]string{e.Verdict, e.Missing, e.Status, reasonOf(e)}, testName(tb)}
 	failFastMu.Lock()
 	before := lastFailed
 	isLike := before != nil && before.verdict == now.verdict && difference(before.cfg, now.cfg) == ""
@@ -69,6 +71,16 @@ func fatalStart(tb TB, cfg Config, err error) {
 		startNoMore(fmt.Errorf("%s is set, and the pod of %s did not start, as that of %s: %w", failFastEnv, now.test, before.test, shortly(e)))
 	}
 	tb.Fatalf("harness: %v, as that of %s with the same config: see there", shortly(e), before.test)
+}
+
+// reasonOf returns what a pod that did not start has said of the reason, without its name and
+// numbers, which are others in each start.
+func reasonOf(e *spawn.Error) string {
+	reason := e.Reason
+	if len(e.Tail) > 0 && reason == "" {
+		reason = e.Tail[len(e.Tail)-1]
+	}
+	return regexp.MustCompile("[0-9]+").ReplaceAllString(strings.ReplaceAll(reason, e.Pod, ""), "")
 }
 
 // isTest reports whether a TB is that of a test which really fails. One of another type may be

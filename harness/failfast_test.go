@@ -28,16 +28,22 @@ func failAlikeSuite(t *testing.T) {
 	for _, name := range []string{"breaks", "mends", "breaks again"} {
 		t.Run(name, func(t *testing.T) { harness.StartPod(t, second) })
 	}
+	reasons := fake("ready") // another one each time, and the number of its process
+	script = `echo x >>"$0"; case $(wc -l <"$0") in *1|*2) echo "$$: no disk" ;; *) echo "$$: the port is in use" ;; esac >&2; exit 7`
+	reasons.Command.Program, reasons.Command.PrefixArgs = "sh", []string{"-c", script, filepath.Join(t.TempDir(), "runs")}
+	for _, name := range []string{"reason", "same reason", "other reason"} {
+		t.Run(name, func(t *testing.T) { harness.StartPod(t, reasons) })
+	}
 }
 
 func TestSuiteTellsAStartThatFailsAsTheOneBeforeInOneLine(t *testing.T) {
 	t.Parallel()
 	out, status := runSuite(t, "fail alike")
 	assert.Equal(t, 1, status)
-	assert.Equal(t, []string{"first", "second", "other_verdict", "again", "and_again", "other_config", "breaks", "breaks_again"}, failures(out))
-	assert.Equal(t, 6, strings.Count(out, "\tlog: "), "each kind is told in full")
+	assert.Equal(t, []string{"first", "second", "other_verdict", "again", "and_again", "other_config", "breaks", "breaks_again", "reason", "same_reason", "other_reason"}, failures(out))
+	assert.Equal(t, 8, strings.Count(out, "\tlog: "), "each kind is told in full")
 	const line = `--- FAIL: TestInSuite/%s .*\n\s+failfast_test\.go:\d+: harness: pod exited before becoming ready \(exit status 7\), as that of TestInSuite/%s with the same config: see there\n\s+\S+ harness: all evidence of this failure: \S+\n`
-	for test, first := range map[string]string{"second": "first", "and_again": "again"} {
+	for test, first := range map[string]string{"second": "first", "and_again": "again", "same_reason": "reason"} {
 		assert.Regexp(t, strings.NewReplacer("%s .", test+" .", "%s with", first+" with").Replace(line), out)
 	}
 }

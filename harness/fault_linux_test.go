@@ -89,6 +89,32 @@ func TestPodFailsFromAMomentOnAndIsHealed(t *testing.T) {
 	assert.Regexp(t, `(?s)from now on: fault accept:path=\{runtime\}/\{name\}/sock:error=EMFILE.*fault: call 1 of accept4 \S*/alpha/sock .*: EMFILE.*from now on: no fault`, string(timeline))
 }
 
+// TestMessageNamesTheCallsThatFaultsHaveStruck has a fault that another test has asked for.
+func TestMessageNamesTheCallsThatFaultsHaveStruck(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	tb := NewTB(t)
+	pod := StartPod(tb, Config{Name: "alpha", Faults: []fault.Fault{{Calls: "accept", Later: true}}})
+	pod.Fail(fault.Fault{Calls: "accept", Error: syscall.EMFILE})
+	other := NewTB(t)
+	text := other.Run(func() { pod.With(other).Send(`{"method":"ping"}`, 300*time.Millisecond) })
+	assert.Regexp(t, `sent no snapshot line: .*\n\tpod: .*\n\tlog: .*(\n\tfaults: they have struck \d+ calls before these)?(\n\tfault: call \d+ of accept4 \S*/alpha/sock by thread \d+ of process \d+: EMFILE){1,3}\n\tlast lines:`, text)
+	other.End()
+	tb.End()
+}
+
+func TestPodThatHasEndedMeetsNoFault(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	tb := NewTB(t)
+	pod := StartPod(tb, Config{Name: "alpha", Faults: []fault.Fault{{Calls: "rename", Later: true}}})
+	require.NoError(t, pod.Stop())
+	text := tb.Run(func() { pod.Fail(fault.Fault{Calls: "rename", Error: syscall.EIO}) })
+	assert.Contains(t, text, `harness: pod alpha cannot meet fault "rename:error=EIO"`+"\n\tpod: it has ended (exit status 0)\n")
+	pod.Heal()
+	tb.End()
+}
+
 func TestPodWithoutFaultsCannotFail(t *testing.T) {
 	t.Parallel()
 	tb := NewTB(t)

@@ -18,7 +18,7 @@ func (p *Pod) strikesText() (text string) {
 	if p.Faults == nil {
 		return ""
 	}
-	strikes := p.Faults.Strikes()
+	strikes := slices.DeleteFunc(p.Faults.Strikes(), func(s fault.Strike) bool { return s.Result == "" }) // it is noted only
 	if len(strikes) == 0 {
 		return "\n\tfaults: they have struck no call"
 	}

@@ -47,7 +47,7 @@ func TestPodsOfAFailedTestLiveUntilTheBinaryEnds(t *testing.T) {
 	require.Error(t, err, out)
 	kept := keptPod.FindStringSubmatch(out)
 	require.NotNil(t, kept, out)
-	assert.Contains(t, out, "They are ended when this test binary ends: it has no terminal on which one could press Enter.\n")
+	assert.Contains(t, out, "This test binary has no terminal, on which it could wait for Enter: they are ended when the binary ends.\n")
 	assert.Contains(t, out, "process "+kept[1]+": <nil>\n", "it lived on in the next test")
 	assert.Contains(t, out, "harness: all evidence of this failure: ")
 	assert.NotContains(t, out, "left behind")

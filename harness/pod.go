@@ -95,13 +95,17 @@ func (p *Pod) tellReady() {
 //	pod := harness.StartPod(t, harness.Config{Faults: []fault.Fault{{Calls: "write", Later: true}}})
 //	pod.Fail(fault.Fault{Calls: "write", Path: "{home}/**", Error: syscall.ENOSPC})
 //
-// The calls are counted from now on, and the words in braces are those of Config.Faults. It
-// fails the test if there cannot be such a fault.
+// The calls are counted from now on, and the words in braces are those of Config.Faults. Other
+// tests that share the pod meet the fault, too, until Heal. Fail fails the test if there cannot
+// be such a fault, or if the pod has ended.
 func (p *Pod) Fail(f fault.Fault) {
 	p.tb.Helper()
 	err := fmt.Errorf("fault %q: Config.Faults is empty: start the pod with %q", f, fault.Fault{Calls: f.Calls, Later: true})
 	if p.Faults != nil {
 		err = p.Faults.Fail(f.Expand(p.words))
+	}
+	if err == nil && !p.runs() {
+		p.check(p.failed("", kind{fmt.Errorf("pod %s cannot meet fault %q", p.name(), f), ErrEnded}))
 	}
 	if err != nil {
 		p.check(fmt.Errorf("pod %s: %w", p.name(), err))

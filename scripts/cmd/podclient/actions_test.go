@@ -162,7 +162,7 @@ func TestPodspawnsActionsPassWithFaults(t *testing.T) {
 			require.NoError(t, err)
 			a := &actionSweep{action: action, flags: &s.Flags}
 			a.Sweep = &sweep.Sweep{Flags: &s.Flags, Runs: s.Runs, Faults: s.faults, Of: "client", Requirements: faultRequirements, Errors: clientErrors,
-				Observe: a.observe, Try: a.try, Repeat: sweep.Trial.String, Choose: func(t sweep.Trial) bool { return some.MatchString(t.String()) }}
+				Observe: a.observe, Try: a.try, Repeat: func(_ string, t sweep.Trial) string { return t.String() }, Choose: func(t sweep.Trial) bool { return some.MatchString(t.String()) }}
 			var out bytes.Buffer
 			status, err := a.Main("podclient", &out, io.Discard)
 			require.NoError(t, err)

@@ -58,6 +58,12 @@ type clientFaults struct {
 	*runner
 	sweep *sweep.Sweep
 	cases map[string]testCase // "" = that of -faults
+	usual string              // what is wrong with the pod of a start without faults, as withoutNumbers has it; "" = nothing
+}
+
+// withoutNumbers leaves out what is another number in each run, such as that of a process.
+func withoutNumbers(text string) string {
+	return regexp.MustCompile("[0-9]{3,}").ReplaceAllString(text, "")
 }
 
 // sweepFaults runs and reports -faults, or the cases with -fault, and returns the exit status.
@@ -98,10 +104,13 @@ func (s surroundings) special() bool {
 }
 
 // repeat is the command line for one trial.
-func (f *clientFaults) repeat(t sweep.Trial) string {
+func (f *clientFaults) repeat(_ string, t sweep.Trial) string {
 	words := []string{"podclient", "-fault", t.Fault.String(), "-run", "^" + f.cases[t.Case].name + "$", "-timeout", f.timeout.String()}
 	if f.ready != "" {
 		words = append(words, "-ready", f.ready)
+	}
+	if f.tty {
+		words = append(words, "-tty")
 	}
 	for _, entry := range f.Env {
 		name, _, _ := strings.Cut(entry, "=") // its value may be a secret
@@ -167,6 +176,9 @@ func (f *clientFaults) observe() (points []sweep.Point, err error) {
 	case s.client.Faults.Err() != nil:
 		return nil, s.client.Faults.Err()
 	}
+	if found := s.independent(); found != nil {
+		f.usual = withoutNumbers(found.why)
+	}
 	w.Root = s.root()
 	w.Bases = [][2]string{{"{runtime}", s.runtime}, {"{home}", filepath.Join(s.root(), "home")}, {"{workspace}", filepath.Join(s.root(), "workspace")}}
 	launched := s.begun.Add(time.Duration(s.seen.Steps[0].At - s.clientBegun))
@@ -213,6 +225,7 @@ type faultRun struct {
 	*sweepCase
 	*sweep.Run
 	strikes  []fault.Strike
+	usual    string // see clientFaults
 	started  bool   // again, without the fault
 	scenario string // a recording of the pod that was started first; "" = it has not become ready
 }
@@ -226,7 +239,7 @@ func (f *clientFaults) try(run *sweep.Run) (struck bool, err error) {
 		return false, err
 	}
 	defer s.end()
-	r := &faultRun{sweepCase: s, Run: run, strikes: s.client.Faults.Strikes()}
+	r := &faultRun{sweepCase: s, Run: run, strikes: s.client.Faults.Strikes(), usual: f.usual}
 	if err = s.client.Faults.Err(); err != nil || len(r.strikes) == 0 {
 		return false, err
 	}
@@ -287,7 +300,7 @@ func (r *faultRun) judge() {
 	state, serves := r.client.State(), r.serves()
 	status, _ := state.Sys().(syscall.WaitStatus)
 	switch silent := strings.TrimSpace(r.output) == ""; {
-	case r.Fault.Signal != 0 && !state.Success() && !r.said, r.Family == "thread" && r.diesOfIt(status):
+	case r.Fault.Signal != 0 && !r.succeeded(), r.Family == "thread" && r.diesOfIt(status):
 		r.judgeCrash()
 		return
 	case r.succeeded() && serves != nil:
@@ -355,7 +368,7 @@ func (r *faultRun) judgeCrash() {
 		<-time.After(5 * time.Millisecond)
 	}
 	if serves == nil && r.pid != 0 {
-		if found := r.independent(); found != nil {
+		if found := r.independent(); found != nil && withoutNumbers(found.why) != r.usual { // else no crash is the reason
 			r.say("client-crash-clean", "%s", found.why)
 			return
 		}

@@ -14,13 +14,13 @@ import (
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
 	"example.com/podharness/scripts/internal/sweep"
-	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/fault"
 	"example.com/podharness/spawn/podlog"
 	"example.com/podharness/spawn/safefile"
 )
 
-// faultReadyTimeout is the ready timeout of -faults: many runs may wait until it is over.
+// faultReadyTimeout is the ready timeout of -faults: many runs may wait until it is over. A run that
+// has is confirmed with that of the contract: Bash tries a fork for 15 seconds before it gives up.
 const faultReadyTimeout = 5 * time.Second
 
 // faultPod is the pod's name in runs with faults.
@@ -31,7 +31,7 @@ var faultRequirements = []sweep.Requirement{
 	{ID: "fault-answered", Level: conformance.Must, Section: "5b", Text: "be ready and serve, or end, before the ready timeout, whichever system call fails",
 		Fix: "let every error on the way to ready end the process, also one in another thread"},
 	{ID: "fault-honest", Level: conformance.Must, Section: "5b", Text: "end with a status other than 0 when its start has failed, and write its ready line, whole, only if it serves then",
-		Fix: "write the ready line in one write, after all that can fail, and check how much of it was written"},
+		Fix: "end with another status than 0 after an error; write the ready line in one write, after all that can fail, and check how much of it was written"},
 	{ID: "fault-told", Level: conformance.Should, Section: "5b", Text: "name what failed in the last words of a start that failed: the error's text, name or number, or the path",
 		Fix: "log the system's error with the path before the process ends"},
 	{ID: "fault-clean", Level: conformance.Must, Section: "5b", Text: "leave no process behind when a system call has failed",
@@ -58,33 +58,31 @@ func newFaultSweep(s *settings) *faultSweep {
 	f := &faultSweep{settings: s}
 	f.Sweep = &sweep.Sweep{
 		Flags: &s.Flags, Runs: s.Runs, Faults: s.faults, Of: "pod", Requirements: faultRequirements, Timeout: s.timeout, Observe: f.observe, Try: f.try,
-		Repeat: s.repeatFault,
+		Repeat: f.repeat,
 	}
 	return f
 }
 
-// repeatFault returns the command line that runs a trial again, and what does in a scenario.
-func (s *settings) repeatFault(t sweep.Trial) string {
-	words := []string{"podscript", "-fault", t.Fault.String(), "-run", "^(fault|crash)-"}
-	if s.options.Command.Program != "" {
-		words = append(words, "-pod", s.options.Command.Program)
+// givenFlags are the flags that change what is tested, beside those of its command.
+var givenFlags = regexp.MustCompile(`^-(name-flag|extra-arg|workspace|home|profile|ticket-role|ready-timeout|grace|env)=`)
+
+// repeat is the command line for one trial, and the line of a scenario.
+func (f *faultSweep) repeat(id string, t sweep.Trial) string {
+	text := t.Fault.String()
+	words := []string{"podscript", "-fault", text, "-run", "^" + id + "$"}
+	for i, word := range f.settings.Tested.Argv {
+		words = append(words, map[bool]string{true: "-pod=", false: "-pod-arg="}[i == 0]+word)
 	}
-	for _, arg := range s.options.Command.PrefixArgs {
-		words = append(words, "-pod-arg", arg)
-	}
-	for _, word := range s.Tested.Flags {
-		if !ofSweep.MatchString(word) {
+	for _, word := range f.settings.Tested.Flags {
+		if givenFlags.MatchString(word) {
 			words = append(words, word)
 		}
 	}
 	for i, word := range words {
 		words[i] = podlog.ShellWord(word)
 	}
-	return strings.Join(words, " ") + "\nin a scenario: podstart -fault " + podlog.ShellWord(t.Fault.String()) + " " + faultPod
+	return strings.Join(words, " ") + "\nin a scenario: podstart -fault " + podlog.ShellWord(text) + " " + faultPod
 }
-
-// ofSweep matches the flags that choose what is swept, or how that is told.
-var ofSweep = regexp.MustCompile(`^-(faults?|run|skip|budget|seed|all|shard|parallel|known|strict|list|failfast)(=|$)`)
 
 // sweepFaults runs and reports -faults, and returns the exit status.
 func (s *settings) sweepFaults(stdout, stderr io.Writer) (status int, err error) {
@@ -117,9 +115,8 @@ func (f *faultSweep) observe() ([]sweep.Point, error) {
 	cfg.Faults = f.Noted(w)
 	pod, err := harness.TryStartPod(tb, cfg)
 	if err != nil {
-		var start *spawn.Error
-		if errors.As(err, &start) {
-			start.Strikes = nil // they were only noted
+		if !errors.Is(err, fault.ErrUnsupported) {
+			err = told(err) // without the calls, which were only noted
 		}
 		return nil, err
 	}

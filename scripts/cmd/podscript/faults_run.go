@@ -46,6 +46,9 @@ type faultRun struct {
 func (f *faultSweep) try(run *sweep.Run) (struck bool, err error) {
 	r := &faultRun{faultTB: &faultTB{name: "fault", sweep: f}, Run: run, cfg: f.config()}
 	defer r.finish()
+	if run.Again() {
+		r.cfg.ReadyTimeout = f.patience
+	}
 	cfg := r.cfg
 	cfg.Faults = []fault.Fault{run.Fault}
 	pod, err := harness.TryStartPod(r, cfg)
@@ -56,7 +59,7 @@ func (f *faultSweep) try(run *sweep.Run) (struck bool, err error) {
 		strikes, err = r.serve(pod)
 	case !errors.As(err, &start) || start.Unseen != "" || errors.Is(err, fault.ErrUnsupported) || errors.Is(err, spawn.ErrLaunch):
 	case len(start.Strikes) == 0:
-		err = fmt.Errorf("the start failed, but not of the fault, which it did not meet: %w", err)
+		err = fmt.Errorf("the start failed, but not of the fault, which it did not meet: %w", told(err))
 	default:
 		r.judgeStart(start)
 		strikes, err = start.Strikes, nil
@@ -104,7 +107,7 @@ func (r *faultRun) judgeStart(e *spawn.Error) {
 		answered = fmt.Sprintf("after %v it was neither ready nor had it ended", r.cfg.ReadyTimeout)
 	case exited && e.State != nil && e.State.Success():
 		honest = "its start failed, and it ended with status 0"
-	case !exited:
+	case !exited || e.SocketPath != "":
 		honest = "it wrote a ready line, but: " + e.Verdict
 	}
 	r.sayLate(true, "fault-answered", "%s", answered)
@@ -116,7 +119,9 @@ func (r *faultRun) judgeStart(e *spawn.Error) {
 		}
 		r.say("fault-told", "%s", told)
 	}
-	r.judgeLeft()
+	if exited { // one that was killed could end nothing
+		r.judgeLeft()
+	}
 }
 
 func lastOf(tail []string, none string) string {
@@ -200,7 +205,9 @@ func (r *faultRun) serve(pod *harness.Pod) ([]fault.Strike, error) {
 		if killed(pod.State()) {
 			hangs = fmt.Sprintf("it had not ended %v after SIGINT", r.cfg.StopGrace)
 		}
-		r.sayLate(true, "fault-stop", "%s", hangs)
+		if r.sayLate(true, "fault-stop", "%s", hangs); hangs != "" {
+			return strikes, nil // one that was killed could end nothing
+		}
 	}
 	r.judgeLeft()
 	return strikes, nil
@@ -246,6 +253,9 @@ func (r *faultRun) restart() {
 		r.sayLate(true, id, "the next life does not serve: %s", firstLine(err))
 	}
 }
+
+// told returns what is told of a start that failed: its log is removed.
+func told(start error) error { return errors.New(firstLine(start)) }
 
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")

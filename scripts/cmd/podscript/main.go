@@ -174,8 +174,9 @@ type settings struct {
 	keep      bool
 	section   string
 	faults    sweep.Flags
-	faultMode bool   // requirements of -faults are checked, and no scenarios
-	leftOut   string // what of -workspace and -home is not copied; "" = nothing
+	faultMode bool          // requirements of -faults are checked, and no scenarios
+	patience  time.Duration // the ready timeout of a second run of -faults, which is to confirm that the first one was late
+	leftOut   string        // what of -workspace and -home is not copied; "" = nothing
 	paths     []string
 }
 
@@ -214,7 +215,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	})
 	flags.StringVar(&s.options.Busy, "busy", "", "a `LINE` of a request that takes the pod a while, for the scenario that stops a busy one")
 	flags.StringVar(&s.section, "section", "", "run only the scenarios of a `SECTION` of the contract, such as 5a")
-	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, fmt.Sprintf("the `DURATION` that becoming ready may take; with -faults %v unless it is given", faultReadyTimeout))
+	flags.DurationVar(&pod.ReadyTimeout, "ready-timeout", spawn.DefaultReadyTimeout, fmt.Sprintf("the `DURATION` that becoming ready may take; with -faults %v at first unless it is given", faultReadyTimeout))
 	flags.DurationVar(&pod.StopGrace, "grace", sandbox.StopGrace, "the `DURATION` that a stop may take")
 	flags.DurationVar(&s.timeout, "timeout", 5*time.Minute, "the `DURATION` that all scenarios may take")
 	s.faults.AddFlags(flags, "pod", "scenarios")
@@ -233,6 +234,7 @@ func parse(args []string, stdout, stderr io.Writer) (settings, error) {
 	}
 	given := false
 	flags.Visit(func(g *flag.Flag) { given = given || g.Name == "ready-timeout" })
+	s.patience = pod.ReadyTimeout
 	if s.faultMode && !given {
 		pod.ReadyTimeout = faultReadyTimeout
 	}

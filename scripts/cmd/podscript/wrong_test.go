@@ -233,6 +233,8 @@ func (p *wrongPod) failed(err error) {
 	switch {
 	case p.is("waits-after-error"):
 		time.Sleep(time.Hour)
+	case p.is("slow-error"):
+		time.Sleep(faultReadyTimeout + 2*time.Second)
 	case p.is("ends-with-0"):
 		p.refuse(0, "%v", err)
 	case p.is("ends-silently"):
@@ -267,8 +269,9 @@ func (p *wrongPod) prepare() {
 	if status, err := os.ReadFile(filepath.Join(p.dir, "status.json")); p.is("writes-in-place") && err == nil && !json.Valid(status) {
 		p.refuse(1, "status.json is broken")
 	}
-	if p.is("leaves-helper") {
+	if p.is("leaves-helper", "helper-and-hangs") {
 		p.helper = exec.Command("sleep", "30")
+		p.helper.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := p.helper.Start(); err != nil {
 			p.failed(err)
 		}
@@ -405,12 +408,12 @@ func (p *wrongPod) end(listener net.Listener, status int) {
 	if p.is("once-only") {
 		_ = os.WriteFile(p.dir+".stopped", nil, 0o600)
 	}
+	for !p.is("keeps-directory") && os.RemoveAll(p.dir) != nil && p.is("never-ends-stop", "helper-and-hangs") {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if p.helper != nil {
 		_ = p.helper.Process.Kill()
 		_ = p.helper.Wait()
-	}
-	for !p.is("keeps-directory") && os.RemoveAll(p.dir) != nil && p.is("never-ends-stop") {
-		time.Sleep(10 * time.Millisecond)
 	}
 	os.Exit(status)
 }

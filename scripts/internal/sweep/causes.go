@@ -31,6 +31,10 @@ type said struct {
 	late      bool
 }
 
+// Again reports whether an earlier run has found what may come of a busy machine, or of too little
+// time.
+func (r *Run) Again() bool { return r.before != nil }
+
 // Say notes what a run has found of a requirement; "" = it is met.
 func (r *Run) Say(id, found string) { r.said = append(r.said, said{id: id, found: found}) }
 
@@ -151,6 +155,6 @@ func (s *Sweep) finding(c *cause, check conformance.Check) conformance.Check {
 		many = fmt.Sprintf("%d points show this", n)
 	}
 	check.Why = strings.Join([]string{c.found, fmt.Sprintf("a %s %s %s (%s)", s.Of, c.Level, c.Text, c.Section),
-		many + ", first " + c.Trial.String() + "; -known calls it " + c.ID + "/" + c.name(), "repeat: " + s.Repeat(c.Trial)}, "\n")
+		many + ", first " + c.Trial.String() + "; -known calls it " + c.ID + "/" + c.name(), "repeat: " + s.Repeat(c.ID, c.Trial)}, "\n")
 	return check
 }

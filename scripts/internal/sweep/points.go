@@ -2,8 +2,11 @@ package sweep
 
 import (
 	"fmt"
+	"hash/fnv"
+	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -68,6 +71,14 @@ func (t Trial) String() string {
 		return what + " and all later ones with " + unix.ErrnoName(t.Fault.Error)
 	}
 	return what + " with " + unix.ErrnoName(t.Fault.Error)
+}
+
+// part is the number by which a trial is in one of the parts of a sweep: whatever their seeds, and
+// whichever points they have come to, they are the whole.
+func (t Trial) part() int {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, t.Fault.String())
+	return int(h.Sum32() >> 1)
 }
 
 // kind is equal for trials that are much alike.
@@ -137,16 +148,40 @@ type World struct {
 }
 
 // ProgramOf returns the files and directories that a command line names after its program, which
-// may be an interpreter's; nil = none.
+// may be an interpreter's, and the program if it is a script, which an interpreter opens; nil =
+// none.
 func ProgramOf(argv []string) (paths []string) {
 	here, _ := os.Getwd()
-	for _, word := range argv[min(1, len(argv)):] {
+	for i, word := range argv {
+		if i == 0 {
+			if word = script(word); word == "" {
+				continue
+			}
+		}
 		path, err := filepath.Abs(word)
 		if _, statErr := os.Stat(path); word != "" && err == nil && statErr == nil && !strings.HasPrefix(here+"/", path+"/") && path != "/" {
 			paths = append(paths, path)
 		}
 	}
 	return paths
+}
+
+// script returns where a program is that names its interpreter in its first line; "" = it is none.
+func script(program string) string {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	begin := make([]byte, len("#!"))
+	if _, err := io.ReadFull(f, begin); err != nil || string(begin) != "#!" {
+		return ""
+	}
+	return path
 }
 
 // isProgram reports whether a call on a path is not its interpreter's or runtime's alone.

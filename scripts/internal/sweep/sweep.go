@@ -35,8 +35,8 @@ type Sweep struct {
 	// Try runs a trial once, and says what it finds, up to Run.Settle. It reports whether the
 	// fault has struck. An error tells why nothing could be judged.
 	Try func(*Run) (struck bool, err error)
-	// Repeat returns the command line that runs a trial again.
-	Repeat func(Trial) string
+	// Repeat returns the command line that runs a trial again, for a requirement.
+	Repeat func(id string, t Trial) string
 	// Choose chooses trials; nil = all.
 	Choose func(Trial) bool
 
@@ -169,16 +169,14 @@ func (s *Sweep) plan(points []Point) (trials []Trial) {
 		all := byKind[kind]
 		random.Shuffle(len(all), func(i, k int) { all[i], all[k] = all[k], all[i] })
 	}
-	n := 0
 	for left := true; left; {
 		left = false
 		for _, kind := range kinds {
 			if all := byKind[kind]; len(all) > 0 {
-				if s.Has(n) && (s.Choose == nil || s.Choose(all[0])) {
+				if s.Has(all[0].part()) && (s.Choose == nil || s.Choose(all[0])) {
 					trials = append(trials, all[0])
 				}
 				byKind[kind], left = all[1:], true
-				n++
 			}
 		}
 	}

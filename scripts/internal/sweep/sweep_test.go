@@ -68,7 +68,11 @@ func TestPlanTakesEachKindInTurn(t *testing.T) {
 	assert.Len(t, kinds, 9, "the first of each kind come first")
 	assert.Equal(t, all, plan(1))
 	assert.NotEqual(t, all, plan(2))
-	assert.ElementsMatch(t, all, slices.Concat(plan(1, "-shard", "1/2"), plan(1, "-shard", "2/2")))
+	parts := [][]Trial{plan(1, "-shard", "1/3"), plan(2, "-shard", "2/3"), plan(3, "-shard", "3/3")}
+	assert.ElementsMatch(t, all, slices.Concat(parts...), "each part has chosen a seed of its own")
+	for _, part := range parts {
+		assert.Greater(t, len(part), len(all)/6)
+	}
 }
 
 // swept runs a sweep of four calls on a file and one on another, of which try is what becomes of a run, and
@@ -82,7 +86,7 @@ func swept(t *testing.T, try func(interrupt func(), r *Run) (bool, error)) (resu
 	var flags conformance.Flags
 	require.NoError(t, flags.Parse(flag.NewFlagSet("test", flag.ContinueOnError), "", []string{"-json", report, "-parallel", "1"}, io.Discard, io.Discard))
 	s := &Sweep{
-		Flags: &flags, Runs: runsOf(t), Of: "pod", Timeout: time.Minute, Faults: Flags{On: true, Budget: time.Minute, Seed: 1}, Repeat: func(t Trial) string { return "x " + t.Fault.String() },
+		Flags: &flags, Runs: runsOf(t), Of: "pod", Timeout: time.Minute, Faults: Flags{On: true, Budget: time.Minute, Seed: 1}, Repeat: func(_ string, t Trial) string { return "x " + t.Fault.String() },
 		Requirements: []Requirement{{ID: "first", Level: conformance.Must, Section: "5b", Text: "be first"}, {ID: "second", Level: conformance.Should, Section: "5b", Text: "be second"}},
 		Observe: func() (points []Point, err error) {
 			for n := range 5 {
@@ -177,9 +181,12 @@ func TestWhatCannotBeJudgedIsNoFinding(t *testing.T) {
 func TestPointsOfAnInterpreterAreLeftOut(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "pod.py")
-	require.NoError(t, os.WriteFile(program, nil, 0o600))
+	require.NoError(t, os.WriteFile(program, nil, 0o700))
 	s, w := &Sweep{Of: "pod"}, World{Root: "/box", Bases: [][2]string{{"{runtime}", "/box/run"}}, Name: "alpha", Program: ProgramOf([]string{"/bin/sh", program, ".", "pod", ""})}
 	assert.Equal(t, []string{program}, w.Program)
+	require.NoError(t, os.WriteFile(program, []byte("#!/usr/bin/env python3\n"), 0o700))
+	assert.Equal(t, []string{program}, ProgramOf([]string{program, "pod"}), "a script, which its interpreter opens")
+	assert.Empty(t, ProgramOf([]string{"/bin/sh", "pod"}))
 	at := func(family string) int { return slices.Index(families(nil), family) }
 	calls := []fault.Strike{
 		{Fault: at("thread"), Call: "clone3"}, {Fault: at("open"), Call: "openat", Paths: []string{"/lib/libc.so"}}, {Fault: at("open"), Call: "openat", Paths: []string{program}},

@@ -44,7 +44,7 @@ func run(m *testing.M) (status int) {
 	}
 	flag.Parse()
 	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "test.parallel=") }) {
-		_ = flag.Set("test.parallel", "4") // the tests wait most of the time
+		_ = flag.Set("test.parallel", "8") // the tests wait most of the time
 	}
 	return m.Run()
 }

@@ -240,6 +240,27 @@ func TestPodspawnPassesWithFaults(t *testing.T) {
 			sweptWhole(t, name, os.Args[0], asPodspawn, "-timeout", "3s", "{name}")
 		})
 	}
+	t.Run("as an ordinary user", func(t *testing.T) {
+		if os.Geteuid() != 0 || os.Getenv("PODHARNESS_LONG") == "" {
+			t.Skip("run as root, which can become another user, with PODHARNESS_LONG=1")
+		}
+		const nobody = 65534
+		dir, err := os.MkdirTemp("/tmp", "pc")
+		require.NoError(t, err)
+		defer os.RemoveAll(dir)
+		require.NoError(t, os.Chown(dir, nobody, nobody))
+		binary, err := os.ReadFile(os.Args[0])
+		require.NoError(t, err)
+		self := filepath.Join(dir, "test")
+		require.NoError(t, os.WriteFile(self, binary, 0o755))
+		require.NoError(t, os.Chmod(self, 0o755)) // whatever the umask is
+		cmd := exec.Command(self, "-test.run=^TestPodspawnPassesWithFaults$/^ready$", "-test.v")
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "TMPDIR="+dir, "HOME="+dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		out, err := cmd.CombinedOutput()
+		assert.NoError(t, err, "%s", out)
+		assert.Contains(t, string(out), "--- PASS: TestPodspawnPassesWithFaults/ready")
+	})
 }
 
 func TestClientsOfOtherLanguagesPassWithFaults(t *testing.T) {

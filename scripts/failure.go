@@ -17,6 +17,8 @@ type Failure struct {
 	Err       error             // what Verb or the harness found; nil = a verb of testscript failed, and its line in the log says why
 	Cut       bool              // the script's deadline cut the wait: Err says nothing about the pod
 	Kit       bool              // the trouble is the script's, the kit's or the machine's: Err says nothing about the pod
+	Stdout    string            // what the last verb of this package had printed there when one of testscript failed, at most 4 KiB of it
+	Stderr    string            // as Stdout
 	LastLines map[string]string // the last line of each pod's log that is no ready line, by the pod's name
 }
 

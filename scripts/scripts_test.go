@@ -333,7 +333,8 @@ func TestFailureOfAScript(t *testing.T) {
 	assert.True(t, f.Cut)
 
 	f = run("podstart alpha\nexists nothing", patience)
-	assert.Equal(t, &scripts.Failure{LastLines: map[string]string{}}, f)
+	assert.Regexp(t, `^alpha is ready: process \d+, socket .*\n$`, f.Stdout)
+	assert.Equal(t, &scripts.Failure{Stdout: f.Stdout, LastLines: map[string]string{}}, f)
 
 	f = run("podstart alpha\n! podsend alpha '{\"method\":\"run\",\"params\":{\"program\":\"exit 3\"}}'\n! podwaitlog alpha 'what never comes'", patience)
 	assert.Empty(t, f.Verb, "only the end of the script has found it")

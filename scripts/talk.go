@@ -77,7 +77,7 @@ func (c *call) sendUntil(next bool) error {
 	_, err = t.TryWaitLine(c.until, c.timeout)
 	lines := t.Lines()
 	for _, line := range lines[min(t.printed, len(lines)):] {
-		c.print(c.ts.Stdout(), line+"\n")
+		c.printOut(line + "\n")
 		if err != nil { // the next one begins here again
 			continue
 		}

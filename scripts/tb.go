@@ -25,6 +25,7 @@ type scriptTB struct {
 	unheld error          // why a pod that had to be held was not, and did not start; nil = there is none
 
 	mu       sync.Mutex // guards all below
+	printed  [2]string  // stdout and stderr of the last verb of this package, the begin of them
 	failed   bool
 	noted    bool // failure is known
 	failure  Failure
@@ -59,7 +60,8 @@ func (tb *scriptTB) note(f Failure) {
 func (tb *scriptTB) finish() {
 	before := tb.Failed()
 	if before {
-		tb.note(Failure{}) // of a verb of testscript, if nothing else is known
+		// Of a verb of testscript, if nothing else is known.
+		tb.note(Failure{Stdout: tb.printed[0], Stderr: tb.printed[1]})
 	}
 	for {
 		tb.mu.Lock()

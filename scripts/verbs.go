@@ -135,6 +135,9 @@ func (c *call) do() error {
 	const coarse = 5 * time.Millisecond // timeouts are cut to whole milliseconds
 	left, _ := sandbox.BeforeDeadline(c.tb, "", math.MaxInt64)
 	end := time.Now().Add(left - coarse)
+	c.tb.mu.Lock()
+	c.tb.printed = [2]string{}
+	c.tb.mu.Unlock()
 	if err := c.parse(); err != nil {
 		return err
 	}
@@ -154,11 +157,11 @@ func (c *call) judge(err error) {
 		c.tb.note(failureOf(c.name, fmt.Errorf("%s: %w", c.name, err)))
 		c.fatal(c.name + ": " + message)
 	case err != nil && c.neg:
-		c.print(c.ts.Stderr(), err.Error()+"\n")
+		c.printErr(err.Error() + "\n")
 	case err != nil:
 		message := c.tb.box.Fails(err).Error() // the evidence has it, too
 		if c.options.Report == nil {
-			c.print(c.ts.Stderr(), message+"\n")
+			c.printErr(message + "\n")
 		}
 		c.tb.note(failureOf(c.name, err))
 		c.fatal(c.line + " failed")
@@ -170,7 +173,19 @@ func (c *call) judge(err error) {
 
 func (c *call) fatal(message string) { c.ts.Fatalf("%s", visible(message)) }
 
-func (c *call) print(w io.Writer, text string) { _, _ = io.WriteString(w, visible(text)) }
+// printOut prints to the script's stdout, printErr to its stderr.
+func (c *call) printOut(text string) { c.print(c.ts.Stdout(), &c.tb.printed[0], text) }
+
+func (c *call) printErr(text string) { c.print(c.ts.Stderr(), &c.tb.printed[1], text) }
+
+func (c *call) print(w io.Writer, printed *string, text string) {
+	text = visible(text)
+	_, _ = io.WriteString(w, text)
+	const most = 4 << 10
+	c.tb.mu.Lock()
+	defer c.tb.mu.Unlock()
+	*printed += text[:min(len(text), most-min(len(*printed), most))]
+}
 
 // visible returns text of a pod in which the characters are escaped that a terminal
 // obeys. All others, lines and tabs stay: stdout and stderr match the pod's own text.
@@ -243,7 +258,7 @@ func (c *call) usageFlags(flags *flag.FlagSet) {
 // keep makes a pod the latest one of its name.
 func (c *call) keep(p *harness.Pod) {
 	c.pods[p.Name] = p
-	c.print(c.ts.Stdout(), fmt.Sprintf("%s is ready: process %d, socket %s\n", p.Name, p.PID, p.SocketPath))
+	c.printOut(fmt.Sprintf("%s is ready: process %d, socket %s\n", p.Name, p.PID, p.SocketPath))
 }
 
 // podspawnArg, as its first argument, makes the binary in which scripts run the command podspawn.
@@ -265,9 +280,9 @@ func (c *call) spawn() error {
 	}
 	err = c.ts.Exec(podspawn.Path, podspawn.Args[1:]...)
 	// What a verb writes stands in their place: it would be judge's word alone.
-	c.print(c.ts.Stdout(), c.ts.ReadFile("stdout"))
+	c.printOut(c.ts.ReadFile("stdout"))
 	said := c.ts.ReadFile("stderr")
-	c.print(c.ts.Stderr(), said)
+	c.printErr(said)
 	if reason := lastMessage.FindAllString(said, -1); err != nil && !c.neg && reason != nil {
 		return fmt.Errorf("%s\n\t%w", reason[len(reason)-1], err)
 	}
@@ -421,7 +436,7 @@ func (c *call) wait() error {
 	if err != nil {
 		return fatalError{error: err} // no end is not another end
 	}
-	c.print(c.ts.Stdout(), end(c.pod)+"\n")
+	c.printOut(end(c.pod) + "\n")
 	if state == nil || !state.Success() {
 		return fmt.Errorf("pod %s ended with %s", c.args[0], end(c.pod))
 	}
@@ -432,7 +447,7 @@ func (c *call) log() error {
 	all := c.pod.Log()
 	c.seen[c.pod] = int64(strings.LastIndexByte(all, '\n') + 1)
 	if len(c.args) == 1 {
-		c.print(c.ts.Stdout(), all)
+		c.printOut(all)
 		return nil
 	}
 	re, err := regexp.Compile("(?m)" + c.args[1])
@@ -440,11 +455,11 @@ func (c *call) log() error {
 		return c.usagef("%v", err)
 	}
 	if !re.MatchString(all) {
-		c.print(c.ts.Stderr(), all)
+		c.printErr(all)
 		return fmt.Errorf("no match for %q in the log of pod %s", c.args[1], c.args[0])
 	}
 	if c.neg {
-		c.print(c.ts.Stderr(), fmt.Sprintf("%q matches in the log of pod %s:\n%s", c.args[1], c.args[0], all))
+		c.printErr(fmt.Sprintf("%q matches in the log of pod %s:\n%s", c.args[1], c.args[0], all))
 	}
 	return nil
 }
@@ -481,7 +496,7 @@ func (c *call) alive() error {
 
 func (c *call) answer(line string, err error) error {
 	if err == nil {
-		c.print(c.ts.Stdout(), line+"\n")
+		c.printOut(line + "\n")
 	}
 	return err
 }

@@ -843,3 +843,12 @@ func TestWrongUsage(t *testing.T) {
 		assert.Empty(t, stdout)
 	}
 }
+
+func TestOutputThatDoesNotMatchIsShown(t *testing.T) {
+	t.Parallel()
+	script := filepath.Join(t.TempDir(), "gong.txtar")
+	require.NoError(t, os.WriteFile(script, []byte("podstart alpha\nstdout gong\n"), 0o600))
+	stdout, _, status := podscript(t, script)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, stdout, "no match for `gong` found in stdout: alpha is ready: process ")
+}

@@ -164,6 +164,14 @@ func (s *scenario) ownFinding() (message string, lines []string) {
 			lines = append(lines, line)
 		}
 	}
+	// The log has what testscript's own verbs print.
+	if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "> exec ") }) {
+		for where, text := range map[string]string{" found in stdout": s.failure.Stdout, " found in stderr": s.failure.Stderr} {
+			if first, _, _ := strings.Cut(s.clean(text), "\n"); first != "" && printed[where] == "" {
+				printed[where] = first
+			}
+		}
+	}
 	for where, line := range printed {
 		if strings.HasSuffix(message, where) {
 			message += ": " + line

@@ -30,7 +30,7 @@ type Sweep struct {
 	Timeout      time.Duration              // for all runs; 0 = any
 	Errors       map[string][]syscall.Errno // that calls of a family can have in life, beside those of any program
 	// Observe runs the program once without faults, and returns the points that it has come
-	// to. An error tells why it cannot be tested.
+	// to. An error tells why it cannot be tested. It is called twice.
 	Observe func() ([]Point, error)
 	// Try runs a trial once, and says what it finds, up to Run.Settle. It reports whether the
 	// fault has struck. An error tells why nothing could be judged.
@@ -44,6 +44,7 @@ type Sweep struct {
 	progress io.Writer // nil = no terminal
 	skip     string    // why nothing could be run; "" = it could
 	broken   string    // why the program cannot be judged: it is not healthy without faults; "" = it is
+	patterns []string  // of the paths that the last observed run has come to
 	points   int
 	planned  int // runs
 	took     time.Duration
@@ -126,6 +127,9 @@ func (s *Sweep) run() error {
 		return nil
 	}
 	points, err := s.Observe()
+	if err == nil && s.Faults.Fault == nil {
+		points, err = s.Observe() // which of the files have the same names again
+	}
 	switch {
 	case errors.As(err, new(conformance.UsageError)):
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +39,24 @@ func TestPatternsOfPaths(t *testing.T) {
 	}
 	w.All = true
 	assert.Equal(t, "/etc/passwd", w.pattern("/etc/passwd"))
+}
+
+func TestNamesThatAreMadeAtRandom(t *testing.T) {
+	t.Parallel()
+	s, w := &Sweep{Of: "pod"}, World{Root: "/box", Bases: [][2]string{{"{runtime}", "/box/run"}}, Name: "alpha"}
+	write := slices.Index(families(nil), "write")
+	observed := func(names ...string) (texts []string) {
+		var calls []fault.Strike
+		for _, name := range names {
+			calls = append(calls, fault.Strike{Fault: write, Call: "write", Paths: []string{"/box/run/alpha/" + name}})
+		}
+		for _, p := range s.Points(w, calls, func(fault.Strike) string { return "start" }) {
+			texts = append(texts, fmt.Sprint(strings.TrimPrefix(p.Path, "{runtime}/{name}/"), " ", p.When))
+		}
+		return texts
+	}
+	observed("tmpabcx", "tmp[xyz", "log", "d-qwe/pid", "once", "a.new")
+	assert.Equal(t, []string{"tm* 1", "tm* 2", "log 1", "d-*/pid 1", "more/new 1", "*.new 1", "unlike 1"}, observed("tmpuvwy", "tmp[xyzzy", "log", "d-rst/pid", "more/new", "b.new", "unlike"))
 }
 
 // runsOf returns the part of the runs that a command line asks for.

@@ -41,17 +41,18 @@ type Sweep struct {
 	Choose func(Trial) bool
 
 	report   *conformance.Report
-	progress io.Writer // nil = no terminal
-	skip     string    // why nothing could be run; "" = it could
-	broken   string    // why the program cannot be judged: it is not healthy without faults; "" = it is
-	patterns []string  // of the paths that the last observed run has come to
-	points   int
-	planned  int // runs
-	took     time.Duration
+	progress io.Writer     // nil = no terminal
+	skip     string        // why nothing could be run; "" = it could
+	broken   string        // why the program cannot be judged: it is not healthy without faults; "" = it is
+	patterns []string      // of the paths that the last observed run has come to
 	stop     chan struct{} // closed when no further run is to begin
 	halt     func()        // closes it
 
 	mu      sync.Mutex // guards all below
+	points  int
+	planned int // runs
+	begun   time.Time
+	took    time.Duration // 0 = they are under way
 	runs    int
 	missed  int // runs in which the call did not come
 	judged  map[string]int
@@ -106,16 +107,24 @@ func (s *Sweep) Main(command string, stdout, stderr io.Writer) (status int, err 
 		}})
 	}
 	ended := s.report.Run(ctx, cases)
-	if s.planned > 0 && (ended == nil || errors.Is(ended, conformance.ErrInterrupted)) {
-		s.mu.Lock()
-		fmt.Fprintf(stdout, "%d points, %d of %d runs in %.1fs, -seed %d", s.points, s.runs, s.planned, s.took.Seconds(), s.Faults.Seed)
-		if s.missed > 0 {
-			fmt.Fprintf(stdout, "; in %d the call did not come", s.missed)
-		}
-		fmt.Fprintln(stdout)
-		s.mu.Unlock()
+	if ended == nil || errors.Is(ended, conformance.ErrInterrupted) {
+		s.tellRuns(stdout)
 	}
 	return s.report.Finish(ended)
+}
+
+// tellRuns tells how many runs there were, if there were any: some may be under way.
+func (s *Sweep) tellRuns(stdout io.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.planned == 0 {
+		return
+	}
+	fmt.Fprintf(stdout, "%d points, %d of %d runs in %.1fs, -seed %d", s.points, s.runs, s.planned, cmp.Or(s.took, time.Since(s.begun)).Seconds(), s.Faults.Seed)
+	if s.missed > 0 {
+		fmt.Fprintf(stdout, "; in %d the call did not come", s.missed)
+	}
+	fmt.Fprintln(stdout)
 }
 
 // run observes the program, and then has it meet each fault. The error is of the caller of the
@@ -147,8 +156,12 @@ func (s *Sweep) run() error {
 			trials = append(trials, Trial{Point{Family: f.Calls, Path: f.Path, When: f.When}, *f, c})
 		}
 	}
-	s.points, s.planned = len(points), len(trials)
+	s.mu.Lock()
+	s.points, s.planned, s.begun = len(points), len(trials), begin
+	s.mu.Unlock()
 	s.runAll(trials, begin)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.took = time.Since(begin)
 	return nil
 }

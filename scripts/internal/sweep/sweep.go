@@ -162,7 +162,7 @@ func (s *Sweep) run() error {
 	s.runAll(trials, begin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.took = time.Since(begin)
+	s.took, s.report.Sampled = time.Since(begin), s.runs < s.planned || s.IsPart() || s.Faults.Fault != nil
 	return nil
 }
 

@@ -208,13 +208,14 @@ func TestContractNamesEachRequirementOfFaults(t *testing.T) {
 func TestUsageOfFaults(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
-		"-budget goes with -faults":                                                {"-budget", "5s"},
-		"-u does not go with -faults: it is about scenarios":                       {"-faults", "-u"},
-		"-faults runs no scenario, and so not a.txtar: -fault is one fault for it": {"-faults", "a.txtar"},
-		"-fault is one fault, and -faults all of them: choose":                     {"-faults", "-fault", "open:error=EIO"},
-		`unknown system call "nonsense"`:                                           {"-fault", "nonsense"},
-		"-budget -1s leaves no time":                                               {"-faults", "-budget", "-1s"},
-		`no case matches -run "starts"`:                                            {"-faults", "-run", "starts"},
+		"-budget goes with -faults":                                                            {"-budget", "5s"},
+		"-u does not go with -faults: it is about scenarios":                                   {"-faults", "-u"},
+		"-faults runs no scenario, and so not a.txtar: -fault is one fault for it":             {"-faults", "a.txtar"},
+		"-fault is one fault, and -faults all of them: choose":                                 {"-faults", "-fault", "open:error=EIO"},
+		`unknown system call "nonsense"`:                                                       {"-fault", "nonsense"},
+		"{runtme} stands for nothing: the words are {runtime}, {home}, {workspace} and {name}": {"-fault", "mkdir:path={runtme}/{name}:error=EIO"},
+		"-budget -1s leaves no time":                                                           {"-faults", "-budget", "-1s"},
+		`no case matches -run "starts"`:                                                        {"-faults", "-run", "starts"},
 	} {
 		_, stderr, status := podscript(t, args...)
 		assert.Equal(t, 2, status, stderr)

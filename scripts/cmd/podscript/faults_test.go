@@ -236,6 +236,8 @@ func TestOneFaultForScenariosOrRequirements(t *testing.T) {
 		"a client has the pod":  {"accept:path=**/sock:delay=1ms", "independent", conformance.Pass, ""},
 		"a client fails":        {bind, "independent", conformance.Fail, "podspawn: pod exited before becoming ready (exit status 1): "},
 		"a requirement is met":  {bind, "fault-told", conformance.Pass, ""},
+		"a scenario is not met": {"bind:path=/nowhere:error=EIO", "starts", conformance.Skip, "the fault has struck nothing: the call did not come"},
+		"a scenario is met":     {"bind:path=**/sock:delay=1ms", "starts", conformance.Pass, ""},
 		"it has struck nothing": {"bind:path=/nowhere:error=EIO", "fault-told", conformance.Skip, "the fault has struck nothing: the call did not come"},
 	} {
 		t.Run(name, func(t *testing.T) {

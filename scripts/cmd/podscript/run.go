@@ -9,6 +9,7 @@ import (
 
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
+	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/safefile"
 )
@@ -110,6 +111,8 @@ func (r *runner) try(c *testCase, run int, idle func()) (conformance.Check, erro
 		check.Result, check.Why, check.Log = conformance.Error, found, log
 	case s.skipped:
 		check.Result, check.Why = conformance.Skip, s.why
+	case !s.failed && len(r.options.Pod.Faults) > 0 && !s.struck.Load():
+		check.Result, check.Why = conformance.Skip, sweep.StruckNothing
 	case s.failed:
 		check.Result, check.Why, check.Log, check.Key = r.NotMet(c.Level), found, log, s.key(found)
 		if requirement := c.Requirement.String(); requirement != "" {

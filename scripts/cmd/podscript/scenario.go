@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/podharness/harness"
@@ -28,6 +29,7 @@ type scenario struct {
 	work     string // directory that it works in
 	evidence string // directory of what was kept; "" = nothing
 	pods     string // directory of its pods
+	struck   atomic.Bool
 
 	mu              sync.Mutex // guards all below
 	log             []string   // the script's own log is the last
@@ -239,6 +241,9 @@ func (s *scenario) Failed() bool {
 	defer s.mu.Unlock()
 	return s.failed
 }
+
+// Struck is told by the harness, and by a client's verb, that a fault has struck a call.
+func (s *scenario) Struck() { s.struck.Store(true) }
 
 func (s *scenario) Parallel()                   {} // the runner's business
 func (s *scenario) Idle()                       { s.idle() }

@@ -102,6 +102,9 @@ func (s *Sweep) note(r *Run, said said) (fresh *cause) {
 	return fresh
 }
 
+// StruckNothing is why nothing is said of the one fault there is.
+const StruckNothing = "the fault has struck nothing: the call did not come"
+
 // checks returns what was found of a requirement. The first one has the kit's trouble, too.
 func (s *Sweep) checks(r Requirement, first bool) (checks []conformance.Check) {
 	s.mu.Lock()
@@ -136,7 +139,7 @@ func (s *Sweep) checks(r Requirement, first bool) (checks []conformance.Check) {
 	case len(checks) > 0:
 		return checks
 	case s.judged[r.ID] == 0 && s.Faults.Fault != nil && s.missed > 0:
-		check.Why = "the fault has struck nothing: the call did not come"
+		check.Why = StruckNothing
 	case s.judged[r.ID] == 0:
 		check.Why = "no run was about it"
 	case s.isStopped():

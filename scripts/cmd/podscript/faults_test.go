@@ -250,6 +250,15 @@ func TestOneFaultForScenariosOrRequirements(t *testing.T) {
 	}
 }
 
+// TestScenarioIsRunWhereThatBeforeHasMetNoFault has a fault that the pod of starts may not come to.
+func TestScenarioIsRunWhereThatBeforeHasMetNoFault(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	byCase, _, stdout, _ := checks(t, "-fault", "unlink:path={runtime}/{name}/status.json:delay=1ms", "-run", "^(starts|stop-signal)$")
+	assert.Equal(t, conformance.Skip, byCase["starts"].Result, stdout)
+	assert.Equal(t, conformance.Pass, byCase["stop-signal"].Result, stdout)
+}
+
 // TestInterruptedFaultsAreReported interrupts them once the first finding is there.
 func TestInterruptedFaultsAreReported(t *testing.T) {
 	t.Parallel()

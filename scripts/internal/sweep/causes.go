@@ -3,6 +3,7 @@ package sweep
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -77,12 +78,23 @@ func (t Trial) causeOf(id string) string {
 	return strings.Join([]string{id, t.Case, t.Family, t.Path}, "\n")
 }
 
-// name is the cause's in reports, such as rename-status.json.
+// usualPlaces are those that a cause's name leaves out, and oddBytes what no name of a directory
+// or in a list should have.
+var (
+	usualPlaces = regexp.MustCompile(`^(\{runtime\}/\{name\}/|\{runtime\}/|\*\*/|/)`)
+	oddBytes    = regexp.MustCompile(`[^\pL\pN_.@+=-]+`)
+)
+
+// name is the cause's in reports, such as rename-status.json, or rename-home-status.json.
 func (c *cause) name() string {
 	if c.Path == "" {
 		return c.Family
 	}
-	return c.Family + "-" + strings.NewReplacer(`\`, "", "{", "", "}", "", "-*", "", "*", "", ":", "_").Replace(c.Path[strings.LastIndexByte(c.Path, '/')+1:])
+	path := usualPlaces.ReplaceAllString(c.Path, "")
+	path = strings.NewReplacer(`\`, "", "{", "", "}", "", "-*", "", "*", "", "/", "-").Replace(path)
+	const longest = 100
+	path = oddBytes.ReplaceAllString(path, "_")
+	return c.Family + "-" + strings.ToValidUTF8(path[:min(len(path), longest)], "")
 }
 
 // note notes what was found, and returns its cause if it is the first finding of that.

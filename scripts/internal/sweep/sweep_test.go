@@ -128,6 +128,24 @@ func sweepOf(t *testing.T, args ...string) *Sweep {
 	}
 }
 
+func TestNamesOfCauses(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"":                             "write",
+		"{runtime}/{name}/pid":         "write-pid",
+		"{runtime}/{name}/pid-*.tm":    "write-pid.tm",
+		"{runtime}/{name}":             "write-name",
+		"{runtime}":                    "write-runtime",
+		"{home}/a/pid":                 "write-home-a-pid",
+		"**/client-*.stdout":           "write-client.stdout",
+		"/etc/passwd":                  "write-etc-passwd",
+		"{home}/\x1b\\[31m\nFAIL x: ü": "write-home-_31m_FAIL_x_ü",
+		"{runtime}/{name}/" + strings.Repeat("x", 255): "write-" + strings.Repeat("x", 100),
+	} {
+		assert.Equal(t, want, (&cause{Trial: Trial{Point: Point{Family: "write", Path: path}}}).name())
+	}
+}
+
 func TestFindingsWithOneCauseAreToldOnce(t *testing.T) {
 	t.Parallel()
 	results, stdout, status, err := swept(t, func(_ func(), r *Run) (bool, error) {

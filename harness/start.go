@@ -137,7 +137,12 @@ func (b *oneTest) observe(a *evidence.Attempt, sc spawn.Config, m proc.Match, la
 		a.Change(func() { a.PID, a.Timeline.Launched = pid, time.Since(a.Timeline.Start) })
 	}
 	o.Socket = a.NoteSocket
-	o.Struck = func(strike fault.Strike) { a.Note("fault: " + podlog.Printable(strike.String())) }
+	o.Struck = func(strike fault.Strike) {
+		a.Note("fault: " + podlog.Printable(strike.String()))
+		if tb, asks := optional[interface{ Struck() }](b.tb); asks {
+			tb.Struck()
+		}
+	}
 	if _, asks := optional[leftTB](b.tb); asks {
 		o.Exited = func() {
 			m.Look()

@@ -277,6 +277,9 @@ func (c *call) spawn() error {
 	podspawn := reexec.Command(podspawnArg, flags...)
 	if slices.ContainsFunc(flags, faultFlag.MatchString) {
 		podspawn = reexec.Command(attendedArg, flags...)
+		if t, ok := c.tb.t.(interface{ Struck() }); ok {
+			t.Struck() // perhaps: it is not seen from here
+		}
 	}
 	err = c.ts.Exec(podspawn.Path, podspawn.Args[1:]...)
 	// What a verb writes stands in their place: it would be judge's word alone.

@@ -154,7 +154,11 @@ func (c Config) plan(shown string) (plan, error) {
 	for i, f := range p.Faults {
 		p.Faults[i] = f.Expand(map[string]string{"workspace": c.WorkspaceRoot, "runtime": runtimeDir, "name": c.PodName})
 	}
-
+	if len(p.Faults) > 0 {
+		if _, err := fault.New(p.Faults, nil); err != nil && !errors.Is(err, fault.ErrUnsupported) {
+			return plan{}, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
+		}
+	}
 	if p.program, err = lookUp(c.Command.Program); err == nil {
 		err = checkDir(c.Dir)
 	}

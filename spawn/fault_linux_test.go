@@ -99,4 +99,11 @@ func TestTimeoutAndLaunchUnderFaults(t *testing.T) {
 	_, err = spawn.Start(context.Background(), cfg)
 	assert.ErrorIs(t, err, spawn.ErrInvalidConfig)
 	assert.ErrorContains(t, err, `unknown system call "nonsense"`)
+	cfg.Faults, cfg.PodName = []fault.Fault{{Calls: "open", Path: "{runtme}/x"}}, "beta"
+	_, err = spawn.Start(context.Background(), cfg)
+	assert.ErrorIs(t, err, spawn.ErrInvalidConfig)
+	assert.ErrorContains(t, err, "nothing has replaced the word in braces")
+	runtime, err := spawn.RuntimeDir(cfg.Env)
+	require.NoError(t, err)
+	assert.NoDirExists(t, filepath.Join(runtime, "beta"), "nothing was touched")
 }

@@ -210,13 +210,14 @@ func TestContractNamesEachRequirementOfFaults(t *testing.T) {
 func TestUsageOfFaults(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
-		"-budget goes with -faults":                                                {"-budget", "5s"},
-		"-u does not go with -faults: it is about scenarios":                       {"-faults", "-u"},
-		"-faults runs no scenario, and so not a.txtar: -fault is one fault for it": {"-faults", "a.txtar"},
-		"-fault is one fault, and -faults all of them: choose":                     {"-faults", "-fault", "open:error=EIO"},
-		`unknown system call "nonsense"`:                                           {"-fault", "nonsense"},
-		"-budget -1s leaves no time":                                               {"-faults", "-budget", "-1s"},
-		`no case matches -run "starts"`:                                            {"-faults", "-run", "starts"},
+		"-budget goes with -faults":                                                            {"-budget", "5s"},
+		"-u does not go with -faults: it is about scenarios":                                   {"-faults", "-u"},
+		"-faults runs no scenario, and so not a.txtar: -fault is one fault for it":             {"-faults", "a.txtar"},
+		"-fault is one fault, and -faults all of them: choose":                                 {"-faults", "-fault", "open:error=EIO"},
+		`unknown system call "nonsense"`:                                                       {"-fault", "nonsense"},
+		"{runtme} stands for nothing: the words are {runtime}, {home}, {workspace} and {name}": {"-fault", "mkdir:path={runtme}/{name}:error=EIO"},
+		"-budget -1s leaves no time":                                                           {"-faults", "-budget", "-1s"},
+		`no case matches -run "starts"`:                                                        {"-faults", "-run", "starts"},
 	} {
 		_, stderr, status := podscript(t, args...)
 		assert.Equal(t, 2, status, stderr)
@@ -237,6 +238,8 @@ func TestOneFaultForScenariosOrRequirements(t *testing.T) {
 		"a client has the pod":  {"accept:path=**/sock:delay=1ms", "independent", conformance.Pass, ""},
 		"a client fails":        {bind, "independent", conformance.Fail, "podspawn: pod exited before becoming ready (exit status 1): "},
 		"a requirement is met":  {bind, "fault-told", conformance.Pass, ""},
+		"a scenario is not met": {"bind:path=/nowhere:error=EIO", "starts", conformance.Skip, "the fault has struck nothing: the call did not come"},
+		"a scenario is met":     {"bind:path=**/sock:delay=1ms", "starts", conformance.Pass, ""},
 		"it has struck nothing": {"bind:path=/nowhere:error=EIO", "fault-told", conformance.Skip, "the fault has struck nothing: the call did not come"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -247,6 +250,15 @@ func TestOneFaultForScenariosOrRequirements(t *testing.T) {
 			assert.Contains(t, byCase[tc.run].Why, tc.why)
 		})
 	}
+}
+
+// TestScenarioIsRunWhereThatBeforeHasMetNoFault has a fault that the pod of starts may not come to.
+func TestScenarioIsRunWhereThatBeforeHasMetNoFault(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	byCase, _, stdout, _ := checks(t, "-fault", "unlink:path={runtime}/{name}/status.json:delay=1ms", "-run", "^(starts|stop-signal)$")
+	assert.Equal(t, conformance.Skip, byCase["starts"].Result, stdout)
+	assert.Equal(t, conformance.Pass, byCase["stop-signal"].Result, stdout)
 }
 
 // TestInterruptedFaultsAreReported interrupts them once the first finding is there.

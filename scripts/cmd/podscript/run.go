@@ -9,6 +9,7 @@ import (
 
 	"example.com/podharness/scripts"
 	"example.com/podharness/scripts/internal/conformance"
+	"example.com/podharness/scripts/internal/sweep"
 	"example.com/podharness/spawn"
 	"example.com/podharness/spawn/safefile"
 )
@@ -87,17 +88,23 @@ func (c *testCase) check(result string) conformance.Check {
 // repeat runs a case -count times. It is not run again if its pod did not become ready in
 // time.
 func (r *runner) repeat(c *testCase, idle func()) conformance.Check {
+	struckNothing := false
 	check := r.Repeat(func(run int) ([]conformance.Check, bool) {
 		check, failure := r.try(c, run, idle)
+		struckNothing = failure == errStruckNothing
 		return []conformance.Check{check}, !errors.Is(failure, spawn.ErrTimeout)
 	})[0]
-	if check.Result != conformance.Pass && check.Passed == 0 {
+	if check.Result != conformance.Pass && check.Passed == 0 && !struckNothing {
 		c.unmet = c
 	}
 	return check
 }
 
-// try runs a case once. The error is what a verb or the harness found.
+// errStruckNothing is what there is to say of a scenario that has passed beside a fault which did
+// not come. Others may need it all the same.
+var errStruckNothing = errors.New(sweep.StruckNothing)
+
+// try runs a case once. The error is what a verb or the harness found, or errStruckNothing.
 func (r *runner) try(c *testCase, run int, idle func()) (conformance.Check, error) {
 	check := c.check(conformance.Pass)
 	s := newScenario(r, c, run, idle)
@@ -110,8 +117,9 @@ func (r *runner) try(c *testCase, run int, idle func()) (conformance.Check, erro
 		check.Result, check.Why, check.Log = conformance.Error, found, log
 	case s.skipped:
 		check.Result, check.Why = conformance.Skip, s.why
-	case r.faults.Fault != nil && s.unstruck && !s.failed:
-		check.Result, check.Why = conformance.Skip, "the fault has struck no call"
+	case !s.failed && len(r.options.Pod.Faults) > 0 && !s.struck.Load():
+		check.Result, check.Why = conformance.Skip, sweep.StruckNothing
+		s.failure.Err = errStruckNothing
 	case s.failed:
 		check.Result, check.Why, check.Log, check.Key = r.NotMet(c.Level), found, log, s.key(found)
 		if requirement := c.Requirement.String(); requirement != "" {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/podharness/harness"
@@ -28,13 +29,12 @@ type scenario struct {
 	work     string // directory that it works in
 	evidence string // directory of what was kept; "" = nothing
 	pods     string // directory of its pods
+	struck   atomic.Bool
 
 	mu              sync.Mutex // guards all below
 	log             []string   // the script's own log is the last
 	why             string     // it is skipped
 	failed, skipped bool
-	met             bool // there were pods with -fault
-	unstruck        bool // it has struck no call of them
 	failure         scripts.Failure
 }
 
@@ -244,19 +244,14 @@ func (s *scenario) Skip(args ...any) {
 	runtime.Goexit()
 }
 
-// Struck is told by package harness how many calls of a pod faults have struck.
-func (s *scenario) Struck(calls int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unstruck = calls == 0 && (s.unstruck || !s.met)
-	s.met = true
-}
-
 func (s *scenario) Failed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failed
 }
+
+// Struck is told by the harness, and by a client's verb, that a fault has struck a call.
+func (s *scenario) Struck() { s.struck.Store(true) }
 
 func (s *scenario) Parallel()                   {} // the runner's business
 func (s *scenario) Idle()                       { s.idle() }

@@ -30,6 +30,7 @@ type Flags struct {
 	Env             []string
 	Evidence        string // the directory for evidence, by case; "" = it is not kept
 	Tested          Tested // Parse fills in all but the argv
+	Sampled         bool   // each case was run in part: what did not show may be there all the same
 	Part            bool   // a run of a part of the cases; a command adds what Parse does not know
 	known           []KnownLine
 	since, rerun    *Results // earlier runs; nil = none

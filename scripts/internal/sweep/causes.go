@@ -3,6 +3,7 @@ package sweep
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -77,12 +78,23 @@ func (t Trial) causeOf(id string) string {
 	return strings.Join([]string{id, t.Case, t.Family, t.Path}, "\n")
 }
 
-// name is the cause's in reports, such as rename-status.json.
+// usualPlaces are those that a cause's name leaves out, and oddBytes what no name of a directory
+// or in a list should have.
+var (
+	usualPlaces = regexp.MustCompile(`^(\{runtime\}/\{name\}/|\{runtime\}/|\*\*/|/)`)
+	oddBytes    = regexp.MustCompile(`[^\pL\pN_.@+=-]+`)
+)
+
+// name is the cause's in reports, such as rename-status.json, or rename-home-status.json.
 func (c *cause) name() string {
 	if c.Path == "" {
 		return c.Family
 	}
-	return c.Family + "-" + strings.NewReplacer(`\`, "", "{", "", "}", "", "-*", "", "*", "", ":", "_").Replace(c.Path[strings.LastIndexByte(c.Path, '/')+1:])
+	path := usualPlaces.ReplaceAllString(c.Path, "")
+	path = strings.NewReplacer(`\`, "", "{", "", "}", "", "-*", "", "*", "", "/", "-").Replace(path)
+	const longest = 100
+	path = oddBytes.ReplaceAllString(path, "_")
+	return c.Family + "-" + strings.ToValidUTF8(path[:min(len(path), longest)], "")
 }
 
 // note notes what was found, and returns its cause if it is the first finding of that.
@@ -101,6 +113,9 @@ func (s *Sweep) note(r *Run, said said) (fresh *cause) {
 	c.shownBy[r.Point] = true
 	return fresh
 }
+
+// StruckNothing is why nothing is said of the one fault there is.
+const StruckNothing = "the fault has struck nothing: the call did not come"
 
 // checks returns what was found of a requirement. The first one has the kit's trouble, too.
 func (s *Sweep) checks(r Requirement, first bool) (checks []conformance.Check) {
@@ -136,7 +151,7 @@ func (s *Sweep) checks(r Requirement, first bool) (checks []conformance.Check) {
 	case len(checks) > 0:
 		return checks
 	case s.judged[r.ID] == 0 && s.Faults.Fault != nil && s.missed > 0:
-		check.Why = "the fault has struck nothing: the call did not come"
+		check.Why = StruckNothing
 	case s.judged[r.ID] == 0:
 		check.Why = "no run was about it"
 	case s.isStopped():

@@ -7,6 +7,7 @@ package sweep
 import (
 	"flag"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -28,10 +29,20 @@ func (f *Flags) AddFlags(flags *flag.FlagSet, of, cases string) {
 	flags.BoolVar(&f.On, "faults", false, fmt.Sprintf("in place of %s, have each system call of the %s fail, one in each run (Linux)", cases, of))
 	flags.Func("fault", fmt.Sprintf("have system calls of the %s meet the `FAULT` in the %s that -run names, such as rename:path=**/status.json:error=ENOSPC:when=1 (Linux)", of, cases), func(text string) error {
 		f.Fault = new(fault.Fault)
-		return f.Fault.UnmarshalText([]byte(text))
+		err := f.Fault.UnmarshalText([]byte(text))
+		if word := unknownWord(*f.Fault); err == nil && word != "" {
+			err = fmt.Errorf("%s stands for nothing: the words are {runtime}, {home}, {workspace} and {name}", word)
+		}
+		return err
 	})
 	flags.BoolVar(&f.All, "all", false, fmt.Sprintf("with -faults: all calls, also those of its loader and runtime and on files outside of the %s's sandbox, however long that takes", of))
 	flags.DurationVar(&f.Budget, "budget", time.Minute, "with -faults: the `DURATION` in which runs begin; each kind of fault gets its share")
+}
+
+// unknownWord returns a word in braces that stands for nothing; "" = there is none.
+func unknownWord(f fault.Fault) string {
+	known := map[string]string{"runtime": "", "home": "", "workspace": "", "name": ""}
+	return regexp.MustCompile(`\{[a-z]*\}`).FindString(f.Expand(known).Path)
 }
 
 // Check returns a UsageError if flags do not go together. about are the names of those that

@@ -216,6 +216,9 @@ func (s *Sweep) Points(w World, calls []fault.Strike, phase func(fault.Strike) s
 	}
 	all := families(s.Errors)
 	counts, sockets, runs := map[[2]string]int{}, map[string]bool{}, w.All || w.Program == nil
+	others := s.patterns
+	s.patterns = w.patterns(calls)
+	names := steady(s.patterns, others)
 	for _, c := range calls {
 		family := all[c.Fault]
 		p := Point{Family: family, Phase: phase(c), writes: family == "write"}
@@ -226,6 +229,9 @@ func (s *Sweep) Points(w World, calls []fault.Strike, phase func(fault.Strike) s
 		var seen []string
 		for _, path := range c.Paths { // the last one of a renaming is the name that counts
 			pattern := w.pattern(path)
+			if steady, ok := names[pattern]; ok {
+				pattern = steady
+			}
 			if pattern == "" || slices.Contains(seen, pattern) {
 				continue
 			}
@@ -240,6 +246,77 @@ func (s *Sweep) Points(w World, calls []fault.Strike, phase func(fault.Strike) s
 		}
 	}
 	return points
+}
+
+// patterns returns those of all paths of calls, each once.
+func (w World) patterns(calls []fault.Strike) (all []string) {
+	seen := map[string]bool{"": true}
+	for _, c := range calls {
+		for _, path := range c.Paths {
+			if pattern := w.pattern(path); !seen[pattern] {
+				seen[pattern], all = true, append(all, pattern)
+			}
+		}
+	}
+	return all
+}
+
+// steady returns what matches in any run in place of patterns that another run has not come to:
+// they have a name that is made at random, such as that of a temporary file.
+func steady(patterns, others []string) map[string]string {
+	without := func(all, not []string) []string {
+		return slices.DeleteFunc(slices.Clone(all), func(p string) bool { return slices.Contains(not, p) })
+	}
+	found, left := map[string]string{}, without(others, patterns)
+	for _, p := range without(patterns, others) {
+		for i, other := range left {
+			if merged := merge(p, other); merged != "" {
+				found[p], left = merged, slices.Delete(left, i, i+1)
+				break
+			}
+		}
+	}
+	return found
+}
+
+var isWord = regexp.MustCompile(`\w`)
+
+// merge returns what matches two paths that differ in a part of one name; "" = they differ in more.
+func merge(a, b string) string {
+	as, bs := strings.Split(a, "/"), strings.Split(b, "/")
+	differs := -1
+	for i := range as {
+		switch {
+		case len(as) != len(bs) || as[i] != bs[i] && differs >= 0:
+			return ""
+		case as[i] != bs[i]:
+			differs = i
+		}
+	}
+	if differs < 0 {
+		return ""
+	}
+	x, y := as[differs], bs[differs]
+	short := min(len(x), len(y))
+	prefix, suffix := 0, 0
+	for prefix < short && x[prefix] == y[prefix] && x[prefix] != '\\' {
+		prefix++
+	}
+	for suffix < short-prefix && x[len(x)-1-suffix] == y[len(y)-1-suffix] && !strings.Contains(x, `\`) {
+		suffix++
+	}
+	// The last one may be of what is random, and the same by chance.
+	if prefix > 0 && isWord.MatchString(x[prefix-1:prefix]) {
+		prefix--
+	}
+	if suffix > 0 && isWord.MatchString(x[len(x)-suffix:len(x)-suffix+1]) {
+		suffix--
+	}
+	if prefix+suffix < 2 {
+		return "" // it would match much else
+	}
+	as[differs] = x[:prefix] + "*" + x[len(x)-suffix:]
+	return strings.Join(as, "/")
 }
 
 // number is a part of a name that may be another one in the next run: a UUID, or a number.

@@ -30,7 +30,7 @@ type Sweep struct {
 	Timeout      time.Duration              // for all runs; 0 = any
 	Errors       map[string][]syscall.Errno // that calls of a family can have in life, beside those of any program
 	// Observe runs the program once without faults, and returns the points that it has come
-	// to. An error tells why it cannot be tested.
+	// to. An error tells why it cannot be tested. It is called twice.
 	Observe func() ([]Point, error)
 	// Try runs a trial once, and says what it finds, up to Run.Settle. It reports whether the
 	// fault has struck. An error tells why nothing could be judged.
@@ -41,16 +41,18 @@ type Sweep struct {
 	Choose func(Trial) bool
 
 	report   *conformance.Report
-	progress io.Writer // nil = no terminal
-	skip     string    // why nothing could be run; "" = it could
-	broken   string    // why the program cannot be judged: it is not healthy without faults; "" = it is
-	points   int
-	planned  int // runs
-	took     time.Duration
+	progress io.Writer     // nil = no terminal
+	skip     string        // why nothing could be run; "" = it could
+	broken   string        // why the program cannot be judged: it is not healthy without faults; "" = it is
+	patterns []string      // of the paths that the last observed run has come to
 	stop     chan struct{} // closed when no further run is to begin
 	halt     func()        // closes it
 
 	mu      sync.Mutex // guards all below
+	points  int
+	planned int // runs
+	begun   time.Time
+	took    time.Duration // 0 = they are under way
 	runs    int
 	missed  int // runs in which the call did not come
 	judged  map[string]int
@@ -105,16 +107,24 @@ func (s *Sweep) Main(command string, stdout, stderr io.Writer) (status int, err 
 		}})
 	}
 	ended := s.report.Run(ctx, cases)
-	if s.planned > 0 && (ended == nil || errors.Is(ended, conformance.ErrInterrupted)) {
-		s.mu.Lock()
-		fmt.Fprintf(stdout, "%d points, %d of %d runs in %.1fs, -seed %d", s.points, s.runs, s.planned, s.took.Seconds(), s.Faults.Seed)
-		if s.missed > 0 {
-			fmt.Fprintf(stdout, "; in %d the call did not come", s.missed)
-		}
-		fmt.Fprintln(stdout)
-		s.mu.Unlock()
+	if ended == nil || errors.Is(ended, conformance.ErrInterrupted) {
+		s.tellRuns(stdout)
 	}
 	return s.report.Finish(ended)
+}
+
+// tellRuns tells how many runs there were, if there were any: some may be under way.
+func (s *Sweep) tellRuns(stdout io.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.planned == 0 {
+		return
+	}
+	fmt.Fprintf(stdout, "%d points, %d of %d runs in %.1fs, -seed %d", s.points, s.runs, s.planned, cmp.Or(s.took, time.Since(s.begun)).Seconds(), s.Faults.Seed)
+	if s.missed > 0 {
+		fmt.Fprintf(stdout, "; in %d the call did not come", s.missed)
+	}
+	fmt.Fprintln(stdout)
 }
 
 // run observes the program, and then has it meet each fault. The error is of the caller of the
@@ -126,6 +136,9 @@ func (s *Sweep) run() error {
 		return nil
 	}
 	points, err := s.Observe()
+	if err == nil && s.Faults.Fault == nil {
+		points, err = s.Observe() // which of the files have the same names again
+	}
 	switch {
 	case errors.As(err, new(conformance.UsageError)):
 		return err
@@ -143,9 +156,13 @@ func (s *Sweep) run() error {
 			trials = append(trials, Trial{Point{Family: f.Calls, Path: f.Path, When: f.When}, *f, c})
 		}
 	}
-	s.points, s.planned = len(points), len(trials)
+	s.mu.Lock()
+	s.points, s.planned, s.begun = len(points), len(trials), begin
+	s.mu.Unlock()
 	s.runAll(trials, begin)
-	s.took = time.Since(begin)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.took, s.report.Sampled = time.Since(begin), s.runs < s.planned || s.IsPart() || s.Faults.Fault != nil
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +39,24 @@ func TestPatternsOfPaths(t *testing.T) {
 	}
 	w.All = true
 	assert.Equal(t, "/etc/passwd", w.pattern("/etc/passwd"))
+}
+
+func TestNamesThatAreMadeAtRandom(t *testing.T) {
+	t.Parallel()
+	s, w := &Sweep{Of: "pod"}, World{Root: "/box", Bases: [][2]string{{"{runtime}", "/box/run"}}, Name: "alpha"}
+	write := slices.Index(families(nil), "write")
+	observed := func(names ...string) (texts []string) {
+		var calls []fault.Strike
+		for _, name := range names {
+			calls = append(calls, fault.Strike{Fault: write, Call: "write", Paths: []string{"/box/run/alpha/" + name}})
+		}
+		for _, p := range s.Points(w, calls, func(fault.Strike) string { return "start" }) {
+			texts = append(texts, fmt.Sprint(strings.TrimPrefix(p.Path, "{runtime}/{name}/"), " ", p.When))
+		}
+		return texts
+	}
+	observed("tmpabcx", "tmp[xyz", "log", "d-qwe/pid", "once", "a.new")
+	assert.Equal(t, []string{"tm* 1", "tm* 2", "log 1", "d-*/pid 1", "more/new 1", "*.new 1", "unlike 1"}, observed("tmpuvwy", "tmp[xyzzy", "log", "d-rst/pid", "more/new", "b.new", "unlike"))
 }
 
 // runsOf returns the part of the runs that a command line asks for.
@@ -75,17 +94,29 @@ func TestPlanTakesEachKindInTurn(t *testing.T) {
 	}
 }
 
-// swept runs a sweep of four calls on a file and one on another, of which try is what becomes of a run, and
+// swept runs the sweep of sweepOf, of which try is what becomes of a run, and
 // returns what is told, without when. With the report comes what interrupts it.
 func swept(t *testing.T, try func(interrupt func(), r *Run) (bool, error)) (results *conformance.Results, stdout string, status int, err error) {
+	t.Helper()
+	report := filepath.Join(t.TempDir(), "report.json")
+	s := sweepOf(t, "-json", report)
+	s.Try = func(r *Run) (bool, error) { return try(func() { s.halt() }, r) }
+	var out bytes.Buffer
+	status, err = s.Main("test", &out, io.Discard)
+	results, readErr := conformance.ReadResults(report)
+	require.NoError(t, readErr)
+	return results, out.String(), status, err
+}
+
+// sweepOf returns a sweep of four calls on a file and one on another.
+func sweepOf(t *testing.T, args ...string) *Sweep {
 	t.Helper()
 	if err := fault.Supported(); err != nil {
 		t.Skip(err)
 	}
-	report := filepath.Join(t.TempDir(), "report.json")
 	var flags conformance.Flags
-	require.NoError(t, flags.Parse(flag.NewFlagSet("test", flag.ContinueOnError), "", []string{"-json", report, "-parallel", "1"}, io.Discard, io.Discard))
-	s := &Sweep{
+	require.NoError(t, flags.Parse(flag.NewFlagSet("test", flag.ContinueOnError), "", append(args, "-parallel", "1"), io.Discard, io.Discard))
+	return &Sweep{
 		Flags: &flags, Runs: runsOf(t), Of: "pod", Timeout: time.Minute, Faults: Flags{On: true, Budget: time.Minute, Seed: 1}, Repeat: func(_ string, t Trial) string { return "x " + t.Fault.String() },
 		Requirements: []Requirement{{ID: "first", Level: conformance.Must, Section: "5b", Text: "be first"}, {ID: "second", Level: conformance.Should, Section: "5b", Text: "be second"}},
 		Observe: func() (points []Point, err error) {
@@ -95,12 +126,24 @@ func swept(t *testing.T, try func(interrupt func(), r *Run) (bool, error)) (resu
 			return points, nil
 		},
 	}
-	s.Try = func(r *Run) (bool, error) { return try(func() { s.halt() }, r) }
-	var out bytes.Buffer
-	status, err = s.Main("test", &out, io.Discard)
-	results, readErr := conformance.ReadResults(report)
-	require.NoError(t, readErr)
-	return results, out.String(), status, err
+}
+
+func TestNamesOfCauses(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"":                             "write",
+		"{runtime}/{name}/pid":         "write-pid",
+		"{runtime}/{name}/pid-*.tm":    "write-pid.tm",
+		"{runtime}/{name}":             "write-name",
+		"{runtime}":                    "write-runtime",
+		"{home}/a/pid":                 "write-home-a-pid",
+		"**/client-*.stdout":           "write-client.stdout",
+		"/etc/passwd":                  "write-etc-passwd",
+		"{home}/\x1b\\[31m\nFAIL x: ü": "write-home-_31m_FAIL_x_ü",
+		"{runtime}/{name}/" + strings.Repeat("x", 255): "write-" + strings.Repeat("x", 100),
+	} {
+		assert.Equal(t, want, (&cause{Trial: Trial{Point: Point{Family: "write", Path: path}}}).name())
+	}
 }
 
 func TestFindingsWithOneCauseAreToldOnce(t *testing.T) {
@@ -119,6 +162,30 @@ func TestFindingsWithOneCauseAreToldOnce(t *testing.T) {
 	assert.Equal(t, "what led there", results.Checks[0].Log)
 	assert.Equal(t, conformance.Pass, results.Checks[1].Result)
 	assert.Contains(t, stdout, "\n5 points, 25 of 25 runs in ")
+}
+
+// TestKnownFindingIsNotMissedInAPartOfTheRuns runs nothing, a part, and all.
+func TestKnownFindingIsNotMissedInAPartOfTheRuns(t *testing.T) {
+	t.Parallel()
+	known := filepath.Join(t.TempDir(), "known.txt")
+	require.NoError(t, os.WriteFile(known, []byte("first/mkdir-a: we know\nsecond: we know\n"), 0o600))
+	for _, tc := range []struct {
+		args   []string
+		budget time.Duration
+		told   bool
+	}{
+		{nil, time.Minute, true},
+		{nil, time.Nanosecond, false},
+		{[]string{"-shard", "1/2"}, time.Minute, false},
+	} {
+		s := sweepOf(t, "-known", known)
+		s.Runs, s.Faults.Budget = runsOf(t, tc.args...), tc.budget
+		s.Try = func(r *Run) (bool, error) { r.Say("first", ""); r.Say("second", ""); r.Settle(nil); return true, nil }
+		var out bytes.Buffer
+		_, err := s.Main("test", &out, io.Discard)
+		require.NoError(t, err)
+		assert.Equal(t, tc.told, strings.Contains(out.String(), "known.txt:"), out.String())
+	}
 }
 
 func TestFindingOfTimeIsToldIfASecondRunHasIt(t *testing.T) {

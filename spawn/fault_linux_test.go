@@ -88,6 +88,10 @@ func TestTimeoutAndLaunchUnderFaults(t *testing.T) {
 	cfg.ReadyTimeout = 500 * time.Millisecond
 	_, err := spawn.Start(context.Background(), cfg)
 	assert.ErrorIs(t, err, spawn.ErrTimeout)
+	slow := under(t, fake(t, "ready"), "bind:delay=1h")
+	slow.ReadyTimeout = 500 * time.Millisecond
+	_, err = spawn.Start(context.Background(), slow)
+	assert.Regexp(t, `\n\tfault: call 1 of bind \S*/alpha/sock by thread \d+ of process [1-9]\d*: delayed 1h0m0s$`, err)
 	text := filepath.Join(cfg.WorkspaceRoot, "text")
 	require.NoError(t, os.WriteFile(text, []byte("#!/nowhere\n"), 0o700))
 	cfg.Command = spawn.Command{Program: text}

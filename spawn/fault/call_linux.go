@@ -30,6 +30,7 @@ type call struct {
 	at       time.Time // when it came
 	fault    int       // that strikes it: its place among the faults
 	meets    *compiled // that fault
+	pid      int       // of its process, if it is delayed
 	count    int       // its number for that; 0 = none strikes it
 	paths    []string  // nil = not read yet
 	answered bool      // guarded by s.mu
@@ -97,7 +98,7 @@ func (c *call) answer(a answer) (waited bool) {
 	if delay := c.meets.Delay; delay > 0 {
 		results = append(results, "delayed "+delay.String())
 	}
-	strike := Strike{Fault: c.fault, Number: c.count, Call: c.name, Paths: c.Paths(), PID: c.PID(), Thread: c.Thread(), Time: c.at}
+	strike := Strike{Fault: c.fault, Number: c.count, Call: c.name, Paths: c.Paths(), PID: cmp.Or(c.pid, c.PID()), Thread: c.Thread(), Time: c.at}
 	if a.short > 0 {
 		a.value, a.errno, a.result = c.writeShort(a.short)
 	}
@@ -127,7 +128,7 @@ func (c *call) answer(a answer) (waited bool) {
 		}
 	}
 	strike.Result = strings.Join(results, ", ")
-	struck := (waited || signalled) && !a.silent
+	struck := (waited || signalled || s.endedDuring(c.meets.Delay)) && !a.silent
 	if struck && len(s.strikes) < mostStrikes {
 		s.strikes = append(s.strikes, strike)
 	}
@@ -138,6 +139,17 @@ func (c *call) answer(a answer) (waited bool) {
 		s.struck(strike)
 	}
 	return waited
+}
+
+// endedDuring reports whether all processes have ended during the delay of a call, if there was one:
+// that has struck it all the same.
+func (s *Session) endedDuring(delay time.Duration) bool {
+	select {
+	case <-s.ended:
+		return delay > 0
+	default:
+		return false
+	}
 }
 
 // signal sends a signal to the process that calls, and reports whether it could.

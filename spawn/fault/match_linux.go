@@ -137,6 +137,8 @@ func (s *Session) excepts(c *call) bool {
 func (s *Session) act(c *call) {
 	f := c.meets
 	if f.Delay > 0 {
+		c.pid = c.PID() // and the paths: its process may end meanwhile
+		c.Paths()
 		timer := time.NewTimer(f.Delay - time.Since(c.at))
 		defer timer.Stop()
 		select {

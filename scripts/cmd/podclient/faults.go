@@ -292,6 +292,10 @@ func (r *faultRun) clean(text string) string {
 
 // judge judges what the client has come to.
 func (r *faultRun) judge() {
+	if r.late && r.settings.ready != "" && r.isMute() && r.serves() == nil {
+		r.say("client-fault-answered", "") // it could not say that the pod is ready
+		return
+	}
 	if r.late {
 		r.sayLate("client-fault-answered", "it had not ended %v after its timeout of %v, and said %s", prompt, r.settings.timeout, r.firstWords())
 		return

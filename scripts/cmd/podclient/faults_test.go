@@ -50,6 +50,9 @@ func (c *wrongClient) is(faults ...string) bool { return slices.Contains(faults,
 func (c *wrongClient) end(err error) int {
 	if err == nil {
 		fmt.Println("the pod is ready")
+		if c.is("stays") {
+			time.Sleep(time.Hour)
+		}
 		return 0
 	}
 	if c.pod != nil && !c.is("leaves-pod") {
@@ -135,8 +138,13 @@ func needFaults(t *testing.T) {
 // swept runs the trials of a client whose texts match, and returns the findings.
 func swept(t *testing.T, trials string, client ...string) (findings []conformance.Check) {
 	t.Helper()
+	return sweptWith(t, nil, trials, client...)
+}
+
+func sweptWith(t *testing.T, flags []string, trials string, client ...string) (findings []conformance.Check) {
+	t.Helper()
 	report := filepath.Join(t.TempDir(), "report.json")
-	s, err := parse(append([]string{"-faults", "-strict", "-timeout", "4s", "-json", report, "--"}, client...), io.Discard, io.Discard)
+	s, err := parse(slices.Concat([]string{"-faults", "-strict", "-timeout", "4s", "-json", report}, flags, []string{"--"}, client), io.Discard, io.Discard)
 	require.NoError(t, err)
 	f, err := newClientFaults(&s)
 	require.NoError(t, err)
@@ -186,6 +194,13 @@ func TestPodOfACrashIsComparedWithThatOfAStartWithoutFaults(t *testing.T) {
 	t.Parallel()
 	needFaults(t)
 	assert.Empty(t, swept(t, `^call 1 of write .*stdout with SIGKILL`, os.Args[0], asWrongClient, "open-directory", "{name}"))
+}
+
+// TestClientThatStaysNeedNotSayWhatItCannot has the write of its word fail.
+func TestClientThatStaysNeedNotSayWhatItCannot(t *testing.T) {
+	t.Parallel()
+	needFaults(t)
+	assert.Empty(t, sweptWith(t, []string{"-ready", "the pod is ready", "-timeout", "1s"}, `^call 1 of write .*stdout with EIO`, os.Args[0], asWrongClient, "stays", "{name}"))
 }
 
 // TestShellAroundAClientThatWasKilledIsJudgedByWhatIsLeft has one that ends with a status of its

@@ -94,7 +94,7 @@ func (r *faultRun) sayLate(late bool, id, format string, args ...any) {
 
 // judgeStart judges a start that failed.
 func (r *faultRun) judgeStart(e *spawn.Error) {
-	if r.Fault.Signal != 0 {
+	if r.Fault.Signal != 0 || r.Fault.Delay >= r.cfg.ReadyTimeout { // it can do nothing in that time
 		return
 	}
 	exited := errors.Is(e, spawn.ErrExited)

@@ -240,11 +240,12 @@ func TestOneFaultForScenariosOrRequirements(t *testing.T) {
 		"a requirement is met":  {bind, "fault-told", conformance.Pass, ""},
 		"a scenario is not met": {"bind:path=/nowhere:error=EIO", "starts", conformance.Skip, "the fault has struck nothing: the call did not come"},
 		"a scenario is met":     {"bind:path=**/sock:delay=1ms", "starts", conformance.Pass, ""},
+		"the call takes longer": {"bind:path=**/sock:delay=1h", "fault-answered", conformance.Skip, "no run was about it"},
 		"it has struck nothing": {"bind:path=/nowhere:error=EIO", "fault-told", conformance.Skip, "the fault has struck nothing: the call did not come"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			byCase, _, stdout, _ := checks(t, "-fault", tc.fault, "-run", "^"+tc.run+"$")
+			byCase, _, stdout, _ := checks(t, "-fault", tc.fault, "-run", "^"+tc.run+"$", "-ready-timeout", "2s")
 			assert.Len(t, byCase, 1)
 			assert.Equal(t, tc.result, byCase[tc.run].Result, stdout)
 			assert.Contains(t, byCase[tc.run].Why, tc.why)

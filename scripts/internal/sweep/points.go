@@ -148,27 +148,29 @@ type World struct {
 }
 
 // ProgramOf returns the files and directories that a command line names after its program, which
-// may be an interpreter's, and the program if it is a script, which an interpreter opens; nil =
-// none.
+// may be an interpreter's; if there are none, the program if it is a script, which an interpreter
+// opens; nil = none.
 func ProgramOf(argv []string) (paths []string) {
 	here, _ := os.Getwd()
-	for i, word := range argv {
-		if i == 0 {
-			if word = script(word); word == "" {
-				continue
-			}
-		}
+	for _, word := range argv[min(1, len(argv)):] {
 		path, err := filepath.Abs(word)
 		if _, statErr := os.Stat(path); word != "" && err == nil && statErr == nil && !strings.HasPrefix(here+"/", path+"/") && path != "/" {
 			paths = append(paths, path)
 		}
 	}
+	if path := script(argv); paths == nil && path != "" {
+		paths = []string{path}
+	}
 	return paths
 }
 
-// script returns where a program is that names its interpreter in its first line; "" = it is none.
-func script(program string) string {
-	path, err := exec.LookPath(program)
+// script returns where the program of a command line is, if it names its interpreter in its first
+// line; "" = it does not.
+func script(argv []string) string {
+	path, err := exec.LookPath(strings.Join(argv[:min(1, len(argv))], ""))
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
 	if err != nil {
 		return ""
 	}

@@ -253,7 +253,9 @@ func TestPointsOfAnInterpreterAreLeftOut(t *testing.T) {
 	assert.Equal(t, []string{program}, w.Program)
 	require.NoError(t, os.WriteFile(program, []byte("#!/usr/bin/env python3\n"), 0o700))
 	assert.Equal(t, []string{program}, ProgramOf([]string{program, "pod"}), "a script, which its interpreter opens")
+	assert.Equal(t, []string{filepath.Dir(program)}, ProgramOf([]string{program, filepath.Dir(program)}), "the interpreter is a script itself, such as pyenv's")
 	assert.Empty(t, ProgramOf([]string{"/bin/sh", "pod"}))
+	assert.Empty(t, ProgramOf(nil))
 	at := func(family string) int { return slices.Index(families(nil), family) }
 	calls := []fault.Strike{
 		{Fault: at("thread"), Call: "clone3"}, {Fault: at("open"), Call: "openat", Paths: []string{"/lib/libc.so"}}, {Fault: at("open"), Call: "openat", Paths: []string{program}},

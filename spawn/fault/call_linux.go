@@ -128,7 +128,7 @@ func (c *call) answer(a answer) (waited bool) {
 		}
 	}
 	strike.Result = strings.Join(results, ", ")
-	struck := (waited || signalled || s.endedDuring(c.meets.Delay)) && !a.silent
+	struck := (waited || signalled || s.pending[c.thread] == c && s.endedDuring(c.meets.Delay)) && !a.silent
 	if struck && len(s.strikes) < mostStrikes {
 		s.strikes = append(s.strikes, strike)
 	}

@@ -120,7 +120,7 @@ func runUnderFaults(t *testing.T, pod, outcome string, faults []fault.Fault) (r 
 	}
 	select {
 	case <-r.Done():
-	case <-time.After(20 * time.Second): // the watchdog's bounds
+	case <-time.After(40 * time.Second): // twice the watchdog's bounds
 		for _, pid := range proc.All() {
 			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 			if bytes.Contains(env, []byte(dir)) {

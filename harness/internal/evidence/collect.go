@@ -418,9 +418,12 @@ func (e *Collector) Close(failed bool) {
 	if !failed {
 		e.known.discard()
 	}
-	if e.known.at != nil {
-		e.known.at.Close()
-		e.known.at = nil
+	e.mu.Lock()
+	at := e.known.at
+	e.known.at = nil
+	e.mu.Unlock()
+	if at != nil {
+		at.Close()
 	}
 	for _, a := range e.known.Lives {
 		a.talk.end()

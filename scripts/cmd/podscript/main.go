@@ -31,7 +31,8 @@
 // -faults runs no scenarios: it starts the pod again and again, and has another one of its
 // system calls fail, or kill it, each time (Linux). -list tells what must hold then. When it
 // is interrupted, it reports what it has found by then. -fault has one fault: the pods of the
-// scenarios meet it that -run names, or the pod of -faults if -run names requirements of that:
+// scenarios meet it that -run names, or the pod of -faults if -run names requirements of that.
+// What it has struck nothing of is skipped:
 //
 //	podscript -fault 'rename:path=**/status.json:error=ENOSPC:when=1' -run '^restart$'
 //	podscript -fault 'rename:path=**/status.json:error=ENOSPC:when=1' -run '^fault-'

@@ -201,7 +201,7 @@ func assertEvidence(t *testing.T, line, why string) {
 		assert.Regexp(t, `(?m)^ *\+\d+\.\d{6}  `+kind.name+`  YOI-READY`, merged)
 		assert.FileExists(t, filepath.Join(dir, kind.name+".dir", "status.json"))
 		if state := map[string]string{"stopped": "T"}[kind.name]; state == "" || why != endedWhy {
-			assert.Regexp(t, `(?m)^\d+  `+cmp.Or(state, "S")+` \(.* --pod `+kind.name+`$`, processes)
+			assert.Regexp(t, `(?m)^\d+  `+cmp.Or(state, "[SRD]")+` \(.* --pod `+kind.name+`$`, processes)
 		} // the kernel ends stopped processes whose parent has died (setpgid(2)), before anybody looks
 		assert.Regexp(t, `(?m)^ *\+\d+\.\d{3}ms( +\d+\.\d{3}ms){4} +-  `+kind.name+": ", timelines)
 	}

@@ -343,7 +343,7 @@ func TestFindingNamesTheLeak(t *testing.T) {
 	if !findsProcesses {
 		t.Skip("what pods leave is not found here")
 	}
-	dir := scenarioDir(t, map[string]string{"leaves.txtar": "podstart -fake child alpha\npodsignal -process alpha INT\npodstop alpha"})
+	dir := scenarioDir(t, map[string]string{"leaves.txtar": "podstart -fake child alpha\npodsignal -process alpha INT\npodwait alpha\npodstop alpha"})
 	stdout, _, status := podscript(t, dir)
 	assert.Equal(t, 1, status)
 	assert.Regexp(t, `leaves \(must\): pod alpha left processes behind, which were killed: process \d+ \(`, stdout)
